@@ -1,0 +1,47 @@
+// Rows of work over OpenMP threads, and scratch memory for them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+namespace spectrafuse {
+
+struct FreeMemory {
+    void operator()(void* memory) const { std::free(memory); }
+};
+using Scratch = std::unique_ptr<void, FreeMemory>;
+
+// `bytes` for each of `threads`, each part aligned to a cache line.
+class ThreadScratch {
+   public:
+    ThreadScratch(std::size_t bytes, int threads)
+        : part_((bytes + 63) / 64 * 64), memory_(std::aligned_alloc(64, part_ * threads + 64)) {
+        if (memory_ == nullptr) throw std::bad_alloc();
+    }
+    void* of(int thread) const { return static_cast<char*>(memory_.get()) + part_ * thread; }
+
+   private:
+    std::size_t part_;
+    Scratch memory_;
+};
+
+// Calls body(begin, end, thread) for equal shares of [0, count). One thread opens no parallel region.
+template <class Body>
+void parallel_shares(std::int64_t count, int threads, const Body& body) {
+    if (threads <= 1 || count <= 1) {
+        if (count > 0) body(std::int64_t{0}, count, 0);
+        return;
+    }
+#if defined(_OPENMP)
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+#endif
+    for (int thread = 0; thread < threads; ++thread) {
+        const std::int64_t begin = count * thread / threads, end = count * (thread + 1) / threads;
+        if (begin < end) body(begin, end, thread);
+    }
+}
+
+}  // namespace spectrafuse

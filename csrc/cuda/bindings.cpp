@@ -1,0 +1,30 @@
+// The module spectrafuse._cuda. It imports without a GPU and without a driver.
+#include <pybind11/pybind11.h>
+
+#include "device.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_cuda, m) {
+    m.doc() = "CUDA part of spectrafuse: what it was built for and what the devices of this machine say to it.";
+    m.attr("architectures") = SPECTRAFUSE_CUDA_ARCHITECTURES;
+    m.def("report", [] {
+        const spectrafuse::CudaReport report = spectrafuse::cuda_report();
+        py::list devices;
+        for (const spectrafuse::CudaDevice& device : report.devices) {
+            py::dict entry;
+            entry["name"] = device.name;
+            entry["compute_capability"] = py::make_tuple(device.major, device.minor);
+            entry["multiprocessors"] = device.multiprocessors;
+            entry["memory_gib"] = device.memory_gib;
+            entry["self_test"] = device.self_test;
+            devices.append(entry);
+        }
+        py::dict out;
+        out["runtime_version"] = report.runtime_version;
+        out["driver_version"] = report.driver_version;
+        out["problem"] = report.problem;
+        out["devices"] = devices;
+        return out;
+    });
+}

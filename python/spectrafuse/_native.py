@@ -1,0 +1,81 @@
+"""The compiled extensions, loaded when a kernel first asks for them.
+
+torch is imported first, so that the extension resolves `libgomp.so.1` to the OpenMP runtime torch has loaded and the
+process has one pool of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import torch
+
+
+@functools.cache
+def _load(name: str) -> tuple[ModuleType | None, str | None]:
+    """The extension, or None and why it is missing."""
+    try:
+        return importlib.import_module(f"spectrafuse.{name}"), None
+    except ModuleNotFoundError as error:
+        if error.name != f"spectrafuse.{name}":
+            return None, f"spectrafuse.{name} failed to import: {error}"
+        if name == "_cpu" and not sys.platform.startswith("linux"):
+            return None, f"kernels are built on Linux only, this is {sys.platform}"
+        if name == "_cuda":
+            return None, "this installation was built without a CUDA compiler"
+        return None, f"the extension spectrafuse.{name} was not built"
+    except ImportError as error:
+        return None, f"spectrafuse.{name} failed to import: {error}"
+
+
+@torch.compiler.assume_constant_result
+def cpu_reason() -> str | None:
+    """Why the C++ extension cannot be used, or None where it can."""
+    module, reason = _load("_cpu")
+    if module is None:
+        return reason
+    try:
+        module.isa()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def cpu() -> ModuleType:
+    """The C++ extension; call it only where `cpu_reason()` is None."""
+    module, reason = _load("_cpu")
+    if module is None:
+        raise ImportError(reason)
+    return module
+
+
+def cuda_reason() -> str | None:
+    """Why the CUDA extension cannot be used, or None where it can."""
+    module, reason = _load("_cuda")
+    if module is None:
+        return reason
+    report = module.report()
+    if report["problem"]:
+        return str(report["problem"])
+    failures = [f"{d['name']}: {d['self_test']}" for d in report["devices"] if d["self_test"]]
+    return "; ".join(failures) if len(failures) == len(report["devices"]) else None
+
+
+def cpu_info() -> dict[str, Any]:
+    """Facts about the C++ extension for `spectrafuse doctor`; empty where it is missing."""
+    if cpu_reason() is not None:
+        return {}
+    module = cpu()
+    return {"instruction_set": module.isa(), "openmp": module.openmp, "file": module.__file__}
+
+
+def cuda_info() -> dict[str, Any]:
+    """Facts about the CUDA extension for `spectrafuse doctor`; empty where it is missing."""
+    module, _ = _load("_cuda")
+    if module is None:
+        return {}
+    return {"architectures": module.architectures, "file": module.__file__, **module.report()}

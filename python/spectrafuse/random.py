@@ -1,0 +1,162 @@
+"""Counter-based random numbers: one seeded stream per fit, the same words on every device.
+
+Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A draw is a pure function of
+(seed, step, index), so a stream is saved and restored by two integers, and no global generator is read or written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spectrafuse import _checks
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+def _multiply_high_low(multiplier: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of a 32-bit product, in int64 arithmetic that never overflows."""
+    low = multiplier * (x & 0xFFFF)
+    high = multiplier * (x >> 16)
+    total = low + ((high & 0xFFFF) << 16)
+    return (high >> 16) + (total >> 32), total & _MASK
+
+
+def philox_block(counter: Sequence[Tensor], key0: int, key1: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox 4x32-10 of four counter words (int64 tensors of 32-bit values) under a key of two words."""
+    x0, x1, x2, x3 = counter
+    for _ in range(10):
+        high0, low0 = _multiply_high_low(_MULTIPLIER[0], x0)
+        high1, low1 = _multiply_high_low(_MULTIPLIER[1], x2)
+        x0, x1, x2, x3 = high1 ^ x1 ^ key0, low1, high0 ^ x3 ^ key1, low0
+        key0, key1 = (key0 + _WEYL[0]) & _MASK, (key1 + _WEYL[1]) & _MASK
+    return x0, x1, x2, x3
+
+
+def philox_words(seed: int, step: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """`count` words of the stream (seed, step): int64 values in [0, 2^32).
+
+    Word i is output i % 4 of Philox 4x32-10 with counter (i // 4 low, i // 4 high, step low, step high) and the
+    seed's two halves as key.
+    """
+    index = torch.arange((count + 3) // 4, dtype=torch.int64, device=device)
+    words = [torch.full_like(index, step & _MASK), torch.full_like(index, (step >> 32) & _MASK)]
+    block = philox_block((index & _MASK, index >> 32, *words), seed & _MASK, (seed >> 32) & _MASK)
+    return torch.stack(block, dim=1).reshape(-1)[:count]
+
+
+class RandomStream:
+    """A seeded stream of random tensors that owns nothing but a seed and a step.
+
+    Parameters
+    ----------
+    seed : int
+        0 <= seed < 2^63.
+    step : int
+        Number of draws already made; every draw uses one step, whatever its size.
+    device : torch.device or str
+        Where draws are made unless a call says otherwise.
+
+    Notes
+    -----
+    Uniform numbers lie in the open interval (0, 1), so their logarithms are finite. Copy `state` to save a stream.
+    """
+
+    def __init__(self, seed: int, step: int = 0, device: torch.device | str = "cpu") -> None:
+        self.seed = _checks.integer("seed", seed, minimum=0)
+        self.step = _checks.integer("step", step, minimum=0)
+        self.device = torch.device(device)
+
+    def __repr__(self) -> str:
+        return f"RandomStream(seed={self.seed}, step={self.step}, device={str(self.device)!r})"
+
+    @property
+    def state(self) -> dict[str, int]:
+        """What `RandomStream(**state)` needs to go on from here."""
+        return {"seed": self.seed, "step": self.step}
+
+    def _words(self, count: int, device: torch.device | str | None) -> Tensor:
+        words = philox_words(self.seed, self.step, count, self.device if device is None else device)
+        self.step += 1
+        return words
+
+    def uniform(
+        self,
+        shape: Sequence[int] = (),
+        low: float = 0.0,
+        high: float = 1.0,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Uniform numbers in (low, high): 24 random bits for 32-bit and narrower floats, 52 for float64."""
+        count = math.prod(shape)
+        if dtype == torch.float64:
+            words = self._words(2 * count, device).reshape(count, 2)
+            bits = (words[:, 0] << 20) | (words[:, 1] >> 12)
+            unit = (bits.to(torch.float64) + 0.5) * 2.0**-52
+        else:
+            # 23 bits and a half: every value, the largest too, is exact in float32 and below 1.
+            unit = ((self._words(count, device) >> 9).to(torch.float32) + 0.5) * 2.0**-23
+        return (low + (high - low) * unit).reshape(tuple(shape)).to(dtype)
+
+    def normal(
+        self,
+        shape: Sequence[int] = (),
+        std: float = 1.0,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Normal numbers of mean 0 (Box-Muller)."""
+        count = math.prod(shape)
+        pairs = (count + 1) // 2
+        working = torch.float64 if dtype == torch.float64 else torch.float32
+        unit = self.uniform((2, pairs), dtype=working, device=device)
+        radius = torch.sqrt(-2.0 * torch.log(unit[0]))
+        angle = (2.0 * math.pi) * unit[1]
+        both = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)))[:count]
+        return (std * both).reshape(tuple(shape)).to(dtype)
+
+    def gumbel(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Standard Gumbel numbers, -log(-log(u))."""
+        working = torch.float64 if dtype == torch.float64 else torch.float32
+        return -torch.log(-torch.log(self.uniform(shape, dtype=working, device=device))).to(dtype)
+
+    def logistic(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Standard logistic numbers, the difference of two independent Gumbel numbers."""
+        working = torch.float64 if dtype == torch.float64 else torch.float32
+        unit = self.uniform(shape, dtype=working, device=device)
+        return (torch.log(unit) - torch.log1p(-unit)).to(dtype)
+
+    def integers(
+        self, low: int, high: int, shape: Sequence[int] = (), *, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Integers from low to high, both included (int64); the range may span at most 2^31 values."""
+        span = high - low + 1
+        if not 1 <= span <= 2**31:
+            raise ValueError(f"`low` and `high` must satisfy low <= high < low + 2^31; got {low} and {high}.")
+        words = self._words(math.prod(shape), device)
+        return (low + ((words * span) >> 32)).reshape(tuple(shape))
+
+    def permutation(self, count: int, *, device: torch.device | str | None = None) -> Tensor:
+        """A random permutation of 0 .. count-1 (int64)."""
+        words = self._words(2 * count, device).reshape(count, 2)
+        return torch.argsort((words[:, 0] << 30) | (words[:, 1] >> 2), stable=True)

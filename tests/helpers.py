@@ -1,0 +1,50 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_RTOL = 1e-9
+GOLDEN_GRADIENT_RTOL = 1e-8
+
+
+def golden(name: str) -> dict[str, Any]:
+    """Arrays of a golden file as tensors; scalars as Python values; `config` parsed from JSON."""
+    out: dict[str, Any] = {}
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as archive:
+        for key in archive.files:
+            value = archive[key]
+            if value.dtype.kind == "U":
+                out[key] = json.loads(str(value)) if key == "config" else value.tolist()
+            elif value.ndim == 0:
+                out[key] = value.item()
+            else:
+                out[key] = torch.from_numpy(value.copy())
+    return out
+
+
+def state(values: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Entries under `prefix.` of a golden file, without the prefix, as tensors."""
+    return {
+        key[len(prefix) + 1 :]: torch.as_tensor(value, dtype=torch.float64)
+        for key, value in values.items()
+        if key.startswith(prefix + ".")
+    }
+
+
+def assert_close_to_max(actual: Tensor, expected: Tensor | float, rtol: float) -> None:
+    """The largest deviation is at most `rtol` of the expected array's largest magnitude."""
+    expected = torch.as_tensor(expected, dtype=actual.dtype)
+    assert actual.shape == expected.shape, f"shape {tuple(actual.shape)} instead of {tuple(expected.shape)}"
+    if expected.numel() == 0:
+        return
+    scale = expected.abs().max().item()
+    error = (actual - expected).abs().max().item()
+    assert error <= rtol * scale, f"deviates by {error:.3e}, allowed {rtol * scale:.3e} ({rtol:g} of {scale:.3e})"

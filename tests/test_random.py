@@ -1,0 +1,111 @@
+"""The random stream: known answers, distributions, independence, state."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from spectrafuse import RandomStream
+from spectrafuse.random import philox_words
+
+
+def test_known_answers_of_philox_4x32_10():
+    """Vectors of the Random123 distribution (kat_vectors)."""
+    assert philox_words(0, 0, 4).tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    # Counter 243f6a88 85a308d3 13198a2e 03707344 and key a4093822 299f31d0 through the block function itself.
+    from spectrafuse.random import philox_block
+
+    counter = [torch.tensor([word]) for word in (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)]
+    words = [word.item() for word in philox_block(counter, 0xA4093822, 0x299F31D0)]
+    assert words == [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]
+    ones = [torch.tensor([0xFFFFFFFF])] * 4
+    assert [word.item() for word in philox_block(ones, 0xFFFFFFFF, 0xFFFFFFFF)] == [
+        0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD,
+    ]  # fmt: skip
+
+
+def test_words_do_not_depend_on_how_many_are_drawn():
+    assert torch.equal(philox_words(7, 3, 5), philox_words(7, 3, 1000)[:5])
+    assert philox_words(7, 3, 0).shape == (0,)
+
+
+DISTRIBUTIONS = {
+    "uniform": (lambda s, n, t: s.uniform((n,), -2.0, 3.0, dtype=t), stats.uniform(-2, 5).cdf),
+    "normal": (lambda s, n, t: s.normal((n,), 2.0, dtype=t), stats.norm(0, 2).cdf),
+    "gumbel": (lambda s, n, t: s.gumbel((n,), dtype=t), stats.gumbel_r().cdf),
+    "logistic": (lambda s, n, t: s.logistic((n,), dtype=t), stats.logistic().cdf),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distributions(name, dtype):
+    draw, distribution = DISTRIBUTIONS[name]
+    for seed in (0, 12345):
+        values = draw(RandomStream(seed), 200_001, dtype)
+        assert values.dtype == dtype
+        assert torch.isfinite(values).all()
+        assert stats.kstest(values.numpy(), distribution).pvalue > 1e-4
+
+
+def test_integers_cover_both_ends_evenly():
+    counts = torch.bincount(RandomStream(5).integers(-2, 2, (100_000,)) + 2, minlength=5)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+    assert RandomStream(5).integers(4, 4).item() == 4
+    with pytest.raises(ValueError, match="`low` and `high` must satisfy"):
+        RandomStream(5).integers(3, 2)
+
+
+def test_permutations_are_permutations_and_even():
+    stream = RandomStream(11)
+    firsts = torch.stack([stream.permutation(4) for _ in range(6000)])
+    assert torch.equal(firsts.sort(dim=1).values, torch.arange(4).expand(6000, 4))
+    codes = (firsts * torch.tensor([64, 16, 4, 1])).sum(1)
+    _, counts = codes.unique(return_counts=True)
+    assert len(counts) == math.factorial(4)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+    assert stream.permutation(0).shape == (0,)
+
+
+def test_draws_are_independent_of_each_other():
+    stream = RandomStream(3)
+    a, b = stream.uniform((100_000,)), stream.uniform((100_000,))
+    other = RandomStream(4).uniform((100_000,))
+    for x, y in ((a, b), (a, other), (a[1:], a[:-1])):
+        assert abs(torch.corrcoef(torch.stack((x, y)))[0, 1]) < 4 / math.sqrt(100_000)
+
+
+def test_a_saved_stream_goes_on_where_it_was():
+    stream = RandomStream(9)
+    stream.normal((3,))
+    saved = dict(stream.state)
+    expected = stream.gumbel((5,)), stream.integers(0, 100, (5,))
+    restored = RandomStream(**saved)
+    assert torch.equal(restored.gumbel((5,)), expected[0])
+    assert torch.equal(restored.integers(0, 100, (5,)), expected[1])
+
+
+def test_global_generators_are_left_alone():
+    before = torch.get_rng_state()
+    RandomStream(1).normal((10,))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    first = RandomStream(1).uniform((5,))
+    torch.manual_seed(2)
+    assert torch.equal(RandomStream(1).uniform((5,)), first)
+
+
+def test_uniform_numbers_never_reach_the_ends():
+    for dtype in (torch.float32, torch.float64):
+        values = RandomStream(0).uniform((1_000_000,), dtype=dtype)
+        assert values.min() > 0
+        assert values.max() < 1
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", None])
+def test_wrong_seeds_are_named(seed):
+    with pytest.raises((TypeError, ValueError), match="`seed` must be an integer of at least 0"):
+        RandomStream(seed)
