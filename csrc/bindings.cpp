@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "common/mean_shift_assign.h"
+#include "common/philox.h"
 #include "cpu/isa.h"
 
 namespace py = pybind11;
@@ -71,6 +72,16 @@ double mean_shift_backward(int dtype, const std::array<std::int64_t, 5>& sizes,
     return grad_bandwidth;
 }
 
+// Words of the stream (seed, step) as int64 values, the type torch computes with.
+void philox_words(std::uint64_t seed, std::uint64_t step, std::int64_t count, Address out) {
+    std::int64_t* words = pointer<std::int64_t>(out);
+    const py::gil_scoped_release release;
+    for (std::int64_t i = 0; i < count; i += 4) {
+        const spectrafuse::PhiloxBlock block = spectrafuse::stream_block(seed, step, static_cast<std::uint64_t>(i / 4));
+        for (std::int64_t j = i; j < i + 4 && j < count; ++j) words[j] = block.word[j - i];
+    }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -78,6 +89,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("isa", [] { return spectrafuse::isa_name(spectrafuse::selected_isa()); });
     m.def("mean_shift_forward", &mean_shift_forward);
     m.def("mean_shift_backward", &mean_shift_backward);
+    m.def("philox_words", &philox_words);
 #if defined(_OPENMP)
     m.attr("openmp") = true;
 #else

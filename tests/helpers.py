@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,16 @@ def assert_close_to_max(actual: Tensor, expected: Tensor | float, rtol: float) -
     scale = expected.abs().max().item()
     error = (actual - expected).abs().max().item()
     assert error <= rtol * scale, f"deviates by {error:.3e}, allowed {rtol * scale:.3e} ({rtol:g} of {scale:.3e})"
+
+
+@contextmanager
+def saved_sizes() -> Iterator[list[int]]:
+    """Numbers of elements of the tensors that autograd keeps for backward inside the block."""
+    sizes: list[int] = []
+
+    def record(saved: Tensor) -> Tensor:
+        sizes.append(saved.numel())
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda saved: saved):
+        yield sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -90,3 +91,15 @@ def test_wheel_holds_the_triton_package():
 def test_the_extension_refuses_windows_it_has_no_code_for():
     with pytest.raises(ValueError, match="window must be 1, 3, .. 11"):
         _native.cpu().mean_shift_forward(0, [0] * 5, [0] * 4, 1, 13, 1.0, 1.0, *([0] * 7), 1)
+
+
+def test_the_cuda_extension_is_there_where_a_cuda_compiler_is_and_imports_without_a_gpu():
+    info = _native.cuda_info()
+    if shutil.which("nvcc") is None:
+        assert info == {}
+        assert _native.cuda_reason() == "this installation was built without a CUDA compiler"
+    else:
+        assert "75" in info["architectures"]
+        assert "120" in info["architectures"]
+        if not info["devices"]:
+            assert _native.cuda_reason() == info["problem"] != ""

@@ -8,16 +8,14 @@ import pytest
 import torch
 from scipy import stats
 
-from spectrafuse import RandomStream
-from spectrafuse.random import philox_words
+from spectrafuse import RandomStream, _native
+from spectrafuse.random import _philox_words_in_torch, philox_block, philox_words
 
 
 def test_known_answers_of_philox_4x32_10():
     """Vectors of the Random123 distribution (kat_vectors)."""
     assert philox_words(0, 0, 4).tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     # Counter 243f6a88 85a308d3 13198a2e 03707344 and key a4093822 299f31d0 through the block function itself.
-    from spectrafuse.random import philox_block
-
     counter = [torch.tensor([word]) for word in (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)]
     words = [word.item() for word in philox_block(counter, 0xA4093822, 0x299F31D0)]
     assert words == [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]
@@ -25,6 +23,12 @@ def test_known_answers_of_philox_4x32_10():
     assert [word.item() for word in philox_block(ones, 0xFFFFFFFF, 0xFFFFFFFF)] == [
         0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD,
     ]  # fmt: skip
+
+
+def test_the_extension_makes_the_words_torch_makes():
+    assert _native.cpu_reason() is None
+    for seed, step, count in ((0, 0, 1), (2**63 - 5, 2**40 + 7, 1001), (3, 1, 0), (2**32, 2**32, 6)):
+        assert torch.equal(philox_words(seed, step, count), _philox_words_in_torch(seed, step, count, "cpu"))
 
 
 def test_words_do_not_depend_on_how_many_are_drawn():

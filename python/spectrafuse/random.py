@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks
+from spectrafuse import _checks, _native
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
@@ -42,11 +42,19 @@ def philox_words(seed: int, step: int, count: int, device: torch.device | str = 
     """`count` words of the stream (seed, step): int64 values in [0, 2^32).
 
     Word i is output i % 4 of Philox 4x32-10 with counter (i // 4 low, i // 4 high, step low, step high) and the
-    seed's two halves as key.
+    seed's two halves as key. The C++ extension makes them on the CPU where it is built, torch elsewhere: the same.
     """
+    if torch.device(device).type == "cpu" and _native.cpu_reason() is None:
+        out = torch.empty(count, dtype=torch.int64)
+        _native.cpu().philox_words(seed, step, count, out.data_ptr())
+        return out
+    return _philox_words_in_torch(seed, step, count, device)
+
+
+def _philox_words_in_torch(seed: int, step: int, count: int, device: torch.device | str) -> Tensor:
     index = torch.arange((count + 3) // 4, dtype=torch.int64, device=device)
-    words = [torch.full_like(index, step & _MASK), torch.full_like(index, (step >> 32) & _MASK)]
-    block = philox_block((index & _MASK, index >> 32, *words), seed & _MASK, (seed >> 32) & _MASK)
+    steps = [torch.full_like(index, step & _MASK), torch.full_like(index, (step >> 32) & _MASK)]
+    block = philox_block((index & _MASK, index >> 32, *steps), seed & _MASK, (seed >> 32) & _MASK)
     return torch.stack(block, dim=1).reshape(-1)[:count]
 
 

@@ -1,0 +1,80 @@
+"""Measuring fairly: interleaved runs of all implementations, peak memory, and the bounds of this machine."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int = 7, warm: int = 1) -> dict[str, float]:
+    """Median seconds of each call; the calls take turns, so that a busy moment of the machine hits all of them."""
+    for _ in range(warm):
+        for call in calls.values():
+            call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Bytes by which the process's resident memory peaks above its start while `call` runs (Linux)."""
+    call()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _status("VmRSS")
+    call()
+    return max(0, _status("VmHWM") - before)
+
+
+def copy_bandwidth(megabytes: int = 256) -> float:
+    """Bytes read and written per second by a large copy."""
+    source = torch.ones(megabytes * 2**20 // 4)
+    target = torch.empty_like(source)
+    seconds = interleaved({"copy": lambda: target.copy_(source)}, rounds=5)["copy"]
+    return 2 * source.numel() * 4 / seconds
+
+
+def product_rate(size: int = 1024) -> float:
+    """Floating-point operations per second of a square float32 matrix product."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    seconds = interleaved({"product": lambda: a @ b}, rounds=9)["product"]
+    return 2 * size**3 / seconds
+
+
+def machine() -> dict[str, str]:
+    """What a figure must be read with: processor, threads, versions, commit."""
+    import spectrafuse
+    from spectrafuse import _native
+
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "unknown")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return {
+        "processor": model,
+        "threads": str(torch.get_num_threads()),
+        "instruction_set": _native.cpu_info().get("instruction_set", "none"),
+        "torch": torch.__version__,
+        "spectrafuse": spectrafuse.__version__,
+        "commit": commit or "unknown",
+    }

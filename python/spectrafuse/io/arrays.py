@@ -1,0 +1,285 @@
+"""Named arrays in files: MATLAB 5 to 7.3, `.npy`, `.npz`; listed without being read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from spectrafuse.io.errors import DataError
+from spectrafuse.io.matlab5 import HEADER_BYTES, list_variables, read_variable
+
+ARRAY_SUFFIXES = (".mat", ".npy", ".npz")
+_NPY_MAGIC = b"\x93NUMPY"
+_ZIP_MAGIC = b"PK\x03\x04"
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_LISTED = 30
+_MATLAB_NUMERIC = {"double", "single"} | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
+
+
+class Entry(NamedTuple):
+    """What is known of a variable before it is read: `kind` is "numeric", "logical", "text", "struct", ..."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A file that holds named arrays.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    format : str
+        "mat5", "mat7.3", "npy" or "npz".
+    entries : dict of str to Entry
+        The variables, in the file's order; a `.npy` file has one, called "".
+    """
+
+    path: Path
+    format: str
+    entries: dict[str, Entry]
+    _read: Callable[[str], Any]
+
+    @property
+    def matlab(self) -> bool:
+        """Whether the file follows MATLAB's conventions."""
+        return self.format.startswith("mat")
+
+    def numeric(self, *ranks: int) -> list[str]:
+        """Names of the variables of numbers with one of the given numbers of dimensions."""
+        return [k for k, e in self.entries.items() if e.kind == "numeric" and len(e.shape) in ranks]
+
+    def require(self, key: str) -> str:
+        """The key itself, if there is such a variable of numbers (or of logical values)."""
+        if self.format == "npy":
+            raise DataError(f"'{self.path}' holds one array without a name, so leave key={key!r} out.")
+        if key not in self.entries:
+            raise DataError(f"'{self.path}' has no variable {key!r}; it has {self.listing()}.")
+        kind = self.entries[key].kind
+        if kind not in ("numeric", "logical"):
+            raise DataError(f"{self.label(key)} is not an array of numbers but {kind}.")
+        return key
+
+    def label(self, key: str) -> str:
+        """How messages call a variable."""
+        return f"'{self.path}', variable {key!r}" if key else f"'{self.path}'"
+
+    def listing(self) -> str:
+        """The variables with their shapes, for a message."""
+        if not self.entries:
+            return "no variables at all"
+        shown = list(self.entries.items())[:_LISTED]
+        texts = [
+            f"{name or 'one array'} {e.shape}" + ("" if e.kind == "numeric" else f" ({e.kind})") for name, e in shown
+        ]
+        return ", ".join(texts) + (", ..." if len(self.entries) > _LISTED else "")
+
+    def load(self, key: str) -> np.ndarray:
+        """Read one variable; axes are in the order in which MATLAB or NumPy shows them."""
+        value = _guard(self.path, lambda: self._read(key))
+        if not isinstance(value, np.ndarray):
+            raise DataError(f"{self.label(key)} must be an array of numbers; got {type(value).__name__}.")
+        if value.dtype.kind not in "iufb":
+            raise DataError(f"{self.label(key)} must hold real numbers; got dtype {value.dtype}.")
+        return value
+
+    def scalar(self, names: Iterable[str]) -> int | None:
+        """The value of the first variable of one of these names that is a single whole number."""
+        for name in names:
+            entry = self.entries.get(name)
+            if entry is not None and entry.kind == "numeric" and int(np.prod(entry.shape)) == 1:
+                value = float(self.load(name).reshape(-1)[0])
+                if value >= 1 and value.is_integer():
+                    return int(value)
+        return None
+
+
+def existing_file(path: str | os.PathLike[str], suffixes: Iterable[str]) -> Path:
+    """The path, if it is a file that is there, is not empty and has one of the suffixes (in any case)."""
+    file = Path(path)
+    suffixes = tuple(suffixes)
+    try:
+        if file.is_dir():
+            raise DataError(f"'{path}' is a folder; give a file.")
+        if not file.exists():
+            raise DataError(f"'{path}' does not exist.")
+        if not file.is_file():
+            raise DataError(f"'{path}' is not a regular file.")
+        size = file.stat().st_size
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    if file.suffix.lower() not in suffixes:
+        suffix = f"the suffix '{file.suffix}'" if file.suffix else "no suffix"
+        raise DataError(f"'{path}' has {suffix}; this can read {', '.join(suffixes)}.")
+    if size == 0:
+        raise DataError(f"'{path}' is empty (0 bytes).")
+    return file
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    return digest.hexdigest()
+
+
+def open_arrays(path: str | os.PathLike[str], suffixes: Iterable[str] = ARRAY_SUFFIXES) -> ArrayFile:
+    """List the variables of a file; each file's format is told from its own first bytes.
+
+    Raises
+    ------
+    DataError
+        Missing, empty, a folder, an unknown suffix, contents that are not what the suffix says, truncated.
+    """
+    file = existing_file(path, suffixes)
+    opener = {".mat": _open_matlab, ".npy": _open_npy, ".npz": _open_npz}[file.suffix.lower()]
+    opened: ArrayFile = _guard(file, lambda: opener(file))
+    return opened
+
+
+def _guard(path: Path, action: Callable[[], Any]) -> Any:
+    """Turn whatever a reader raises on damaged bytes into one sentence with the path.
+
+    The readers document no set of exceptions for damaged files (h5py and numpy raise about ten kinds), so
+    every kind is taken.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return action()
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"'{path}' cannot be read, it may be damaged or cut short: {reason}") from error
+
+
+def _open_matlab(path: Path) -> ArrayFile:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+        offset = 0
+        # The signature of HDF5 lies at 0 or, after a block for the user, at 512, 1024, 2048, ...
+        while offset < size:
+            file.seek(offset)
+            if file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC:
+                return _open_matlab73(path)
+            offset = max(512, 2 * offset)
+    if header[126:128] in (b"IM", b"MI") and len(header) == HEADER_BYTES:
+        if 2 in header[124:126]:
+            raise DataError(f"'{path}' is a MATLAB 7.3 file without its HDF5 part, so it is cut short.")
+        return _open_matlab5(path)
+    raise DataError(f"'{path}' is not a MATLAB file of version 5, 6, 7 or 7.3.")
+
+
+def _open_matlab5(path: Path) -> ArrayFile:
+    found = {variable.name: variable for variable in list_variables(path)}
+    entries = {name: Entry(variable.shape, variable.kind) for name, variable in found.items()}
+    return ArrayFile(path, "mat5", entries, lambda key: read_variable(path, found[key]))
+
+
+def _open_matlab73(path: Path) -> ArrayFile:
+    import h5py
+
+    def read(key: str) -> np.ndarray:
+        with h5py.File(path, "r") as file:
+            if "MATLAB_empty" in file[key].attrs:
+                return np.zeros(file[key][()].astype(int))
+            # HDF5 stores MATLAB's axes in reverse order.
+            return np.asarray(file[key][()]).T
+
+    entries = {}
+    with h5py.File(path, "r") as file:
+        for name in file:
+            if name.startswith("#"):
+                continue
+            item = file[name]
+            label = item.attrs.get("MATLAB_class", b"")
+            label = label.decode("latin-1") if isinstance(label, bytes) else str(label)
+            if not isinstance(item, h5py.Dataset):
+                sparse = "MATLAB_sparse" in item.attrs
+                entries[name] = Entry((), "sparse" if sparse else label or "struct")
+                continue
+            # A data set without a dataspace has no shape.
+            sizes = item[()] if "MATLAB_empty" in item.attrs else (item.shape or ())[::-1]
+            entries[name] = Entry(tuple(int(n) for n in sizes), _kind_of(item.dtype, label))
+    return ArrayFile(path, "mat7.3", entries, read)
+
+
+def _kind_of(dtype: np.dtype, matlab_class: str = "") -> str:
+    if matlab_class == "char" or (not matlab_class and dtype.kind in "SU"):
+        return "text"
+    if matlab_class == "logical" or dtype.kind == "b":
+        return "logical"
+    if matlab_class and matlab_class not in _MATLAB_NUMERIC:
+        return matlab_class
+    if dtype.kind in "iuf":
+        return "numeric"
+    if dtype.kind == "c" or (dtype.names and {n.lower() for n in dtype.names} == {"real", "imag"}):
+        return "complex"
+    return {"O": "Python objects", "V": "struct", "M": "dates", "m": "durations"}.get(dtype.kind, str(dtype))
+
+
+def _open_npy(path: Path) -> ArrayFile:
+    with path.open("rb") as file:
+        entry = _npy_entry(path, file)
+    if entry.kind == "Python objects":
+        raise DataError(f"'{path}' {_OBJECTS}")
+
+    def read(key: str) -> np.ndarray:
+        # As a memory map, so that the file's size is checked before anything of that size is allocated.
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False) if 0 not in entry.shape else None
+        return np.zeros(entry.shape) if mapped is None else np.asarray(mapped)
+
+    return ArrayFile(path, "npy", {"": entry}, read)
+
+
+def _open_npz(path: Path) -> ArrayFile:
+    with path.open("rb") as file:
+        if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+            raise DataError(f"'{path}' is not an .npz file: it does not begin like a zip archive.")
+    entries = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith(".npy"):
+                with archive.open(name) as member:
+                    entries[name.removesuffix(".npy")] = _npy_entry(path, member)
+
+    def read(key: str) -> np.ndarray:
+        if entries[key].kind == "Python objects":
+            raise DataError(f"'{path}', variable {key!r}, {_OBJECTS}")
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+
+    return ArrayFile(path, "npz", entries, read)
+
+
+_OBJECTS = "holds Python objects (a pickle), which are never loaded; save it again as an array of numbers."
+
+
+def _npy_entry(path: Path, file: BinaryIO | Any) -> Entry:
+    """Shape and kind from the header of an `.npy` file or member."""
+    start = file.read(len(_NPY_MAGIC) + 2)
+    if start[: len(_NPY_MAGIC)] != _NPY_MAGIC:
+        raise DataError(f"'{path}' is not in NumPy's .npy format: its first bytes are not those of one.")
+    reader = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(start[-2])
+    if reader is None:
+        # Version 3 only exists for field names beyond latin-1: such an array is never one of numbers.
+        return Entry((), "struct")
+    shape, _, dtype = reader(file)
+    return Entry(tuple(int(n) for n in shape), _kind_of(dtype))

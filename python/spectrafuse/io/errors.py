@@ -1,0 +1,11 @@
+"""The error of everything that reads data."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Data that cannot be used as they are.
+
+    The message is one sentence for the person who owns the data: which file or argument, what is wrong with
+    it (with the position, where there is one) and, where there is a way out, what to do.
+    """

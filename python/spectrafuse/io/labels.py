@@ -1,0 +1,138 @@
+"""Label maps from files: classes per pixel, or abundances whose largest one decides."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from spectrafuse import _checks
+from spectrafuse.io.arrays import ArrayFile, open_arrays
+from spectrafuse.io.errors import DataError
+from spectrafuse.io.layouts import bands_first, find_size
+from spectrafuse.io.validate import as_numeric
+
+
+def read_labels(
+    path: str | os.PathLike[str], *, key: str | None = None, shape: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Read the classes of a scene's pixels from a `.mat`, `.npy` or `.npz` file.
+
+    Parameters
+    ----------
+    path : path
+        The file; it may be the one that holds the scene.
+    key : str, optional
+        The variable: an (H, W) map of whole numbers (also stored as floating point), or abundances (H, W, K),
+        (K, H, W) or (K, pixels) column by column, of which the largest decides (K = 1: a map). Without it:
+        the only variable that can be such for the scene's shape, a map before 3-D abundances.
+    shape : (H, W), optional
+        Shape of the scene, which the labels must have. Without it, the file's own numbers of rows and columns
+        where there are such.
+
+    Returns
+    -------
+    ndarray, shape (H, W), int64
+        Classes as in the file; for abundances 0..K-1 in the file's order, and -1 where all are zero.
+
+    Raises
+    ------
+    DataError
+        A missing or ambiguous key (with the variables there are), another shape, numbers that are not whole.
+    """
+    if shape is not None:
+        shape = (_checks.integer("shape[0]", shape[0]), _checks.integer("shape[1]", shape[1]))
+    source = open_arrays(path)
+    scene = shape if shape is not None else _own_shape(source)
+    if key is not None:
+        name = source.require(key)
+    elif source.format == "npy":
+        name = ""
+    else:
+        name = _find(source, scene)
+    label = source.label(name)
+    values = source.load(name)
+    values = as_numeric(label, values.astype(np.uint8) if values.dtype.kind == "b" else values)
+    if values.ndim == 2 and (scene is None or values.shape == scene):
+        return _whole(label, values)
+    if values.ndim == 3:
+        return _decide(label, _abundances(label, values, scene, source.matlab))
+    if values.ndim == 2 and scene is not None and scene[0] * scene[1] in values.shape:
+        layers, _ = bands_first(label, values, "auto", matlab=True, rows=scene[0], columns=scene[1])
+        return _decide(label, layers)
+    raise _misfit(label, values.shape, scene)
+
+
+def _own_shape(source: ArrayFile) -> tuple[int, int] | None:
+    rows, columns = find_size(source, None, None)
+    return None if rows is None or columns is None else (rows, columns)
+
+
+def _misfit(label: str, got: tuple[int, ...], scene: tuple[int, int] | None) -> DataError:
+    if scene is None:
+        return DataError(f"{label} must be labels (rows, columns) or abundances; got shape {got}.")
+    hint = " (it is transposed)" if got == scene[::-1] else ""
+    return DataError(f"{label} has shape {got}{hint}, but the scene has {scene[0]} rows, {scene[1]} columns.")
+
+
+def _find(source: ArrayFile, scene: tuple[int, int] | None) -> str:
+    shapes = {k: e.shape for k, e in source.entries.items() if e.kind in ("numeric", "logical")}
+    maps = [k for k, s in shapes.items() if len(s) == 2 and min(s) > 1]
+    abundances = [k for k, s in shapes.items() if len(s) == 3]
+    if scene is not None:
+        maps = [k for k, s in shapes.items() if s == scene]
+        abundances = [k for k in abundances if scene in (shapes[k][:2], shapes[k][1:])]
+    candidates = maps or abundances
+    if len(candidates) == 1:
+        return candidates[0]
+    number = "several variables" if candidates else "no variable"
+    fitting = f" for {scene[0]} rows and {scene[1]} columns" if scene is not None else ""
+    found = f"{number} that can be labels{fitting}"
+    raise DataError(f"'{source.path}' has {found}; choose one by its key: {source.listing()}.")
+
+
+def _abundances(label: str, values: np.ndarray, scene: tuple[int, int] | None, matlab: bool) -> np.ndarray:
+    """Abundances as (K, H, W)."""
+    layout = "auto"
+    if scene is not None:
+        fits = [name for name, size in (("hwc", values.shape[:2]), ("chw", values.shape[1:])) if size == scene]
+        if not fits:
+            raise _misfit(label, values.shape, scene)
+        layout = fits[0] if len(fits) == 1 else "auto"
+    return bands_first(label, values, layout, matlab=matlab)[0]
+
+
+def _decide(label: str, abundances: np.ndarray) -> np.ndarray:
+    """Labels from abundances (K, H, W); a single layer is a map itself."""
+    if len(abundances) == 1:
+        return _whole(label, abundances[0])
+    if 0 in abundances.shape:
+        raise DataError(f"{label} must hold at least one class and one pixel; got {abundances.shape}.")
+    bad = np.argwhere(~np.isfinite(abundances))
+    if len(bad):
+        material, row, column = (int(i) for i in bad[0])
+        raise DataError(
+            f"{label} has {len(bad)} abundances that are not finite, the first of class {material} at row "
+            f"{row}, column {column} (counted from 0)."
+        )
+    labels = abundances.argmax(axis=0).astype(np.int64)
+    labels[~abundances.any(axis=0)] = -1
+    return labels
+
+
+def _whole(label: str, values: np.ndarray) -> np.ndarray:
+    if 0 in values.shape:
+        raise DataError(f"{label} must hold at least one pixel; got shape {values.shape}.")
+    if values.dtype.kind == "f":
+        # NaN and infinity are caught by the same comparison.
+        with np.errstate(invalid="ignore"):
+            bad = np.argwhere(~((np.trunc(values) == values) & (np.abs(values) < 2.0**63)))
+    else:
+        bad = np.argwhere(values > np.iinfo(np.int64).max)
+    if len(bad):
+        row, column = (int(i) for i in bad[0])
+        raise DataError(
+            f"{label} must hold whole numbers; {len(bad)} are not, the first at row {row}, column {column} "
+            f"(counted from 0): {values[row, column]!s}."
+        )
+    return np.ascontiguousarray(values, dtype=np.int64)

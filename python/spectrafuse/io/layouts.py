@@ -1,0 +1,146 @@
+"""Which axis of an array is which: the rules, and the words that say what was decided."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from spectrafuse.io.arrays import ArrayFile
+from spectrafuse.io.errors import DataError
+
+LAYOUTS = ("auto", "chw", "hwc")
+
+# Names are compared in lower case, without anything but letters and digits.
+_AXIS_NAME = re.compile(
+    r"((center|centre)?(wavelengths?|wl|wls|waves?)|lambdas?|lam|bandcent(er|re)s?|bands(?=nm))(nm|um)?"
+    r"|(wavenumbers?|ramanshift|shift)(cm1)?|nm|cm1|x?axis"
+)
+_ROW_NAMES = ("lines", "nRow", "nrow", "nRows", "nrows", "n_rows", "rows", "Lines", "H", "height", "nr")
+_COLUMN_NAMES = ("cols", "nCol", "ncol", "nCols", "ncols", "n_cols", "columns", "samples", "W", "width", "nc")
+
+_WORDS = {"chw": "(bands, rows, columns)", "hwc": "(rows, columns, bands)"}
+
+
+def is_axis_name(name: str) -> bool:
+    """Whether a name says wavelength, wavenumber or the like: "wl", "Wavelength (nm)", "Raman shift"."""
+    return _AXIS_NAME.fullmatch("".join(c for c in name.lower() if c.isalnum())) is not None
+
+
+def find_axes(source: ArrayFile) -> dict[str, np.ndarray]:
+    """The variables that are wavelengths or another axis by name, 1-D float64 in the file's order."""
+    found = {}
+    for name, entry in source.entries.items():
+        lengths = [n for n in entry.shape if n != 1]
+        if entry.kind == "numeric" and is_axis_name(name) and len(lengths) <= 1:
+            values = source.load(name).reshape(-1).astype(np.float64)
+            if values.size and np.isfinite(values).all():
+                found[name] = values
+    return found
+
+
+def find_size(source: ArrayFile, rows: int | None, columns: int | None) -> tuple[int | None, int | None]:
+    """Rows and columns of the scene: as given, else from the file's own variables, else None."""
+    rows = source.scalar(_ROW_NAMES) if rows is None else rows
+    columns = source.scalar(_COLUMN_NAMES) if columns is None else columns
+    return rows, columns
+
+
+def cube_layout(
+    label: str, shape: tuple[int, ...], layout: str, *, matlab: bool, axis_lengths: Iterable[int] = ()
+) -> tuple[str, str]:
+    """Decide how a 3-D array is read.
+
+    "auto" takes for the bands, in this order: the axis whose length equals the number of wavelengths in the
+    file, if that is exactly one; for a MATLAB file, the last axis; where two axes are equal and the third is
+    not, the third if it is the first or the last.
+
+    Returns
+    -------
+    layout : {"chw", "hwc"}
+    reason : str
+        Why, in words.
+
+    Raises
+    ------
+    DataError
+        If the rules do not decide, with both readings spelled out; if the bands are the middle axis.
+    """
+    if layout != "auto":
+        return layout, "as asked for"
+    for length in axis_lengths:
+        positions = [i for i, n in enumerate(shape) if n == length]
+        if len(positions) == 1:
+            if positions[0] == 1:
+                raise DataError(
+                    f"{label} has shape {shape} with the {length} bands in the middle; reorder its axes to "
+                    f"(bands, rows, columns) or (rows, columns, bands)."
+                )
+            return ("chw" if positions[0] == 0 else "hwc"), f"the file has {length} wavelengths"
+    if matlab:
+        return "hwc", "the order of MATLAB files"
+    first, middle, last = shape
+    if middle == last != first:
+        return "chw", "the first axis is the one that differs"
+    if first == middle != last:
+        return "hwc", "the last axis is the one that differs"
+    raise DataError(
+        f"{label} has shape {shape}, which can be {first} bands of {middle} rows and {last} columns "
+        f"(layout='chw') or {first} rows and {middle} columns of {last} bands (layout='hwc'); say which."
+    )
+
+
+def bands_first(
+    label: str,
+    values: np.ndarray,
+    layout: str,
+    *,
+    matlab: bool,
+    rows: int | None = None,
+    columns: int | None = None,
+    axis_lengths: Iterable[int] = (),
+) -> tuple[np.ndarray, str]:
+    """A 3-D array, or a matrix of pixels, as (bands, rows, columns), and the words that say how it was read.
+
+    Raises
+    ------
+    DataError
+        Wrong rank, a layout that cannot be decided, numbers of rows and columns that do not fit.
+    """
+    if values.ndim == 3:
+        taken, reason = cube_layout(label, values.shape, layout, matlab=matlab, axis_lengths=axis_lengths)
+        cube = values if taken == "chw" else np.moveaxis(values, -1, 0)
+        for name, asked, got in (("rows", rows, cube.shape[1]), ("columns", columns, cube.shape[2])):
+            if asked is not None and asked != got:
+                read = f"{values.shape}, read as {_WORDS[taken]}"
+                raise DataError(f"{label} of shape {read}, has {got} {name}, not {asked}.")
+        return cube, f"{values.shape} read as {_WORDS[taken]}: {reason}"
+    if values.ndim == 2:
+        return _from_matrix(label, values, layout, rows, columns)
+    raise DataError(f"{label} must be a cube with 3 dimensions or a matrix (bands, pixels); got shape {values.shape}.")
+
+
+def _from_matrix(
+    label: str, values: np.ndarray, layout: str, rows: int | None, columns: int | None
+) -> tuple[np.ndarray, str]:
+    if rows is None or columns is None:
+        missing = " and ".join(n for n, v in (("rows", rows), ("columns", columns)) if v is None)
+        raise DataError(
+            f"{label} is a matrix of shape {values.shape} and the file does not say how many {missing} the "
+            f"scene has; give rows= and columns=."
+        )
+    pixels = rows * columns
+    fits = [axis for axis in (1, 0) if values.shape[axis] == pixels]
+    if not fits:
+        raise DataError(
+            f"{label} is a matrix of shape {values.shape}, but {rows} rows and {columns} columns make "
+            f"{pixels} pixels, which is neither of its axes."
+        )
+    if len(fits) == 2 and layout == "hwc":
+        fits.reverse()
+    reading = "(bands, pixels)" if fits[0] == 1 else "(pixels, bands)"
+    matrix = values if fits[0] == 1 else values.T
+    # Column-major: the pixels of the first column come first, as MATLAB's reshape leaves them.
+    cube = matrix.reshape(matrix.shape[0], columns, rows).transpose(0, 2, 1)
+    return cube, f"{values.shape} read as {reading}, {rows} rows and {columns} columns, column by column"

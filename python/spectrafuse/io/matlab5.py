@@ -1,0 +1,176 @@
+"""MATLAB 5 files: what they hold, and their arrays of numbers.
+
+Written here, after "MAT-File Format" (The MathWorks), chapter 1, because a damaged file must end in a message:
+`scipy.io.loadmat` indexes with numbers from the file without checking them and can take the process down.
+Objects, cells, structures and sparse matrices are listed and not read.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from spectrafuse.io.errors import DataError
+
+HEADER_BYTES = 128
+_MATRIX, _COMPRESSED = 14, 15
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_TEXT_TYPES = (1, 2, 16)
+_KINDS = {1: "cell", 2: "struct", 3: "object", 4: "text", 5: "sparse", 16: "function", 17: "opaque"}
+_NUMERIC_CLASSES = range(6, 16)
+_COMPLEX, _LOGICAL = 0x800, 0x200
+# Enough for the header of any variable: flags, 32 dimensions, a name of 63 characters.
+_HEAD_BYTES = 4096
+
+
+class Variable(NamedTuple):
+    """A variable's header and place: bytes `start` to `start + size` of the file, after its tag."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    start: int
+    size: int
+    compressed: bool
+
+
+def list_variables(path: Path) -> list[Variable]:
+    """The variables of a file, without their data.
+
+    Raises
+    ------
+    DataError
+        If the file is cut short or its structure is damaged.
+    """
+    end = path.stat().st_size
+    found = []
+    with path.open("rb") as file:
+        order = _byte_order(file)
+        start = HEADER_BYTES
+        while start < end:
+            file.seek(start)
+            tag = file.read(8)
+            if len(tag) < 8:
+                raise _damaged(path, "it ends within a variable's tag")
+            kind, size = (int(x) for x in np.frombuffer(tag, f"{order}u4"))
+            start += 8
+            if kind not in (_MATRIX, _COMPRESSED):
+                raise _damaged(path, f"there is no variable at byte {start - 8}")
+            if start + size > end:
+                raise _damaged(path, f"a variable needs {start + size - end} bytes more than there are")
+            head = file.read(min(size, _HEAD_BYTES))
+            if kind == _COMPRESSED:
+                head = _inner(path, head, order, _HEAD_BYTES)[0]
+            variable = _Elements(path, head, order).header()
+            if variable is not None:
+                found.append(Variable(*variable[:3], start, size, kind == _COMPRESSED))
+            start += size
+    return found
+
+
+def read_variable(path: Path, variable: Variable) -> np.ndarray:
+    """The numbers of a real numeric or logical variable, in the type in which they are stored.
+
+    Raises
+    ------
+    DataError
+        If the data are complex, damaged, or not as many as the shape says.
+    """
+    with path.open("rb") as file:
+        order = _byte_order(file)
+        file.seek(variable.start)
+        content = file.read(variable.size)
+    if variable.compressed:
+        content, whole = _inner(path, content, order, None)
+        if not whole:
+            raise _damaged(path, f"the compressed data of {variable.name!r} are not complete")
+    elements = _Elements(path, content, order)
+    elements.header()
+    kind, data = elements.next()
+    if kind not in _STORED:
+        raise _damaged(path, f"the data of {variable.name!r} have an unknown type")
+    values = np.frombuffer(data, f"{order}{_STORED[kind]}") if len(data) % int(_STORED[kind][1]) == 0 else None
+    count = 1
+    for length in variable.shape:
+        count *= length
+    if values is None or values.size != count:
+        raise _damaged(path, f"{variable.name!r} has {len(data)} bytes of data for shape {variable.shape}")
+    return values.reshape(variable.shape, order="F")
+
+
+def _byte_order(file: BinaryIO) -> str:
+    return ">" if file.read(HEADER_BYTES)[126:] == b"MI" else "<"
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"'{path}' is damaged or cut short: {reason}.")
+
+
+def _inner(path: Path, content: bytes, order: str, most: int | None) -> tuple[bytes, bool]:
+    """The bytes after the tag of the matrix inside compressed bytes, and whether the stream ended well."""
+    stream = zlib.decompressobj()
+    try:
+        tag = stream.decompress(content, 8)
+        if len(tag) < 8 or int(np.frombuffer(tag, f"{order}u4")[0]) != _MATRIX:
+            raise _damaged(path, "compressed bytes hold no variable")
+        size = int(np.frombuffer(tag, f"{order}u4")[1])
+        # A few bytes more than promised, so that the stream's check sum is read as well.
+        body = stream.decompress(stream.unconsumed_tail, most or size + 64)
+    except zlib.error as error:
+        raise _damaged(path, f"a variable cannot be decompressed ({error})") from error
+    return body, stream.eof and len(body) == size
+
+
+class _Elements:
+    """The data elements inside a matrix, one after the other."""
+
+    def __init__(self, path: Path, content: bytes, order: str) -> None:
+        self.path, self.content, self.order, self.position = path, content, order, 0
+
+    def next(self) -> tuple[int, bytes]:
+        """Type and bytes of the next element; one of at most 4 bytes can be packed into its tag."""
+        at = self.position
+        tag = self.content[at : at + 8]
+        if len(tag) < 8:
+            raise _damaged(self.path, "a variable ends before its data")
+        kind, size = (int(x) for x in np.frombuffer(tag, f"{self.order}u4"))
+        if kind >> 16:
+            kind, size, at = kind & 0xFFFF, kind >> 16, at + 4
+            if size > 4:
+                raise _damaged(self.path, "a packed element has more than 4 bytes")
+            self.position += 8
+        else:
+            at += 8
+            self.position = at + -(-size // 8) * 8
+        data = self.content[at : at + size]
+        if len(data) < size:
+            raise _damaged(self.path, "a variable ends within its data")
+        return kind, data
+
+    def header(self) -> tuple[str, tuple[int, ...], str] | None:
+        """Name, shape and kind; None for what has no name, as the hidden variables of objects."""
+        kind, flags = self.next()
+        if kind != 6 or len(flags) != 8:
+            raise _damaged(self.path, "a variable has no flags")
+        word = int(np.frombuffer(flags, f"{self.order}u4")[0])
+        matlab_class = word & 0xFF
+        if matlab_class == 17:
+            return None
+        kind, sizes = self.next()
+        if kind not in (5, 6) or len(sizes) % 4 or len(sizes) < 8:
+            raise _damaged(self.path, "a variable has no dimensions")
+        shape = tuple(int(n) for n in np.frombuffer(sizes, f"{self.order}i4"))
+        kind, name = self.next()
+        if kind not in _TEXT_TYPES or min(shape) < 0 or len(shape) > 32:
+            raise _damaged(self.path, "a variable has no proper name or dimensions")
+        if not name:
+            return None
+        what = "numeric" if matlab_class in _NUMERIC_CLASSES else _KINDS.get(matlab_class, "unknown")
+        if what == "numeric" and word & _COMPLEX:
+            what = "complex"
+        elif what == "numeric" and word & _LOGICAL:
+            what = "logical"
+        return name.decode("utf-8", errors="replace"), shape, what

@@ -1,0 +1,210 @@
+"""Results in files, each written atomically: label maps, components, concentrations, the record of a run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectrafuse import _checks
+from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.images import MOST_COLORS, colors, write_png
+
+__all__ = ["colors", "write_components", "write_concentrations", "write_json", "write_label_map", "write_png"]
+
+
+def write_label_map(folder: str | os.PathLike[str], labels: Any, *, name: str = "labels") -> tuple[Path, Path]:
+    """Write a label map as numbers and as a picture.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is missing.
+    labels : array_like of int, shape (H, W)
+        Classes from 0; negative: none.
+    name : str
+        The files' name without suffix.
+
+    Returns
+    -------
+    tuple of Path
+        `<name>.npy`, int64 (H, W), and `<name>.png`, where class i has `colors(...)[i]` and pixels without a
+        class are transparent.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iu":
+        got = f"shape {array.shape}, dtype {array.dtype}"
+        raise _checks.fail("labels", "an integer array (rows, columns)", got)
+    array = array.astype(np.int64)
+    numbers, picture = Path(folder, f"{name}.npy"), Path(folder, f"{name}.png")
+    with atomic_write(numbers) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+    classes, place = np.unique(array, return_inverse=True)
+    rgba = np.zeros((len(classes), 4), dtype=np.uint8)
+    shown = classes >= 0
+    palette = colors(min(int(classes[-1]) + 1, MOST_COLORS)) if shown.any() else np.zeros((1, 3), np.uint8)
+    rgba[shown, :3] = palette[classes[shown] % len(palette)]
+    rgba[shown, 3] = 255
+    write_png(picture, rgba[place.reshape(array.shape)])
+    return numbers, picture
+
+
+def write_components(
+    folder: str | os.PathLike[str],
+    components: Any,
+    axis: Any = None,
+    *,
+    ids: Sequence[int] | np.ndarray | None = None,
+    name: str = "components",
+) -> tuple[Path, Path]:
+    """Write component spectra as CSV and NPZ; `read_spectra` reads both back to the same float32 numbers.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is missing.
+    components : array_like, shape (n, d)
+        One component a row; n may be 0.
+    axis : array_like, shape (d,), optional
+        Wavelengths or the like for the header; without it channels are counted from 0.
+    ids : sequence of int, length n, optional
+        The components' numbers in the pool, for the first column; without it they are counted from 0.
+    name : str
+        The files' name without suffix.
+
+    Returns
+    -------
+    tuple of Path
+        `<name>.csv` and `<name>.npz` (`components`, `component_ids`, `axis` if given).
+    """
+    array = _matrix("components", components)
+    numbers = _ids(ids, len(array))
+    arrays = {"components": array, "component_ids": numbers}
+    header = [str(i) for i in range(array.shape[1])]
+    if axis is not None:
+        positions = np.asarray(axis, dtype=np.float64)
+        if positions.shape != array.shape[1:]:
+            raise _checks.fail("axis", f"{array.shape[1]} numbers, one a channel", f"shape {positions.shape}")
+        arrays["axis"] = positions
+        header = [repr(float(x)).removesuffix(".0") for x in positions]
+    rows = [str(i) for i in numbers]
+    return _write_both(folder, name, arrays, array, ["component", *header], rows)
+
+
+def write_concentrations(
+    folder: str | os.PathLike[str],
+    concentrations: Any,
+    *,
+    ids: Sequence[int] | np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+    name: str = "concentrations",
+) -> tuple[Path, Path]:
+    """Write concentrations as CSV and NPZ.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is missing.
+    concentrations : array_like, shape (n, m)
+        One spectrum a row, one component a column; m may be 0.
+    ids : sequence of int, length m, optional
+        The components' numbers in the pool, for the header (`component_12`); without it counted from 0.
+    names : sequence of str, length n, optional
+        Names of the spectra, for the first column; without it they are counted from 0.
+    name : str
+        The files' name without suffix.
+
+    Returns
+    -------
+    tuple of Path
+        `<name>.csv` and `<name>.npz` (`concentrations`, `component_ids`, `names` if given).
+    """
+    array = _matrix("concentrations", concentrations)
+    numbers = _ids(ids, array.shape[1])
+    arrays = {"concentrations": array, "component_ids": numbers}
+    rows = [str(i) for i in range(len(array))]
+    if names is not None:
+        rows = [str(x) for x in names]
+        if len(rows) != len(array):
+            raise _checks.fail("names", f"{len(array)} names, one a spectrum", f"{len(rows)} of them")
+        arrays["names"] = np.array(rows, dtype=str)
+    header = ["spectrum", *(f"component_{i}" for i in numbers)]
+    return _write_both(folder, name, arrays, array, header, rows)
+
+
+def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
+    """Write a record as JSON: keys sorted, numbers that are not finite as null.
+
+    Parameters
+    ----------
+    path : path
+        The file to write or replace.
+    values : mapping
+        Plain values, NumPy numbers and arrays, tensors, paths, and lists and mappings of them.
+
+    Raises
+    ------
+    TypeError
+        For a value of another kind, with the keys that lead to it.
+    """
+    text = json.dumps(_plain(values, "values"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{where}[{k!r}]") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "detach"):
+        return _plain(value.tolist(), where)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    raise TypeError(f"`{where}` cannot be written as JSON: {type(value).__name__}.")
+
+
+def _matrix(name: str, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 2 or array.dtype.kind not in "iuf":
+        raise _checks.fail(name, "a matrix of numbers", f"shape {array.shape}, dtype {array.dtype}")
+    return array.astype(np.float32)
+
+
+def _ids(ids: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
+    numbers = np.arange(count) if ids is None else np.asarray(ids)
+    if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
+        got = f"shape {numbers.shape}, dtype {numbers.dtype}"
+        raise _checks.fail("ids", f"{count} integers, one a component", got)
+    return numbers.astype(np.int64)
+
+
+def _write_both(
+    folder: str | os.PathLike[str],
+    name: str,
+    arrays: dict[str, np.ndarray],
+    table: np.ndarray,
+    header: list[str],
+    rows: list[str],
+) -> tuple[Path, Path]:
+    text, binary = Path(folder, f"{name}.csv"), Path(folder, f"{name}.npz")
+    with atomic_write(text) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for label, row in zip(rows, table, strict=True):
+            # Nine significant digits give every float32 back.
+            writer.writerow([label, *(f"{x:.9g}" for x in row.tolist())])
+    with atomic_write(binary) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    return text, binary

@@ -1,0 +1,149 @@
+"""Checks of data, done once: when a file is read, or when an array is given to `fit` or `predict`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spectrafuse.io.errors import DataError
+
+_LISTED = 10
+
+
+def check_cube(name: str, array: Any, *, zeros: str = "warn") -> np.ndarray:
+    """Check a hyperspectral cube and give it as float32.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the data: an argument's name or a file's path.
+    array : array_like or tensor, shape (C, H, W)
+        Real numbers, integer or floating; bands first. At least one band, one row, one column.
+    zeros : {"warn", "accept"}
+        "warn": a band that is zero everywhere is legal but carries no information, so a `UserWarning` names
+        it; a cube that is zero everywhere is an error. "accept": neither (for parts of a scene, and for
+        prediction).
+
+    Returns
+    -------
+    ndarray, shape (C, H, W), float32, C-contiguous
+        Shares memory with `array` where that already is such an array.
+
+    Raises
+    ------
+    DataError
+        Wrong type or rank, an empty axis, NaN, infinity, a number that float32 cannot hold, zero everywhere.
+    """
+    return _check(name, array, "a cube (bands, rows, columns)", ("band", "row", "column"), 0, zeros)
+
+
+def check_spectra(name: str, array: Any, *, zeros: str = "warn") -> np.ndarray:
+    """Check a table of spectra and give it as float32.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the data: an argument's name or a file's path.
+    array : array_like or tensor, shape (n, d)
+        Real numbers, integer or floating: n spectra of d channels, at least one of each.
+    zeros : {"warn", "accept"}
+        "warn": a channel that is zero in every spectrum is legal but carries no information, so a
+        `UserWarning` names it; a table that is zero everywhere is an error. "accept": neither (for
+        `transform` of a few spectra).
+
+    Returns
+    -------
+    ndarray, shape (n, d), float32, C-contiguous
+        Shares memory with `array` where that already is such an array.
+
+    Raises
+    ------
+    DataError
+        Wrong type or rank (one spectrum needs `reshape(1, -1)`), an empty axis, NaN, infinity, a number that
+        float32 cannot hold, zero everywhere.
+    """
+    return _check(name, array, "a table of spectra (spectra, channels)", ("spectrum", "channel"), 1, zeros)
+
+
+def _check(name: str, array: Any, what: str, axes: Sequence[str], channel_axis: int, zeros: str) -> np.ndarray:
+    if zeros not in ("warn", "accept"):
+        raise ValueError(f"`zeros` must be one of 'warn', 'accept'; got {zeros!r}.")
+    given = as_numeric(name, array)
+    if given.ndim != len(axes):
+        hint = "; one spectrum needs reshape(1, -1)" if given.ndim == 1 and len(axes) == 2 else ""
+        got = f"{given.ndim} dimensions, shape {given.shape}"
+        raise DataError(f"{_called(name)} must be {what}; got {got}{hint}.")
+    if 0 in given.shape:
+        raise DataError(f"{_called(name)} must be {what} with at least one of each; got shape {given.shape}.")
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(given, dtype=np.float32)
+    _check_finite(name, given, values, axes)
+    if zeros == "warn":
+        _check_zeros(name, values, axes[channel_axis], channel_axis)
+    return values
+
+
+def as_numeric(name: str, array: Any) -> np.ndarray:
+    """An array of real numbers (integer or floating) from an array, a tensor on any device, or nested lists.
+
+    Raises
+    ------
+    DataError
+        Text, objects, booleans, complex numbers, dates, ragged lists.
+    """
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
+    try:
+        values = np.asarray(array)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(
+            f"{_called(name)} must be an array of numbers; got {type(array).__name__} ({error})."
+        ) from error
+    if values.dtype.kind not in "iuf":
+        kind = type(array).__name__ if values.ndim == 0 else f"an array of dtype {values.dtype}"
+        raise DataError(f"{_called(name)} must hold real numbers, integer or floating; got {kind}.")
+    return values
+
+
+def _check_finite(name: str, given: np.ndarray, values: np.ndarray, axes: Sequence[str]) -> None:
+    # One slice at a time: the mask of a whole scene would be a quarter of its size.
+    bad = np.array([part.size - np.count_nonzero(np.isfinite(part)) for part in values])
+    if not bad.any():
+        return
+    first = int(np.flatnonzero(bad)[0])
+    inside = np.argwhere(~np.isfinite(values[first]))[0]
+    position = (first, *(int(i) for i in inside))
+    where = ", ".join(f"{axis} {index}" for axis, index in zip(axes, position, strict=True))
+    count = int(bad.sum())
+    number = f"{count} value{'s' if count > 1 else ''}"
+    if np.isfinite(given[position]):
+        what = f"{number} that float32 cannot hold"
+    else:
+        what = f"{number} that {'are' if count > 1 else 'is'} not finite (NaN or infinity)"
+    which = "the first" if count > 1 else "it is"
+    raise DataError(f"{_called(name)} has {what}, {which} at {where} (counted from 0): {given[position]!s}.")
+
+
+def _check_zeros(name: str, values: np.ndarray, axis_name: str, axis: int) -> None:
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    empty = np.flatnonzero(~values.any(axis=others))
+    if len(empty) == values.shape[axis]:
+        raise DataError(f"{_called(name)} is zero everywhere, so there is nothing to learn from it.")
+    if len(empty):
+        listed = ", ".join(str(i) for i in empty[:_LISTED]) + (", ..." if len(empty) > _LISTED else "")
+        some = f"{axis_name}s {listed} are" if len(empty) > 1 else f"{axis_name} {listed} is"
+        warnings.warn(
+            f"{_called(name)}: {some} zero everywhere ({len(empty)} of {values.shape[axis]}, counted from 0) "
+            f"and {'carry' if len(empty) > 1 else 'carries'} no information.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _called(name: str) -> str:
+    """Arguments in backticks; a file's path is quoted already."""
+    return f"`{name}`" if name.isidentifier() else name

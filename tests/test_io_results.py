@@ -1,0 +1,147 @@
+"""Results in files: read back to the same numbers, with the right pixels transparent and no half-written file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from spectrafuse.io.images import MOST_COLORS
+from spectrafuse.io.results import (
+    colors,
+    write_components,
+    write_concentrations,
+    write_json,
+    write_label_map,
+    write_png,
+)
+from spectrafuse.io.spectra import read_spectra
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 7, 33, 300])
+def test_colors_differ_and_stay(k: int) -> None:
+    got = colors(k)
+    assert got.shape == (k, 3)
+    assert got.dtype == np.uint8
+    assert len(np.unique(got, axis=0)) == k
+    np.testing.assert_array_equal(colors(k + 40)[:k], got)
+    if k > 1:
+        # Numbers alone: neighbours in a list of 300 still differ by more than a rounding error.
+        distance = np.abs(got[:, None].astype(int) - got).sum(-1) + 1000 * np.eye(k, dtype=int)
+        assert distance.min() > (100 if k < 8 else 10)
+
+
+def test_colors_repeat_beyond_the_most() -> None:
+    many = colors(MOST_COLORS + 2)
+    np.testing.assert_array_equal(many[-2:], many[:2])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (13, 5)])
+@pytest.mark.parametrize("k", [1, 4, 257, 5000])
+def test_label_map(tmp_path: Path, shape: tuple[int, int], k: int) -> None:
+    labels = np.random.default_rng().integers(-1, k, shape)
+    numbers, picture = write_label_map(tmp_path / "out", labels)
+    got = np.load(numbers, allow_pickle=False)
+    assert got.dtype == np.int64
+    np.testing.assert_array_equal(got, labels)
+    pixels = np.round(imread(picture) * 255).astype(np.uint8)
+    assert pixels.shape == (*shape, 4)
+    np.testing.assert_array_equal(pixels[..., 3], np.where(labels < 0, 0, 255))
+    inside = labels >= 0
+    np.testing.assert_array_equal(pixels[inside][:, :3], colors(k)[labels[inside]])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["labels.npy", "labels.png"]
+
+
+@pytest.mark.parametrize("labels", [np.zeros((2, 2)), np.zeros(3, int), np.zeros((0, 2), int)])
+def test_wrong_label_map(tmp_path: Path, labels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"`labels` must be an integer array"):
+        write_label_map(tmp_path, labels)
+    assert not list(tmp_path.iterdir())
+
+
+def test_png_holds_the_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng().integers(0, 256, (7, 11, 4)).astype(np.uint8)
+    write_png(tmp_path / "x.png", pixels)
+    np.testing.assert_array_equal(np.round(imread(tmp_path / "x.png") * 255).astype(np.uint8), pixels)
+    with pytest.raises(ValueError, match="`pixels` must be"):
+        write_png(tmp_path / "x.png", pixels[..., :3])
+
+
+def spectra(n: int, d: int) -> np.ndarray:
+    """Float32 numbers over many magnitudes."""
+    rng = np.random.default_rng()
+    return (rng.normal(size=(n, d)) * 10.0 ** rng.integers(-30, 30, (n, d))).astype(np.float32)
+
+
+@pytest.mark.parametrize("axis", [None, np.linspace(200.1, 1600, 9), np.linspace(1600, 200, 9)])
+@pytest.mark.parametrize("n", [1, 5])
+def test_components_come_back(tmp_path: Path, n: int, axis: np.ndarray | None) -> None:
+    components, ids = spectra(n, 9), np.random.default_rng().permutation(50)[:n]
+    text, binary = write_components(tmp_path, components, axis, ids=ids)
+    for got in (read_spectra(text), read_spectra(binary)):
+        np.testing.assert_array_equal(got.data, components)
+        if axis is None:
+            assert got.axis is None
+        else:
+            np.testing.assert_array_equal(got.axis, axis)
+    assert read_spectra(text).names == [str(i) for i in ids]
+    with np.load(binary, allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive["component_ids"], ids)
+
+
+@pytest.mark.parametrize("names", [None, ["a, b", 'c"d', "é"]])
+def test_concentrations_come_back(tmp_path: Path, names: list[str] | None) -> None:
+    values = np.abs(spectra(3, 4))
+    text, binary = write_concentrations(tmp_path, values, ids=[3, 17, 20, 41], names=names)
+    got = read_spectra(text)
+    np.testing.assert_array_equal(got.data, values)
+    np.testing.assert_array_equal(read_spectra(binary).data, values)
+    assert got.names == (names or ["0", "1", "2"])
+    assert got.channel_names == ["component_3", "component_17", "component_20", "component_41"]
+
+
+def test_nothing_found_can_be_written(tmp_path: Path) -> None:
+    text, binary = write_components(tmp_path, np.zeros((0, 3)))
+    assert list(csv.reader(text.open())) == [["component", "0", "1", "2"]]
+    text, binary = write_concentrations(tmp_path, np.zeros((2, 0)))
+    assert list(csv.reader(text.open())) == [["spectrum"], ["0"], ["1"]]
+    with np.load(binary) as archive:
+        assert archive["concentrations"].shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"axis": np.ones(3)}, "axis"), ({"ids": [1]}, "ids"), ({"ids": [0.5, 1.5]}, "ids")]
+)
+def test_wrong_components(tmp_path: Path, options: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        write_components(tmp_path, np.ones((2, 4)), **options)
+    with pytest.raises(ValueError, match="`names` must be"):
+        write_concentrations(tmp_path, np.ones((2, 4)), names=["a"])
+    with pytest.raises(ValueError, match="`components` must be"):
+        write_components(tmp_path, np.ones(4))
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_is_plain_and_sorted(tmp_path: Path) -> None:
+    values = {
+        "b": [np.float32(0.5), np.int64(3), np.bool_(True), float("nan"), np.float64("inf")],
+        "a": {"path": Path("x") / "y", "tuple": (1, None, "é"), 3: np.array([[1.0, np.nan]])},
+        "c": torch.tensor(2.5),
+    }
+    path = write_json(tmp_path / "run.json", values)
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": {"3": [[1.0, None]], "path": "x/y", "tuple": [1, None, "é"]},
+        "b": [0.5, 3, True, None, None],
+        "c": 2.5,
+    }
+    assert text.index('"a"') < text.index('"b"') < text.index('"c"')
+    with pytest.raises(TypeError, match=r"`values\['a'\]\[1\]` cannot be written as JSON: object"):
+        write_json(path, {"a": [1, object()]})
+    assert path.read_text(encoding="utf-8") == text
