@@ -91,9 +91,7 @@ class _LastShift(torch.autograd.Function):
         # h . (p - z') is taken as h . (p - z) - h . (z' - z): both are small where p, z and z' are close, so
         # nothing is lost to cancellation in float32, and p - z is needed anyway.
         moved = (scaled * (shifted - point)).sum(1, keepdim=True)
-        for neighbor, target in zip(
-            _neighbors(padded, ctx.window), _neighbors(grad_padded, ctx.window), strict=True
-        ):
+        for neighbor, target in zip(_neighbors(padded, ctx.window), _neighbors(grad_padded, ctx.window), strict=True):
             difference = neighbor - point
             squared_distance = difference.square().sum(1, keepdim=True)
             weight = torch.exp(-inverse * squared_distance)

@@ -141,7 +141,8 @@ def _check(
     if chosen == "cpu" and window > _LARGEST_WINDOW:
         if backends.forced() == "cpu":
             raise backends.BackendUnavailableError(
-                f"mean_shift_assign: the forced implementation 'cpu' takes windows up to {_LARGEST_WINDOW}; got {window}."
+                "mean_shift_assign: the forced implementation 'cpu' takes windows "
+                f"up to {_LARGEST_WINDOW}; got {window}."
             )
         return "torch"
     return chosen

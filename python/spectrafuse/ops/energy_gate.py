@@ -1,0 +1,89 @@
+"""The last layer of the energy evaluator with the component selection as its epilogue."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from spectrafuse import _checks, backends
+from spectrafuse.composed.gate import energy_gate as composed
+from spectrafuse.ops.gate import (
+    GateNoise,
+    GateResult,
+    Langevin,
+    check_langevin,
+    check_noise,
+    check_thresholds,
+)
+from spectrafuse.reference.gate import energy_gate as reference
+
+backends.declare("energy_gate")
+
+
+def energy_gate(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    noise: GateNoise | None,
+    *,
+    tau: float,
+    langevin: Langevin | None,
+    hard_threshold: float | None = None,
+    used_threshold: float = 0.5,
+) -> GateResult:
+    """Energies `hidden @ weight.T + bias`, viewed as (B, N, 2), and the gate over them.
+
+    Parameters
+    ----------
+    hidden : Tensor (B, M)
+        Output of the evaluator's last hidden layer (the spectra themselves if it has none).
+    weight : Tensor (2N, M)
+    bias : Tensor (2N,)
+        Rows 2n and 2n + 1 give component n's energies (selected, not selected).
+    noise, tau, langevin, hard_threshold, used_threshold
+        As for `spectrafuse.ops.gate`; noise for energies (B, N, 2).
+
+    Returns
+    -------
+    GateResult
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape, dtype, device or number is wrong.
+
+    Notes
+    -----
+    arXiv 2507.23600, energy-based selection.
+    """
+    _checks.tensor("hidden", hidden, shape="(B, M)", ndim=2)
+    _checks.tensor("weight", weight, shape="(2N, M)", ndim=2, like=hidden)
+    _checks.tensor("bias", bias, shape="(2N,)", ndim=1, like=hidden)
+    rows = weight.shape[0]
+    if rows % 2 or weight.shape[1] != hidden.shape[1]:
+        raise _checks.fail(
+            "weight",
+            f"a tensor (2N, {hidden.shape[1]}) for hidden {tuple(hidden.shape)}",
+            f"shape {tuple(weight.shape)}",
+        )
+    if bias.shape[0] != rows:
+        raise _checks.fail("bias", f"a tensor ({rows},)", f"shape {tuple(bias.shape)}")
+    noise = check_noise(noise, (hidden.shape[0], rows // 2, 2), hidden)
+    options = check_langevin(langevin)
+    _checks.number("tau", tau, above=0.0)
+    check_thresholds(hard_threshold, used_threshold)
+    chosen = backends.choose("energy_gate", hidden.device.type)
+    implementation = reference if chosen == "reference" else composed
+    return GateResult(
+        *implementation(
+            hidden,
+            weight,
+            bias,
+            None if noise is None else noise.gumbel,
+            None if noise is None or langevin is None else noise.langevin,
+            tau=tau,
+            step_size=options.step_size,
+            steps=options.steps,
+            hard_threshold=hard_threshold,
+            used_threshold=used_threshold,
+        )
+    )

@@ -1,0 +1,174 @@
+"""Component selection from energies: Langevin refinement and Gumbel gate (arXiv 2507.23600)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from spectrafuse import _checks, backends
+from spectrafuse.composed.gate import gate as composed
+from spectrafuse.reference.gate import gate as reference
+
+backends.declare("gate")
+
+
+class GateNoise(NamedTuple):
+    """Random numbers of a gate over energies (..., 2).
+
+    Attributes
+    ----------
+    langevin : Tensor (..., 2) or None
+        The whole noise term of the refinement, `noise * sqrt(steps) * xi` with xi standard normal; None: no
+        refinement (evaluation).
+    gumbel : Tensor (..., 2) or (...)
+        Standard Gumbel numbers of both classes, or their difference g0 - g1, which is standard logistic.
+    """
+
+    langevin: Tensor | None
+    gumbel: Tensor
+
+
+class Langevin(NamedTuple):
+    """Options of the Langevin refinement; `steps=0` switches it off.
+
+    Attributes
+    ----------
+    step_size : float
+        Above 0; energies fall by `step_size * steps`.
+    noise : float
+        At least 0; the noise term has standard deviation `noise * sqrt(steps)`.
+    steps : int
+        At least 0.
+    """
+
+    step_size: float = 0.05
+    noise: float = 0.1
+    steps: int = 32
+
+
+class GateResult(NamedTuple):
+    """What a gate returns.
+
+    Attributes
+    ----------
+    select_prob : Tensor (B, N)
+        Gate s in [0, 1], with gradient; exactly 0 or 1 and without gradient under a hard threshold.
+    select_energy : Tensor (B, N, 2)
+        r, the negated refined energies, with gradient.
+    energy_sum, energy_square_sum : Tensor ()
+        Sum of r and of r^2, with gradient; float32 for 16-bit inputs.
+    used : Tensor (N,) bool
+        Components that some sample selects.
+    """
+
+    select_prob: Tensor
+    select_energy: Tensor
+    energy_sum: Tensor
+    energy_square_sum: Tensor
+    used: Tensor
+
+
+def check_langevin(langevin: Langevin | None) -> Langevin:
+    """Check the options; None means no refinement."""
+    if langevin is None:
+        return Langevin(steps=0)
+    if not isinstance(langevin, Langevin):
+        raise TypeError(f"`langevin` must be a Langevin or None; got {type(langevin).__name__}.")
+    _checks.number("langevin.step_size", langevin.step_size, above=0.0)
+    _checks.number("langevin.noise", langevin.noise, minimum=0.0)
+    _checks.integer("langevin.steps", langevin.steps, minimum=0)
+    return langevin
+
+
+def check_noise(noise: GateNoise | None, shape: tuple[int, ...], like: Tensor) -> GateNoise | None:
+    """Check the noise of a gate over energies of `shape` (..., 2)."""
+    if noise is None:
+        return None
+    if not isinstance(noise, GateNoise):
+        raise TypeError(f"`noise` must be a GateNoise or None; got {type(noise).__name__}.")
+    for name, value, shapes in (
+        ("noise.gumbel", noise.gumbel, (shape, shape[:-1])),
+        ("noise.langevin", noise.langevin, (shape,)),
+    ):
+        if value is None and name == "noise.langevin":
+            continue
+        expected = "of shape " + " or ".join(str(s) for s in shapes)
+        ndim = value.ndim if isinstance(value, Tensor) else -1
+        checked = _checks.tensor(name, value, shape=expected, ndim=ndim, like=like)
+        if tuple(checked.shape) not in shapes:
+            raise _checks.fail(name, f"a tensor {expected}", f"shape {tuple(checked.shape)}")
+    return noise
+
+
+def check_thresholds(hard_threshold: float | None, used_threshold: float) -> None:
+    """Check the two thresholds of a gate."""
+    if hard_threshold is not None:
+        _checks.number("hard_threshold", hard_threshold, minimum=0.0, maximum=1.0)
+    _checks.number("used_threshold", used_threshold, minimum=0.0, maximum=1.0)
+
+
+def gate(
+    energy: Tensor,
+    noise: GateNoise | None,
+    *,
+    tau: float,
+    langevin: Langevin | None,
+    hard_threshold: float | None = None,
+    used_threshold: float = 0.5,
+) -> GateResult:
+    """Select components from energies.
+
+    `r = -(energy - step_size * steps + noise.langevin)` in training and `-energy` in evaluation, then
+    `s = sigmoid((r0 - r1 + g0 - g1) / tau)`.
+
+    Parameters
+    ----------
+    energy : Tensor (B, N, 2)
+        Energies of both classes (selected, not selected) of each sample and component.
+    noise : GateNoise or None
+        Random numbers; None: deterministic, neither refinement nor Gumbel noise.
+    tau : float
+        Temperature, above 0.
+    langevin : Langevin or None
+        Refinement; None, or a noise without `langevin`: evaluation, no refinement.
+    hard_threshold : float in [0, 1], optional
+        Gates above it become 1, all others 0; they then carry no gradient, and `used` follows from them.
+    used_threshold : float in [0, 1]
+        Without a hard threshold, a component is used if some sample's gate exceeds it.
+
+    Returns
+    -------
+    GateResult
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape, dtype, device or number is wrong.
+
+    Notes
+    -----
+    arXiv 2507.23600, energy-based selection; the published refinement takes the gradient of the energies'
+    sum, which is 1 everywhere.
+    """
+    _checks.tensor("energy", energy, shape="(B, N, 2)", ndim=3)
+    if energy.shape[2] != 2:
+        raise _checks.fail("energy", "a tensor (B, N, 2)", f"shape {tuple(energy.shape)}")
+    noise = check_noise(noise, tuple(energy.shape), energy)
+    options = check_langevin(langevin)
+    _checks.number("tau", tau, above=0.0)
+    check_thresholds(hard_threshold, used_threshold)
+    chosen = backends.choose("gate", energy.device.type)
+    implementation = reference if chosen == "reference" else composed
+    return GateResult(
+        *implementation(
+            energy,
+            None if noise is None else noise.gumbel,
+            None if noise is None or langevin is None else noise.langevin,
+            tau=tau,
+            step_size=options.step_size,
+            steps=options.steps,
+            hard_threshold=hard_threshold,
+            used_threshold=used_threshold,
+        )
+    )

@@ -1,0 +1,125 @@
+"""Distance of spectra to the mean spectra of their clusters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers import assert_close_to_max
+from spectrafuse import RandomStream, use_backend
+from spectrafuse.ops.spectral_compactness import spectral_compactness
+
+backends = pytest.mark.parametrize("backend", ["reference", "torch"])
+
+
+def draw(shape, clusters, seed=0):
+    stream = RandomStream(seed)
+    batch, _, height, width = shape
+    spectra = stream.normal(shape, dtype=torch.float64)
+    probs = (2 * stream.normal((batch, height, width, clusters), dtype=torch.float64)).softmax(-1)
+    return spectra, probs
+
+
+def brute_force(spectra, probs):
+    """The definition, with every difference written out."""
+    rows, weights = spectra.movedim(1, -1).flatten(0, 2), probs.flatten(0, 2)
+    means = torch.einsum("ik,ic->kc", weights, rows) / weights.sum(0)[:, None]
+    differences = rows[:, None] - means[None]
+    return (weights[:, :, None] * differences.square()).sum() / rows.numel()
+
+
+@backends
+@pytest.mark.parametrize(
+    ("shape", "clusters"), [((2, 7, 5, 3), 4), ((1, 1, 1, 11), 2), ((3, 301, 2, 2), 1), ((1, 4, 13, 1), 16)]
+)
+def test_definition(shape, clusters, backend):
+    inputs = [t.requires_grad_() for t in draw(shape, clusters, seed=sum(shape))]
+    expected = brute_force(*inputs)
+    expected_gradients = torch.autograd.grad(expected, inputs)
+    with use_backend(backend):
+        actual = spectral_compactness(*inputs)
+        gradients = torch.autograd.grad(actual, inputs)
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-14)
+    for gradient, reference in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-13)
+
+
+@backends
+def test_gradcheck(backend):
+    inputs = tuple(t.requires_grad_() for t in draw((2, 3, 2, 2), 3))
+    with use_backend(backend):
+        assert torch.autograd.gradcheck(spectral_compactness, inputs)
+        assert torch.autograd.gradcheck(lambda q: spectral_compactness(inputs[0].detach(), q), inputs[1])
+
+
+@backends
+def test_one_pixel_is_its_own_mean(backend):
+    spectra, probs = draw((1, 6, 1, 1), 3)
+    with use_backend(backend):
+        torch.testing.assert_close(spectral_compactness(spectra, probs), torch.zeros((), dtype=torch.float64))
+
+
+@backends
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cluster_without_mass_adds_nothing(backend, dtype):
+    spectra, probs = (t.to(dtype) for t in draw((2, 6, 4, 3), 3))
+    padded = torch.cat((probs, torch.zeros_like(probs[..., :1])), dim=-1).requires_grad_()
+    with use_backend(backend):
+        value = spectral_compactness(spectra, padded)
+        torch.testing.assert_close(value, spectral_compactness(spectra, probs))
+        (gradient,) = torch.autograd.grad(value, padded)
+    assert torch.isfinite(gradient).all()
+
+
+def test_float32_with_a_large_common_spectrum():
+    spectra, probs = draw((2, 50, 9, 9), 4)
+    spectra, probs = (spectra + 3000).float(), probs.float()
+    with use_backend("torch"):
+        actual = spectral_compactness(spectra, probs)
+    # The spectra themselves are rounded already; what is left is the rounding of the overall mean.
+    assert_close_to_max(actual.double(), brute_force(spectra.double(), probs.double()), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_floats_are_computed_in_float32(dtype):
+    spectra, probs = (t.to(dtype) for t in draw((1, 20, 6, 6), 3))
+    with use_backend("torch"):
+        actual = spectral_compactness(spectra, probs)
+    assert actual.dtype == dtype
+    assert_close_to_max(actual.double(), brute_force(spectra.double(), probs.double()), torch.finfo(dtype).eps)
+
+
+def test_strided_inputs():
+    spectra, probs = draw((2, 4, 3, 5), 3)
+    with use_backend("torch"):
+        expected = spectral_compactness(spectra, probs)
+        strided = spectra.movedim(1, -1).contiguous().movedim(-1, 1), probs.movedim(-1, 1).contiguous().movedim(1, -1)
+        torch.testing.assert_close(spectral_compactness(*strided), expected)
+
+
+def test_torch_saves_the_spectra_and_nothing_else_of_their_size():
+    spectra, probs = draw((4, 40, 6, 6), 3)
+    saved = 0
+
+    def pack(tensor):
+        nonlocal saved
+        saved += tensor.numel()
+        return tensor
+
+    with use_backend("torch"), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        spectral_compactness(spectra, probs.requires_grad_())
+    assert saved < 1.5 * spectra.numel()
+
+
+@pytest.mark.parametrize(
+    ("spectra", "probs", "error", "message"),
+    [
+        (torch.zeros(2, 3, 4), torch.zeros(2, 3, 4, 2), ValueError, "`spectra` must be a tensor"),
+        (torch.zeros(0, 3, 4, 5), torch.zeros(0, 4, 5, 2), ValueError, "at least one pixel"),
+        (torch.zeros(2, 3, 4, 5), torch.zeros(2, 5, 4, 2), ValueError, "`probs` must be a tensor of shape"),
+        (torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5, 2).double(), TypeError, "`probs` must have dtype"),
+    ],
+)
+def test_wrong_arguments(spectra, probs, error, message):
+    with pytest.raises(error, match=message):
+        spectral_compactness(spectra, probs)
