@@ -1,0 +1,257 @@
+"""States worth keeping, one for each band of fit, and models and training runs in files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectrafuse.io.atomic import atomic_folder, atomic_write
+from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.passes import Aggregate, PostProcessing
+
+State = dict[str, Tensor]
+
+SOLVER_THRESHOLD = 0.9999994
+"""Selection threshold of the published solver, which its folders do not hold."""
+
+TRAINING_FILE = "training.pt"
+CONFIG_FILE, STATE_FILE, RESULT_FILE = "param.json", "model.safetensors", "result.csv"
+_TRAINING_VERSION = 1
+
+
+class Record(NamedTuple):
+    """One evaluated state.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs done.
+    nmse, r2, mean_energy : float
+    component_ids : list of int
+        Components that some sample selected, ascending.
+    """
+
+    epoch: int
+    nmse: float
+    r2: float
+    mean_energy: float
+    component_ids: list[int]
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return len(self.component_ids)
+
+
+class _Slot:
+    """The best record of a name, and its state where it is not on disk."""
+
+    def __init__(self, record: Record, state: State | None) -> None:
+        self.record = record
+        self.state = state
+
+
+def rescale(state: State, factor: float) -> State:
+    """The state of the same model for spectra `factor` times as large.
+
+    First layers divide by the factor, the regressor's last one multiplies; both exactly, for a power of two.
+    """
+    if factor == 1.0:
+        return state
+    scaled = dict(state)
+    for prefix in ("component_parser.energy_evaluator", "concentration_regressor"):
+        weights = [key for key in state if key.startswith(prefix + ".") and key.endswith("weight")]
+        first = min(weights, key=_layer_index)
+        scaled[first] = scaled[first] / factor
+        if prefix == "concentration_regressor":
+            last = max(weights, key=_layer_index)
+            scaled[last] = scaled[last] * factor
+            bias = last.removesuffix("weight") + "bias"
+            scaled[bias] = scaled[bias] * factor
+    return scaled
+
+
+def _layer_index(key: str) -> int:
+    part = key.split(".")[-2]
+    return int(part) if part.isdigit() else 0
+
+
+class StateKeeper:
+    """Keeps, for each name, the state with the fewest components.
+
+    Parameters
+    ----------
+    config : dict
+        The model's `param.json`.
+    folder : Path or None
+        Where `flush` writes states, a folder each; None: they stay in memory.
+    scale : float
+        Factor by which states in `folder` are made to fit the spectra as given.
+    """
+
+    def __init__(self, config: dict[str, Any], folder: Path | None = None, scale: float = 1.0) -> None:
+        self.config = config
+        self.folder = folder
+        self.scale = scale
+        self.slots: dict[str, _Slot] = {}
+
+    def offer(self, name: str, record: Record, model: UnmixingModel, criterion: str = "nMSE") -> bool:
+        """Keep the model's present state under `name` if it has fewer components, or as many and no worse a fit."""
+        slot = self.slots.get(name)
+        if slot is not None:
+            worse = record.r2 < slot.record.r2 if criterion == "R2" else record.nmse > slot.record.nmse
+            if record.size > slot.record.size or (record.size == slot.record.size and worse):
+                return False
+        if slot is None or slot.state is None:
+            self.slots[name] = _Slot(record, copy_state(model))
+        else:
+            slot.record = record
+            for key, value in model.state_dict().items():
+                slot.state[key].copy_(value)
+        return True
+
+    def flush(self) -> None:
+        """Write what has changed since the last time; does nothing without a folder."""
+        if self.folder is None:
+            return
+        for name, slot in self.slots.items():
+            if slot.state is not None:
+                with atomic_folder(self.folder / name) as temporary:
+                    write_model(temporary, self.config, rescale(slot.state, self.scale))
+                    write_result(temporary / RESULT_FILE, slot.record)
+                slot.state = None
+
+    def state(self, name: str) -> State:
+        """A kept state, for spectra as given."""
+        slot = self.slots[name]
+        if slot.state is not None:
+            return rescale(slot.state, self.scale)
+        assert self.folder is not None
+        return read_state(self.folder / name)
+
+    def saved(self) -> dict[str, Any]:
+        """The records, as plain values; states are in the folder once `flush` has run."""
+        return {name: list(slot.record) for name, slot in self.slots.items()}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take up records whose states are in the folder."""
+        self.slots = {name: _Slot(Record(*record), None) for name, record in saved.items()}
+
+
+def copy_state(model: UnmixingModel) -> State:
+    """A copy of the model's state in main memory."""
+    return {
+        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, value in model.state_dict().items()
+    }
+
+
+def write_model(folder: Path, config: dict[str, Any], state: State) -> None:
+    """Write `param.json` and `model.safetensors`, as the published code does, into an existing folder."""
+    from safetensors.torch import save_file
+
+    (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    save_file({key: value.contiguous() for key, value in state.items()}, str(folder / STATE_FILE))
+
+
+def write_result(path: Path, record: Record) -> None:
+    """Write `result.csv` with the published columns."""
+    values = (record.nmse, record.r2, record.mean_energy, record.size)
+    line = ",".join(str(value) for value in values)
+    path.write_text(f"nMSE,R2,mean_energy,effective_components\n{line}\n", encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read `param.json`."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"'{folder}' holds no {CONFIG_FILE}, so it is not a model folder.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_state(folder: Path) -> State:
+    """Read `model.safetensors`."""
+    from safetensors.torch import load_file
+
+    return load_file(str(folder / STATE_FILE))
+
+
+def read_model(
+    folder: Path,
+    *,
+    select_threshold: float = SOLVER_THRESHOLD,
+    langevin_options_apply: bool = True,
+    post_processing: PostProcessing | None = None,
+    aggregate: Aggregate | None = None,
+) -> UnmixingModel:
+    """A model from a folder of ours or of the published code, in evaluation mode.
+
+    Parameters
+    ----------
+    folder : Path
+    select_threshold, langevin_options_apply
+        Not in published folders.
+    post_processing, aggregate : callable, optional
+        Plug-ins are never saved as code.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If the state does not belong to the configuration.
+    """
+    config = read_config(folder)
+    model = UnmixingModel(
+        **config,
+        select_threshold=select_threshold,
+        langevin_options_apply=langevin_options_apply,
+        component_post_processing=post_processing,
+        aggregate_function=aggregate,
+        initialise=False,
+    )
+    try:
+        model.load_state_dict(read_state(folder))
+    except RuntimeError as error:
+        raise ValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {error}") from error
+    return model.eval()
+
+
+def save_training(folder: Path, contents: dict[str, Any]) -> None:
+    """Write a training run's state completely or not at all."""
+    with atomic_write(folder / TRAINING_FILE) as temporary:
+        torch.save({"version": _TRAINING_VERSION, **contents}, temporary)
+
+
+def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] | None:
+    """The saved state of the same run; None where there is none.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run of other parameters or data; the message names what differs.
+    """
+    path = folder / TRAINING_FILE
+    if not path.is_file():
+        return None
+    contents = torch.load(path, map_location="cpu", weights_only=True)
+    if contents.get("version") != _TRAINING_VERSION:
+        raise ValueError(f"'{path}' was written by another version of this package; give another folder.")
+    different = sorted(_differences(contents["fingerprint"], fingerprint))
+    if different:
+        raise ValueError(
+            f"'{folder}' holds a run with other settings, so it cannot be continued: {'; '.join(different)}. "
+            "Give another folder or remove this one."
+        )
+    return contents
+
+
+def _differences(old: dict[str, str], new: dict[str, str]) -> Iterable[str]:
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key):
+            yield f"`{key}` was {old.get(key, 'absent')} and is {new.get(key, 'absent')}"

@@ -1,0 +1,386 @@
+"""The unmixing model: a pool of components, gates that select them, and a regressor of concentrations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectrafuse import _checks
+from spectrafuse.mcr.passes import (
+    Aggregate,
+    ModelNoise,
+    ModelOutput,
+    PostProcessing,
+    all_sparsity_noise,
+    linear_layers,
+    network,
+)
+from spectrafuse.ops.energy_gate import energy_gate
+from spectrafuse.ops.gate import GateNoise, Langevin, gate
+from spectrafuse.ops.gated_mixture import gated_mixture
+from spectrafuse.ops.skinny_linear import skinny_linear
+from spectrafuse.ops.sparse_gated_mixture import sparse_gated_mixture
+from spectrafuse.random import RandomStream
+
+_COMPONENT_STD, _ENERGY_STD, _CONCENTRATION_STD = 0.1, 0.05, 0.01
+
+
+class UnmixingModel(nn.Module):
+    """EB-gMCR's model, dense or sparse.
+
+    Parameters
+    ----------
+    num_components : int
+        Size N of the pool.
+    dim_components : int
+        Length d of a spectrum.
+    sparse_component : bool
+        Second gate for every entry of every component.
+    non_negative_component : bool
+        Components are absolute values of their parameters.
+    learnable_component : bool
+        False: components keep the values they are given.
+    component_norm : int or None
+        Components are divided by their p-norm; None: not.
+    hidden_size_extension : int or None
+        r: hidden widths 2 N r and N r; None: one linear layer for each network.
+    hidden_layers : int
+        Hidden layers, at least 1; without extension there are none.
+    component_post_processing : callable, optional
+        Applied to the normalised components wherever they are used.
+    aggregate_function : callable, optional
+        Nonlinear mixing: from gated concentrations (B, N, 1) and gated components (B, N, d) to spectra (B, d). Only
+        with it a tensor (B, N, d) is built.
+    temperature_train, temperature_eval : float
+        Gate temperatures.
+    select_threshold : float
+        In evaluation a component is selected if its gate exceeds it.
+    langevin_step_size, langevin_noise, langevin_steps : float, float, int
+        Refinement of energies in training.
+    langevin_options_apply : bool
+        False: the gates take 0.05, 0.1 and 32 whatever the three options say (published defect).
+    stream : RandomStream, optional
+        Where initial values come from; default `RandomStream(0)`.
+    initialise : bool
+        False: leave the parameters unset, for a state to be loaded.
+
+    Notes
+    -----
+    arXiv 2507.23600 and 2510.20364. Parameters have the published names, so states can be exchanged. A plug-in that is
+    an `nn.Module` is part of the model and trains with it.
+    """
+
+    def __init__(
+        self,
+        num_components: int,
+        dim_components: int,
+        *,
+        sparse_component: bool = True,
+        non_negative_component: bool = True,
+        learnable_component: bool = True,
+        component_norm: int | None = None,
+        hidden_size_extension: int | None = None,
+        hidden_layers: int = 1,
+        component_post_processing: PostProcessing | None = None,
+        aggregate_function: Aggregate | None = None,
+        temperature_train: float = 1.0,
+        temperature_eval: float = 0.001,
+        select_threshold: float = 0.99994,
+        langevin_step_size: float = 0.05,
+        langevin_noise: float = 0.1,
+        langevin_steps: int = 32,
+        langevin_options_apply: bool = True,
+        stream: RandomStream | None = None,
+        initialise: bool = True,
+    ) -> None:
+        super().__init__()
+        n = self.num_components = _checks.integer("num_components", num_components)
+        d = self.dim_components = _checks.integer("dim_components", dim_components)
+        self.sparse_component = bool(sparse_component)
+        self.non_negative_component = bool(non_negative_component)
+        self.component_norm = None if component_norm is None else _checks.integer("component_norm", component_norm)
+        r = hidden_size_extension
+        self.hidden_size_extension = None if r is None else _checks.integer("hidden_size_extension", r)
+        self.hidden_layers = _checks.integer("hidden_layers", hidden_layers)
+        self.temperature_train = _checks.number("temperature_train", temperature_train, above=0.0)
+        self.temperature_eval = _checks.number("temperature_eval", temperature_eval, above=0.0)
+        self.select_threshold = _checks.number("select_threshold", select_threshold, above=0.0, maximum=1.0)
+        self.langevin_options = Langevin(
+            _checks.number("langevin_step_size", langevin_step_size, above=0.0),
+            _checks.number("langevin_noise", langevin_noise, minimum=0.0),
+            _checks.integer("langevin_steps", langevin_steps, minimum=0),
+        )
+        self.langevin = self.langevin_options if langevin_options_apply else Langevin()
+        self.component_post_processing = component_post_processing
+        self.aggregate_function = aggregate_function
+
+        self.vanilla_components = nn.Parameter(torch.empty(n, d), requires_grad=bool(learnable_component))
+        self.component_sparsity = nn.Module()
+        self.component_sparsity.energy = nn.Parameter(torch.empty(n * d, 2), requires_grad=self.sparse_component)
+        self.component_parser = nn.Module()
+        self.component_parser.energy_evaluator = network(
+            d, None if r is None else 2 * n * r, hidden_layers, 2 * n, nn.Tanh
+        )
+        self.concentration_regressor = network(d, None if r is None else n * r, hidden_layers, n, nn.ReLU)
+        if initialise:
+            self._initialise(RandomStream(0) if stream is None else stream)
+
+    @torch.no_grad()
+    def _initialise(self, stream: RandomStream) -> None:
+        components = stream.normal(self.vanilla_components.shape, _COMPONENT_STD)
+        self.vanilla_components.copy_(components.abs() if self.non_negative_component else components)
+        energy = self.component_sparsity.energy
+        assert isinstance(energy, Tensor)
+        # The dense form has these parameters too, by name only: no reason to draw them.
+        energy.copy_(stream.normal(energy.shape, _ENERGY_STD) if self.sparse_component else torch.zeros(()))
+        for part, std in ((self._evaluator, _ENERGY_STD), (self.concentration_regressor, _CONCENTRATION_STD)):
+            for layer in linear_layers(part):
+                layer.weight.copy_(stream.normal(layer.weight.shape, std))
+                layer.bias.copy_(stream.normal(layer.bias.shape, std))
+
+    @property
+    def _evaluator(self) -> nn.Module:
+        evaluator = self.component_parser.energy_evaluator
+        assert isinstance(evaluator, nn.Module)
+        return evaluator
+
+    @property
+    def _sparsity_energy(self) -> Tensor:
+        energy = self.component_sparsity.energy
+        assert isinstance(energy, Tensor)
+        return energy.view(self.num_components, self.dim_components, 2)
+
+    @property
+    def learnable_component(self) -> bool:
+        return self.vanilla_components.requires_grad
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `param.json` holds, under the published names; plug-ins and thresholds are not in it."""
+        return {
+            "num_components": self.num_components,
+            "dim_components": self.dim_components,
+            "sparse_component": self.sparse_component,
+            "non_negative_component": self.non_negative_component,
+            "component_norm": self.component_norm,
+            "hidden_size_extension": self.hidden_size_extension,
+            "hidden_layers": self.hidden_layers,
+            "learnable_component": self.learnable_component,
+            "temperature_train": self.temperature_train,
+            "temperature_eval": self.temperature_eval,
+            "langevin_step_size": self.langevin_options.step_size,
+            "langevin_noise": self.langevin_options.noise,
+            "langevin_steps": self.langevin_options.steps,
+        }
+
+    @torch.no_grad()
+    def load_components(self, components: Tensor, *, learnable: bool | None = None) -> None:
+        """Replace the component parameters (N, d); `learnable` decides whether they train, None: as before."""
+        expected = tuple(self.vanilla_components.shape)
+        if tuple(components.shape) != expected:
+            raise _checks.fail("components", f"of shape {expected}", tuple(components.shape))
+        self.vanilla_components.copy_(components)
+        if learnable is not None:
+            self.vanilla_components.requires_grad_(bool(learnable))
+
+    def components(self) -> Tensor:
+        """Components (N, d) as they are mixed: absolute value, norm and post-processing done; sparsity not."""
+        components = self.vanilla_components.abs() if self.non_negative_component else self.vanilla_components
+        if self.component_norm is not None:
+            length = torch.linalg.vector_norm(components, ord=self.component_norm, dim=1, keepdim=True)
+            components = components / torch.where(length > 0, length, 1.0)
+        if self.component_post_processing is not None:
+            components = self.component_post_processing(components)
+        return components
+
+    def effective_components(self) -> Tensor:
+        """Components (N, d) in deterministic evaluation: in the sparse form times their noise-free sparsity gates."""
+        components = self.components()
+        if self.sparse_component:
+            components = (
+                components * gate(self._sparsity_energy, None, tau=self.temperature_eval, langevin=None).select_prob
+            )
+        return components
+
+    @property
+    def tau(self) -> float:
+        return self.temperature_train if self.training else self.temperature_eval
+
+    def draw_noise(self, batch_size: int, stream: RandomStream) -> ModelNoise:
+        """Random numbers of one pass in the present mode, in the model's dtype and on its device."""
+        like = self.vanilla_components
+        shape = (batch_size, self.num_components)
+        langevin = None
+        if self.training and self.langevin.steps > 0:
+            # One draw for all three numbers of a gate: a draw costs more than the numbers.
+            first, second, third = stream.uniform((3, *shape), dtype=like.dtype, device=like.device)
+            radius = torch.sqrt(-2.0 * torch.log(first)) * (self.langevin.noise * math.sqrt(self.langevin.steps))
+            angle = (2.0 * math.pi) * second
+            langevin = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
+            gumbel = torch.log(third) - torch.log1p(-third)
+        else:
+            gumbel = stream.logistic(shape, dtype=like.dtype, device=like.device)
+        rng = None
+        if self.sparse_component:
+            rng = torch.tensor([stream.seed, stream.step], device=like.device)
+            stream.step += 1
+        return ModelNoise(GateNoise(langevin, gumbel), None, rng)
+
+    def forward(
+        self,
+        x: Tensor,
+        noise: ModelNoise | None = None,
+        *,
+        used_threshold: float = 0.5,
+        select_threshold: float | None = None,
+    ) -> ModelOutput:
+        """One pass over spectra.
+
+        Parameters
+        ----------
+        x : Tensor, (B, d)
+        noise : ModelNoise or None
+            None: deterministic gates, without refinement.
+        used_threshold : float
+            In training a component counts as used if a gate exceeds it.
+        select_threshold : float, optional
+            Replaces the model's own in evaluation.
+        """
+        noise = ModelNoise() if noise is None else noise
+        langevin = self.langevin if self.training else None
+        threshold = self.select_threshold if select_threshold is None else select_threshold
+        *hidden, last = linear_layers(self._evaluator)
+        h = x
+        for layer in hidden:
+            h = skinny_linear(h, layer.weight, layer.bias, "tanh")
+        selected = energy_gate(
+            h,
+            last.weight,
+            last.bias,
+            noise.select,
+            tau=self.tau,
+            langevin=langevin,
+            hard_threshold=None if self.training else threshold,
+            used_threshold=used_threshold,
+        )
+        concentration = self.regress(x)
+        mixture, sparsity_sum = self._mix(concentration, selected.select_prob, noise, langevin)
+        gates = selected.select_energy.numel()
+        energy_sum, entries = selected.energy_sum, gates
+        if sparsity_sum is not None:
+            energy_sum = energy_sum + sparsity_sum
+            entries += 2 * x.shape[0] * self.vanilla_components.numel()
+        return ModelOutput(
+            mixture,
+            concentration,
+            selected.select_prob,
+            selected.select_energy,
+            selected.energy_square_sum / max(gates, 1),
+            energy_sum / max(entries, 1),
+            selected.used,
+        )
+
+    def regress(self, x: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Ungated concentrations of spectra (B, d): (B, N), or only the columns `indices`."""
+        *hidden, last = linear_layers(self.concentration_regressor)
+        for layer in hidden:
+            x = skinny_linear(x, layer.weight, layer.bias, "relu")
+        if indices is None:
+            return skinny_linear(x, last.weight, last.bias, "abs")
+        return skinny_linear(x, last.weight[indices], last.bias[indices], "abs")
+
+    @torch.no_grad()
+    def parse(self, x: Tensor, indices: Tensor, select_threshold: float | None = None) -> tuple[Tensor, Tensor]:
+        """Deterministic evaluation of some components only.
+
+        Parameters
+        ----------
+        x : Tensor, (B, d)
+        indices : Tensor, (k,) int64
+            Components to look at.
+        select_threshold : float, optional
+            Replaces the model's own.
+
+        Returns
+        -------
+        concentration, select_prob : Tensor, (B, k)
+            Gated concentrations, and gates of 0 or 1. No tensor of size (B, N) is formed.
+        """
+        *hidden, last = linear_layers(self._evaluator)
+        h = x
+        for layer in hidden:
+            h = skinny_linear(h, layer.weight, layer.bias, "tanh")
+        rows = torch.stack((2 * indices, 2 * indices + 1), dim=1).flatten()
+        selected = energy_gate(
+            h,
+            last.weight[rows],
+            last.bias[rows],
+            None,
+            tau=self.temperature_eval,
+            langevin=None,
+            hard_threshold=self.select_threshold if select_threshold is None else select_threshold,
+        )
+        return self.regress(x, indices) * selected.select_prob, selected.select_prob
+
+    @torch.no_grad()
+    def recompose(self, concentration: Tensor, indices: Tensor) -> Tensor:
+        """Spectra (B, d) from gated concentrations (B, k) of the components `indices`, without noise."""
+        if self.aggregate_function is None:
+            return concentration @ self.effective_components()[indices]
+        whole = concentration.new_zeros(concentration.shape[0], self.num_components)
+        whole[:, indices] = concentration
+        present = (whole != 0).to(whole.dtype).unsqueeze(-1)
+        return self.aggregate_function(whole.unsqueeze(-1), self.effective_components() * present)
+
+    def _mix(
+        self, concentration: Tensor, select_prob: Tensor, noise: ModelNoise, langevin: Langevin | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mixture (B, d), and in the sparse form the sum of its energies."""
+        if self.aggregate_function is not None:
+            return self._aggregate(concentration, select_prob, noise, langevin)
+        raw: Tensor = self.vanilla_components
+        non_negative, norm = self.non_negative_component, self.component_norm
+        if self.component_post_processing is not None or norm not in (None, 1, 2):
+            raw, non_negative, norm = self.components(), False, None
+        if not self.sparse_component:
+            mixture = gated_mixture(concentration, select_prob, raw, non_negative=non_negative, norm=norm)
+            return mixture, None
+        result = sparse_gated_mixture(
+            concentration,
+            select_prob,
+            raw,
+            self._sparsity_energy,
+            rng=noise.rng,
+            noise=noise.sparsity,
+            tau=self.tau,
+            langevin=langevin,
+            non_negative=non_negative,
+            norm=norm,
+        )
+        return result.mixture, result.energy_sum
+
+    def _aggregate(
+        self, concentration: Tensor, select_prob: Tensor, noise: ModelNoise, langevin: Langevin | None
+    ) -> tuple[Tensor, Tensor | None]:
+        assert self.aggregate_function is not None
+        components, energy_sum = self.components().unsqueeze(0), None
+        if self.sparse_component:
+            batch, shape = concentration.shape[0], (self.num_components, self.dim_components)
+            drawn = noise.sparsity
+            if noise.rng is not None:
+                drawn = all_sparsity_noise(noise.rng, batch, shape, langevin, components.dtype)
+            flat = (batch * shape[0], shape[1], 2)
+            if drawn is not None:
+                terms = None if drawn.langevin is None else drawn.langevin.reshape(flat)
+                drawn = GateNoise(terms, drawn.gumbel.reshape(flat[0], *drawn.gumbel.shape[2:]))
+            energy = self._sparsity_energy.expand(batch, *shape, 2).reshape(flat)
+            sparsity = gate(energy, drawn, tau=self.tau, langevin=langevin)
+            components = components * sparsity.select_prob.view(batch, *shape)
+            energy_sum = sparsity.energy_sum
+        mixture = self.aggregate_function(
+            (concentration * select_prob).unsqueeze(-1), components * select_prob.unsqueeze(-1)
+        )
+        return mixture, energy_sum

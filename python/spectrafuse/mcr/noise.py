@@ -1,0 +1,117 @@
+"""The noise level of a set of spectra: estimated from the data, or given."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_FALLBACK_NMSE = 0.005
+"""The published solver's margin, taken where too few spectra leave nothing to estimate from."""
+
+
+class NoiseLevel(NamedTuple):
+    """How much noise there is.
+
+    Attributes
+    ----------
+    sigma : float
+        Standard deviation, in the spectra's unit.
+    nmse : float
+        The noise's share of the spectra's sum of squares.
+    source : str
+        Where the number comes from, as a phrase.
+    """
+
+    sigma: float
+    nmse: float
+    source: str
+
+
+def _median_of_noise(rows: int, columns: int) -> float:
+    """Median singular value of a (rows, columns) matrix of unit noise, by the Marchenko-Pastur law."""
+    small, large = min(rows, columns), max(rows, columns)
+    ratio = small / large
+    low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
+    x = np.linspace(low, high, 4001)
+    middle = 0.5 * (x[1:] + x[:-1])
+    density = np.sqrt(np.maximum((high - middle) * (middle - low), 0.0)) / middle
+    share = np.cumsum(density)
+    median = middle[int(np.searchsorted(share, 0.5 * share[-1]))]
+    return math.sqrt(median * large)
+
+
+class _Tail(NamedTuple):
+    sigma: float
+    aside: int
+
+
+def tail_noise(singular_values: np.ndarray, rows: int, columns: int) -> _Tail | None:
+    """Standard deviation of white noise from the tail of singular values; None if there is no tail.
+
+    Values that stand out of the noise's spectrum are set aside and the estimate is repeated on the rest, at most down
+    to half of them.
+    """
+    values = np.sort(np.asarray(singular_values, dtype=np.float64))[::-1]
+    aside = 0
+    most = len(values) // 2
+    while True:
+        tail = values[aside:]
+        left_rows, left_columns = rows - aside, columns - aside
+        if len(tail) < 3 or min(left_rows, left_columns) < 3:
+            return None
+        sigma = float(np.median(tail)) / _median_of_noise(left_rows, left_columns)
+        edge = 1.02 * sigma * (math.sqrt(left_rows) + math.sqrt(left_columns))
+        outside = min(aside + int((tail > edge).sum()), most)
+        if outside == aside:
+            # What is set aside took its share of the noise along: rows and columns left carry the rest.
+            return _Tail(math.sqrt(float((tail**2).sum()) / (left_rows * left_columns)), aside)
+        aside = outside
+
+
+def _singular_values(spectra: Tensor) -> np.ndarray:
+    # The smaller Gram matrix has the same singular values and is cheap for long spectra.
+    gram = spectra @ spectra.T if spectra.shape[0] <= spectra.shape[1] else spectra.T @ spectra
+    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().cpu().numpy()
+
+
+def noise_level(spectra: Tensor, noise: float | None = None) -> NoiseLevel:
+    """The noise level of spectra (n, d).
+
+    Parameters
+    ----------
+    spectra : Tensor, (n, d)
+    noise : float or None
+        Standard deviation of the noise in the spectra's unit; None: estimate it from the tail of the singular values.
+
+    Returns
+    -------
+    NoiseLevel
+        With fewer than about six spectra nothing can be estimated and the published margin (nMSE 0.005) is taken.
+    """
+    n, d = spectra.shape
+    power = float(spectra.double().square().sum())
+    if power == 0:
+        return NoiseLevel(0.0 if noise is None else float(noise), 0.0, "there is no signal")
+    if noise is not None:
+        return NoiseLevel(float(noise), n * d * float(noise) ** 2 / power, "given")
+    wide = spectra.double()
+    even = tail_noise(_singular_values(wide), n, d)
+    # Where noise grows with the signal, spectra of one norm have even noise; the better model of the noise is the one
+    # that leaves less standing out of it.
+    norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    proportional = tail_noise(_singular_values(wide / torch.where(norms > 0, norms, 1.0)), n, d)
+    if even is None or proportional is None:
+        return NoiseLevel(
+            math.sqrt(_FALLBACK_NMSE * power / (n * d)),
+            _FALLBACK_NMSE,
+            f"assumed, as {n} spectra of {d} channels are too few to estimate it",
+        )
+    source = "estimated from the tail of the singular values"
+    if proportional.aside < even.aside:
+        nmse = proportional.sigma**2 * d
+        return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source + " as proportional to each spectrum")
+    return NoiseLevel(even.sigma, n * d * even.sigma**2 / power, source)

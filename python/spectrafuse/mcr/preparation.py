@@ -1,0 +1,111 @@
+"""From an estimator's parameters and data to what a run needs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spectrafuse import __version__, _checks
+from spectrafuse.io.validate import check_spectra
+from spectrafuse.mcr import storage
+from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.recipes import Recipe
+from spectrafuse.random import RandomStream
+
+if TYPE_CHECKING:
+    from spectrafuse.mcr.estimator import EBgMCR
+
+Spectra = str | os.PathLike[str] | np.ndarray | Tensor
+"""What `fit` and `transform` take: a file, an array or a tensor (n, d)."""
+
+
+def read(X: Spectra, *, zeros: str) -> NDArray[np.float32]:
+    """Checked spectra (n, d) that torch may share; `zeros` as for `check_spectra`."""
+    if isinstance(X, (str, os.PathLike)):
+        from spectrafuse.io.spectra import read_spectra
+
+        checked = check_spectra(str(X), read_spectra(X).data, zeros=zeros)
+    else:
+        checked = check_spectra("X", X, zeros=zeros)
+    # A read-only array, such as a memory map, cannot become a tensor without a warning.
+    return checked if checked.flags.writeable else checked.copy()
+
+
+def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
+    """Check parameters that nothing else checks; the trainer's settings among them."""
+    _checks.integer("pool_size", estimator.pool_size)
+    if estimator.noise is not None:
+        _checks.number("noise", estimator.noise, minimum=0.0)
+    for name in ("post_processing", "aggregate"):
+        value = getattr(estimator, name)
+        if value is not None and not callable(value):
+            raise TypeError(f"`{name}` must be callable or None; got {type(value).__name__}.")
+    return {
+        "batch_size": None if estimator.batch_size is None else _checks.integer("batch_size", estimator.batch_size),
+        "max_epoch": None if estimator.max_epoch is None else _checks.integer("max_epoch", estimator.max_epoch),
+        "learning_rate": _checks.number("learning_rate", estimator.learning_rate, above=0.0),
+    }
+
+
+def build_model(estimator: EBgMCR, recipe: Recipe, features: int, stream: RandomStream) -> UnmixingModel:
+    """The model an estimator's parameters ask for, with initial values from `stream`."""
+    model = UnmixingModel(
+        estimator.pool_size,
+        features,
+        sparse_component=estimator.sparse,
+        non_negative_component=estimator.non_negative,
+        component_norm=estimator.component_norm,
+        hidden_size_extension=recipe.hidden_size_extension,
+        hidden_layers=recipe.hidden_layers,
+        component_post_processing=estimator.post_processing,
+        aggregate_function=estimator.aggregate,
+        temperature_train=recipe.temperature_max,
+        temperature_eval=recipe.temperature_eval,
+        select_threshold=recipe.select_threshold,
+        langevin_step_size=recipe.langevin_step_size,
+        langevin_noise=recipe.langevin_noise,
+        langevin_steps=recipe.langevin_steps,
+        langevin_options_apply=recipe.langevin_options_apply,
+        stream=stream,
+    )
+    given = 0
+    if estimator.initial_components is not None:
+        initial = torch.from_numpy(check_spectra("initial_components", estimator.initial_components, zeros="accept"))
+        given = len(initial)
+        if given > estimator.pool_size or initial.shape[1] != features:
+            raise _checks.fail(
+                "initial_components",
+                f"of at most {estimator.pool_size} rows and {features} columns",
+                tuple(initial.shape),
+            )
+        components = model.vanilla_components.detach().clone()
+        components[:given] = initial
+        model.load_components(components)
+    if not estimator.learnable_components and given != estimator.pool_size:
+        raise _checks.fail(
+            "initial_components", f"of `pool_size` = {estimator.pool_size} rows if they are not to be learned", given
+        )
+    model.vanilla_components.requires_grad_(bool(estimator.learnable_components))
+    return model
+
+
+def fingerprint(estimator: EBgMCR, recipe: Recipe, data: NDArray[np.float32], device: torch.device) -> dict[str, str]:
+    """What identifies a run: a saved one is continued only by the same."""
+    parameters = estimator.get_params(deep=False)
+    parameters["recipe"] = recipe
+    for name in ("post_processing", "aggregate"):
+        parameters[name] = storage.callable_name(parameters[name])
+    if estimator.initial_components is not None:
+        array = np.ascontiguousarray(estimator.initial_components, dtype=np.float32)
+        parameters["initial_components"] = hashlib.sha256(array.tobytes()).hexdigest()
+    values = {name: repr(value) for name, value in parameters.items()}
+    values["device"] = str(device)
+    values["X"] = f"{data.shape} {hashlib.sha256(data.tobytes()).hexdigest()}"
+    values["version"] = __version__
+    return values

@@ -1,0 +1,178 @@
+"""What distinguishes the published solver from the corrected one, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from spectrafuse import _checks
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a fit that is not about the data. Derive your own with `dataclasses.replace`.
+
+    Attributes
+    ----------
+    name : str
+        What saved models and messages call it.
+    hidden_size_extension : int or None
+        r: hidden width 2 N r of the energy evaluator and N r of the regressor; None: one linear layer each.
+    hidden_layers : int
+        Hidden layers of both networks, at least 1.
+    temperature_eval : float
+        Gate temperature in evaluation.
+    select_threshold : float
+        A component is selected in evaluation if its gate exceeds it.
+    langevin_step_size, langevin_noise, langevin_steps : float, float, int
+        Refinement of energies in training; 0 steps: none.
+    langevin_options_apply : bool
+        False: the gates take 0.05, 0.1 and 32 whatever the options say, as published.
+    betas, weight_decay : tuple of float, float
+        AdamW.
+    temperature_max, temperature_min, temperature_drop, temperature_drop_epochs : float, float, float, int
+        Gate temperature in training: down from max by drop every so many epochs; 0 epochs: constant.
+    energy_coef, ambiguity_coef : float
+        Weights of mean(r^2) and of the pair penalty of the used components.
+    ambiguity_kernel : {"linear", "poly", "laplacian", "rbf", "matern"}
+    poly_degree : int
+        Power p of "poly".
+    matern_nu : {0.5, 1.5, 2.5, 3.5}
+    published_matern : bool
+        True: the published coefficient of nu = 3.5.
+    used_threshold : float
+        A component counts as used in a training batch if a gate exceeds it.
+    sparsity_ratio : float
+        Weight of the sparsity term relative to the error.
+    sparsity_growth : float
+        Factor by which that ratio rises after every epoch below the margin and falls after one above; 1: constant.
+    sparsity_usage : {"mean_energy", "count"}
+        What the sparsity rule divides by: the published solver passes the mean energy, the rule means the count.
+    sparsity_margin : float or None
+        nMSE below which pressure is allowed; None: `noise_factor` times the noise.
+    noise_factor : float
+        A state fits to the noise level if its nMSE is at most this multiple of the noise's share of the signal.
+    noise_floor : float
+        Smallest nMSE that counts as a noise level: nothing fits exactly.
+    noisy_evaluation : bool
+        True: evaluation draws gate noise, as published.
+    evaluation_batch : int or None
+        Samples evaluated at a time; None: the training batch size.
+    checkpoint_criterion : {"R2", "nMSE"}
+    checkpoint_threshold, checkpoint_interval : float
+        Where bands of fit begin and how wide they are.
+    adaptive_bands : bool
+        True: ten R2 bands that begin lower than `checkpoint_threshold` where the noise asks for it.
+    choose : {"fewest", "last"}
+        The state a fit ends with: the fewest components among those that fit to the noise level, or the last.
+    stop : {"energy", "patience"}
+        The published stop rule (nMSE 0.01 left again and energy fallen), or no improvement.
+    stop_nmse, stop_energy_ratio, stop_window : float, float, int
+        Of the published rule.
+    patience, fit_patience : int
+        Epochs without fewer components at the noise level; epochs without a better fit before it is reached.
+    max_epoch : int or None
+        Epochs at most; None: no limit.
+    unit_scale : bool
+        True: spectra are divided by a power of two near their root mean square, and the networks' weights absorb it
+        afterwards, so that a measurement's unit does not matter.
+
+    Notes
+    -----
+    arXiv 2507.23600 and its public code; sparse form arXiv 2510.20364.
+    """
+
+    name: str
+    hidden_size_extension: int | None = 2
+    hidden_layers: int = 2
+    temperature_eval: float = 0.01
+    select_threshold: float = 0.9999994
+    langevin_step_size: float = 0.05
+    langevin_noise: float = 0.1
+    langevin_steps: int = 32
+    langevin_options_apply: bool = True
+    betas: tuple[float, float] = (0.9, 0.995)
+    weight_decay: float = 1e-3
+    temperature_max: float = 1.0
+    temperature_min: float = 0.4
+    temperature_drop: float = 0.01
+    temperature_drop_epochs: int = 100
+    energy_coef: float = 1e-10
+    ambiguity_coef: float = 1e-10
+    ambiguity_kernel: str = "rbf"
+    poly_degree: int = 2
+    matern_nu: float = 1.5
+    published_matern: bool = False
+    used_threshold: float = 0.5
+    sparsity_ratio: float = 10.0
+    sparsity_growth: float = 1.01
+    sparsity_usage: str = "count"
+    sparsity_margin: float | None = None
+    noise_factor: float = 1.5
+    noise_floor: float = 1e-3
+    noisy_evaluation: bool = False
+    evaluation_batch: int | None = 256
+    checkpoint_criterion: str = "R2"
+    checkpoint_threshold: float = 0.95
+    checkpoint_interval: float = 0.005
+    adaptive_bands: bool = True
+    choose: str = "fewest"
+    stop: str = "patience"
+    stop_nmse: float = 0.01
+    stop_energy_ratio: float = 0.25
+    stop_window: int = 100
+    patience: int = 500
+    fit_patience: int = 1000
+    max_epoch: int | None = 5000
+    unit_scale: bool = True
+
+    def __post_init__(self) -> None:
+        _checks.choice("sparsity_usage", self.sparsity_usage, ("mean_energy", "count"))
+        _checks.choice("checkpoint_criterion", self.checkpoint_criterion, ("R2", "nMSE"))
+        _checks.choice("choose", self.choose, ("fewest", "last"))
+        _checks.choice("stop", self.stop, ("energy", "patience"))
+        kernels = ("linear", "poly", "laplacian", "rbf", "matern")
+        _checks.choice("ambiguity_kernel", self.ambiguity_kernel, kernels)
+
+    def penalty_options(self) -> dict[str, Any]:
+        """Keyword arguments of `spectrafuse.ops.ambiguity_penalty`."""
+        return {
+            "kernel": self.ambiguity_kernel,
+            "power": self.poly_degree,
+            "nu": self.matern_nu,
+            "published_coefficients": self.published_matern,
+        }
+
+
+published = Recipe(
+    name="published",
+    langevin_options_apply=False,
+    published_matern=True,
+    sparsity_ratio=1.0,
+    sparsity_growth=1.0,
+    sparsity_usage="mean_energy",
+    sparsity_margin=0.005,
+    noisy_evaluation=True,
+    evaluation_batch=None,
+    checkpoint_threshold=0.97,
+    adaptive_bands=False,
+    choose="last",
+    stop="energy",
+    max_epoch=None,
+    unit_scale=False,
+)
+"""As the paper's code. Its stop rule need never stop a fit: give `max_epoch`."""
+
+corrected = Recipe(name="corrected")
+"""The options do what they say, evaluation is deterministic, and the pressure follows the noise level."""
+
+RECIPES = {"published": published, "corrected": corrected}
+
+
+def resolve(recipe: str | Recipe) -> Recipe:
+    """A recipe from its name, or itself."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str):
+        raise TypeError(f"`recipe` must be a name or a Recipe; got {type(recipe).__name__}.")
+    return RECIPES[_checks.choice("recipe", recipe, RECIPES)]

@@ -1,0 +1,363 @@
+"""Training of an unmixing model: steps, one evaluation an epoch, and the rules between them."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectrafuse._progress import Callback, Progress
+from spectrafuse.mcr.checkpoints import (
+    Record,
+    State,
+    StateKeeper,
+    copy_state,
+    load_training,
+    rescale,
+    save_training,
+)
+from spectrafuse.mcr.interrupt import DeferredInterrupt
+from spectrafuse.mcr.metrics import FitMetrics
+from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.noise import NoiseLevel
+from spectrafuse.mcr.recipes import Recipe
+from spectrafuse.mcr.rules import (
+    Band,
+    EnergyStopRule,
+    PatienceStopRule,
+    SparsityRule,
+    band_of,
+    make_bands,
+    temperature_at,
+)
+from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty
+from spectrafuse.random import RandomStream
+
+CHOSEN = "chosen"
+"""Name of the state a fit ends with, beside the names of the bands."""
+
+_SPARSE_METRIC_THRESHOLD = 1e-3
+_HISTORY = ("epoch", "nmse", "r2", "mse", "count", "mean_energy", "loss", "sparsity_weight", "temperature")
+_SMALLEST_SHARE_SAVING = 20.0
+"""Saving may take one part in so many of the time between two saves."""
+
+
+class TrainingResult(NamedTuple):
+    """What a run ends with.
+
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        Of the chosen state, for spectra as given.
+    record : Record
+        Its figures.
+    stop_reason, chosen_reason : str
+        A sentence each.
+    history : list of dict
+        One entry an epoch.
+    bands : list of Band
+    keeper : StateKeeper
+        The best state of each band that was reached.
+    """
+
+    state: State
+    record: Record
+    stop_reason: str
+    chosen_reason: str
+    history: list[dict[str, float]]
+    bands: list[Band]
+    keeper: StateKeeper
+
+    def count_curve(self, criterion: str) -> list[dict[str, float]]:
+        """Fewest components against fit: one row for each band that was reached."""
+        rows = []
+        for band in self.bands:
+            if band.name in self.keeper.slots:
+                record = self.keeper.slots[band.name].record
+                edges = {f"{criterion.lower()}_from": band.start, f"{criterion.lower()}_to": band.end}
+                fit = {"count": record.size, "r2": record.r2, "nmse": record.nmse, "epoch": record.epoch}
+                rows.append({**edges, **fit})
+        return rows
+
+
+def default_batch_size(num_samples: int) -> int:
+    """A quarter of the samples below 256, else 64, as the published batch script does."""
+    return max(1, num_samples // 4) if num_samples < 256 else 64
+
+
+def unit_scale(spectra: Tensor) -> float:
+    """The power of two nearest to the root mean square; 1 without signal."""
+    rms = math.sqrt(float(spectra.double().square().mean()))
+    return 2.0 ** round(math.log2(rms)) if rms > 0 else 1.0
+
+
+class Trainer:
+    """Trains a model on spectra.
+
+    Parameters
+    ----------
+    model : UnmixingModel
+        On the device where training is to run.
+    spectra : Tensor, (n, d)
+        On the same device, as given.
+    recipe : Recipe
+    noise : NoiseLevel
+        Of the spectra as given.
+    stream : RandomStream
+        Order of samples and gate noise.
+    batch_size : int or None
+        None: `default_batch_size`.
+    max_epoch : int or None
+        Replaces the recipe's.
+    learning_rate : float
+    folder : Path or None
+        Where states and the run itself are saved; a run found there is continued.
+    fingerprint : dict of str to str
+        What identifies the run.
+    save_seconds : float
+        Shortest time between two saves.
+    """
+
+    def __init__(
+        self,
+        model: UnmixingModel,
+        spectra: Tensor,
+        recipe: Recipe,
+        noise: NoiseLevel,
+        stream: RandomStream,
+        *,
+        batch_size: int | None = None,
+        max_epoch: int | None = None,
+        learning_rate: float = 5e-4,
+        folder: Path | None = None,
+        fingerprint: dict[str, str] | None = None,
+        save_seconds: float = 10.0,
+    ) -> None:
+        self.model, self.recipe, self.noise, self.stream = model, recipe, noise, stream
+        # An aggregate need not be linear, so its spectra cannot be rescaled.
+        scaled = recipe.unit_scale and model.aggregate_function is None
+        self.scale = unit_scale(spectra) if scaled else 1.0
+        self.spectra = spectra / self.scale
+        self.batch_size = default_batch_size(len(spectra)) if batch_size is None else batch_size
+        self.max_epoch = recipe.max_epoch if max_epoch is None else max_epoch
+        self.folder, self.fingerprint, self.save_seconds = folder, fingerprint or {}, save_seconds
+
+        self.accept = recipe.noise_factor * max(noise.nmse, recipe.noise_floor)
+        margin = self.accept if recipe.sparsity_margin is None else recipe.sparsity_margin
+        self.pressure = SparsityRule(
+            model.num_components, ratio=recipe.sparsity_ratio, margin=margin, growth=recipe.sparsity_growth
+        )
+        self.stop: EnergyStopRule | PatienceStopRule
+        if recipe.stop == "energy":
+            self.stop = EnergyStopRule(
+                nmse=recipe.stop_nmse, energy_ratio=recipe.stop_energy_ratio, window=recipe.stop_window
+            )
+        else:
+            self.stop = PatienceStopRule(accept=self.accept, patience=recipe.patience, fit_patience=recipe.fit_patience)
+        self.bands = self._make_bands()
+        self.keeper = StateKeeper(model.config, folder, self.scale)
+        self.optimizer = torch.optim.AdamW(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=learning_rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self.history: list[list[float]] = []
+        self.record = Record(0, math.inf, -math.inf, 0.0, [])
+        self.stop_reason: str | None = None
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    def _make_bands(self) -> list[Band]:
+        recipe = self.recipe
+        threshold, interval = recipe.checkpoint_threshold, recipe.checkpoint_interval
+        if recipe.adaptive_bands:
+            centred = self.spectra.double()
+            variation = float((centred - centred.mean(0)).square().sum())
+            power = float(centred.square().sum())
+            lowest = 1.0 - self.accept * power / variation if variation > 0 else 1.0
+            widths = (width for width in (0.1, 0.2, 0.5) if lowest >= 1.0 - width)
+            if lowest < threshold:
+                width = next(widths, 0.9)
+                threshold, interval = 1.0 - width, width / 10
+        return make_bands(recipe.checkpoint_criterion, threshold, interval)
+
+    def run(self, callback: Callback | None = None) -> TrainingResult:
+        """Train until a rule stops the run, saving and reporting after every epoch.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            Passed on after the run has been saved, if there is a folder.
+        ValueError
+            If the folder holds another run.
+        """
+        self._resume()
+        saved_at, saving_took = time.monotonic(), 0.0
+        with DeferredInterrupt(self.folder is not None) as interrupt:
+            while self.stop_reason is None:
+                self._one_epoch()
+                try:
+                    if callback is not None:
+                        callback(self._progress())
+                    interrupt.check()
+                except KeyboardInterrupt:
+                    self._save()
+                    raise
+                waited = time.monotonic() - saved_at
+                if waited >= max(self.save_seconds, _SMALLEST_SHARE_SAVING * saving_took):
+                    started = time.monotonic()
+                    self._save()
+                    saved_at = time.monotonic()
+                    saving_took = saved_at - started
+        self._save()
+        return self._result()
+
+    def _one_epoch(self) -> None:
+        temperature = temperature_at(
+            self.epoch,
+            highest=self.recipe.temperature_max,
+            lowest=self.recipe.temperature_min,
+            drop=self.recipe.temperature_drop,
+            every=self.recipe.temperature_drop_epochs,
+        )
+        self.model.temperature_train = temperature
+        weight = self.pressure.weight
+        loss, mean_energy = self._train(weight)
+        metrics, used = self._evaluate()
+        # The one transfer of an epoch.
+        packed = torch.cat((metrics.packed(), torch.stack((mean_energy, loss)).double(), used.double())).tolist()
+        nmse, r2, mse = FitMetrics.unpack(*packed[:4])
+        energy, mean_loss = packed[4:6]
+        ids = [i for i, flag in enumerate(packed[6:]) if flag]
+        self.record = Record(self.epoch + 1, nmse, r2, energy, ids)
+        self.history.append([self.epoch + 1, nmse, r2, mse, len(ids), energy, mean_loss, weight, temperature])
+        self.stop_reason = self._why_stop()
+        self.pressure.step(nmse, mse, energy if self.recipe.sparsity_usage == "mean_energy" else len(ids))
+        self._keep()
+
+    def _train(self, sparsity_weight: float) -> tuple[Tensor, Tensor]:
+        """One pass over all samples; mean loss, and the last batch's mean energy, on the device."""
+        model, recipe, pool = self.model.train(), self.recipe, self.model.num_components
+        order = self.stream.permutation(len(self.spectra), device=self.spectra.device)
+        total, batches = torch.zeros((), device=self.spectra.device), order.split(self.batch_size)
+        mean_energy = total
+        for indices in batches:
+            x = self.spectra[indices]
+            out = model(x, model.draw_noise(len(indices), self.stream), used_threshold=recipe.used_threshold)
+            loss = torch.nn.functional.mse_loss(out.mixture, x)
+            loss = loss + sparsity_weight * (out.select_prob.sum(1) / pool).mean()
+            loss = loss + recipe.energy_coef * out.energy_square
+            if recipe.ambiguity_coef > 0:
+                loss = loss + recipe.ambiguity_coef * self._ambiguity(out.used)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            total = total + loss.detach()
+            mean_energy = out.mean_energy.detach()
+        return total / len(batches), mean_energy
+
+    def _ambiguity(self, used: Tensor) -> Tensor:
+        return ambiguity_penalty(self.model.components(), mask=used, **self.recipe.penalty_options())
+
+    @torch.no_grad()
+    def _evaluate(self) -> tuple[FitMetrics, Tensor]:
+        """Fit over all samples, and components (N,) that some sample selects."""
+        model = self.model.eval()
+        metrics = FitMetrics(
+            model.dim_components,
+            threshold=_SPARSE_METRIC_THRESHOLD if model.sparse_component else None,
+            device=self.spectra.device,
+        )
+        used = torch.zeros(model.num_components, dtype=torch.bool, device=self.spectra.device)
+        for x in self.spectra.split(self.recipe.evaluation_batch or self.batch_size):
+            noise = model.draw_noise(len(x), self.stream) if self.recipe.noisy_evaluation else None
+            out = model(x, noise)
+            metrics.update(x, out.mixture)
+            used |= out.used
+        return metrics, used
+
+    def _why_stop(self) -> str | None:
+        record = self.record
+        if not math.isfinite(record.nmse):
+            return f"The fit diverged in epoch {record.epoch}: its error is not a finite number."
+        reason = self.stop.step(record.nmse, record.mean_energy, record.size)
+        if reason is None and self.max_epoch is not None and self.epoch >= self.max_epoch:
+            reason = f"The largest number of epochs, {self.max_epoch}, was reached."
+        return reason
+
+    def _keep(self) -> None:
+        criterion = self.recipe.checkpoint_criterion
+        value = self.record.r2 if criterion == "R2" else self.record.nmse
+        band = band_of(value, criterion, self.bands)
+        if band is not None:
+            self.keeper.offer(band.name, self.record, self.model, criterion)
+        if self.recipe.choose == "fewest" and self.record.nmse <= self.accept:
+            self.keeper.offer(CHOSEN, self.record, self.model)
+
+    def _progress(self) -> Progress:
+        values = dict(zip(_HISTORY, self.history[-1], strict=True))
+        message = f"R2 {self.record.r2:.4f}, nMSE {self.record.nmse:.2e}, {self.record.size} components"
+        return Progress(self.epoch, self.max_epoch, values, message)
+
+    def _result(self) -> TrainingResult:
+        assert self.stop_reason is not None
+        history = [dict(zip(_HISTORY, row, strict=True)) for row in self.history]
+        for entry in history:
+            entry["epoch"], entry["count"] = int(entry["epoch"]), int(entry["count"])
+        if CHOSEN in self.keeper.slots:
+            state, record = self.keeper.state(CHOSEN), self.keeper.slots[CHOSEN].record
+            reason = (
+                f"The fewest components, {record.size}, of all states that fit to the noise level: nMSE "
+                f"{record.nmse:.3g}, allowed {self.accept:.3g} ({self.recipe.noise_factor:g} times the noise, "
+                f"{self.noise.source}); epoch {record.epoch}."
+            )
+        else:
+            state, record = rescale(copy_state(self.model), self.scale), self.record
+            if self.recipe.choose == "last":
+                reason = f"The last state, as the {self.recipe.name} recipe asks for; epoch {record.epoch}."
+            else:
+                reason = (
+                    f"The last state, because none fitted to the noise level: nMSE {record.nmse:.3g}, allowed "
+                    f"{self.accept:.3g} ({self.recipe.noise_factor:g} times the noise, {self.noise.source})."
+                )
+        return TrainingResult(state, record, self.stop_reason, reason, history, self.bands, self.keeper)
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        self.keeper.flush()
+        contents: dict[str, Any] = {
+            "fingerprint": self.fingerprint,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stream": self.stream.state,
+            "pressure": self.pressure.state(),
+            "stop": self.stop.state(),
+            "stop_reason": self.stop_reason,
+            "history": torch.tensor(self.history, dtype=torch.float64),
+            "record": list(self.record),
+            "kept": self.keeper.saved(),
+        }
+        save_training(self.folder, contents)
+
+    def _resume(self) -> None:
+        contents = None if self.folder is None else load_training(self.folder, self.fingerprint)
+        if contents is None:
+            return
+        self.model.load_state_dict(contents["model"])
+        self.optimizer.load_state_dict(contents["optimizer"])
+        self.stream.seed, self.stream.step = contents["stream"]["seed"], contents["stream"]["step"]
+        self.pressure.load_state(contents["pressure"])
+        self.stop.load_state(contents["stop"])
+        self.stop_reason = contents["stop_reason"]
+        self.history = contents["history"].tolist()
+        self.record = Record(*contents["record"])
+        self.keeper.restore(contents["kept"])

@@ -1,0 +1,117 @@
+"""States kept by fit, model folders, and saved runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spectrafuse.mcr import checkpoints
+from spectrafuse.mcr.checkpoints import Record, StateKeeper
+from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.random import RandomStream
+
+
+def _model(seed: int = 0, **options: Any) -> UnmixingModel:
+    settings = {"sparse_component": False, "component_norm": 2, "hidden_size_extension": 1, **options}
+    return UnmixingModel(4, 6, **settings, stream=RandomStream(seed))
+
+
+def _record(epoch: int, size: int, nmse: float) -> Record:
+    return Record(epoch, nmse, 1 - nmse, 1.5, list(range(size)))
+
+
+@pytest.mark.parametrize("criterion", ["R2", "nMSE"])
+def test_fewest_components_win_and_ties_go_to_the_equal_or_better_fit(criterion: str) -> None:
+    keeper, model = StateKeeper(_model().config), _model()
+    offers = [(9, 0.01, True), (8, 0.02, True), (9, 0.001, False), (8, 0.03, False), (8, 0.02, True), (8, 0.01, True)]
+    for epoch, (size, nmse, expected) in enumerate(offers):
+        assert keeper.offer("band", _record(epoch, size, nmse), model, criterion) is expected
+    assert keeper.slots["band"].record.epoch == 5
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_kept_state_does_not_follow_the_model(on_disk: bool, tmp_path: Path) -> None:
+    model = _model()
+    keeper = StateKeeper(model.config, tmp_path if on_disk else None)
+    before = checkpoints.copy_state(model)
+    keeper.offer("band", _record(1, 3, 0.01), model)
+    keeper.flush()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    kept = keeper.state("band")
+    assert all(torch.equal(kept[name], value) for name, value in before.items())
+    # A better one replaces it, in memory and on disk, and does not follow the model either.
+    keeper.offer("band", _record(2, 2, 0.01), model)
+    keeper.flush()
+    better = checkpoints.copy_state(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    kept = keeper.state("band")
+    assert all(torch.equal(kept[name], value) for name, value in better.items())
+
+
+def test_band_folders_have_the_published_files(tmp_path: Path) -> None:
+    model = _model()
+    keeper = StateKeeper(model.config, tmp_path)
+    keeper.offer("0.97[->]0.975", _record(7, 3, 0.0225), model, "R2")
+    keeper.flush()
+    folder = tmp_path / "0.97[->]0.975"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name]
+    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "param.json", "result.csv"]
+    assert (folder / "result.csv").read_text() == "nMSE,R2,mean_energy,effective_components\n0.0225,0.9775,1.5,3\n"
+    assert json.loads((folder / "param.json").read_text()) == model.config
+    assert load_file(str(folder / "model.safetensors")).keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"hidden_size_extension": None}, {"sparse_component": True, "hidden_layers": 3}]
+)
+def test_a_model_folder_round_trips(options: dict[str, Any], tmp_path: Path) -> None:
+    model = _model(3, **options, learnable_component=False).eval()
+    checkpoints.write_model(tmp_path, model.config, checkpoints.copy_state(model))
+    loaded = checkpoints.read_model(tmp_path)
+    assert loaded.config == model.config
+    assert loaded.select_threshold == 0.9999994
+    assert not loaded.training
+    x = torch.rand(3, 6)
+    assert torch.equal(loaded(x, select_threshold=0.5).mixture, model(x, select_threshold=0.5).mixture)
+
+
+def test_damaged_folders_are_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"param\.json"):
+        checkpoints.read_model(tmp_path)
+    model = _model()
+    checkpoints.write_model(tmp_path, {**model.config, "dim_components": 7}, checkpoints.copy_state(model))
+    with pytest.raises(ValueError, match="does not belong"):
+        checkpoints.read_model(tmp_path)
+
+
+@pytest.mark.parametrize("extension", [None, 2])
+@pytest.mark.parametrize("factor", [0.25, 1.0, 512.0])
+def test_a_rescaled_state_is_the_same_model_for_other_units(extension: int | None, factor: float) -> None:
+    model = _model(1, hidden_size_extension=extension).eval()
+    x = torch.rand(5, 6)
+    before = model(x, select_threshold=0.5)
+    model.load_state_dict(checkpoints.rescale(checkpoints.copy_state(model), factor))
+    after = model(x * factor, select_threshold=0.5)
+    assert torch.equal(after.select_energy, before.select_energy)
+    assert torch.equal(after.concentration, before.concentration * factor)
+    assert torch.equal(after.mixture, before.mixture * factor)
+
+
+def test_another_run_is_refused_and_named(tmp_path: Path) -> None:
+    fingerprint = {"noise": "None", "batch_size": "4"}
+    checkpoints.save_training(tmp_path, {"fingerprint": fingerprint, "epoch": 3})
+    contents = checkpoints.load_training(tmp_path, dict(fingerprint))
+    assert contents is not None
+    assert contents["epoch"] == 3
+    with pytest.raises(ValueError, match="`noise` was None and is 0.1"):
+        checkpoints.load_training(tmp_path, {**fingerprint, "noise": "0.1"})
+    assert checkpoints.load_training(tmp_path / "nowhere", fingerprint) is None
