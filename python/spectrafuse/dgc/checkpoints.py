@@ -1,0 +1,124 @@
+"""Model folders (spec "Files"): `config.json`, `weights.safetensors`, and `spectrafuse.json` for what those two lack.
+
+Folders written by the published code have no `spectrafuse.json` and load as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.recipes import published
+from spectrafuse.io.atomic import atomic_folder
+
+CONFIG, WEIGHTS, EXTRA = "config.json", "weights.safetensors", "spectrafuse.json"
+
+
+def _plain(value: Any) -> Any:
+    """NumPy numbers and arrays as JSON values."""
+    return value.tolist()
+
+
+def save_model(folder: str | os.PathLike[str], model: SegmentationModel, extra: Mapping[str, Any]) -> None:
+    """Write a model folder; it appears complete or not at all, and replaces an older model of that name.
+
+    Parameters
+    ----------
+    extra : mapping
+        JSON values for `spectrafuse.json`.
+
+    Raises
+    ------
+    ValueError
+        If the folder exists and holds anything that is not part of a model.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(folder)
+    if path.is_dir():
+        others = sorted({entry.name for entry in path.iterdir()} - {CONFIG, WEIGHTS, EXTRA})
+        if others:
+            raise ValueError(
+                f"{path} also holds {others[0]}, and a model folder is replaced as a whole; choose another."
+            )
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_folder(path) as temporary:
+        (temporary / CONFIG).write_text(json.dumps(model.config, indent=2, default=_plain), encoding="utf-8")
+        (temporary / EXTRA).write_text(json.dumps(dict(extra), indent=2, default=_plain), encoding="utf-8")
+        save_file(weights, temporary / WEIGHTS)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object; got {type(content).__name__}.")
+    return content
+
+
+def load_model(
+    folder: str | os.PathLike[str], device: torch.device | str = "cpu"
+) -> tuple[SegmentationModel, dict[str, Any]]:
+    """The model of a folder, ready for inference, and the content of its `spectrafuse.json` (empty without one).
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, its `config.json` or its `weights.safetensors` is missing.
+    ValueError
+        If a file is damaged, or the weights do not fit the configuration.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(folder)
+    for file in (path, path / CONFIG, path / WEIGHTS):
+        if not file.exists():
+            raise FileNotFoundError(f"{file} does not exist; a model folder holds {CONFIG} and {WEIGHTS}.")
+    config = _read_json(path / CONFIG)
+    try:
+        model = SegmentationModel.from_config(config)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path / CONFIG} describes no model: {error}") from error
+    try:
+        weights = load_file(path / WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path / WEIGHTS} is not a safetensors file, or is cut short ({error}).") from error
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"{path / WEIGHTS} does not fit {CONFIG}: {name} must be {expected.get(name, 'absent')} and is "
+                f"{found.get(name, 'absent')}."
+            )
+    model.load_state_dict(weights)
+    extra = _read_json(path / EXTRA) if (path / EXTRA).exists() else {}
+    return model.to(device).eval(), extra
+
+
+def published_extra(model: SegmentationModel) -> dict[str, Any]:
+    """What `spectrafuse.json` would say of a model that the published code wrote."""
+    return {
+        "parameters": {
+            "recipe": published.name,
+            "n_clusters": model.n_clusters,
+            "embed_dim": model.encoder.embed_dim,
+            "n_spectral_layers": model.encoder.n_spectral_layers,
+            "spectral_kernel_size": model.encoder.spectral_kernel_size,
+            "num_iters": model.num_iters,
+            "window": model.window,
+            "temperature": model.temperature,
+            "bandwidth": model.initial_bandwidth,
+        },
+        "normalization": published.normalization,
+        "stop_reason": "Loaded from a published model folder, which does not say.",
+    }

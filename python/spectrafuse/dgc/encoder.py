@@ -1,0 +1,99 @@
+"""The encoder: bands to L2-normalised pixel embeddings (spec "Encoder")."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from spectrafuse import _checks
+from spectrafuse.random import RandomStream
+
+
+def _default_initialisation(conv: nn.Conv1d | nn.Conv2d, stream: RandomStream) -> None:
+    """torch's default for convolutions, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), drawn from `stream`."""
+    bound = 1.0 / math.sqrt(math.prod(conv.weight.shape[1:]))
+    with torch.no_grad():
+        for parameter in (conv.weight, conv.bias):
+            if parameter is not None:
+                parameter.copy_(stream.uniform(parameter.shape, -bound, bound))
+
+
+def _conv1d(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.Conv1d:
+    # skip_init: the layers' own initialisation would draw from torch's global generator.
+    layer = nn.utils.skip_init(nn.Conv1d, inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    assert isinstance(layer, nn.Conv1d)
+    return layer
+
+
+def _conv2d(channels: int, bias: bool) -> nn.Conv2d:
+    layer = nn.utils.skip_init(nn.Conv2d, channels, channels, 3, padding=1, bias=bias)
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
+class Encoder(nn.Module):
+    """Convolutions along the flattened pixels, then over the image, then L2 normalisation.
+
+    Parameters
+    ----------
+    n_bands : int
+        Bands C of a cube.
+    embed_dim : int
+        Length D of an embedding.
+    n_spectral_layers : int
+        Conv1d + ReLU layers, at least 1; the bands are the channels of the first.
+    spectral_kernel_size : int
+        Odd. The convolution runs along the row-major flattened pixels: it mixes raster neighbours and wraps from the
+        end of a row to the start of the next.
+    bias : bool
+        Whether the convolutions have biases.
+    stream : RandomStream, optional
+        Where initial weights are drawn from; seed 0 without it.
+
+    Notes
+    -----
+    arXiv 2512.24172, sec. 3; names of the parameters as published: `spectral_net.0.weight` ..
+    """
+
+    def __init__(
+        self,
+        n_bands: int,
+        embed_dim: int = 32,
+        *,
+        n_spectral_layers: int = 3,
+        spectral_kernel_size: int = 9,
+        bias: bool = False,
+        stream: RandomStream | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_bands = _checks.integer("n_bands", n_bands)
+        self.embed_dim = _checks.integer("embed_dim", embed_dim)
+        self.n_spectral_layers = _checks.integer("n_spectral_layers", n_spectral_layers)
+        self.spectral_kernel_size = _checks.integer("spectral_kernel_size", spectral_kernel_size)
+        if spectral_kernel_size % 2 == 0:
+            raise _checks.fail("spectral_kernel_size", "an odd integer", spectral_kernel_size)
+        self.bias = bool(bias)
+        stream = RandomStream(0) if stream is None else stream
+        layers: list[nn.Module] = []
+        for i in range(n_spectral_layers):
+            inputs = n_bands if i == 0 else embed_dim
+            layers += [_conv1d(inputs, embed_dim, spectral_kernel_size, self.bias), nn.ReLU()]
+        self.spectral_net = nn.Sequential(*layers)
+        self.spatial_net = nn.Sequential(
+            _conv2d(embed_dim, self.bias), nn.ReLU(), _conv2d(embed_dim, self.bias), nn.ReLU()
+        )
+        for module in self.modules():
+            if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+                _default_initialisation(module, stream)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings (B, D, H, W), unit length or zero, of cubes (B, C, H, W)."""
+        batch, _, height, width = x.shape
+        y = self.spectral_net(x.reshape(batch, self.n_bands, height * width))
+        y = self.spatial_net(y.reshape(batch, self.embed_dim, height, width))
+        # Half-precision norms would lose the unit length: under autocast the embeddings leave in float32.
+        if y.dtype in (torch.bfloat16, torch.float16):
+            y = y.float()
+        return nn.functional.normalize(y, p=2, dim=1, eps=1e-12)

@@ -1,0 +1,388 @@
+"""`DeepGlobalClustering`: label-free segmentation of hyperspectral scenes as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from spectrafuse import __version__, _checks
+from spectrafuse._progress import Callback
+from spectrafuse.dgc import metrics
+from spectrafuse.dgc.checkpoints import load_model, published_extra, save_model
+from spectrafuse.dgc.inference import DEFAULT_MEMORY, cluster_mass, predict_labels
+from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.recipes import Recipe, resolve
+from spectrafuse.dgc.resume import data_hash
+from spectrafuse.dgc.scenes import check_bands, read_scenes
+from spectrafuse.dgc.trainer import Trainer
+from spectrafuse.random import RandomStream
+
+# What does not change the result of a fit, or is part of the recipe's own entries.
+_NOT_IN_FINGERPRINT = ("recipe", "device", "log_dir", "memory", "normalization", "max_epoch", "learning_rate")
+_RECIPE_CHANGES = ("normalization", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
+
+
+class DeepGlobalClustering(BaseEstimator):
+    """Segments hyperspectral scenes without labels (Deep Global Clustering, arXiv 2512.24172).
+
+    Parameters
+    ----------
+    n_clusters : int
+        Clusters to look for.
+    recipe : {"corrected", "published"} or Recipe
+        How to train; `published` repeats the paper's code with its mistakes, `corrected` puts them right.
+    embed_dim : int
+        Length of a pixel's embedding.
+    normalization : {"meanstd", "minmax", "unit", "snv", "unit+meanstd"}, optional
+        Every scene is normalised by its own statistics, in `predict` too. None: as the recipe says.
+    crop_size, batch_size : int
+        Side of the training crops in pixels, and crop pairs per step.
+    max_epoch, learning_rate, reuse_iter, patience, tolerance : optional
+        Replace the recipe's values: most epochs; first learning rate; steps per batch and epoch; epochs in a row
+        whose label maps must agree to end early (0: never); variation of information, in nats, up to which they agree.
+    precision : {"float32", "bfloat16"}
+        Type of the encoder's convolutions in training.
+    random_state : int or None
+        Seed; the same seed, data and machine give the same bits. None draws a new seed.
+    device : str or torch.device, optional
+        None: the GPU if there is one, else the CPU.
+    n_spectral_layers, spectral_kernel_size : int
+        Of the encoder; the kernel is odd.
+    num_iters, window : int
+        Mean-shift iterations, and odd side of their window in pixels.
+    temperature, bandwidth : float
+        Of the soft assignment, and initial (then learned) of the mean shift.
+    memory : int
+        Bytes that `predict` may use for a strip of a scene.
+    log_dir : path, optional
+        Folder for TensorBoard (needs the package tensorboard).
+
+    Attributes
+    ----------
+    model_ : SegmentationModel
+    cluster_centers_ : ndarray (K, D)
+    cluster_mass_ : ndarray (K,) or None
+        Mean probability of every cluster over the training scenes; None for a published model folder.
+    cluster_mapping_ : dict or None
+        {label: [clusters]} as given to `merge_clusters`.
+    normalization_ : Normalization
+    history_ : list of dict
+        One entry per epoch: loss and its terms, entropy and stability (`nmi`, `vi`) of the label maps, and more.
+    stop_reason_ : str
+        Why the training ended, in one sentence.
+    n_features_in_, n_iter_ : int
+        Bands, and epochs that ran.
+
+    Examples
+    --------
+    >>> import spectrafuse as sf
+    >>> segmentation = sf.DeepGlobalClustering(n_clusters=3).fit("scene.mat")  # doctest: +SKIP
+    >>> labels = segmentation.predict("scene.mat")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 4,
+        *,
+        recipe: str | Recipe = "corrected",
+        embed_dim: int = 32,
+        normalization: str | None = None,
+        crop_size: int = 64,
+        batch_size: int = 4,
+        max_epoch: int | None = None,
+        learning_rate: float | None = None,
+        reuse_iter: int | None = None,
+        patience: int | None = None,
+        tolerance: float | None = None,
+        precision: str = "float32",
+        random_state: int | None = 0,
+        device: str | torch.device | None = None,
+        n_spectral_layers: int = 3,
+        spectral_kernel_size: int = 9,
+        num_iters: int = 5,
+        window: int = 5,
+        temperature: float = 0.05,
+        bandwidth: float = 1.0,
+        memory: int = DEFAULT_MEMORY,
+        log_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.recipe = recipe
+        self.embed_dim = embed_dim
+        self.normalization = normalization
+        self.crop_size = crop_size
+        self.batch_size = batch_size
+        self.max_epoch = max_epoch
+        self.learning_rate = learning_rate
+        self.reuse_iter = reuse_iter
+        self.patience = patience
+        self.tolerance = tolerance
+        self.precision = precision
+        self.random_state = random_state
+        self.device = device
+        self.n_spectral_layers = n_spectral_layers
+        self.spectral_kernel_size = spectral_kernel_size
+        self.num_iters = num_iters
+        self.window = window
+        self.temperature = temperature
+        self.bandwidth = bandwidth
+        self.memory = memory
+        self.log_dir = log_dir
+
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        callback: Callback | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> DeepGlobalClustering:
+        """Train on scenes.
+
+        Parameters
+        ----------
+        X : path, `Cube`, array-like or tensor (C, H, W), or list of these
+            Scenes of any sizes with the same number of bands.
+        y : None
+            Ignored.
+        callback : callable, optional
+            Called with a `Progress` after every epoch.
+        checkpoint_dir : path, optional
+            Folder of the saved state, written after every epoch. A later fit with the same parameters, data and folder
+            goes on from there and ends with the same bits as an uninterrupted one.
+
+        Raises
+        ------
+        DataError
+            If the data cannot be used.
+        TypeError, ValueError
+            For a wrong parameter, or a `checkpoint_dir` that belongs to another run.
+        """
+        self._fit(read_scenes(X, zeros="warn"), callback, checkpoint_dir)
+        return self
+
+    def _fit(
+        self,
+        scenes: list[np.ndarray],
+        callback: Callback | None,
+        checkpoint_dir: str | os.PathLike[str] | None,
+    ) -> None:
+        recipe = resolve(self.recipe, **{name: getattr(self, name) for name in _RECIPE_CHANGES})
+        device = _device(self.device)
+        n_bands = scenes[0].shape[0]
+        check_bands(scenes, n_bands, "scene 0")
+        seed = secrets.randbits(31) if self.random_state is None else self.random_state
+        stream = RandomStream(_checks.integer("random_state", seed, minimum=0))
+        model = SegmentationModel(
+            n_bands,
+            self.embed_dim,
+            self.n_clusters,
+            n_spectral_layers=self.n_spectral_layers,
+            spectral_kernel_size=self.spectral_kernel_size,
+            num_iters=self.num_iters,
+            window=self.window,
+            temperature=self.temperature,
+            bandwidth=self.bandwidth,
+            loss_weights=recipe.loss_weights,
+            stream=stream,
+        ).to(device)
+        normalization = Normalization(recipe.normalization)
+        trainer = Trainer(
+            model,
+            [normalization.fit(scene).transform(scene).to(device) for scene in scenes],
+            recipe,
+            stream,
+            crop_size=self.crop_size,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            log_dir=self.log_dir,
+        )
+        trainer.run(
+            callback=callback,
+            checkpoint_dir=checkpoint_dir,
+            fingerprint=None if checkpoint_dir is None else self._fingerprint(recipe, device, scenes),
+        )
+        self._set_model(model, recipe.normalization)
+        self.cluster_mass_: np.ndarray | None = cluster_mass(model, scenes, normalization, memory=self.memory).numpy()
+        self.history_ = trainer.history
+        self.stop_reason_ = trainer.stop_reason
+        self.n_iter_ = trainer.epoch
+
+    def _fingerprint(self, recipe: Recipe, device: torch.device, scenes: Sequence[np.ndarray]) -> dict[str, Any]:
+        parameters = {k: v for k, v in self.get_params().items() if k not in (*_NOT_IN_FINGERPRINT, *_RECIPE_CHANGES)}
+        return {
+            **{name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()},
+            **{f"recipe {name}": value for name, value in recipe.as_dict().items()},
+            "device": device.type,
+            "data": data_hash(scenes),
+            "spectrafuse": __version__,
+        }
+
+    def _set_model(self, model: SegmentationModel, normalization: str) -> None:
+        self.model_ = model.eval()
+        self.normalization_ = Normalization(normalization)
+        self.n_features_in_ = model.n_bands
+        self.cluster_mapping_: dict[int, list[int]] | None = None
+
+    @property
+    def cluster_centers_(self) -> np.ndarray:
+        """Cluster centres (K, D), unit length."""
+        check_is_fitted(self, "model_")
+        return self.model_.centers.detach().cpu().numpy().copy()
+
+    def predict(self, X: Any) -> np.ndarray | list[np.ndarray]:
+        """Labels of scenes.
+
+        Parameters
+        ----------
+        X : path, `Cube`, array-like or tensor (C, H, W), or list of these
+            Scenes of any sizes; each is normalised by its own statistics and processed by strips of rows.
+
+        Returns
+        -------
+        ndarray (H, W) of int64, or a list of them for a list
+            Clusters, or after `merge_clusters` the labels they were merged to.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the data cannot be used, or do not have the bands of the training scenes.
+        """
+        check_is_fitted(self, "model_")
+        labels = self._predict(read_scenes(X, zeros="accept"))
+        return labels if isinstance(X, (list, tuple)) else labels[0]
+
+    def _predict(self, scenes: list[np.ndarray]) -> list[np.ndarray]:
+        check_bands(scenes, self.n_features_in_, "the model")
+        labels = [predict_labels(self.model_, scene, self.normalization_, memory=self.memory) for scene in scenes]
+        if self.cluster_mapping_ is not None:
+            labels = [metrics.apply_mapping(clusters, self.cluster_mapping_) for clusters in labels]
+        return [x.numpy() for x in labels]
+
+    def fit_predict(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        callback: Callback | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+    ) -> np.ndarray | list[np.ndarray]:
+        """`fit`, then the labels of the same scenes; files are read once."""
+        scenes = read_scenes(X, zeros="warn")
+        self._fit(scenes, callback, checkpoint_dir)
+        labels = self._predict(scenes)
+        return labels if isinstance(X, (list, tuple)) else labels[0]
+
+    def merge_clusters(self, mapping: Mapping[int, Sequence[int]] | None) -> DeepGlobalClustering:
+        """Make `predict` return merged labels.
+
+        Parameters
+        ----------
+        mapping : dict or None
+            {label: [clusters]} that names every cluster of the model once; None undoes a merge.
+        """
+        check_is_fitted(self, "model_")
+        if mapping is not None:
+            table = metrics.label_of_cluster(mapping, range(self.model_.n_clusters))
+            if len(table) > self.model_.n_clusters:
+                raise ValueError(f"`mapping` names cluster {len(table) - 1}; the model has {self.model_.n_clusters}.")
+        self.cluster_mapping_ = None if mapping is None else {int(k): [int(c) for c in v] for k, v in mapping.items()}
+        return self
+
+    def prune(self, threshold: float = 0.005, X: Any = None) -> DeepGlobalClustering:
+        """Remove clusters with a small share of the pixels; the others are numbered anew, in the same order.
+
+        Parameters
+        ----------
+        threshold : float
+            Least mean probability of a cluster that stays, in [0, 1].
+        X : scenes, optional
+            Where the shares are taken; the training scenes without it.
+
+        Raises
+        ------
+        ValueError
+            If no cluster would be left, or the shares are not known and `X` is not given.
+        """
+        check_is_fitted(self, "model_")
+        if X is not None:
+            scenes = read_scenes(X, zeros="accept")
+            mass = cluster_mass(self.model_, scenes, self.normalization_, memory=self.memory)
+        elif self.cluster_mass_ is not None:
+            mass = torch.from_numpy(self.cluster_mass_)
+        else:
+            raise ValueError("This model does not say how large its clusters are; give `X` to measure it.")
+        kept = self.model_.prune(mass, threshold)
+        self.cluster_mass_ = None if self.cluster_mass_ is None else self.cluster_mass_[kept]
+        if self.cluster_mapping_ is not None:
+            number = {old: new for new, old in enumerate(kept)}
+            merged = {k: [number[c] for c in v if c in number] for k, v in self.cluster_mapping_.items()}
+            self.cluster_mapping_ = {label: members for label, members in merged.items() if members}
+        return self
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write a model folder: `config.json`, `weights.safetensors`, `spectrafuse.json`."""
+        check_is_fitted(self, "model_")
+        parameters = {k: v for k, v in self.get_params().items() if k not in ("device", "log_dir")}
+        if isinstance(self.recipe, Recipe):
+            parameters["recipe"] = self.recipe.as_dict()
+        extra = {
+            "spectrafuse": __version__,
+            "estimator": type(self).__name__,
+            "parameters": parameters,
+            "normalization": self.normalization_.method,
+            "mapping": None if self.cluster_mapping_ is None else list(self.cluster_mapping_.items()),
+            "cluster_mass": self.cluster_mass_,
+            "history": self.history_,
+            "stop_reason": self.stop_reason_,
+            "n_iter": self.n_iter_,
+        }
+        save_model(folder, self.model_, extra)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device | None = None) -> DeepGlobalClustering:
+        """A fitted estimator from a model folder, also from one that the published code wrote.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing or damaged.
+        """
+        model, extra = load_model(folder, _device(device))
+        extra = extra or published_extra(model)
+        try:
+            parameters = dict(extra["parameters"])
+            if isinstance(parameters.get("recipe"), dict):
+                parameters["recipe"] = Recipe(**parameters["recipe"])
+            estimator = cls(**parameters, device=device)
+            estimator._set_model(model, extra["normalization"])
+            mass = extra.get("cluster_mass")
+            estimator.cluster_mass_ = None if mass is None else np.asarray(mass, dtype=np.float64)
+            estimator.history_ = extra.get("history", [])
+            estimator.stop_reason_ = extra["stop_reason"]
+            estimator.n_iter_ = extra.get("n_iter", 0)
+            mapping = extra.get("mapping")
+            return estimator if mapping is None else estimator.merge_clusters(dict(mapping))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{os.fspath(folder)}: spectrafuse.json does not describe this model ({error})."
+            ) from error
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"`device` is {str(device)!r}, but no CUDA device can be used here.")
+    return chosen

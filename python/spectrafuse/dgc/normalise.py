@@ -1,0 +1,154 @@
+"""Normalisation of cubes, each scene by its own statistics (spec "Cube normalisation").
+
+`meanstd` and `minmax` treat every band; `unit` and `snv` treat every spectrum; `unit+meanstd` does one after the
+other. Statistics are gathered over blocks of rows in float64, so a cube larger than memory can be read by rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectrafuse import _checks
+
+METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
+_EPSILON = 1e-6
+_NORM_FLOOR = 1e-12
+_BLOCK_VALUES = 1 << 24
+
+
+def as_float_tensor(values: Any) -> Tensor:
+    """Values as a float tensor: float64 stays, everything else becomes float32; no copy where none is needed."""
+    if isinstance(values, Tensor):
+        return values if values.dtype in (torch.float32, torch.float64) else values.to(torch.float32)
+    array = np.asarray(values)
+    wide = array.dtype.kind == "f" and array.dtype.itemsize == 8
+    array = np.ascontiguousarray(array, dtype=np.float64 if wide else np.float32)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Every spectrum divided by its L2 norm; an all-zero spectrum stays zero."""
+    # The largest magnitude is divided out first: squares of very large or small values would leave the float range.
+    peak = x.abs().amax(dim=-3, keepdim=True)
+    scaled = x / torch.where(peak > 0, peak, torch.ones_like(peak))
+    return scaled / scaled.norm(dim=-3, keepdim=True).clamp_min(_NORM_FLOOR)
+
+
+def _snv(x: Tensor) -> Tensor:
+    """Standard normal variate: every spectrum minus its mean, over its standard deviation (ddof 1)."""
+    bands = x.shape[-3]
+    centred = x - x.mean(dim=-3, keepdim=True)
+    std = (centred.square().sum(dim=-3, keepdim=True) / max(bands - 1, 1)).sqrt()
+    # A constant spectrum has no shape: what is left after subtracting its mean is rounding, not signal.
+    rounding = 8 * torch.finfo(x.dtype).eps * x.abs().amax(dim=-3, keepdim=True)
+    flat = std <= rounding
+    return torch.where(flat, torch.zeros_like(centred), centred / torch.where(flat, torch.ones_like(std), std))
+
+
+@dataclass(frozen=True, eq=False)
+class Normalization:
+    """A way to normalise cubes and, once fitted, the statistics of one scene.
+
+    Parameters
+    ----------
+    method : {"meanstd", "minmax", "unit", "snv", "unit+meanstd"}
+        `meanstd`: per band `(x - mean) / (std + 1e-6)`, std with ddof 1. `minmax`: per band
+        `(x - min) / (max - min + 1e-6)`. `unit`: each spectrum divided by its L2 norm, which removes illumination.
+        `snv`: each spectrum minus its mean, over its standard deviation. `unit+meanstd`: `unit`, then `meanstd`.
+    offset, scale : Tensor or None
+        Statistics, float64, broadcastable to the cube; set by `fit`, None for methods without statistics.
+
+    Notes
+    -----
+    Defined everywhere on finite data: zero spectra stay zero under `unit` and `snv`, constant spectra become zero
+    under `snv`, constant bands become zero under `meanstd` and `minmax`, and so does a scene of one pixel.
+    """
+
+    method: str = "meanstd"
+    offset: Tensor | None = None
+    scale: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _checks.choice("normalization", self.method, METHODS)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the method needs statistics of the scene."""
+        return self.method in ("meanstd", "minmax", "unit+meanstd")
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Method and statistics; `Normalization(**state)` restores it."""
+        return {"method": self.method, "offset": self.offset, "scale": self.scale}
+
+    def _per_spectrum(self, x: Tensor) -> Tensor:
+        if self.method in ("unit", "unit+meanstd"):
+            return _unit(x)
+        return _snv(x) if self.method == "snv" else x
+
+    def _blocks(self, cube: Any) -> Iterator[Tensor]:
+        """Blocks of rows, in float64, after the part of the method that looks at single spectra."""
+        height = cube.shape[-2]
+        per_row = max(1, int(np.prod(cube.shape, dtype=np.int64)) // max(1, height))
+        step = max(1, _BLOCK_VALUES // per_row)
+        for start in range(0, height, step):
+            block = as_float_tensor(cube[..., start : start + step, :])
+            yield self._per_spectrum(block).to(torch.float64)
+
+    def fit(self, cube: Any) -> Normalization:
+        """The same method with the statistics of `cube`.
+
+        Parameters
+        ----------
+        cube : array-like (C, H, W) or (B, C, H, W)
+            Anything with a shape that can be sliced: arrays, tensors, memory maps. In a batch, `meanstd` takes each
+            cube's own statistics, `minmax` the extremes over the whole batch.
+
+        Returns
+        -------
+        Normalization
+        """
+        if len(cube.shape) not in (3, 4) or 0 in cube.shape:
+            raise _checks.fail(
+                "cube", "of shape (bands, rows, columns) without empty axes", f"shape {tuple(cube.shape)}"
+            )
+        if not self.has_statistics:
+            return Normalization(self.method)
+        if self.method == "minmax":
+            axes = (-2, -1) if len(cube.shape) == 3 else (0, -2, -1)
+            low = high = None
+            for block in self._blocks(cube):
+                least, most = block.amin(dim=axes, keepdim=True), block.amax(dim=axes, keepdim=True)
+                low = least if low is None else torch.minimum(low, least)
+                high = most if high is None else torch.maximum(high, most)
+            assert low is not None
+            assert high is not None
+            return Normalization(self.method, low, high - low + _EPSILON)
+        count = cube.shape[-2] * cube.shape[-1]
+        total = sum(block.sum(dim=(-2, -1), keepdim=True) for block in self._blocks(cube))
+        mean = torch.as_tensor(total) / count
+        # A second pass instead of sums of squares: bands with a large mean would lose their variance to rounding.
+        squares = sum((block - mean).square().sum(dim=(-2, -1), keepdim=True) for block in self._blocks(cube))
+        std = (torch.as_tensor(squares) / max(count - 1, 1)).sqrt()
+        return Normalization(self.method, mean, std + _EPSILON)
+
+    def transform(self, cube: Any) -> Tensor:
+        """The normalised cube, or rows of it, as a float32 tensor (float64 for float64 input).
+
+        Raises
+        ------
+        ValueError
+            If the method needs statistics and has none.
+        """
+        x = self._per_spectrum(as_float_tensor(cube))
+        if not self.has_statistics:
+            return x
+        if self.offset is None or self.scale is None:
+            raise ValueError(f"The normalisation {self.method!r} has no statistics yet; call `fit` first.")
+        return (x - self.offset.to(x)) / self.scale.to(x)

@@ -1,0 +1,64 @@
+"""The state of an interrupted training run on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectrafuse.io.atomic import atomic_write
+
+FILE_NAME = "training.pt"
+
+
+def data_hash(arrays: Sequence[np.ndarray]) -> str:
+    """SHA-256 of shapes, types and values."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}{array.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def save_training(folder: str | os.PathLike[str], state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
+    """Write the state of a run; the file is complete or as it was before.
+
+    Parameters
+    ----------
+    state : mapping
+        Tensors and plain values only.
+    fingerprint : mapping
+        Parameters and data hash of the run, plain values.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with atomic_write(Path(folder) / FILE_NAME) as path:
+        torch.save({"fingerprint": dict(fingerprint), "state": dict(state)}, path)
+
+
+def load_training(folder: str | os.PathLike[str], fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The saved state of a run with this fingerprint, or None where nothing is saved yet.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or belongs to a run with other parameters or data.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        saved, state = content["fingerprint"], content["state"]
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is no state of a training run ({reason}); delete it to start again.") from error
+    names = [name for name in {**saved, **fingerprint} if saved.get(name) != fingerprint.get(name)]
+    if names:
+        changes = "; ".join(f"{name} was {saved.get(name)!r} and is {fingerprint.get(name)!r}" for name in names)
+        raise ValueError(f"{path} belongs to another run: {changes}. Use another folder, or delete the file.")
+    return state

@@ -1,0 +1,244 @@
+"""The training loop (spec "Training"): steps, schedules, centre updates, stop rule, saved state."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrafuse import _checks
+from spectrafuse._progress import Callback, Progress
+from spectrafuse.dgc.batches import CropBatch, CropBatches
+from spectrafuse.dgc.centers import move_centers, start_centers
+from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.objective import TERMS, StepObjective, random_labels, step_objective
+from spectrafuse.dgc.recipes import Recipe
+from spectrafuse.dgc.resume import load_training, save_training
+from spectrafuse.dgc.schedules import fading, warmup_decay
+from spectrafuse.dgc.stability import StabilityWatch
+from spectrafuse.random import RandomStream
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+class Trainer:
+    """Trains a model on normalised scenes.
+
+    Parameters
+    ----------
+    model : SegmentationModel
+        On the training device; changed in place.
+    scenes : sequence of Tensor (C, H, W)
+        Normalised cubes of any sizes, on the same device.
+    recipe : Recipe
+        Every choice of the training.
+    stream : RandomStream
+        Source of all random numbers.
+    crop_size, batch_size : int
+        As in `CropBatches`.
+    precision : {"float32", "bfloat16"}
+        Type of the encoder's convolutions in training; everything else stays in float32.
+    log_dir : path, optional
+        Folder for TensorBoard.
+
+    Attributes
+    ----------
+    history : list of dict
+        One entry per epoch: `epoch`, `loss` and its terms (means over the steps), `learning_rate`, `kick`, `entropy`
+        and `clusters` of the label maps, and from the second epoch on `nmi` and `vi` against the epoch before.
+    stop_reason : str
+        One sentence, once `run` has ended.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        scenes: Sequence[Tensor],
+        recipe: Recipe,
+        stream: RandomStream,
+        *,
+        crop_size: int = 64,
+        batch_size: int = 4,
+        precision: str = "float32",
+        log_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.stream = stream
+        self.autocast = PRECISIONS[_checks.choice("precision", precision, PRECISIONS)]
+        self.batches = CropBatches(scenes, recipe, crop_size, batch_size, stream)
+        self.watch = StabilityWatch(scenes, patience=recipe.patience, tolerance=recipe.tolerance)
+        self.device = model.centers.device
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.999),
+            weight_decay=recipe.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self.writer = None if log_dir is None else _tensorboard(log_dir)
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.stop_reason = ""
+
+    def run(
+        self,
+        *,
+        callback: Callback | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        fingerprint: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Train until the recipe's last epoch or its stop rule.
+
+        Parameters
+        ----------
+        callback : callable, optional
+            Called with a `Progress` after every epoch, when its state has been saved; what it raises ends the run.
+        checkpoint_dir : path, optional
+            Folder of the saved state. A run with the same `fingerprint` goes on from what lies there and ends with the
+            same bits as an uninterrupted one.
+        fingerprint : mapping, optional
+            Plain values that say which run this is.
+
+        Raises
+        ------
+        ValueError
+            If the saved state is damaged or belongs to another run.
+        FloatingPointError
+            If the loss is no longer finite.
+        """
+        fingerprint = fingerprint or {}
+        saved = load_training(checkpoint_dir, fingerprint) if checkpoint_dir is not None else None
+        if saved is not None:
+            self._restore(saved)
+        elif self.recipe.start_from_data:
+            start_centers(self.model, next(self.batches.epoch()).views, self.stream)
+        try:
+            while not self.stop_reason:
+                self.epoch += 1
+                values = self._train_epoch()
+                self.stop_reason = self._why_stop()
+                if checkpoint_dir is not None:
+                    save_training(checkpoint_dir, self._state(), fingerprint)
+                if callback is not None:
+                    callback(Progress(self.epoch, self.recipe.max_epoch, dict(values), self._message(values)))
+        finally:
+            self.model.eval()
+            if self.writer is not None:
+                self.writer.close()
+
+    def _train_epoch(self) -> dict[str, float]:
+        recipe, epoch = self.recipe, self.epoch
+        kick = fading(epoch, recipe.kick, recipe.max_epoch) if recipe.fade_kick else recipe.kick
+        uniform = fading(epoch, recipe.uniform, recipe.max_epoch) if recipe.fade_uniform else recipe.uniform
+        # A schedule over the whole run, so that the last epoch uses the last value.
+        rate = recipe.learning_rate * warmup_decay(
+            epoch - 1, initial=1, peak=1, final=recipe.learning_rate_end, warmup=0, total=max(recipe.max_epoch - 1, 1)
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        total = torch.zeros(1 + len(TERMS), device=self.device, dtype=torch.float64)
+        for batch in self.batches.epoch():
+            total += self._step(batch, uniform, kick).terms
+        means = (total / self.batches.steps_per_epoch).tolist()
+        if not all(map(math.isfinite, means)):
+            raise FloatingPointError(
+                f"The training loss is no longer finite in epoch {epoch}; try a `learning_rate` below {rate:g}."
+            )
+        self.model.eval()
+        values = {
+            "epoch": epoch,
+            **dict(zip(("loss", *TERMS), means, strict=True)),
+            "learning_rate": rate,
+            "kick": kick,
+            **self.watch.update(self.model),
+        }
+        self.history.append(values)
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(f"train/{name}", value, epoch)
+        return values
+
+    def _objective(self, batch: CropBatch, uniform_weight: float) -> StepObjective:
+        labels = None
+        if uniform_weight:
+            pixels = batch.views.shape[0] // 2 * batch.views.shape[2] * batch.views.shape[3]
+            labels = random_labels(pixels, self.model.n_clusters, self.stream)
+        return step_objective(
+            self.model,
+            batch,
+            self.recipe,
+            uniform_weight=uniform_weight,
+            pseudo_labels=labels,
+            autocast=self.autocast,
+        )
+
+    def _step(self, batch: CropBatch, uniform_weight: float, kick: float) -> StepObjective:
+        self.optimizer.zero_grad(set_to_none=True)
+        objective = self._objective(batch, uniform_weight)
+        objective.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        if self.recipe.second_forward:
+            with torch.no_grad():
+                objective = self._objective(batch, uniform_weight)
+        move_centers(self.model, objective.mass, objective.sums, decay=self.recipe.decay, kick=kick, stream=self.stream)
+        return objective
+
+    def _why_stop(self) -> str:
+        reason = ""
+        if self.watch.settled:
+            reason = (
+                f"Stopped after epoch {self.epoch} of {self.recipe.max_epoch}: the label maps changed by at most "
+                f"{self.recipe.tolerance:g} nats (variation of information) in each of the last "
+                f"{self.recipe.patience} epochs"
+            )
+        elif self.epoch >= self.recipe.max_epoch:
+            reason = f"Ran all {self.recipe.max_epoch} epochs"
+        if not reason:
+            return ""
+        used = int(self.history[-1]["clusters"])
+        empty = self.model.n_clusters - used
+        return f"{reason}; {used} of {self.model.n_clusters} clusters are in use." if empty else f"{reason}."
+
+    @staticmethod
+    def _message(values: Mapping[str, float]) -> str:
+        parts = [f"loss {values['loss']:.4f}", f"{values['clusters']:.0f} clusters"]
+        if "nmi" in values:
+            parts.append(f"NMI with the epoch before {values['nmi']:.3f}")
+        return ", ".join(parts)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stream": self.stream.state,
+            "watch": self.watch.state,
+            "history": self.history,
+            "stop_reason": self.stop_reason,
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stream.seed, self.stream.step = state["stream"]["seed"], state["stream"]["step"]
+        self.watch.restore(state["watch"])
+        self.history = list(state["history"])
+        self.stop_reason = state["stop_reason"]
+
+
+def _tensorboard(log_dir: str | os.PathLike[str]) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "`log_dir` needs the package tensorboard; install it with `pip install spectrafuse[tensorboard]`."
+        ) from error
+    return SummaryWriter(os.fspath(log_dir))

@@ -1,0 +1,157 @@
+"""Strips of rows give what a run over the whole scene gives; one halo row less does not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from spectrafuse.dgc.inference import (
+    cluster_mass,
+    halo_rows,
+    iterate_strips,
+    plan_strips,
+    predict_labels,
+    predict_probs,
+    strip_height,
+)
+from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.normalise import METHODS, Normalization
+from spectrafuse.random import RandomStream
+
+# Wider than the convolutions reach in one row, a prime, narrower than the kernel, and one column.
+WIDTHS = [24, 13, 5, 1]
+
+
+def scene_and_model(width: int, height: int = 31, seed: int = 0) -> tuple[torch.Tensor, SegmentationModel]:
+    stream = RandomStream(seed)
+    cube = stream.normal((6, height, width), dtype=torch.float64)
+    # Biases and a wide reach of every layer: without biases, dead units can hide a wrong border.
+    model = SegmentationModel(6, 8, 4, bias=True, stream=stream).double().eval()
+    return cube, model
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("rows", [3, 16, 100])
+def test_strips_equal_the_whole_scene(width: int, rows: int) -> None:
+    cube, model = scene_and_model(width)
+    normalization = Normalization("meanstd")
+    whole = model(normalization.fit(cube).transform(cube).unsqueeze(0)).probs[0].detach()
+    probs = predict_probs(model, cube, normalization, rows=rows)
+    torch.testing.assert_close(probs, whole, rtol=0, atol=1e-11)
+    assert torch.equal(predict_labels(model, cube, normalization, rows=rows), whole.argmax(-1))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_one_halo_row_less_differs(width: int) -> None:
+    cube, model = scene_and_model(width)
+    unit = Normalization("unit")
+    whole = model(unit.transform(cube).unsqueeze(0)).probs[0].detach()
+    halo = halo_rows(model, width)
+    assert halo == 4 + math.ceil(12 / width)
+
+    def error(halo: int) -> float:
+        return max((predict_probs(model, cube, unit, rows=r, halo=halo) - whole).abs().max().item() for r in (9, 11))
+
+    assert error(halo) < 1e-11
+    assert error(halo - 1) > 1e-9
+
+
+@pytest.mark.parametrize(("layers", "kernel", "window"), [(1, 3, 3), (2, 5, 7), (4, 9, 1)])
+def test_halo_follows_the_model(layers: int, kernel: int, window: int) -> None:
+    stream = RandomStream(1)
+    cube = stream.normal((3, 29, 7), dtype=torch.float64)
+    model = SegmentationModel(
+        3, 6, 3, n_spectral_layers=layers, spectral_kernel_size=kernel, window=window, bias=True, stream=stream
+    ).double()
+    unit = Normalization("unit")
+    whole = model(unit.transform(cube).unsqueeze(0)).probs[0].detach()
+
+    def error(halo: int) -> float:
+        return (predict_probs(model, cube, unit, rows=4, halo=halo) - whole).abs().max().item()
+
+    halo = halo_rows(model, 7)
+    assert error(halo) < 1e-11
+    assert error(halo - 1) > 1e-9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_statistics_are_those_of_the_scene(method: str) -> None:
+    cube, model = scene_and_model(9)
+    cube = cube.abs() + 0.1
+    fitted = Normalization(method).fit(cube)
+    expected = model.labels(fitted.transform(cube).unsqueeze(0))[0]
+    assert torch.equal(predict_labels(model, cube, Normalization(method), rows=3), expected)
+
+
+def test_rows_are_read_as_slices() -> None:
+    """A file-backed cube must never be asked for more than a strip with its halo."""
+    cube, model = scene_and_model(13)
+
+    class Rows:
+        shape = tuple(cube.shape)
+        largest = 0
+
+        def __getitem__(self, index: tuple) -> np.ndarray:
+            values = cube[index].numpy()
+            self.largest = max(self.largest, values.shape[1])
+            return values
+
+    lazy = Rows()
+    unit = Normalization("unit")
+    assert torch.equal(predict_labels(model, lazy, unit, rows=4), predict_labels(model, cube, unit, rows=31))
+    assert lazy.largest == 4 + 2 * halo_rows(model, 13)
+
+
+def test_memory_sets_the_strips() -> None:
+    _, model = scene_and_model(13)
+    small, large = strip_height(model, 13, 1), strip_height(model, 13, 1 << 24)
+    assert small == 1
+    assert large > 1000
+    cube, _ = scene_and_model(13)
+    strips = [strip for strip, _ in iterate_strips(model, cube, Normalization("unit"), memory=200_000)]
+    assert len(strips) > 1
+    assert [s.start for s in strips] == [0, *(s.stop for s in strips[:-1])]
+    with pytest.raises(ValueError, match="`memory`"):
+        strip_height(model, 13, 0)
+
+
+def test_plan_strips() -> None:
+    assert plan_strips(7, 3, 2) == [(0, 3, 0, 5), (3, 6, 1, 7), (6, 7, 4, 7)]
+    with pytest.raises(ValueError, match="`rows`"):
+        plan_strips(7, 0, 2)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 17), (17, 1), (2, 2)])
+def test_tiny_scenes(shape: tuple[int, int]) -> None:
+    _, model = scene_and_model(5)
+    cube = RandomStream(8).normal((6, *shape), dtype=torch.float64)
+    labels = predict_labels(model, cube, Normalization("meanstd"))
+    assert labels.shape == shape
+    assert labels.dtype == torch.int64
+
+
+def test_dense_models_take_the_whole_scene() -> None:
+    stream = RandomStream(3)
+    cube = stream.normal((4, 9, 7), dtype=torch.float64)
+    model = SegmentationModel(4, 6, 3, dense=True, stream=stream).double()
+    unit = Normalization("unit")
+    expected = model(unit.transform(cube).unsqueeze(0)).probs[0].detach()
+    torch.testing.assert_close(predict_probs(model, cube, unit, rows=2), expected, rtol=0, atol=1e-12)
+
+
+def test_cluster_mass() -> None:
+    cube, model = scene_and_model(13)
+    other, _ = scene_and_model(5, seed=9)
+    unit = Normalization("unit")
+    probs = [predict_probs(model, scene, unit).reshape(-1, 4) for scene in (cube, other)]
+    mass = cluster_mass(model, [cube, other], unit, memory=200_000)
+    torch.testing.assert_close(mass, torch.cat(probs).mean(0), rtol=1e-10, atol=0)
+
+
+def test_wrong_bands() -> None:
+    _, model = scene_and_model(5)
+    with pytest.raises(ValueError, match="must have 6 bands like the model; got 5"):
+        predict_labels(model, torch.zeros(5, 4, 4), Normalization("unit"))

@@ -1,0 +1,114 @@
+"""Normalisation: golden values, statistics by blocks of rows, and data that divide by zero elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import GOLDEN_RTOL, assert_close_to_max, golden
+from spectrafuse.dgc import normalise
+from spectrafuse.dgc.normalise import METHODS, Normalization
+
+
+def cube(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=dtype) + 0.1
+
+
+@pytest.mark.parametrize("method", ["meanstd", "minmax"])
+def test_golden(method: str) -> None:
+    values = golden("dgc_metrics")
+    batch = values["cube"]
+    assert_close_to_max(Normalization(method).fit(batch).transform(batch), values[method], GOLDEN_RTOL)
+    if method == "meanstd":
+        one = Normalization(method).fit(batch[1]).transform(batch[1])
+        assert_close_to_max(one, values[method][1], GOLDEN_RTOL)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(5, 7, 3), (3, 1, 11), (1, 4, 4)])
+def test_blocks_of_rows_give_the_same_statistics(
+    method: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = cube(1, shape)
+    whole = Normalization(method).fit(x).transform(x)
+    monkeypatch.setattr(normalise, "_BLOCK_VALUES", 1)
+    by_rows = Normalization(method).fit(x.numpy())
+    strips = torch.cat([by_rows.transform(x.numpy()[:, r : r + 1]) for r in range(shape[1])], dim=1)
+    torch.testing.assert_close(strips, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_methods_do() -> None:
+    x = cube(2, (6, 5, 4))
+    torch.testing.assert_close(Normalization("unit").transform(x).norm(dim=0), torch.ones(5, 4, dtype=torch.float64))
+    snv = Normalization("snv").transform(x)
+    torch.testing.assert_close(snv.mean(0), torch.zeros(5, 4, dtype=torch.float64))
+    torch.testing.assert_close(snv.std(0), torch.ones(5, 4, dtype=torch.float64))
+    both = Normalization("unit+meanstd").fit(x).transform(x)
+    unit = Normalization("unit").transform(x)
+    torch.testing.assert_close(both, Normalization("meanstd").fit(unit).transform(unit))
+
+
+@pytest.mark.parametrize("method", ["unit", "snv", "unit+meanstd"])
+def test_illumination_is_removed(method: str) -> None:
+    x = cube(3, (6, 5, 4))
+    lit = x * torch.rand(5, 4, dtype=torch.float64).add(0.5)
+    assert_close_to_max(Normalization(method).fit(lit).transform(lit), Normalization(method).fit(x).transform(x), 1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 1, 1), (5, 6, 7)])
+def test_degenerate_data_stay_finite(method: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x = cube(4, shape, dtype)
+    x[0] = 0.1  # a constant band
+    x[:, 0, 0] = 0.0  # a spectrum without signal
+    x[-1] *= 1e30 if dtype == torch.float64 else 1e18
+    for variant in (x, torch.zeros_like(x), torch.full_like(x, 0.3), x * 1e-20):
+        out = Normalization(method).fit(variant).transform(variant)
+        assert out.dtype == dtype
+        assert out.isfinite().all()
+
+
+def test_degenerate_values() -> None:
+    constant_band = cube(5, (3, 4, 4), torch.float32)
+    constant_band[1] = 0.1
+    for method in ("meanstd", "minmax"):
+        assert (Normalization(method).fit(constant_band).transform(constant_band)[1] == 0).all()
+    pixel = cube(6, (5, 1, 1))
+    for method in ("meanstd", "minmax", "unit+meanstd"):
+        assert (Normalization(method).fit(pixel).transform(pixel).abs() < 1e-9).all()
+    flat = torch.full((7, 2, 2), 0.1)
+    assert (Normalization("snv").transform(flat) == 0).all()
+    assert (Normalization("unit").transform(torch.zeros(7, 2, 2)) == 0).all()
+
+
+def test_state_and_errors() -> None:
+    x = cube(7, (4, 5, 6))
+    fitted = Normalization("minmax").fit(x)
+    torch.testing.assert_close(Normalization(**fitted.state).transform(x), fitted.transform(x), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="no statistics yet"):
+        Normalization("meanstd").transform(x)
+    with pytest.raises(ValueError, match="`normalization` must be one of"):
+        Normalization("whiten")
+    with pytest.raises(ValueError, match="without empty axes"):
+        Normalization("meanstd").fit(torch.zeros(3, 0, 4))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, ">i2", np.float16, ">f4"])
+def test_arrays_of_any_number_type_become_float32(dtype: str) -> None:
+    x = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    out = Normalization("meanstd").fit(x).transform(x)
+    assert out.dtype == torch.float32
+    expected = x.astype(np.float64)
+    expected = (expected - expected.mean((1, 2), keepdims=True)) / (expected.std((1, 2), ddof=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(out.numpy(), expected, rtol=1e-5)
+
+
+def test_read_only_arrays_and_non_contiguous_views() -> None:
+    x = np.random.default_rng(0).random((5, 6, 4)).astype(np.float32)
+    x.flags.writeable = False
+    view = x.transpose(2, 0, 1)
+    out = Normalization("unit").fit(view).transform(view)
+    torch.testing.assert_close(out, Normalization("unit").transform(view.copy()))
