@@ -1,0 +1,349 @@
+"""`spectrafuse segment`: from scenes to label maps, pictures and a record of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spectrafuse.fitting import fit_in_folder, set_threads, working_in
+from spectrafuse.run_folder import RunFolder
+from spectrafuse.terminal import CommandError, output_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectrafuse.io.cubes import Cube
+
+MOST_TABLE_ROWS = 64
+CURVE_NAMES = {
+    "balance": "balance (entropy of the shares)",
+    "entropy": "entropy of the label maps",
+    "clusters": "clusters in use",
+    "nmi": "stability: NMI with the epoch before",
+    "vi": "change: VI with the epoch before",
+}
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """What the command line asked for; None leaves a setting to the recipe.
+
+    Attributes
+    ----------
+    settings : dict
+        Arguments of `DeepGlobalClustering`.
+    merge : dict of int to list of int
+        New label: clusters that become it.
+    ignore_label : int or None
+        The value in the label files that means no label.
+    """
+
+    scenes: Sequence[Path]
+    output: Path
+    settings: dict[str, Any]
+    key: str | None = None
+    layout: str = "auto"
+    rows: int | None = None
+    columns: int | None = None
+    labels: Sequence[str] = ()
+    ignore_label: int | None = None
+    merge: dict[int, list[int]] = field(default_factory=dict)
+    threads: int | None = None
+    restart: bool = False
+
+
+def parse_merge(text: str | None) -> dict[int, list[int]]:
+    """`"0=0,2;1=1"` as {0: [0, 2], 1: [1]}: new label = clusters."""
+    mapping: dict[int, list[int]] = {}
+    for part in (text or "").split(";"):
+        if not part.strip():
+            continue
+        label, equals, clusters = part.partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            members = [int(cluster) for cluster in clusters.split(",")]
+            mapping.setdefault(int(label), []).extend(members)
+        except ValueError:
+            raise CommandError(
+                f"--merge must read like '0=0,2;1=1' (new label = clusters, separated by ';'); got {text!r}."
+            ) from None
+    return mapping
+
+
+def split_key(text: str) -> tuple[str, str | None]:
+    """`FILE:KEY` as file and key; a file whose own name holds the colon is a file."""
+    if ":" in text and not Path(text).exists():
+        path, _, key = text.rpartition(":")
+        return path, key or None
+    return text, None
+
+
+def _read_scenes(request: SegmentRequest) -> list[Cube]:
+    from spectrafuse.io.cubes import read_cube
+
+    return [
+        read_cube(path, key=request.key, layout=request.layout, rows=request.rows, columns=request.columns)
+        for path in request.scenes
+    ]
+
+
+def _read_truth(request: SegmentRequest, cubes: Sequence[Cube]) -> list[np.ndarray]:
+    from spectrafuse.io.labels import read_labels
+
+    if not request.labels:
+        return []
+    if len(request.labels) != len(cubes):
+        raise CommandError(
+            f"--labels must be given once per scene, in the same order; got {len(request.labels)} for "
+            f"{len(cubes)} scenes."
+        )
+    truth = []
+    for text, cube in zip(request.labels, cubes, strict=True):
+        path, key = split_key(text)
+        labels = read_labels(path, key=key, shape=cube.data.shape[1:])
+        truth.append(np.where(labels == request.ignore_label, -1, labels))
+    return truth
+
+
+def _check_merge(request: SegmentRequest) -> None:
+    """A wrong --merge must not come to light after the training."""
+    from spectrafuse.dgc.metrics import label_of_cluster
+
+    if not request.merge:
+        return
+    count = request.settings["n_clusters"]
+    try:
+        named = len(label_of_cluster(request.merge, range(count)))
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"--merge: {error}") from None
+    if named > count:
+        raise CommandError(f"--merge names cluster {named - 1}, but there are {count}, numbered from 0.")
+
+
+def scene_names(paths: Sequence[Path]) -> list[str]:
+    """A folder name for each scene: its file's stem, numbered where two are the same."""
+    names: list[str] = []
+    for path in paths:
+        stem = path.stem or "scene"
+        name, number = stem, 2
+        while name in names:
+            name, number = f"{stem}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def segment(request: SegmentRequest) -> None:
+    """Segment the scenes and write the output folder."""
+    console = output_console()
+    _check_merge(request)
+    set_threads(request.threads)
+    cubes = _read_scenes(request)
+    truth = _read_truth(request, cubes)
+    inputs = [
+        {
+            "file": str(path),
+            "sha256": cube.sha256,
+            "key": cube.key,
+            "layout": cube.layout,
+            "bands": cube.data.shape[0],
+            "rows": cube.data.shape[1],
+            "columns": cube.data.shape[2],
+        }
+        for path, cube in zip(request.scenes, cubes, strict=True)
+    ]
+    for item in inputs:
+        console.print(
+            f"{item['file']}: {item['rows']} rows, {item['columns']} columns, {item['bands']} bands "
+            f"([dim]{item['layout']}[/])"
+        )
+    folder = RunFolder(
+        request.output,
+        {
+            "command": "segment",
+            "parameters": dict(request.settings),
+            "merge": request.merge,
+            "labels": list(request.labels),
+            "ignore_label": request.ignore_label,
+            "data": [{k: item[k] for k in ("sha256", "key", "layout")} for item in inputs],
+        },
+        restart=request.restart,
+    )
+    if folder.finished:
+        console.print(f"Nothing to do: '{request.output}' already holds the results of this command (--restart).")
+        return
+    with working_in(folder):
+        _fit_and_write(request, cubes, truth, inputs, folder, console)
+
+
+def _fit_and_write(
+    request: SegmentRequest,
+    cubes: list[Cube],
+    truth: list[np.ndarray],
+    inputs: list[dict[str, Any]],
+    folder: RunFolder,
+    console: Console,
+) -> None:
+    from spectrafuse.dgc.estimator import DeepGlobalClustering
+
+    estimator = DeepGlobalClustering(**request.settings)
+    data = [cube.data for cube in cubes]
+    fit_in_folder(estimator, data[0] if len(data) == 1 else data, folder, "segmenting")
+    if request.merge:
+        estimator.merge_clusters(request.merge)
+    labels = [np.asarray(estimator.predict(cube)) for cube in data]
+    k = max(request.merge) + 1 if request.merge else len(estimator.cluster_centers_)
+    scores = _scores(labels, truth)
+    record = {
+        "inputs": inputs,
+        "parameters": estimator.get_params(),
+        "seed": request.settings.get("random_state"),
+        "device": str(next(estimator.model_.parameters()).device),
+        "epochs": getattr(estimator, "n_iter_", None),
+        "stop_reason": estimator.stop_reason_,
+        "clusters": [_cluster_rows(cube, image, k) for cube, image in zip(cubes, labels, strict=True)],
+        "scores": scores,
+    }
+    with folder.results(record) as results:
+        _write(results, request, estimator, cubes, labels, truth, scores, k)
+    _print_summary(console, request, record, scores)
+
+
+def _scores(labels: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, Any] | None:
+    """Scores under the labels' own numbers.
+
+    Labels that occur nowhere are left out before clusters are matched: none may take a cluster from one that does.
+    """
+    if not truth:
+        return None
+    from spectrafuse.dgc.metrics import evaluate
+
+    values = np.unique(np.concatenate([image[image >= 0] for image in truth]))
+    ranks = [np.where(image >= 0, np.searchsorted(values, image), -1) for image in truth]
+    found = evaluate(labels, ranks)
+    scores: dict[str, Any] = {"matching": "clusters matched to labels by the Hungarian method"}
+    for name, value in found.items():
+        kind, is_class, rank = name.partition("_class_")
+        if is_class:
+            scores[f"{kind}_class_{values[int(rank)]}"] = value
+        elif name != "mapping":
+            scores[name] = value
+    scores["mapping"] = {int(values[r]): members for r, members in found["mapping"].items() if r < len(values)}
+    return scores
+
+
+def _match(scores: dict[str, Any] | None) -> dict[int, int]:
+    """{label: cluster} of the pairs the scores were computed with; clusters that match no label are left out."""
+    if scores is None:
+        return {}
+    pairs = {int(label): int(members[0]) for label, members in scores["mapping"].items() if members}
+    return {label: cluster for label, cluster in pairs.items() if label in _scored_labels(scores)}
+
+
+def _scored_labels(scores: dict[str, Any]) -> list[int]:
+    """Labels that occur in a map."""
+    prefix = "iou_class_"
+    found = {name.removeprefix(prefix): value for name, value in scores.items() if name.startswith(prefix)}
+    return [int(label) for label, value in found.items() if value == value]
+
+
+def _cluster_rows(cube: Cube, labels: np.ndarray, k: int) -> list[dict[str, Any]]:
+    from spectrafuse.report import cluster_statistics
+
+    pixels, mean, std = cluster_statistics(cube.data, labels, k)
+    rows = []
+    for cluster in range(k):
+        row: dict[str, Any] = {"cluster": cluster, "pixels": int(pixels[cluster])}
+        row["share"] = round(float(pixels[cluster] / labels.size), 6)
+        if pixels[cluster]:
+            peak = int(np.argmax(mean[cluster]))
+            row["peak_band"] = peak + 1
+            if cube.wavelengths is not None:
+                row["peak_wavelength"] = float(cube.wavelengths[peak])
+            row["mean_value"] = float(mean[cluster].mean())
+            row["spread"] = float(std[cluster].mean())
+        rows.append(row)
+    return rows
+
+
+def _write(
+    results: Path,
+    request: SegmentRequest,
+    estimator: Any,
+    cubes: list[Cube],
+    labels: list[np.ndarray],
+    truth: list[np.ndarray],
+    scores: dict[str, Any] | None,
+    k: int,
+) -> None:
+    from spectrafuse.io.results import write_label_map
+    from spectrafuse.report import cluster_statistics, save_cluster_spectra, save_curves
+    from spectrafuse.report_maps import save_map
+
+    names = scene_names(request.scenes)
+    match = _match(scores)
+    for index, (cube, image, name) in enumerate(zip(cubes, labels, names, strict=True)):
+        target = results if len(cubes) == 1 else results / name
+        target.mkdir(exist_ok=True)
+        write_label_map(target, image)
+        true = truth[index] if truth else None
+        save_map(
+            target / "map.png",
+            image,
+            cube.data,
+            k=k,
+            wavelengths=cube.wavelengths,
+            truth=true,
+            unlabelled=-1 if true is not None and bool((true < 0).any()) else None,
+            match=match,
+            title=name,
+        )
+        pixels, mean, std = cluster_statistics(cube.data, image, k)
+        save_cluster_spectra(target / "spectra.png", mean, std, pixels, wavelengths=cube.wavelengths)
+    save_curves(
+        results / "loss.png", estimator.history_, names=CURVE_NAMES, title=f"Training. {estimator.stop_reason_}"
+    )
+    estimator.save(results / "model")
+
+
+def _print_summary(
+    console: Console, request: SegmentRequest, record: dict[str, Any], scores: dict[str, Any] | None
+) -> None:
+    from rich.table import Table
+
+    match = {cluster: label for label, cluster in _match(scores).items()}
+    for name, rows in zip(scene_names(request.scenes), record["clusters"], strict=True):
+        table = Table(title=f"\n{name}", title_justify="left", title_style="bold")
+        for column in ("cluster", "pixels", "share", "peak at", "mean value", "spread"):
+            table.add_column(column, justify="right")
+        if scores is not None:
+            table.add_column("matched label", justify="right")
+            table.add_column("IoU", justify="right")
+        for row in rows[:MOST_TABLE_ROWS]:
+            cells = [str(row["cluster"]), str(row["pixels"]), f"{100 * row['share']:.1f} %"]
+            if row["pixels"]:
+                at = row.get("peak_wavelength")
+                cells += [f"band {row['peak_band']}" if at is None else f"{at:.5g}"]
+                cells += [f"{row['mean_value']:.4g}", f"{row['spread']:.4g}"]
+            else:
+                cells += ["-"] * 3
+            if scores is not None:
+                label = match.get(row["cluster"])
+                iou = scores.get(f"iou_class_{label}")
+                cells += ["-", "-"] if iou is None else [str(label), f"{iou:.3f}"]
+            table.add_row(*cells)
+        console.print(table)
+    if scores is not None:
+        console.print(
+            f"Scores ({scores['matching']}): mean IoU {scores['mean_iou']:.3f}, accuracy "
+            f"{scores['accuracy']:.3f}, Dice {scores['mean_dice']:.3f}, NMI {scores['nmi']:.3f}"
+        )
+        alone = [label for label in _scored_labels(scores) if label not in match.values()]
+        if alone:
+            console.print(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
+    console.print(f"{record['stop_reason']}")
+    console.print(f"Results are in '{request.output}': map.png, spectra.png, loss.png, labels.npy, run.json, model/")
