@@ -214,26 +214,16 @@ def _fit_and_write(
 
 
 def _scores(labels: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, Any] | None:
-    """Scores under the labels' own numbers.
-
-    Labels that occur nowhere are left out before clusters are matched: none may take a cluster from one that does.
-    """
+    """Scores of the maps, with the classes that occur and the clusters matched to them."""
     if not truth:
         return None
     from spectrafuse.dgc.metrics import evaluate
 
-    values = np.unique(np.concatenate([image[image >= 0] for image in truth]))
-    ranks = [np.where(image >= 0, np.searchsorted(values, image), -1) for image in truth]
-    found = evaluate(labels, ranks)
-    scores: dict[str, Any] = {"matching": "clusters matched to labels by the Hungarian method"}
-    for name, value in found.items():
-        kind, is_class, rank = name.partition("_class_")
-        if is_class:
-            scores[f"{kind}_class_{values[int(rank)]}"] = value
-        elif name != "mapping":
-            scores[name] = value
-    scores["mapping"] = {int(values[r]): members for r, members in found["mapping"].items() if r < len(values)}
-    return scores
+    found = evaluate(labels, truth)
+    present = {int(value) for image in truth for value in np.unique(image[image >= 0])}
+    mapping = {label: members for label, members in found.pop("mapping").items() if label in present}
+    scores = {name: value for name, value in found.items() if "_class_" not in name or value == value}
+    return {"matching": "clusters matched to labels by the Hungarian method", **scores, "mapping": mapping}
 
 
 def _match(scores: dict[str, Any] | None) -> dict[int, int]:

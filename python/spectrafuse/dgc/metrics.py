@@ -138,14 +138,15 @@ def variation_of_information(first: Any, second: Any) -> float:
 def match_clusters(pred: Any, target: Any) -> dict[int, list[int]]:
     """The one-to-one mapping {label: [cluster]} with the most pixels in common (Hungarian method).
 
-    The numbers of clusters and labels may differ. Clusters that are left over get names above the largest label, so
-    every cluster up to the largest is named.
+    The numbers of clusters and labels may differ; a label that occurs nowhere takes no cluster. Clusters that are left
+    over get names above the largest label, so every cluster up to the largest is named.
     """
     from scipy.optimize import linear_sum_assignment
 
     counts = confusion(pred, target).numpy()
-    clusters, labels = linear_sum_assignment(counts, maximize=True)
-    mapping = {int(label): [int(cluster)] for cluster, label in zip(clusters, labels, strict=True)}
+    present = counts.any(axis=0).nonzero()[0]
+    clusters, columns = linear_sum_assignment(counts[:, present], maximize=True)
+    mapping = {int(present[column]): [int(cluster)] for cluster, column in zip(clusters, columns, strict=True)}
     matched = {int(cluster) for cluster in clusters}
     left_over = [cluster for cluster in range(counts.shape[0]) if cluster not in matched]
     mapping.update({counts.shape[1] + i: [cluster] for i, cluster in enumerate(left_over)})

@@ -15,14 +15,16 @@ from spectrafuse.io.atomic import atomic_write
 _LEVELS = 20
 _LIGHTNESS = (35.0, 82.0)
 MOST_COLORS = 2048
+# Okabe and Ito's colours, told apart with any colour vision, without black and the yellow that is lost on white.
+_FIRST = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0))
 
 
 def colors(k: int) -> np.ndarray:
     """Colours of k classes, as different from each other as can be.
 
-    Each colour is the one farthest, in CIE L*a*b*, from greys and from all before it, among a grid of colours
-    that are visible on white and on black; so a class keeps its colour when there are more classes. Beyond
-    `MOST_COLORS` they repeat.
+    The first six are told apart with any colour vision. Each further one is the farthest, in CIE L*a*b*, from greys and
+    from all before it, among a grid of colours that are visible on white and on black; so a class keeps its colour when
+    there are more classes. Beyond `MOST_COLORS` they repeat.
 
     Parameters
     ----------
@@ -49,12 +51,14 @@ def _palette(k: int) -> np.ndarray:
     grid, lab = grid[visible], lab[visible]
     # Greys are left for pixels without a class and for lines that are no class.
     greys = np.stack([np.linspace(0, 100, 6), np.zeros(6), np.zeros(6)], axis=1)
-    distance = ((lab[:, None] - greys) ** 2).sum(-1).min(1)
-    taken = np.empty(k, dtype=np.int64)
-    for i in range(k):
+    first = np.array(_FIRST, dtype=np.uint8)
+    avoided = np.concatenate((greys, _lab(first)))
+    distance = ((lab[:, None] - avoided) ** 2).sum(-1).min(1)
+    taken = np.empty(k - len(first), dtype=np.int64)
+    for i in range(len(taken)):
         taken[i] = distance.argmax()
         distance = np.minimum(distance, ((lab - lab[taken[i]]) ** 2).sum(-1))
-    return grid[taken]
+    return np.concatenate((first, grid[taken]))
 
 
 def _lab(rgb: np.ndarray) -> np.ndarray:
