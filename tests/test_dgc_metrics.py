@@ -157,5 +157,5 @@ def test_errors_name_what_is_wrong() -> None:
 def test_a_label_that_occurs_nowhere_takes_no_cluster():
     target = np.array([1, 1, 1, 2, 2, 2])
     pred = np.array([0, 0, 0, 0, 1, 1])
-    assert match_clusters(pred, target) == {1: [0], 2: [1]}
-    assert evaluate([pred[None]], [target[None]])["mean_iou"] == pytest.approx((3 / 4 + 2 / 3) / 2)
+    assert metrics.match_clusters(pred, target) == {1: [0], 2: [1]}
+    assert metrics.evaluate([pred[None]], [target[None]])["mean_iou"] == pytest.approx((3 / 4 + 2 / 3) / 2)
