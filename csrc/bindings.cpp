@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "common/crop_pairs.h"
 #include "common/mean_shift_assign.h"
 #include "common/philox.h"
 #include "cpu/isa.h"
@@ -72,6 +73,22 @@ double mean_shift_backward(int dtype, const std::array<std::int64_t, 5>& sizes,
     return grad_bandwidth;
 }
 
+void extract_crop_pairs(int dtype, const std::array<std::int64_t, 6>& sizes, const std::array<std::int64_t, 4>& stride,
+                        Address cubes, Address geometry, Address out, int threads) {
+    const spectrafuse::CropPairs arguments{sizes[0],
+                                           sizes[1],
+                                           sizes[2],
+                                           sizes[3],
+                                           sizes[4],
+                                           sizes[5],
+                                           pointer(cubes),
+                                           {stride[0], stride[1], stride[2], stride[3]},
+                                           pointer<const double>(geometry),
+                                           pointer(out)};
+    const py::gil_scoped_release release;
+    spectrafuse::extract_crop_pairs(arguments, dtype, threads);
+}
+
 // Words of the stream (seed, step) as int64 values, the type torch computes with.
 void philox_words(std::uint64_t seed, std::uint64_t step, std::int64_t count, Address out) {
     std::int64_t* words = pointer<std::int64_t>(out);
@@ -89,6 +106,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("isa", [] { return spectrafuse::isa_name(spectrafuse::selected_isa()); });
     m.def("mean_shift_forward", &mean_shift_forward);
     m.def("mean_shift_backward", &mean_shift_backward);
+    m.def("extract_crop_pairs", &extract_crop_pairs);
     m.def("philox_words", &philox_words);
 #if defined(_OPENMP)
     m.attr("openmp") = true;

@@ -12,7 +12,7 @@ from spectrafuse import RandomStream, use_backend
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
 
-backends = pytest.mark.parametrize("backend", ["reference", "torch"])
+backends = pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 
 
 def identity_geometry(corners, band_shifts):
@@ -55,7 +55,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("shape", "crop_size"), SHAPES)
-def test_torch_agrees_with_reference(shape, crop_size, seed):
+def test_implementations_agree_with_the_reference(shape, crop_size, seed):
     stream = RandomStream(seed)
     cubes = stream.normal(shape, dtype=torch.float64)
     # Beyond the usual ranges: large angles and translations reach far outside the crop.
@@ -63,11 +63,12 @@ def test_torch_agrees_with_reference(shape, crop_size, seed):
         shape[0], shape[2:], crop_size, stream, degrees=170.0, translate=0.9, max_shift_bands=7
     )
     results = []
-    for backend in ("reference", "torch"):
+    for backend in ("reference", "torch", "cpu"):
         with use_backend(backend):
             results.append(extract_crop_pairs(cubes, geometry, crop_size))
     assert results[1].shape == (shape[0], 2, shape[1], *crop_size)
-    torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-13)
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-12, atol=1e-13)
 
 
 @backends
@@ -106,11 +107,12 @@ def test_strided_and_empty_inputs_and_no_gradient(backend):
     assert empty.shape == (0, 2, 3, 2, 2)
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_narrower_floats_are_rounded_once(dtype):
+def test_narrower_floats_are_rounded_once(dtype, backend):
     cubes = RandomStream(5).normal((2, 3, 12, 13)).to(dtype)
     geometry = sample_crop_pairs(2, (12, 13), (7, 5), RandomStream(6))
-    with use_backend("torch"):
+    with use_backend(backend):
         actual = extract_crop_pairs(cubes, geometry, (7, 5))
         expected = extract_crop_pairs(cubes.double(), geometry, (7, 5))
     assert actual.dtype == dtype
@@ -257,3 +259,34 @@ def test_wrong_arguments_of_the_draw(change, message):
 def test_the_stream_is_not_a_generator():
     with pytest.raises(TypeError, match="`stream` must be a RandomStream; got Generator"):
         sample_crop_pairs(2, (9, 9), (4, 4), torch.Generator())
+
+
+def test_kernel_gives_the_same_bits_at_any_number_of_threads():
+    cubes, stream = RandomStream(7).normal((3, 130, 20, 23)), RandomStream(8)
+    geometry = sample_crop_pairs(3, (20, 23), (11, 13), stream)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            with use_backend("cpu"):
+                results.append(extract_crop_pairs(cubes, geometry, (11, 13)))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize(("column", "value"), [(0, 5.0), (1, -1.0), (3, float("nan"))])
+def test_kernel_refuses_geometry_outside_the_scene(column, value):
+    geometry = sample_crop_pairs(1, (8, 9), (4, 4), RandomStream(9))
+    geometry[0, 1, column] = value
+    with use_backend("cpu"), pytest.raises(ValueError, match="`geometry` must"):
+        extract_crop_pairs(torch.zeros(1, 2, 8, 9), geometry, (4, 4))
+
+
+def test_opcheck_and_compile():
+    cubes, geometry = RandomStream(1).normal((2, 3, 9, 10)), sample_crop_pairs(2, (9, 10), (4, 5), RandomStream(2))
+    torch.library.opcheck(torch.ops.spectrafuse.extract_crop_pairs.default, (cubes, geometry, 4, 5))
+    compiled = torch.compile(lambda c, g: extract_crop_pairs(c, g, (4, 5)), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(cubes, geometry), extract_crop_pairs(cubes, geometry, (4, 5)))

@@ -15,6 +15,15 @@ from typing import Any
 import torch
 
 
+DTYPE_CODE = {torch.float32: 0, torch.float64: 1}
+"""Floating-point types of the C++ kernels, and their numbers at the boundary."""
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type a C++ kernel computes in for inputs of this type: narrow types are widened to float32."""
+    return dtype if dtype in DTYPE_CODE else torch.float32
+
+
 @functools.cache
 def _load(name: str) -> tuple[ModuleType | None, str | None]:
     """The extension, or None and why it is missing."""
@@ -43,6 +52,11 @@ def cpu_reason() -> str | None:
     except RuntimeError as error:
         return str(error)
     return None
+
+
+def cpu_kernel_reason(device: str) -> str | None:
+    """The predicate of every C++ kernel: why it cannot take tensors of this device type, or None."""
+    return cpu_reason() if device == "cpu" else f"it takes CPU tensors, not {device} tensors"
 
 
 def cpu() -> ModuleType:

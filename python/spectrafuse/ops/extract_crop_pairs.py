@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.crop_pairs import extract_crop_pairs as composed
 from spectrafuse.reference.crop_pairs import extract_crop_pairs as reference
 
-backends.declare("extract_crop_pairs")
+backends.declare("extract_crop_pairs", {"cpu": _native.cpu_kernel_reason})
 
 
 def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: Sequence[int]) -> Tensor:
@@ -60,6 +60,31 @@ def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: Sequence[int]
     if batch == 0:
         return cubes.new_empty(0, 2, bands, height, width)
     chosen = backends.choose("extract_crop_pairs", cubes.device.type)
-    implementation = reference if chosen == "reference" else composed
     with torch.no_grad():
+        if chosen == "cpu":
+            return torch.ops.spectrafuse.extract_crop_pairs(cubes, geometry, height, width)
+        implementation = reference if chosen == "reference" else composed
         return implementation(cubes, geometry, (height, width))
+
+
+torch.library.define(
+    "spectrafuse::extract_crop_pairs", "(Tensor cubes, Tensor geometry, int height, int width) -> Tensor"
+)
+
+
+@torch.library.impl("spectrafuse::extract_crop_pairs", "CPU")
+def _extract_cpu(cubes: Tensor, geometry: Tensor, height: int, width: int) -> Tensor:
+    working = _native.working_dtype(cubes.dtype)
+    source, geometry = cubes.to(working), geometry.to("cpu", torch.float64).contiguous()
+    batch, bands, scene_height, scene_width = source.shape
+    out = source.new_empty((batch, 2, bands, height, width))
+    _native.cpu().extract_crop_pairs(
+        _native.DTYPE_CODE[working], (batch, bands, scene_height, scene_width, height, width), source.stride(),
+        source.data_ptr(), geometry.data_ptr(), out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out.to(cubes.dtype)
+
+
+@torch.library.register_fake("spectrafuse::extract_crop_pairs")
+def _extract_fake(cubes: Tensor, geometry: Tensor, height: int, width: int) -> Tensor:
+    return cubes.new_empty((cubes.shape[0], 2, cubes.shape[1], height, width))

@@ -12,7 +12,6 @@ from spectrafuse.composed.mean_shift_assign import mean_shift_assign as composed
 from spectrafuse.reference.mean_shift_assign import mean_shift_assign as reference
 
 _LARGEST_WINDOW = 11
-_DTYPE_CODE = {torch.float32: 0, torch.float64: 1}
 
 
 class MeanShiftResult(NamedTuple):
@@ -24,11 +23,7 @@ class MeanShiftResult(NamedTuple):
     """(B, H, W, K): soft assignments, each pixel sums to 1."""
 
 
-def _cpu_reason(device: str) -> backends.Reason:
-    return _native.cpu_reason() if device == "cpu" else f"it takes CPU tensors, not {device} tensors"
-
-
-backends.declare("mean_shift_assign", {"cpu": _cpu_reason})
+backends.declare("mean_shift_assign", {"cpu": _native.cpu_kernel_reason})
 
 
 def mean_shift_assign(
@@ -163,10 +158,6 @@ torch.library.define(
 )
 
 
-def _working_dtype(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype in _DTYPE_CODE else torch.float32
-
-
 def _sizes(embeddings: Tensor, centers: Tensor) -> tuple[int, ...]:
     return (*embeddings.shape, centers.shape[0])
 
@@ -176,14 +167,14 @@ def _forward_cpu(
     embeddings: Tensor, centers: Tensor, bandwidth: Tensor, num_iters: int, window: int, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, dim, height, width = embeddings.shape
-    working = _working_dtype(embeddings.dtype)
+    working = _native.working_dtype(embeddings.dtype)
     e, c = embeddings.to(working), centers.to(working).contiguous()
     shifted = e.new_empty((batch, dim, height, width))
     probs = e.new_empty((batch, height, width, c.shape[0]))
     previous = torch.empty_like(shifted)
     weight_sum = e.new_empty((batch, height, width))
     _native.cpu().mean_shift_forward(
-        _DTYPE_CODE[working], _sizes(e, c), e.stride(), num_iters, window, bandwidth.item(), temperature,
+        _native.DTYPE_CODE[working], _sizes(e, c), e.stride(), num_iters, window, bandwidth.item(), temperature,
         e.data_ptr(), c.data_ptr(), shifted.data_ptr(), probs.data_ptr(), previous.data_ptr(), weight_sum.data_ptr(),
         0, torch.get_num_threads(),
     )  # fmt: skip
@@ -195,11 +186,11 @@ def _labels_cpu(
     embeddings: Tensor, centers: Tensor, bandwidth: Tensor, num_iters: int, window: int, temperature: float
 ) -> Tensor:
     batch, _, height, width = embeddings.shape
-    working = _working_dtype(embeddings.dtype)
+    working = _native.working_dtype(embeddings.dtype)
     e, c = embeddings.to(working), centers.to(working).contiguous()
     labels = torch.empty((batch, height, width), dtype=torch.int64)
     _native.cpu().mean_shift_forward(
-        _DTYPE_CODE[working], _sizes(e, c), e.stride(), num_iters, window, bandwidth.item(), temperature,
+        _native.DTYPE_CODE[working], _sizes(e, c), e.stride(), num_iters, window, bandwidth.item(), temperature,
         e.data_ptr(), c.data_ptr(), 0, 0, 0, 0, labels.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return labels
@@ -232,7 +223,7 @@ def _backward_cpu(
     grad_embeddings = torch.empty_like(previous)
     grad_centers = torch.empty(c.shape, dtype=torch.float64)
     grad_bandwidth = _native.cpu().mean_shift_backward(
-        _DTYPE_CODE[working], _sizes(e, c), e.stride(), window, bandwidth.item(), temperature,
+        _native.DTYPE_CODE[working], _sizes(e, c), e.stride(), window, bandwidth.item(), temperature,
         e.data_ptr(), c.data_ptr(), y.data_ptr(), q.data_ptr(), previous.data_ptr(), weight_sum.data_ptr(),
         0 if g_shifted is None else g_shifted.data_ptr(), 0 if g_probs is None else g_probs.data_ptr(),
         upstream.data_ptr(), upstream_dot.data_ptr(), grad_embeddings.data_ptr(), grad_centers.data_ptr(),
@@ -250,7 +241,7 @@ def _forward_fake(
     embeddings: Tensor, centers: Tensor, bandwidth: Tensor, num_iters: int, window: int, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, dim, height, width = embeddings.shape
-    working = _working_dtype(embeddings.dtype)
+    working = _native.working_dtype(embeddings.dtype)
     return (
         embeddings.new_empty((batch, dim, height, width)),
         embeddings.new_empty((batch, height, width, centers.shape[0])),
