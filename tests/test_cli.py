@@ -139,7 +139,7 @@ def test_run_json_says_what_was_done(segmented: tuple[Path, Result], scene: Path
     assert record["stop_reason"].endswith(".")
     assert record["threads"] >= 1
     assert record["seconds"] > 0
-    assert record["sessions"] == 1
+    assert record["starts"] == 1
     assert sum(row["pixels"] for row in record["clusters"][0]) == 12 * 15
     assert 0 <= record["scores"]["mean_iou"] <= 1
     assert set(record["files"]) == {path.name for path in output.iterdir()}
@@ -246,7 +246,7 @@ def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene:
     assert not (output / "state").exists()
     assert run(*words, straight).exit_code == 0
     first, second = (json.loads((folder / "run.json").read_text()) for folder in (output, straight))
-    assert (first["sessions"], second["sessions"]) == (2, 1)
+    assert (first["starts"], second["starts"]) == (2, 1)
     assert (output / "labels.npy").read_bytes() == (straight / "labels.npy").read_bytes()
     weights = "model/weights.safetensors"
     assert (output / weights).read_bytes() == (straight / weights).read_bytes()

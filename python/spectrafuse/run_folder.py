@@ -144,7 +144,7 @@ class RunFolder:
             write_json(self.state / _COMMAND, self.request)
         clock = _read_json(self.state / _CLOCK) or {}
         self._before = float(clock.get("seconds", 0.0))
-        self.sessions = int(clock.get("sessions", 0)) + 1
+        self.starts = int(clock.get("starts", 0)) + 1
         self._started = time.monotonic()
         self._saved = 0.0
         self.save_clock(at_once=True)
@@ -172,7 +172,7 @@ class RunFolder:
 
     @property
     def seconds(self) -> float:
-        """Time used by this request so far, interrupted sessions included."""
+        """Time used by this request so far, interrupted starts included."""
         return self._before + time.monotonic() - self._started
 
     @property
@@ -184,7 +184,7 @@ class RunFolder:
         """Note the time used, at most every two seconds."""
         if at_once or self.seconds - self._saved > 2.0:
             self._saved = self.seconds
-            write_json(self.state / _CLOCK, {"seconds": self._saved, "sessions": self.sessions})
+            write_json(self.state / _CLOCK, {"seconds": self._saved, "starts": self.starts})
 
     @contextmanager
     def results(self, record: dict[str, Any]) -> Iterator[Path]:
@@ -230,7 +230,7 @@ class RunFolder:
             "backend": forced(),
             "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 2),
-            "sessions": self.sessions,
+            "starts": self.starts,
         }
 
 
