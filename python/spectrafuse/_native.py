@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-
 DTYPE_CODE = {torch.float32: 0, torch.float64: 1}
 """Floating-point types of the C++ kernels, and their numbers at the boundary."""
 
@@ -41,7 +40,6 @@ def _load(name: str) -> tuple[ModuleType | None, str | None]:
         return None, f"spectrafuse.{name} failed to import: {error}"
 
 
-@torch.compiler.assume_constant_result
 def cpu_reason() -> str | None:
     """Why the C++ extension cannot be used, or None where it can."""
     module, reason = _load("_cpu")
@@ -52,6 +50,11 @@ def cpu_reason() -> str | None:
     except RuntimeError as error:
         return str(error)
     return None
+
+
+# What torch.compiler.assume_constant_result sets: the compiler takes the answer and does not trace the import. The
+# decorator itself would import the compiler here, which takes longer than torch.
+cpu_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def cpu_kernel_reason(device: str) -> str | None:
