@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from spectrafuse.backends import BackendUnavailableError, use_backend
+    from spectrafuse.compat.patch import patch
     from spectrafuse.dgc.estimator import DeepGlobalClustering
     from spectrafuse.mcr.estimator import EBgMCR
     from spectrafuse.random import RandomStream
@@ -26,8 +27,9 @@ _HOME = {
     "DeepGlobalClustering": "spectrafuse.dgc.estimator",
     "EBgMCR": "spectrafuse.mcr.estimator",
     "RandomStream": "spectrafuse.random",
+    "patch": "spectrafuse.compat.patch",
 }
-_SUBMODULES = ("backends", "dgc", "io", "mcr", "ops", "random")
+_SUBMODULES = ("backends", "compat", "dgc", "io", "mcr", "ops", "random")
 
 __all__ = [
     "BackendUnavailableError",
@@ -35,6 +37,7 @@ __all__ = [
     "EBgMCR",
     "RandomStream",
     "__version__",
+    "patch",
     "use_backend",
 ]
 

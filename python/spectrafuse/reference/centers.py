@@ -13,7 +13,15 @@ MIN_MASS = 1e-3
 
 @torch.no_grad()
 def update_centers(
-    centers: Tensor, mass: Tensor, sums: Tensor, decay: float, kick: float, kick_noise: Tensor
+    centers: Tensor,
+    mass: Tensor,
+    sums: Tensor,
+    decay: float,
+    kick: float,
+    kick_noise: Tensor,
+    *,
+    min_mass: float = MIN_MASS,
+    eps: float = DIVISION_EPS,
 ) -> Tensor:
     """Move centers with mass towards the mean of their pixels, push the others at random, normalise all.
 
@@ -30,6 +38,8 @@ def update_centers(
         Size of the push.
     kick_noise : Tensor (K, D)
         Standard normal numbers.
+    min_mass, eps : float
+        Mass up to which a center is pushed, and what is added to the mass that sums are divided by.
 
     Returns
     -------
@@ -41,6 +51,6 @@ def update_centers(
     Source: the public code of arXiv 2512.24172, exponential moving average of the centers.
     """
     mass = (mass + MASS_EPS).unsqueeze(1)
-    moved = decay * centers + (1 - decay) * sums / (mass + DIVISION_EPS)
+    moved = decay * centers + (1 - decay) * sums / (mass + eps)
     pushed = F.normalize(centers + kick * kick_noise, p=2, dim=1)
-    return F.normalize(torch.where(mass > MIN_MASS, moved, pushed), p=2, dim=1)
+    return F.normalize(torch.where(mass > min_mass, moved, pushed), p=2, dim=1)

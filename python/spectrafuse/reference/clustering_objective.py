@@ -20,9 +20,9 @@ def compactness(rows: Tensor, probs: Tensor, centers: Tensor) -> Tensor:
     return (probs * distance).sum() / (rows.shape[0] * rows.shape[1])
 
 
-def uniform_assignment(probs: Tensor, labels: Tensor) -> Tensor:
+def uniform_assignment(probs: Tensor, labels: Tensor, eps: float = PROB_EPS) -> Tensor:
     """Mean negative log-likelihood of pseudo-labels (B N,), in the order (b, y, x), for probs (B, N, K)."""
-    log_probs = torch.log(probs.reshape(-1, probs.shape[-1]).clamp(min=PROB_EPS))
+    log_probs = torch.log(probs.reshape(-1, probs.shape[-1]).clamp(min=eps))
     return F.nll_loss(log_probs, labels)
 
 
@@ -32,24 +32,24 @@ def orthogonality(centers: Tensor) -> Tensor:
     return ((centers @ centers.t() - identity) ** 2).sum()
 
 
-def balance(probs: Tensor) -> Tensor:
-    """Entropy -sum_k m_k log m_k of the marginal m_k = mean_i q_ik + 1e-6, for probs (B, N, K)."""
-    marginal = probs.mean(dim=(0, 1)) + PROB_EPS
+def balance(probs: Tensor, eps: float = PROB_EPS) -> Tensor:
+    """Entropy -sum_k m_k log m_k of the marginal m_k = mean_i q_ik + eps, for probs (B, N, K)."""
+    marginal = probs.mean(dim=(0, 1)) + eps
     return -(marginal * torch.log(marginal)).sum()
 
 
-def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """0.5 (KL(a|b) + KL(b|a)) over the last axis, with a = first + 1e-6 and b = second + 1e-6."""
-    a, b = first + PROB_EPS, second + PROB_EPS
+def symmetric_divergence(first: Tensor, second: Tensor, eps: float = PROB_EPS) -> Tensor:
+    """0.5 (KL(a|b) + KL(b|a)) over the last axis, with a = first + eps and b = second + eps."""
+    a, b = first + eps, second + eps
     forth = (a * (a.log() - b.log())).sum(dim=-1)
     back = (b * (b.log() - a.log())).sum(dim=-1)
     return 0.5 * (forth + back)
 
 
-def consistency(first: Tensor, second: Tensor) -> Tensor:
+def consistency(first: Tensor, second: Tensor, eps: float = PROB_EPS) -> Tensor:
     """Mean symmetric divergence of two views' probs (B, N, K) at the same index, with gradient to both."""
     clusters = first.shape[-1]
-    return symmetric_divergence(first.reshape(-1, clusters), second.reshape(-1, clusters)).mean()
+    return symmetric_divergence(first.reshape(-1, clusters), second.reshape(-1, clusters), eps).mean()
 
 
 def aligned_places(own: Tensor, other: Tensor, crop_size: tuple[int, int]) -> tuple[Tensor, Tensor]:

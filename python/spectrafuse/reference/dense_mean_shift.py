@@ -8,7 +8,7 @@ from torch import Tensor
 from spectrafuse.reference.mean_shift_assign import WEIGHT_EPS
 
 
-def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int) -> Tensor:
+def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int, eps: float = WEIGHT_EPS) -> Tensor:
     """Move all N pixels of an image towards the modes of their embeddings.
 
     Every iteration measures the distances between the moved embeddings; gradients pass through all
@@ -20,6 +20,8 @@ def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int) -
     bandwidth : Tensor ()
         Width of the Gaussian weights, positive.
     num_iters : int
+    eps : float
+        Added to the sum of the weights.
 
     Returns
     -------
@@ -36,5 +38,5 @@ def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int) -
         squared_norm = (point**2).sum(-1, keepdim=True)
         squared_distance = squared_norm + squared_norm.transpose(1, 2) - 2 * (point @ point.transpose(1, 2))
         weights = torch.exp(-squared_distance / (2 * bandwidth**2))
-        point = (weights @ point) / (weights.sum(-1, keepdim=True) + WEIGHT_EPS)
+        point = (weights @ point) / (weights.sum(-1, keepdim=True) + eps)
     return point.permute(0, 2, 1).reshape(batch, dim, height, width)

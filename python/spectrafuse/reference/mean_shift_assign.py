@@ -44,6 +44,7 @@ def mean_shift_assign(
     num_iters: int,
     window: int,
     temperature: float,
+    eps: float = WEIGHT_EPS,
 ) -> tuple[Tensor, Tensor]:
     """Move every pixel's embedding towards the mode of its window, then assign it to the centers.
 
@@ -58,6 +59,8 @@ def mean_shift_assign(
     window : int
         Odd side length of the window around a pixel.
     temperature : float
+    eps : float
+        Added to the sum of the weights.
 
     Returns
     -------
@@ -75,6 +78,6 @@ def mean_shift_assign(
         squared_distance = (difference * difference).sum(-1)
         weights = torch.exp(-squared_distance / (2 * bandwidth**2))
         weighted_sum = (weights.unsqueeze(-1) * patches).sum(2)
-        point = weighted_sum / (weights.sum(2, keepdim=True) + WEIGHT_EPS)
+        point = weighted_sum / (weights.sum(2, keepdim=True) + eps)
     shifted = point.permute(0, 2, 1).reshape(batch, dim, height, width)
     return shifted, assign(shifted, centers, temperature)
