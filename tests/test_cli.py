@@ -22,6 +22,7 @@ import spectrafuse
 from spectrafuse import terminal
 from spectrafuse._progress import Progress
 from spectrafuse.cli import app
+from spectrafuse.io.labels import read_labels
 from spectrafuse.io.results import colors
 from spectrafuse.segment_command import _scores, parse_merge, scene_names, split_key
 
@@ -114,6 +115,7 @@ def test_segment_leaves_maps_pictures_model_and_record(segmented: tuple[Path, Re
     assert result.exit_code == 0, result.output
     assert "Hungarian" in result.stdout
     expected = {"labels.npy", "labels.png", "map.png", "spectra.png", "loss.png", "model", "run.json"}
+    expected |= {"classes.hdr", "classes.img"}
     assert {path.name for path in output.iterdir()} == expected
     labels = np.load(output / "labels.npy")
     assert labels.shape == (12, 15)
@@ -348,3 +350,30 @@ def test_progress_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture
             report(Progress(epoch, 3, {"loss": 0.25}, ""))
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["title: epoch 1/3: loss 0.25", "title: epoch 3/3: loss 0.25"]
+
+
+def test_segment_of_an_image_with_pixels_that_hold_no_data(tmp_path: Path) -> None:
+    cube = np.random.default_rng(0).random((5, 11, 14), dtype=np.float32) + 1
+    absent = np.zeros((11, 14), bool)
+    absent[:4, 5:] = True
+    cube[:, absent] = -9
+    (tmp_path / "x.bsq").write_bytes(cube.tobytes())
+    (tmp_path / "x.hdr").write_text(
+        "ENVI\nsamples = 14\nlines = 11\nbands = 5\ndata type = 4\ninterleave = bsq\nbyte order = 0\n"
+    )
+    output = tmp_path / "out"
+    result = run(
+        "segment", tmp_path / "x.hdr", "-o", output, "--nodata", "-9", "--n-clusters", "2", "--max-epoch", "1",
+        "--crop-size", "8", "--device", "cpu",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "36 pixels without data" in " ".join(result.stdout.split())
+    labels = np.load(output / "labels.npy")
+    np.testing.assert_array_equal(labels == -1, absent)
+    np.testing.assert_array_equal(imread(output / "labels.png")[..., 3] == 0, absent)
+    np.testing.assert_array_equal(read_labels(output / "classes.hdr"), np.where(labels < 0, -1, labels + 1))
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    assert record["inputs"][0]["pixels_without_data"] == 36
+    assert sum(row["share"] for row in record["clusters"][0]) == pytest.approx(1)
+    loaded = spectrafuse.DeepGlobalClustering.load(output / "model", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(tmp_path / "x.hdr"), labels)

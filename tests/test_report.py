@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 from spectrafuse import report, report_maps, report_unmixing
 from spectrafuse.io.results import colors
+from spectrafuse.io.sources import array_source
 
 
 def rgb(path: Path) -> np.ndarray:
@@ -172,3 +173,22 @@ def test_count_curve_marks_the_chosen_state(tmp_path: Path) -> None:
         assert (count_of(rgb(path), ring) > 0) == (chosen is not None)
     report_unmixing.save_count_curve(tmp_path / "empty.png", [], chosen=None, reason="nothing fitted")
     assert rgb(tmp_path / "empty.png").size
+
+
+def test_pixels_without_data_are_transparent_and_counted_nowhere(tmp_path: Path) -> None:
+    cube = np.random.default_rng().random((7, 40, 60)) + 1
+    cube[:, :, :20] = -1e6
+    source = array_source("X", cube, nodata=-1e6, zeros="warn")
+    labels = np.repeat([[-1, 0, 1]], 40, axis=0).repeat(20, axis=1)
+    picture, _ = report_maps.pseudo_colour(source)
+    np.testing.assert_allclose(picture[:, 20:], report_maps.pseudo_colour(cube[:, :, 20:])[0], atol=1e-6)
+    pixels, mean, _ = report.cluster_statistics(source, labels, 2)
+    assert pixels.tolist() == [800, 800]
+    np.testing.assert_allclose(mean[1], cube[:, :, 40:].mean(axis=(1, 2)), rtol=1e-6)
+    report_maps.save_map(tmp_path / "map.png", labels, source, k=2)
+    drawn = rgb(tmp_path / "map.png")
+    first, second = (count_of(drawn, colour) for colour in colors(2))
+    assert first / second == pytest.approx(1, rel=0.02)
+    assert report.shares(labels, 2, labels >= 0).tolist() == [0.5, 0.5]
+    see_through = report_maps.transparent(report_maps.coloured(labels, np.eye(3)[:2]), labels < 0)
+    np.testing.assert_array_equal(see_through[..., 3] == 0, labels < 0)

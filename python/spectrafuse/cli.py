@@ -108,7 +108,7 @@ def spectrafuse(
 @app.command()
 @friendly
 def segment(
-    scenes: Annotated[list[Path], typer.Argument(help="Cubes: .mat, .npy or .npz.", metavar="SCENE...")],
+    scenes: Annotated[list[Path], typer.Argument(help="Cubes: .mat, .npy, .npz or ENVI.", metavar="SCENE...")],
     output: OutputOption,
     n_clusters: Annotated[int, typer.Option(min=1, help="Clusters to look for.")] = 4,
     recipe: RecipeOption = RecipeName.corrected,
@@ -124,6 +124,10 @@ def segment(
     ] = None,
     columns: Annotated[
         int | None, typer.Option(min=1, help="Columns, for a bands x pixels matrix.", rich_help_panel=READING)
+    ] = None,
+    nodata: Annotated[
+        float | None,
+        typer.Option(help="Value of pixels without data, or nan; default: an ENVI header's.", rich_help_panel=READING),
     ] = None,
     labels: Annotated[
         list[str] | None,
@@ -167,6 +171,7 @@ def segment(
         normalization=normalization,
         random_state=seed,
         device=device,
+        nodata=None if nodata is None else str(nodata),
     )
     run(
         SegmentRequest(

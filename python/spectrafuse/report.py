@@ -150,15 +150,29 @@ def percent(share: float) -> str:
     return "none" if share == 0 else "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
-def cluster_statistics(cube: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels `(k,)`, mean spectrum and standard deviation `(k, C)` of each cluster; NaN for empty ones."""
-    pixels = np.bincount(labels.reshape(-1), minlength=k)[:k]
+def cluster_statistics(cube: Any, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels `(k,)`, mean spectrum and standard deviation `(k, C)` of each cluster; NaN for empty ones.
+
+    The cube is an array or a `CubeSource` and is read by blocks of rows; negative labels are left out.
+    """
+    from spectrafuse.io.nodata import row_blocks
+
+    pixels = np.bincount(labels[labels >= 0].reshape(-1), minlength=k)[:k]
     mean = np.full((k, cube.shape[0]), np.nan)
     std = np.full((k, cube.shape[0]), np.nan)
-    for cluster in np.flatnonzero(pixels):
-        spectra = cube[:, labels == cluster].astype(np.float64)
-        mean[cluster], std[cluster] = spectra.mean(axis=1), spectra.std(axis=1)
-    return pixels, mean, std
+    present = np.flatnonzero(pixels)
+    mean[present], std[present] = 0.0, 0.0
+    # Means first: sums of squares would lose the variance of large numbers to rounding.
+    for start, stop in row_blocks(cube.shape):
+        block, part = np.asarray(cube[:, start:stop]), labels[start:stop]
+        for cluster in present:
+            mean[cluster] += block[:, part == cluster].astype(np.float64).sum(axis=1) / pixels[cluster]
+    for start, stop in row_blocks(cube.shape):
+        block, part = np.asarray(cube[:, start:stop]), labels[start:stop]
+        for cluster in present:
+            apart = block[:, part == cluster].astype(np.float64) - mean[cluster][:, None]
+            std[cluster] += np.square(apart).sum(axis=1) / pixels[cluster]
+    return pixels, mean, np.sqrt(std)
 
 
 def save_cluster_spectra(

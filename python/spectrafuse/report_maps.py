@@ -25,11 +25,12 @@ from spectrafuse.report import (
 UNLABELLED = (0.93, 0.93, 0.93)
 
 
-def pseudo_colour(cube: np.ndarray, wavelengths: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+def pseudo_colour(cube: Any, wavelengths: np.ndarray | None = None) -> tuple[np.ndarray, str]:
     """A picture `(H, W, 3)` in 0..1 of a cube `(C, H, W)`, and a caption naming its bands.
 
     With wavelengths that cover the visible range: the bands nearest 640, 550 and 460 nm; else three bands
-    spread over the range, the longest as red. Each is stretched between its 2nd and 98th percentile.
+    spread over the range, the longest as red. Each is stretched between its 2nd and 98th percentile (of the pixels
+    with data, where the cube is a `CubeSource` that has others).
     """
     bands = cube.shape[0]
     positions, order = spectral_positions(wavelengths, bands)
@@ -42,11 +43,13 @@ def pseudo_colour(cube: np.ndarray, wavelengths: np.ndarray | None = None) -> tu
     else:
         chosen = [int(order[min(bands - 1, int(bands * share))]) for share in (0.8, 0.45, 0.15)]
     picture = np.empty((*cube.shape[1:], 3), dtype=np.float64)
+    valid = getattr(cube, "valid", None)
     for channel, band in enumerate(chosen):
-        plane = np.asarray(cube[band], dtype=np.float64)
-        low, high = np.percentile(plane, (2.0, 98.0))
+        plane = np.asarray(cube[band : band + 1], dtype=np.float64)[0]
+        shown = plane if valid is None else plane[valid]
+        low, high = np.percentile(shown, (2.0, 98.0))
         if high <= low:
-            low, high = float(plane.min()), float(plane.max())
+            low, high = float(shown.min()), float(shown.max())
         picture[..., channel] = np.clip((plane - low) / (high - low), 0.0, 1.0) if high > low else 0.5
     if wavelengths is None:
         names = [str(band + 1) for band in chosen]
@@ -64,6 +67,11 @@ def coloured(labels: np.ndarray, colours: np.ndarray, unlabelled: int | None = N
     return table[np.where(outside, len(colours), labels)]
 
 
+def transparent(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A picture `(H, W, 3)` as `(H, W, 4)` without colour in some places; itself where there are none."""
+    return np.dstack((picture, np.where(where, 0.0, 1.0))) if where.any() else picture
+
+
 def save_panels(
     path: PathLike,
     panels: Sequence[tuple[str, np.ndarray, str]],
@@ -71,7 +79,7 @@ def save_panels(
     *,
     title: str = "",
 ) -> None:
-    """Pictures `(title, (H, W, 3), caption)` in a row (wide scenes: in a column), with a legend outside them.
+    """Pictures `(title, (H, W, 3 or 4), caption)` in a row (wide scenes: in a column), with a legend outside them.
 
     Panel sizes are worked out in inches, so that any shape of scene and any number of legend rows fit.
     """
@@ -139,7 +147,7 @@ def save_panels(
 def save_map(
     path: PathLike,
     labels: np.ndarray,
-    cube: np.ndarray,
+    cube: Any,
     *,
     k: int,
     wavelengths: np.ndarray | None = None,
@@ -154,8 +162,8 @@ def save_map(
     Parameters
     ----------
     labels : int array (H, W)
-        Cluster of every pixel, 0 .. k-1.
-    cube : array (C, H, W)
+        Cluster of every pixel, 0 .. k-1; negative: no data, drawn transparent.
+    cube : array (C, H, W) or `CubeSource`
     truth : int array (H, W), optional
         True labels; a label takes the colour of the cluster it is matched to, others get their own.
     unlabelled : int, optional
@@ -164,14 +172,19 @@ def save_map(
     truth_names : names of the labels 0, 1, .., optional
     """
     picture, caption = pseudo_colour(cube, wavelengths)
-    part = shares(labels, k)
+    absent = labels < 0
+    part = shares(labels, k, ~absent)
     match = dict(match or {})
     true_values: list[int] = []
     if truth is not None:
         true_values = [int(v) for v in np.unique(truth) if v != unlabelled and v >= 0]
     alone = [value for value in true_values if value not in match]
     colours = palette(max(1, k + len(alone)))
-    panels = [("scene", picture, caption), ("clusters", coloured(labels, colours[:k]), "")]
+    clusters = transparent(coloured(labels, colours[:k]), absent)
+    panels = [
+        ("scene", transparent(picture, absent), caption),
+        ("clusters", clusters, "transparent: no data" if absent.any() else ""),
+    ]
     named = {cluster: value for value, cluster in match.items()}
     legend: list[tuple[Any, str]] = []
     for cluster in range(k):

@@ -16,7 +16,7 @@ from spectrafuse.terminal import CommandError, output_console
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from spectrafuse.io.cubes import Cube
+    from spectrafuse.io.sources import CubeSource
 
 MOST_TABLE_ROWS = 64
 CURVE_NAMES = {
@@ -83,16 +83,23 @@ def split_key(text: str) -> tuple[str, str | None]:
     return text, None
 
 
-def _read_scenes(request: SegmentRequest) -> list[Cube]:
-    from spectrafuse.io.cubes import read_cube
+def _read_scenes(request: SegmentRequest) -> list[CubeSource]:
+    from spectrafuse.io.cubes import open_cube
 
     return [
-        read_cube(path, key=request.key, layout=request.layout, rows=request.rows, columns=request.columns)
+        open_cube(
+            path,
+            key=request.key,
+            layout=request.layout,
+            rows=request.rows,
+            columns=request.columns,
+            nodata=request.settings.get("nodata"),
+        )
         for path in request.scenes
     ]
 
 
-def _read_truth(request: SegmentRequest, cubes: Sequence[Cube]) -> list[np.ndarray]:
+def _read_truth(request: SegmentRequest, cubes: Sequence[CubeSource]) -> list[np.ndarray]:
     from spectrafuse.io.labels import read_labels
 
     if not request.labels:
@@ -105,7 +112,7 @@ def _read_truth(request: SegmentRequest, cubes: Sequence[Cube]) -> list[np.ndarr
     truth = []
     for text, cube in zip(request.labels, cubes, strict=True):
         path, key = split_key(text)
-        labels = read_labels(path, key=key, shape=cube.data.shape[1:])
+        labels = read_labels(path, key=key, shape=cube.shape[1:])
         truth.append(np.where(labels == request.ignore_label, -1, labels))
     return truth
 
@@ -150,9 +157,10 @@ def segment(request: SegmentRequest) -> None:
             "sha256": cube.sha256,
             "key": cube.key,
             "layout": cube.layout,
-            "bands": cube.data.shape[0],
-            "rows": cube.data.shape[1],
-            "columns": cube.data.shape[2],
+            "bands": cube.shape[0],
+            "rows": cube.shape[1],
+            "columns": cube.shape[2],
+            "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
         }
         for path, cube in zip(request.scenes, cubes, strict=True)
     ]
@@ -160,6 +168,7 @@ def segment(request: SegmentRequest) -> None:
         console.print(
             f"{item['file']}: {item['rows']} rows, {item['columns']} columns, {item['bands']} bands "
             f"([dim]{item['layout']}[/])"
+            + (f", {item['pixels_without_data']} pixels without data" if item["pixels_without_data"] else "")
         )
     folder = RunFolder(
         request.output,
@@ -182,7 +191,7 @@ def segment(request: SegmentRequest) -> None:
 
 def _fit_and_write(
     request: SegmentRequest,
-    cubes: list[Cube],
+    cubes: list[CubeSource],
     truth: list[np.ndarray],
     inputs: list[dict[str, Any]],
     folder: RunFolder,
@@ -191,11 +200,10 @@ def _fit_and_write(
     from spectrafuse.dgc.estimator import DeepGlobalClustering
 
     estimator = DeepGlobalClustering(**request.settings)
-    data = [cube.data for cube in cubes]
-    fit_in_folder(estimator, data[0] if len(data) == 1 else data, folder, "segmenting")
+    fit_in_folder(estimator, cubes[0] if len(cubes) == 1 else cubes, folder, "segmenting")
     if request.merge:
         estimator.merge_clusters(request.merge)
-    labels = [np.asarray(estimator.predict(cube)) for cube in data]
+    labels = [np.asarray(estimator.predict(cube)) for cube in cubes]
     k = max(request.merge) + 1 if request.merge else len(estimator.cluster_centers_)
     scores = _scores(labels, truth)
     record = {
@@ -241,14 +249,14 @@ def _scored_labels(scores: dict[str, Any]) -> list[int]:
     return [int(label) for label, value in found.items() if value == value]
 
 
-def _cluster_rows(cube: Cube, labels: np.ndarray, k: int) -> list[dict[str, Any]]:
+def _cluster_rows(cube: CubeSource, labels: np.ndarray, k: int) -> list[dict[str, Any]]:
     from spectrafuse.report import cluster_statistics
 
-    pixels, mean, std = cluster_statistics(cube.data, labels, k)
+    pixels, mean, std = cluster_statistics(cube, labels, k)
     rows = []
     for cluster in range(k):
         row: dict[str, Any] = {"cluster": cluster, "pixels": int(pixels[cluster])}
-        row["share"] = round(float(pixels[cluster] / labels.size), 6)
+        row["share"] = round(float(pixels[cluster] / max(1, (labels >= 0).sum())), 6)
         if pixels[cluster]:
             peak = int(np.argmax(mean[cluster]))
             row["peak_band"] = peak + 1
@@ -264,12 +272,13 @@ def _write(
     results: Path,
     request: SegmentRequest,
     estimator: Any,
-    cubes: list[Cube],
+    cubes: list[CubeSource],
     labels: list[np.ndarray],
     truth: list[np.ndarray],
     scores: dict[str, Any] | None,
     k: int,
 ) -> None:
+    from spectrafuse.io.class_maps import write_class_map
     from spectrafuse.io.results import write_label_map
     from spectrafuse.report import cluster_statistics, save_cluster_spectra, save_curves
     from spectrafuse.report_maps import save_map
@@ -280,11 +289,12 @@ def _write(
         target = results if len(cubes) == 1 else results / name
         target.mkdir(exist_ok=True)
         write_label_map(target, image)
+        write_class_map(target, image)
         true = truth[index] if truth else None
         save_map(
             target / "map.png",
             image,
-            cube.data,
+            cube,
             k=k,
             wavelengths=cube.wavelengths,
             truth=true,
@@ -292,7 +302,7 @@ def _write(
             match=match,
             title=name,
         )
-        pixels, mean, std = cluster_statistics(cube.data, image, k)
+        pixels, mean, std = cluster_statistics(cube, image, k)
         save_cluster_spectra(target / "spectra.png", mean, std, pixels, wavelengths=cube.wavelengths)
     save_curves(
         results / "loss.png", estimator.history_, names=CURVE_NAMES, title=f"Training. {estimator.stop_reason_}"
@@ -336,4 +346,6 @@ def _print_summary(
         if alone:
             console.print(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
     console.print(f"{record['stop_reason']}")
-    console.print(f"Results are in '{request.output}': map.png, spectra.png, loss.png, labels.npy, run.json, model/")
+    console.print(
+        f"Results are in '{request.output}': map.png, spectra.png, loss.png, labels.npy, classes.hdr, run.json, model/"
+    )

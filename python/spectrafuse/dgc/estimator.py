@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from spectrafuse import __version__, _checks
@@ -21,16 +22,18 @@ from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import Recipe, resolve
 from spectrafuse.dgc.resume import data_hash
-from spectrafuse.dgc.scenes import check_bands, read_scenes
+from spectrafuse.dgc.scenes import Scene, check_bands, read_scenes
 from spectrafuse.dgc.trainer import Trainer
+from spectrafuse.dgc.windows import for_training
+from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
 
 # What does not change the result of a fit, or is part of the recipe's own entries.
-_NOT_IN_FINGERPRINT = ("recipe", "device", "log_dir", "memory", "normalization", "max_epoch", "learning_rate")
+_NOT_IN_FINGERPRINT = ("nodata", "recipe", "device", "log_dir", "memory", "normalization", "max_epoch", "learning_rate")
 _RECIPE_CHANGES = ("normalization", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
 
 
-class DeepGlobalClustering(BaseEstimator):
+class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     """Segments hyperspectral scenes without labels (Deep Global Clustering, arXiv 2512.24172).
 
     Parameters
@@ -62,6 +65,9 @@ class DeepGlobalClustering(BaseEstimator):
         Of the soft assignment, and initial (then learned) of the mean shift.
     memory : int
         Bytes that `predict` may use for a strip of a scene.
+    nodata : float, optional
+        Value that says that a pixel has no data (NaN or "nan": only NaN does); None: an ENVI header's, if any. Such
+        pixels take no part, and their label is -1: see `spectrafuse.io.nodata` and `spectrafuse.dgc.windows`.
     log_dir : path, optional
         Folder for TensorBoard (needs the package tensorboard).
 
@@ -112,6 +118,7 @@ class DeepGlobalClustering(BaseEstimator):
         temperature: float = 0.05,
         bandwidth: float = 1.0,
         memory: int = DEFAULT_MEMORY,
+        nodata: float | str | None = None,
         log_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.n_clusters = n_clusters
@@ -135,6 +142,7 @@ class DeepGlobalClustering(BaseEstimator):
         self.temperature = temperature
         self.bandwidth = bandwidth
         self.memory = memory
+        self.nodata = nodata
         self.log_dir = log_dir
 
     def fit(
@@ -142,6 +150,7 @@ class DeepGlobalClustering(BaseEstimator):
         X: Any,
         y: None = None,
         *,
+        mask: Any = None,
         callback: Callback | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> DeepGlobalClustering:
@@ -149,10 +158,13 @@ class DeepGlobalClustering(BaseEstimator):
 
         Parameters
         ----------
-        X : path, `Cube`, array-like or tensor (C, H, W), or list of these
-            Scenes of any sizes with the same number of bands.
+        X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list of these
+            Scenes of any sizes with the same number of bands. Files that together exceed 64 MiB are read crop by crop
+            where their format allows it (ENVI, `.npy`, `.mat` of version 7.3).
         y : None
             Ignored.
+        mask : array_like of bool (H, W), optional; for a list of scenes, a list of these or None
+            True for pixels without data.
         callback : callable, optional
             Called with a `Progress` after every epoch.
         checkpoint_dir : path, optional
@@ -166,17 +178,17 @@ class DeepGlobalClustering(BaseEstimator):
         TypeError, ValueError
             For a wrong parameter, or a `checkpoint_dir` that belongs to another run.
         """
-        self._fit(read_scenes(X, zeros="warn"), callback, checkpoint_dir)
+        self._fit(read_scenes(X, zeros="warn", nodata=self.nodata, mask=mask), callback, checkpoint_dir)
         return self
 
     def _fit(
         self,
-        scenes: list[np.ndarray],
+        scenes: Sequence[Scene],
         callback: Callback | None,
         checkpoint_dir: str | os.PathLike[str] | None,
     ) -> None:
         recipe = resolve(self.recipe, **{name: getattr(self, name) for name in _RECIPE_CHANGES})
-        device = _device(self.device)
+        device = _checks.device(self.device)
         n_bands = scenes[0].shape[0]
         check_bands(scenes, n_bands, "scene 0")
         seed = secrets.randbits(31) if self.random_state is None else self.random_state
@@ -197,7 +209,7 @@ class DeepGlobalClustering(BaseEstimator):
         normalization = Normalization(recipe.normalization)
         trainer = Trainer(
             model,
-            [normalization.fit(scene).transform(scene).to(device) for scene in scenes],
+            for_training(scenes, normalization, device),
             recipe,
             stream,
             crop_size=self.crop_size,
@@ -208,23 +220,27 @@ class DeepGlobalClustering(BaseEstimator):
         trainer.run(
             callback=callback,
             checkpoint_dir=checkpoint_dir,
-            fingerprint=None if checkpoint_dir is None else self._fingerprint(recipe, device, scenes),
+            fingerprint=self._fingerprint(recipe, device, scenes) if checkpoint_dir is not None else None,
         )
         self._set_model(model, recipe.normalization)
         self.cluster_mass_: np.ndarray | None = cluster_mass(model, scenes, normalization, memory=self.memory).numpy()
-        self.history_ = trainer.history
-        self.stop_reason_ = trainer.stop_reason
-        self.n_iter_ = trainer.epoch
+        self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
 
-    def _fingerprint(self, recipe: Recipe, device: torch.device, scenes: Sequence[np.ndarray]) -> dict[str, Any]:
+    def _fingerprint(self, recipe: Recipe, device: torch.device, scenes: Sequence[Scene]) -> dict[str, Any]:
         parameters = {k: v for k, v in self.get_params().items() if k not in (*_NOT_IN_FINGERPRINT, *_RECIPE_CHANGES)}
         return {
             **{name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()},
+            "nodata": str(as_nodata(self.nodata)),
             **{f"recipe {name}": value for name, value in recipe.as_dict().items()},
             "device": device.type,
             "data": data_hash(scenes),
             "spectrafuse": __version__,
         }
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        return tags
 
     def _set_model(self, model: SegmentationModel, normalization: str) -> None:
         self.model_ = model.eval()
@@ -238,50 +254,50 @@ class DeepGlobalClustering(BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.centers.detach().cpu().numpy().copy()
 
-    def predict(self, X: Any) -> np.ndarray | list[np.ndarray]:
+    def predict(self, X: Any, *, mask: Any = None) -> np.ndarray | list[np.ndarray]:
         """Labels of scenes.
 
         Parameters
         ----------
-        X : path, `Cube`, array-like or tensor (C, H, W), or list of these
+        X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list of these
             Scenes of any sizes; each is normalised by its own statistics and processed by strips of rows.
+        mask : array_like of bool (H, W), optional; for a list of scenes, a list of these or None
+            True for pixels without data.
 
         Returns
         -------
         ndarray (H, W) of int64, or a list of them for a list
-            Clusters, or after `merge_clusters` the labels they were merged to.
+            Clusters, or after `merge_clusters` the labels they were merged to; -1 for pixels without data.
 
         Raises
         ------
-        NotFittedError
-            Before `fit`.
-        DataError
-            If the data cannot be used, or do not have the bands of the training scenes.
+        NotFittedError, DataError
+            Before `fit`; if the data cannot be used, or do not have the bands of the training scenes.
         """
         check_is_fitted(self, "model_")
-        labels = self._predict(read_scenes(X, zeros="accept"))
-        return labels if isinstance(X, (list, tuple)) else labels[0]
+        return self._predict(X, read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask))
 
-    def _predict(self, scenes: list[np.ndarray]) -> list[np.ndarray]:
+    def _predict(self, X: Any, scenes: Sequence[Scene]) -> np.ndarray | list[np.ndarray]:
         check_bands(scenes, self.n_features_in_, "the model")
         labels = [predict_labels(self.model_, scene, self.normalization_, memory=self.memory) for scene in scenes]
         if self.cluster_mapping_ is not None:
             labels = [metrics.apply_mapping(clusters, self.cluster_mapping_) for clusters in labels]
-        return [x.numpy() for x in labels]
+        maps = [x.numpy() for x in labels]
+        return maps if isinstance(X, (list, tuple)) else maps[0]
 
     def fit_predict(
         self,
         X: Any,
         y: None = None,
         *,
+        mask: Any = None,
         callback: Callback | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         """`fit`, then the labels of the same scenes; files are read once."""
-        scenes = read_scenes(X, zeros="warn")
+        scenes = read_scenes(X, zeros="warn", nodata=self.nodata, mask=mask)
         self._fit(scenes, callback, checkpoint_dir)
-        labels = self._predict(scenes)
-        return labels if isinstance(X, (list, tuple)) else labels[0]
+        return self._predict(X, scenes)
 
     def merge_clusters(self, mapping: Mapping[int, Sequence[int]] | None) -> DeepGlobalClustering:
         """Make `predict` return merged labels.
@@ -316,7 +332,7 @@ class DeepGlobalClustering(BaseEstimator):
         """
         check_is_fitted(self, "model_")
         if X is not None:
-            scenes = read_scenes(X, zeros="accept")
+            scenes = read_scenes(X, zeros="accept", nodata=self.nodata)
             mass = cluster_mass(self.model_, scenes, self.normalization_, memory=self.memory)
         elif self.cluster_mass_ is not None:
             mass = torch.from_numpy(self.cluster_mass_)
@@ -334,6 +350,7 @@ class DeepGlobalClustering(BaseEstimator):
         """Write a model folder: `config.json`, `weights.safetensors`, `spectrafuse.json`."""
         check_is_fitted(self, "model_")
         parameters = {k: v for k, v in self.get_params().items() if k not in ("device", "log_dir")}
+        parameters["nodata"] = None if self.nodata is None else str(as_nodata(self.nodata))  # JSON has no NaN
         if isinstance(self.recipe, Recipe):
             parameters["recipe"] = self.recipe.as_dict()
         extra = {
@@ -358,7 +375,7 @@ class DeepGlobalClustering(BaseEstimator):
         FileNotFoundError, ValueError
             If a file is missing or damaged.
         """
-        model, extra = load_model(folder, _device(device))
+        model, extra = load_model(folder, _checks.device(device))
         extra = extra or published_extra(model)
         try:
             parameters = dict(extra["parameters"])
@@ -377,12 +394,3 @@ class DeepGlobalClustering(BaseEstimator):
             raise ValueError(
                 f"{os.fspath(folder)}: spectrafuse.json does not describe this model ({error})."
             ) from error
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"`device` is {str(device)!r}, but no CUDA device can be used here.")
-    return chosen

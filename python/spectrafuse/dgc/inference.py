@@ -17,6 +17,7 @@ from torch import Tensor
 from spectrafuse import _checks
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.windows import fill_nearest, valid_pixels
 
 DEFAULT_MEMORY = 1 << 30
 _SPATIAL_RADIUS = 2
@@ -35,6 +36,12 @@ def halo_rows(model: SegmentationModel, width: int) -> int:
     """Rows beyond a strip that its labels depend on, in a scene of `width` columns."""
     raster = model.encoder.n_spectral_layers * (model.encoder.spectral_kernel_size // 2)
     return model.window // 2 + _SPATIAL_RADIUS + math.ceil(raster / width)
+
+
+def reach(model: SegmentationModel) -> int:
+    """Pixels, in any direction, beyond which a pixel's embedding and label do not depend on another one."""
+    raster = model.encoder.n_spectral_layers * (model.encoder.spectral_kernel_size // 2)
+    return model.window // 2 + _SPATIAL_RADIUS + raster
 
 
 def strip_height(model: SegmentationModel, width: int, memory: int = DEFAULT_MEMORY) -> int:
@@ -69,7 +76,9 @@ def iterate_strips(
     Parameters
     ----------
     cube : array-like (C, H, W)
-        Anything with a shape that can be sliced by rows: array, tensor, memory map.
+        Anything with a shape that can be sliced by rows: array, tensor, memory map, `CubeSource`. Where it has an
+        attribute `valid` that is not None, pixels without data show the nearest pixel with data within the model's
+        reach.
     normalization : Normalization
         A method; statistics, where it needs them and has none, are those of this scene.
     rows : int, optional
@@ -89,8 +98,19 @@ def iterate_strips(
         rows = strip_height(model, width, memory) if rows is None else rows
         strips = plan_strips(height, rows, halo_rows(model, width) if halo is None else halo)
     for strip in strips:
-        block = normalization.transform(cube[:, strip.first : strip.last])
+        block = _normalised_rows(cube, strip, normalization, height if model.dense else reach(model))
         yield strip, block.to(device=parameter.device, dtype=parameter.dtype).unsqueeze(0)
+
+
+def _normalised_rows(cube: Any, strip: Strip, normalization: Normalization, distance: int) -> Tensor:
+    """Rows `first` to `last` of a scene; pixels without data show the nearest one with data within a distance."""
+    valid = valid_pixels(cube)
+    if valid is None:
+        return normalization.transform(cube[:, strip.first : strip.last])
+    # Rows beyond the halo, so that what fills a pixel does not depend on where strips begin.
+    first, last = max(strip.first - distance, 0), strip.last + distance
+    rows = fill_nearest(normalization.transform(cube[:, first:last]), valid[first:last], distance)
+    return rows[:, strip.first - first : strip.last - first]
 
 
 @torch.no_grad()
@@ -103,12 +123,13 @@ def predict_labels(
     memory: int = DEFAULT_MEMORY,
     halo: int | None = None,
 ) -> Tensor:
-    """Labels (H, W), int64 on the CPU, of a scene; parameters as in `iterate_strips`."""
+    """Labels (H, W), int64 on the CPU, of a scene; -1 where it has no data. Parameters as in `iterate_strips`."""
     out = torch.empty(tuple(cube.shape[1:]), dtype=torch.int64)
     for strip, block in iterate_strips(model, cube, normalization, rows=rows, memory=memory, halo=halo):
         labels = model.labels(block)[0]
         out[strip.start : strip.stop] = labels[strip.start - strip.first : strip.stop - strip.first]
-    return out
+    valid = valid_pixels(cube)
+    return out if valid is None else out.masked_fill(torch.from_numpy(~valid), -1)
 
 
 @torch.no_grad()
@@ -121,24 +142,28 @@ def predict_probs(
     memory: int = DEFAULT_MEMORY,
     halo: int | None = None,
 ) -> Tensor:
-    """Assignments (H, W, K) on the CPU of a scene; parameters as in `iterate_strips`."""
+    """Assignments (H, W, K) on the CPU of a scene; 0 where it has no data. Parameters as in `iterate_strips`."""
     out = torch.empty((*cube.shape[1:], model.n_clusters), dtype=model.centers.dtype)
     for strip, block in iterate_strips(model, cube, normalization, rows=rows, memory=memory, halo=halo):
         probs = model(block).probs[0]
         out[strip.start : strip.stop] = probs[strip.start - strip.first : strip.stop - strip.first]
-    return out
+    valid = valid_pixels(cube)
+    return out if valid is None else out.masked_fill(torch.from_numpy(~valid).unsqueeze(-1), 0)
 
 
 @torch.no_grad()
 def cluster_mass(
     model: SegmentationModel, cubes: Any, normalization: Normalization, *, memory: int = DEFAULT_MEMORY
 ) -> Tensor:
-    """Mean probability of every cluster over all pixels of the scenes, (K,) float64 on the CPU."""
+    """Mean probability of every cluster over all pixels of the scenes that have data, (K,) float64 on the CPU."""
     total = torch.zeros(model.n_clusters, dtype=torch.float64)
     pixels = 0
     for cube in cubes:
+        valid = valid_pixels(cube)
         for strip, block in iterate_strips(model, cube, normalization, memory=memory):
             probs = model(block).probs[0, strip.start - strip.first : strip.stop - strip.first]
+            if valid is not None:
+                probs = probs * torch.from_numpy(valid[strip.start : strip.stop]).unsqueeze(-1).to(probs.device)
             total += probs.double().sum(dim=(0, 1)).cpu()
-        pixels += cube.shape[1] * cube.shape[2]
+        pixels += cube.shape[1] * cube.shape[2] if valid is None else int(valid.sum())
     return total / pixels

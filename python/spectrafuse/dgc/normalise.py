@@ -19,7 +19,7 @@ from spectrafuse import _checks
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
 _EPSILON = 1e-6
 _NORM_FLOOR = 1e-12
-_BLOCK_VALUES = 1 << 24
+_BLOCK_VALUES = 1 << 20
 
 
 def as_float_tensor(values: Any) -> Tensor:
@@ -92,13 +92,21 @@ class Normalization:
             return _unit(x)
         return _snv(x) if self.method == "snv" else x
 
-    def _blocks(self, cube: Any) -> Iterator[Tensor]:
-        """Blocks of rows, in float64, after the part of the method that looks at single spectra."""
+    def _blocks(self, cube: Any, valid: np.ndarray | None) -> Iterator[Tensor]:
+        """Blocks of rows, in float64, after the part of the method that looks at single spectra.
+
+        With `valid`, the pixels of a block that have data, as one column (C, n, 1).
+        """
         height = cube.shape[-2]
         per_row = max(1, int(np.prod(cube.shape, dtype=np.int64)) // max(1, height))
         step = max(1, _BLOCK_VALUES // per_row)
         for start in range(0, height, step):
             block = as_float_tensor(cube[..., start : start + step, :])
+            if valid is not None:
+                chosen = torch.from_numpy(valid[start : start + step])
+                if not chosen.any():
+                    continue
+                block = block[:, chosen].unsqueeze(-1)
             yield self._per_spectrum(block).to(torch.float64)
 
     def fit(self, cube: Any) -> Normalization:
@@ -108,7 +116,8 @@ class Normalization:
         ----------
         cube : array-like (C, H, W) or (B, C, H, W)
             Anything with a shape that can be sliced: arrays, tensors, memory maps. In a batch, `meanstd` takes each
-            cube's own statistics, `minmax` the extremes over the whole batch.
+            cube's own statistics, `minmax` the extremes over the whole batch. Where a scene has an attribute `valid`
+            that is not None, (H, W) of bool, only those pixels are counted; one of them at least is true.
 
         Returns
         -------
@@ -120,21 +129,22 @@ class Normalization:
             )
         if not self.has_statistics:
             return Normalization(self.method)
+        valid: np.ndarray | None = getattr(cube, "valid", None)
         if self.method == "minmax":
             axes = (-2, -1) if len(cube.shape) == 3 else (0, -2, -1)
             low = high = None
-            for block in self._blocks(cube):
+            for block in self._blocks(cube, valid):
                 least, most = block.amin(dim=axes, keepdim=True), block.amax(dim=axes, keepdim=True)
                 low = least if low is None else torch.minimum(low, least)
                 high = most if high is None else torch.maximum(high, most)
             assert low is not None
             assert high is not None
             return Normalization(self.method, low, high - low + _EPSILON)
-        count = cube.shape[-2] * cube.shape[-1]
-        total = sum(block.sum(dim=(-2, -1), keepdim=True) for block in self._blocks(cube))
+        count = cube.shape[-2] * cube.shape[-1] if valid is None else int(valid.sum())
+        total = sum(block.sum(dim=(-2, -1), keepdim=True) for block in self._blocks(cube, valid))
         mean = torch.as_tensor(total) / count
         # A second pass instead of sums of squares: bands with a large mean would lose their variance to rounding.
-        squares = sum((block - mean).square().sum(dim=(-2, -1), keepdim=True) for block in self._blocks(cube))
+        squares = sum((block - mean).square().sum(dim=(-2, -1), keepdim=True) for block in self._blocks(cube, valid))
         std = (torch.as_tensor(squares) / max(count - 1, 1)).sqrt()
         return Normalization(self.method, mean, std + _EPSILON)
 

@@ -12,14 +12,24 @@ import numpy as np
 import torch
 
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.sources import CubeSource
 
 FILE_NAME = "training.pt"
 
 
-def data_hash(arrays: Sequence[np.ndarray]) -> str:
-    """SHA-256 of shapes, types and values."""
+def data_hash(scenes: Sequence[np.ndarray | CubeSource]) -> str:
+    """SHA-256 of shapes, types and values; of a file that is read by windows, the file's own with how it is read."""
     digest = hashlib.sha256()
-    for array in arrays:
+    for array in scenes:
+        if isinstance(array, CubeSource):
+            digest.update(f"{array.shape}{array.layout}{array.key}".encode())
+            if array.valid is not None:
+                digest.update(np.packbits(array.valid).data)
+            if array.file_backed:
+                digest.update(array.sha256.encode())
+            else:
+                digest.update(array.read_rows(0, array.shape[1]).data)
+            continue
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -1,47 +1,84 @@
-"""Scenes as users give them: paths, arrays, tensors, lists of these; read and checked once."""
+"""Scenes as users give them: paths, arrays, tensors, lists of these; checked once, files left where they are."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from spectrafuse.io.cubes import Cube, read_cube
+from spectrafuse.io.cubes import Cube, open_cube
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.nodata import as_nodata
+from spectrafuse.io.sources import CubeSource, array_source
 from spectrafuse.io.validate import check_cube
 
+Scene = np.ndarray | CubeSource
+# Below this, the scenes of all files together are held as arrays: reading windows would save nothing worth having.
+HELD_BYTES = 1 << 26
 
-def read_scenes(X: Any, *, zeros: str) -> list[np.ndarray]:
-    """Scenes (C, H, W), float32, finite, from a scene or a list of scenes.
+
+def read_scenes(X: Any, *, zeros: str, nodata: float | str | None = None, mask: Any = None) -> list[Scene]:
+    """Scenes (C, H, W), float32, finite where they have data, from a scene or a list of scenes.
 
     Parameters
     ----------
-    X : path, `Cube`, array-like or tensor (C, H, W), or list or tuple of these
+    X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list or tuple of these
     zeros : {"warn", "accept"}
         What to do about bands that are zero everywhere, as in `spectrafuse.io.validate.check_cube`.
+    nodata : float, optional
+        The value that says that a pixel has no data in a file or array; NaN (or "nan") for NaN alone. Scenes that
+        have been read already know their own.
+    mask : array_like of bool, shape (H, W), or list of these or None, optional
+        True for pixels without data; a list for a list of scenes.
+
+    Returns
+    -------
+    list of ndarray or CubeSource
+        Arrays where all pixels have data; sources for the others and for files that together are too large to be held.
 
     Raises
     ------
     DataError
         If a scene cannot be used, or the list is empty.
     """
-    if isinstance(X, (list, tuple)):
-        if not X:
-            raise DataError("`X` holds no scene.")
-        return [_read_scene(f"X[{i}]", scene, zeros) for i, scene in enumerate(X)]
-    return [_read_scene("X", X, zeros)]
+    several = isinstance(X, (list, tuple))
+    if several and not X:
+        raise DataError("`X` holds no scene.")
+    given = list(X) if several else [X]
+    masks: Sequence[Any] = [mask] if not several else [None] * len(given) if mask is None else list(mask)
+    if len(masks) != len(given):
+        raise DataError(f"`mask` must be a list with one mask or None for each of the {len(given)} scenes.")
+    value = as_nodata(nodata)
+    scenes = [
+        _read_scene(f"X[{i}]" if several else "X", scene, zeros, value, hidden)
+        for i, (scene, hidden) in enumerate(zip(given, masks, strict=True))
+    ]
+    in_files = sum(scene.nbytes for scene in scenes if isinstance(scene, CubeSource) and scene.file_backed)
+    return [_held(scene, in_files <= HELD_BYTES) for scene in scenes]
 
 
-def _read_scene(name: str, scene: Any, zeros: str) -> np.ndarray:
+def _read_scene(name: str, scene: Any, zeros: str, nodata: float | None, mask: Any) -> Scene:
     if isinstance(scene, (str, os.PathLike)):
-        return read_cube(scene).data
-    if isinstance(scene, Cube):
-        return scene.data
-    return check_cube(name, scene, zeros=zeros)
+        return open_cube(scene, nodata=nodata, mask=mask, zeros=zeros)
+    if isinstance(scene, (Cube, CubeSource)):
+        if mask is not None:
+            raise DataError(f"`{name}` has been read already; give `mask` to the function that reads it.")
+        return scene if isinstance(scene, CubeSource) else scene.as_source()
+    if nodata is None and mask is None and not isinstance(scene, np.ma.MaskedArray):
+        return check_cube(name, scene, zeros=zeros)
+    return array_source(name, scene, nodata=nodata, mask=mask, zeros=zeros)
 
 
-def check_bands(scenes: list[np.ndarray], n_bands: int, whose: str) -> None:
+def _held(scene: Scene, files_too: bool) -> Scene:
+    """A scene in memory where that is as good: an array, if all its pixels have data."""
+    if isinstance(scene, np.ndarray) or (scene.file_backed and not files_too):
+        return scene
+    return scene.read_rows(0, scene.shape[1]) if scene.valid is None else scene.held()
+
+
+def check_bands(scenes: Sequence[Scene], n_bands: int, whose: str) -> None:
     """Raise `DataError` where a scene has not the bands that `whose` names, such as "the model"."""
     for i, scene in enumerate(scenes):
         if scene.shape[0] != n_bands:

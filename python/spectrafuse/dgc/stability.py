@@ -10,17 +10,45 @@ from torch import Tensor
 
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.windows import WindowedScene
 
 _LARGEST_SIDE = 256
 _MOST_SCENES = 8
 
 
-def _central_window(scene: Tensor) -> Tensor:
-    """At most 256 x 256 pixels from the middle of a cube (C, H, W)."""
+def _place(scene: Tensor | WindowedScene) -> tuple[int, int, int, int]:
+    """Top, left, height and width of at most 256 x 256 pixels: the middle, or where a scene with gaps has most data."""
     _, height, width = scene.shape
     rows, columns = min(height, _LARGEST_SIDE), min(width, _LARGEST_SIDE)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return scene[:, top : top + rows, left : left + columns]
+    middle = (height - rows) // 2, (width - columns) // 2
+    valid = scene.valid(0, 0, height, width) if isinstance(scene, WindowedScene) else None
+    if valid is None:
+        return *middle, rows, columns
+    tops = {*range(0, height - rows, max(1, rows // 2)), height - rows, middle[0]}
+    lefts = {*range(0, width - columns, max(1, columns // 2)), width - columns, middle[1]}
+    sums = {(y, x): int(valid[y : y + rows, x : x + columns].sum()) for y in sorted(tops) for x in sorted(lefts)}
+    best = max(sums, key=lambda place: (sums[place], place == middle))
+    return *best, rows, columns
+
+
+class _Window:
+    """A part of a scene, read when it is looked at if the scene is in a file."""
+
+    def __init__(self, scene: Tensor | WindowedScene) -> None:
+        self.scene, self.place = scene, _place(scene)
+
+    def read(self) -> Tensor:
+        """The part as (1, C, h, w)."""
+        top, left, rows, columns = self.place
+        if isinstance(self.scene, WindowedScene):
+            return self.scene.window(*self.place).unsqueeze(0)
+        return self.scene[None, :, top : top + rows, left : left + columns]
+
+    def labels(self, model: SegmentationModel) -> Tensor:
+        """Clusters (h, w), int32 on the CPU; -1 where there are no data."""
+        labels = model.labels(self.read())[0].to("cpu", torch.int32)
+        valid = self.scene.valid(*self.place) if isinstance(self.scene, WindowedScene) else None
+        return labels if valid is None else labels.masked_fill(torch.from_numpy(~valid), -1)
 
 
 class StabilityWatch:
@@ -28,16 +56,16 @@ class StabilityWatch:
 
     Parameters
     ----------
-    scenes : sequence of Tensor (C, H, W)
-        Normalised cubes; the middle of the first few is watched.
+    scenes : sequence of Tensor (C, H, W) or WindowedScene
+        Normalised cubes; the middle of the first few is watched (of a scene with gaps, where it has most data).
     patience : int
         Epochs in a row that must agree before `settled`; 0 never settles.
     tolerance : float
         Variation of information in nats up to which two epochs agree. Unlike NMI it is defined for a single cluster.
     """
 
-    def __init__(self, scenes: Sequence[Tensor], *, patience: int, tolerance: float) -> None:
-        self.windows = [_central_window(scene) for scene in scenes[:_MOST_SCENES]]
+    def __init__(self, scenes: Sequence[Tensor] | Sequence[WindowedScene], *, patience: int, tolerance: float) -> None:
+        self.windows = [_Window(scene) for scene in scenes[:_MOST_SCENES]]
         self.patience = patience
         self.tolerance = tolerance
         self.previous: list[Tensor] | None = None
@@ -67,10 +95,11 @@ class StabilityWatch:
             `entropy` of the clusters in nats, `clusters` that occur; and against the epoch before, from the second
             call on, `nmi` and `vi`; all but `clusters` are means over the scenes.
         """
-        maps = [model.labels(window.unsqueeze(0))[0].to("cpu", torch.int32) for window in self.windows]
+        maps = [window.labels(model) for window in self.windows]
+        occurring = torch.cat([labels.flatten() for labels in maps]).unique()
         values = {
             "entropy": sum(map(metrics.entropy, maps)) / len(maps),
-            "clusters": float(torch.cat([labels.flatten() for labels in maps]).unique().numel()),
+            "clusters": float((occurring >= 0).sum()),
         }
         if self.previous is not None:
             pairs = list(zip(self.previous, maps, strict=True))

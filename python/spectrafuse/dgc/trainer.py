@@ -20,6 +20,7 @@ from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.dgc.resume import load_training, save_training
 from spectrafuse.dgc.schedules import fading, warmup_decay
 from spectrafuse.dgc.stability import StabilityWatch
+from spectrafuse.dgc.windows import WindowedScene
 from spectrafuse.random import RandomStream
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -32,8 +33,8 @@ class Trainer:
     ----------
     model : SegmentationModel
         On the training device; changed in place.
-    scenes : sequence of Tensor (C, H, W)
-        Normalised cubes of any sizes, on the same device.
+    scenes : sequence of Tensor (C, H, W), or sequence of WindowedScene
+        Normalised cubes of any sizes, on the same device; or scenes that are read window by window.
     recipe : Recipe
         Every choice of the training.
     stream : RandomStream
@@ -57,7 +58,7 @@ class Trainer:
     def __init__(
         self,
         model: SegmentationModel,
-        scenes: Sequence[Tensor],
+        scenes: Sequence[Tensor] | Sequence[WindowedScene],
         recipe: Recipe,
         stream: RandomStream,
         *,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spectrafuse.io.atomic import atomic_folder, atomic_write
-    from spectrafuse.io.cubes import Cube, read_cube
+    from spectrafuse.io.class_maps import write_class_map
+    from spectrafuse.io.cubes import Cube, open_cube, read_cube
     from spectrafuse.io.errors import DataError
     from spectrafuse.io.labels import read_labels
     from spectrafuse.io.results import (
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
         write_json,
         write_label_map,
     )
+    from spectrafuse.io.sources import CubeSource
     from spectrafuse.io.spectra import Spectra, read_spectra
     from spectrafuse.io.validate import check_cube, check_spectra
 
 _HOME = {
     "Cube": "cubes",
+    "CubeSource": "sources",
     "DataError": "errors",
     "Spectra": "spectra",
     "atomic_folder": "atomic",
@@ -32,9 +35,11 @@ _HOME = {
     "check_cube": "validate",
     "check_spectra": "validate",
     "colors": "results",
+    "open_cube": "cubes",
     "read_cube": "cubes",
     "read_labels": "labels",
     "read_spectra": "spectra",
+    "write_class_map": "class_maps",
     "write_components": "results",
     "write_concentrations": "results",
     "write_json": "results",
@@ -43,6 +48,7 @@ _HOME = {
 
 __all__ = [
     "Cube",
+    "CubeSource",
     "DataError",
     "Spectra",
     "atomic_folder",
@@ -50,9 +56,11 @@ __all__ = [
     "check_cube",
     "check_spectra",
     "colors",
+    "open_cube",
     "read_cube",
     "read_labels",
     "read_spectra",
+    "write_class_map",
     "write_components",
     "write_concentrations",
     "write_json",

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.hdf5 import Hdf5Array
 from spectrafuse.io.matlab5 import HEADER_BYTES, list_variables, read_variable
 
 ARRAY_SUFFIXES = (".mat", ".npy", ".npz")
@@ -21,6 +22,8 @@ _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _LISTED = 30
+# zlib packs at most about 1030 to 1.
+_MOST_PACKED = 4096
 _MATLAB_NUMERIC = {"double", "single"} | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
 
 
@@ -49,6 +52,7 @@ class ArrayFile:
     format: str
     entries: dict[str, Entry]
     _read: Callable[[str], Any]
+    _map: Callable[[str], Any] | None = None
 
     @property
     def matlab(self) -> bool:
@@ -93,6 +97,17 @@ class ArrayFile:
             raise DataError(f"{self.label(key)} must hold real numbers; got dtype {value.dtype}.")
         return value
 
+    def maps(self, key: str) -> bool:
+        """Whether parts of a variable can be read without reading all of it."""
+        entry = self.entries[key]
+        return self._map is not None and entry.kind == "numeric" and len(entry.shape) == 3 and 0 not in entry.shape
+
+    def map(self, key: str) -> Any:
+        """A variable whose slices are read when they are taken; see `maps`."""
+        assert self._map is not None
+        opener = self._map
+        return _guard(self.path, lambda: opener(key))
+
     def scalar(self, names: Iterable[str]) -> int | None:
         """The value of the first variable of one of these names that is a single whole number."""
         for name in names:
@@ -104,8 +119,11 @@ class ArrayFile:
         return None
 
 
-def existing_file(path: str | os.PathLike[str], suffixes: Iterable[str]) -> Path:
-    """The path, if it is a file that is there, is not empty and has one of the suffixes (in any case)."""
+def existing_file(path: str | os.PathLike[str], suffixes: Iterable[str], also: Iterable[str] = ()) -> Path:
+    """The path, if it is a file that is there, is not empty and has one of the suffixes (in any case).
+
+    `also` names suffixes that another reader takes, for the message.
+    """
     file = Path(path)
     suffixes = tuple(suffixes)
     try:
@@ -120,7 +138,7 @@ def existing_file(path: str | os.PathLike[str], suffixes: Iterable[str]) -> Path
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
     if file.suffix.lower() not in suffixes:
         suffix = f"the suffix '{file.suffix}'" if file.suffix else "no suffix"
-        raise DataError(f"'{path}' has {suffix}; this can read {', '.join(suffixes)}.")
+        raise DataError(f"'{path}' has {suffix}; this can read {', '.join((*suffixes, *also))}.")
     if size == 0:
         raise DataError(f"'{path}' is empty (0 bytes).")
     return file
@@ -138,15 +156,17 @@ def sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def open_arrays(path: str | os.PathLike[str], suffixes: Iterable[str] = ARRAY_SUFFIXES) -> ArrayFile:
+def open_arrays(path: str | os.PathLike[str], *, also: Iterable[str] = ()) -> ArrayFile:
     """List the variables of a file; each file's format is told from its own first bytes.
+
+    `also` as in `existing_file`.
 
     Raises
     ------
     DataError
         Missing, empty, a folder, an unknown suffix, contents that are not what the suffix says, truncated.
     """
-    file = existing_file(path, suffixes)
+    file = existing_file(path, ARRAY_SUFFIXES, also)
     opener = {".mat": _open_matlab, ".npy": _open_npy, ".npz": _open_npz}[file.suffix.lower()]
     opened: ArrayFile = _guard(file, lambda: opener(file))
     return opened
@@ -200,8 +220,20 @@ def _open_matlab73(path: Path) -> ArrayFile:
         with h5py.File(path, "r") as file:
             if "MATLAB_empty" in file[key].attrs:
                 return np.zeros(file[key][()].astype(int))
+            believable(file[key].nbytes, key)
             # HDF5 stores MATLAB's axes in reverse order.
             return np.asarray(file[key][()]).T
+
+    def believable(size: int, key: str) -> None:
+        # Numbers that were never written take no room in the file, so a damaged shape can claim any size.
+        if size > _MOST_PACKED * path.stat().st_size:
+            raise DataError(f"'{path}', variable {key!r}, says it has {size} bytes, far more than the file can hold.")
+
+    def mapped(key: str) -> Hdf5Array:
+        shape = entries[key].shape
+        with h5py.File(path, "r") as file:
+            believable(file[key].nbytes, key)
+        return Hdf5Array(path, key, shape, tuple(range(len(shape)))[::-1])
 
     entries = {}
     with h5py.File(path, "r") as file:
@@ -218,7 +250,7 @@ def _open_matlab73(path: Path) -> ArrayFile:
             # A data set without a dataspace has no shape.
             sizes = item[()] if "MATLAB_empty" in item.attrs else (item.shape or ())[::-1]
             entries[name] = Entry(tuple(int(n) for n in sizes), _kind_of(item.dtype, label))
-    return ArrayFile(path, "mat7.3", entries, read)
+    return ArrayFile(path, "mat7.3", entries, read, mapped)
 
 
 def _kind_of(dtype: np.dtype, matlab_class: str = "") -> str:
@@ -246,7 +278,11 @@ def _open_npy(path: Path) -> ArrayFile:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False) if 0 not in entry.shape else None
         return np.zeros(entry.shape) if mapped is None else np.asarray(mapped)
 
-    return ArrayFile(path, "npy", {"": entry}, read)
+    def mapped(key: str) -> np.ndarray:
+        # Without the check of `load`, which has been through it when the variables were listed.
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    return ArrayFile(path, "npy", {"": entry}, read, mapped)
 
 
 def _open_npz(path: Path) -> ArrayFile:

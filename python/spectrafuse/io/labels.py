@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from spectrafuse import _checks
-from spectrafuse.io.arrays import ArrayFile, open_arrays
+from spectrafuse.io.arrays import ArrayFile, existing_file, open_arrays
+from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.labelme import SUFFIX as LABELME_SUFFIX
+from spectrafuse.io.labelme import read_labelme
 from spectrafuse.io.layouts import bands_first, find_size
 from spectrafuse.io.validate import as_numeric
 
+TENSOR_SUFFIXES = (".pth", ".pt")
+
 
 def read_labels(
-    path: str | os.PathLike[str], *, key: str | None = None, shape: tuple[int, int] | None = None
+    path: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    shape: tuple[int, int] | None = None,
+    class_to_index: Mapping[str, int] | None = None,
 ) -> np.ndarray:
-    """Read the classes of a scene's pixels from a `.mat`, `.npy` or `.npz` file.
+    """Read the classes of a scene's pixels from a `.mat`, `.npy`, `.npz`, `.pth`, ENVI or LabelMe file.
 
     Parameters
     ----------
     path : path
-        The file; it may be the one that holds the scene.
+        The file; it may be the one that holds the scene. A `.pth` (or `.pt`) file holds a tensor or a dictionary of
+        tensors; anything else in it is refused, never unpickled. Of an ENVI class map the header or the data file is
+        given. A `.json` file is one of LabelMe, drawn as `spectrafuse.io.labelme.read_labelme` says.
     key : str, optional
         The variable: an (H, W) map of whole numbers (also stored as floating point), or abundances (H, W, K),
         (K, H, W) or (K, pixels) column by column, of which the largest decides (K = 1: a map). Without it:
@@ -29,11 +42,14 @@ def read_labels(
     shape : (H, W), optional
         Shape of the scene, which the labels must have. Without it, the file's own numbers of rows and columns
         where there are such.
+    class_to_index : mapping of str to int, optional
+        Classes of the labels of a LabelMe file; without it, they are counted from 1 in the file's order.
 
     Returns
     -------
     ndarray, shape (H, W), int64
-        Classes as in the file; for abundances 0..K-1 in the file's order, and -1 where all are zero.
+        Classes as in the file; -1 where an ENVI class map has its data ignore value; for abundances 0..K-1 in the
+        file's order, and -1 where all are zero; for LabelMe 0 where nothing is drawn.
 
     Raises
     ------
@@ -42,7 +58,17 @@ def read_labels(
     """
     if shape is not None:
         shape = (_checks.integer("shape[0]", shape[0]), _checks.integer("shape[1]", shape[1]))
-    source = open_arrays(path)
+    suffix = Path(path).suffix.lower()
+    if suffix == LABELME_SUFFIX or is_envi(path):
+        if key is not None:
+            raise DataError(f"'{path}' holds no variables, so leave key={key!r} out.")
+        if suffix == LABELME_SUFFIX:
+            return read_labelme(path, shape=shape, class_to_index=class_to_index)[0]
+        return _from_image(path, shape)
+    if suffix in TENSOR_SUFFIXES:
+        label, values = _from_tensors(path, key)
+        return _as_labels(label, values, shape, False)
+    source = open_arrays(path, also=(*TENSOR_SUFFIXES, LABELME_SUFFIX, HEADER_SUFFIX))
     scene = shape if shape is not None else _own_shape(source)
     if key is not None:
         name = source.require(key)
@@ -50,17 +76,71 @@ def read_labels(
         name = ""
     else:
         name = _find(source, scene)
-    label = source.label(name)
-    values = source.load(name)
+    return _as_labels(source.label(name), source.load(name), scene, source.matlab)
+
+
+def _as_labels(label: str, values: np.ndarray, scene: tuple[int, int] | None, matlab: bool) -> np.ndarray:
+    """Labels from an array that is a map or abundances."""
     values = as_numeric(label, values.astype(np.uint8) if values.dtype.kind == "b" else values)
     if values.ndim == 2 and (scene is None or values.shape == scene):
         return _whole(label, values)
     if values.ndim == 3:
-        return _decide(label, _abundances(label, values, scene, source.matlab))
+        return _decide(label, _abundances(label, values, scene, matlab))
     if values.ndim == 2 and scene is not None and scene[0] * scene[1] in values.shape:
         layers, _ = bands_first(label, values, "auto", matlab=True, rows=scene[0], columns=scene[1])
         return _decide(label, layers)
     raise _misfit(label, values.shape, scene)
+
+
+def _from_image(path: str | os.PathLike[str], scene: tuple[int, int] | None) -> np.ndarray:
+    """Labels from an ENVI image: a map of one band, or abundances."""
+    image = open_envi(path)
+    label = f"'{image.data}'"
+    if scene is not None and image.shape[1:] != scene:
+        raise _misfit(label, image.shape[1:], scene)
+    layers = image.map()
+    if len(layers) > 1:
+        return _decide(label, np.asarray(layers))
+    stored = np.asarray(layers[0])
+    absent = np.zeros(stored.shape, dtype=bool)
+    if image.nodata is not None:
+        with np.errstate(over="ignore"):
+            absent = np.isnan(stored) if np.isnan(image.nodata) else stored == image.nodata
+    labels = _whole(label, np.where(absent, stored.dtype.type(0), stored))
+    labels[absent] = -1
+    return labels
+
+
+def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, np.ndarray]:
+    """A tensor from a file of torch, as an array, and how messages call it."""
+    import torch
+
+    file = existing_file(path, TENSOR_SUFFIXES)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch documents no set of exceptions for files that it refuses
+        raise DataError(
+            f"'{path}' is not a file of plain tensors, and nothing else is loaded from .pth files: it is damaged, or "
+            f"needs unpickling, which could run code."
+        ) from error
+    label = f"'{path}'"
+    if isinstance(content, dict):
+        tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+        listing = ", ".join(f"{k} {tuple(v.shape)}" for k, v in tensors.items()) or "no tensors"
+        if key is None and len(tensors) == 1:
+            key = next(iter(tensors))
+        if key not in tensors:
+            what = "several or no tensors" if key is None else f"no tensor {key!r}"
+            raise DataError(f"'{path}' has {what}; choose one by its key: {listing}.")
+        label, content = f"'{path}', variable {key!r}", tensors[key]
+    elif key is not None:
+        raise DataError(f"'{path}' holds one tensor without a name, so leave key={key!r} out.")
+    if not isinstance(content, torch.Tensor):
+        raise DataError(f"{label} must hold a tensor; got {type(content).__name__}.")
+    if content.layout != torch.strided or content.is_quantized or content.is_meta:
+        raise DataError(f"{label} must be a dense tensor of plain numbers.")
+    values = content.detach()
+    return label, (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _own_shape(source: ArrayFile) -> tuple[int, int] | None:

@@ -50,11 +50,7 @@ def find_size(source: ArrayFile, rows: int | None, columns: int | None) -> tuple
 def cube_layout(
     label: str, shape: tuple[int, ...], layout: str, *, matlab: bool, axis_lengths: Iterable[int] = ()
 ) -> tuple[str, str]:
-    """Decide how a 3-D array is read.
-
-    "auto" takes for the bands, in this order: the axis whose length equals the number of wavelengths in the
-    file, if that is exactly one; for a MATLAB file, the last axis; where two axes are equal and the third is
-    not, the third if it is the first or the last.
+    """Decide how a 3-D array is read, by the rule that `spectrafuse.io.cubes.read_cube` states under `layout`.
 
     Returns
     -------
@@ -110,7 +106,8 @@ def bands_first(
     """
     if values.ndim == 3:
         taken, reason = cube_layout(label, values.shape, layout, matlab=matlab, axis_lengths=axis_lengths)
-        cube = values if taken == "chw" else np.moveaxis(values, -1, 0)
+        # Not moveaxis: arrays in a file have a transpose of their own.
+        cube = values if taken == "chw" else values.transpose(2, 0, 1)
         for name, asked, got in (("rows", rows, cube.shape[1]), ("columns", columns, cube.shape[2])):
             if asked is not None and asked != got:
                 read = f"{values.shape}, read as {_WORDS[taken]}"

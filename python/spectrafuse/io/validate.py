@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -75,9 +75,9 @@ def _check(name: str, array: Any, what: str, axes: Sequence[str], channel_axis: 
     if given.ndim != len(axes):
         hint = "; one spectrum needs reshape(1, -1)" if given.ndim == 1 and len(axes) == 2 else ""
         got = f"{given.ndim} dimensions, shape {given.shape}"
-        raise DataError(f"{_called(name)} must be {what}; got {got}{hint}.")
+        raise DataError(f"{called(name)} must be {what}; got {got}{hint}.")
     if 0 in given.shape:
-        raise DataError(f"{_called(name)} must be {what} with at least one of each; got shape {given.shape}.")
+        raise DataError(f"{called(name)} must be {what} with at least one of each; got shape {given.shape}.")
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(given, dtype=np.float32)
     _check_finite(name, given, values, axes)
@@ -100,12 +100,10 @@ def as_numeric(name: str, array: Any) -> np.ndarray:
     try:
         values = np.asarray(array)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(
-            f"{_called(name)} must be an array of numbers; got {type(array).__name__} ({error})."
-        ) from error
+        raise DataError(f"{called(name)} must be an array of numbers; got {type(array).__name__} ({error}).") from error
     if values.dtype.kind not in "iuf":
         kind = type(array).__name__ if values.ndim == 0 else f"an array of dtype {values.dtype}"
-        raise DataError(f"{_called(name)} must hold real numbers, integer or floating; got {kind}.")
+        raise DataError(f"{called(name)} must hold real numbers, integer or floating; got {kind}.")
     return values
 
 
@@ -117,33 +115,44 @@ def _check_finite(name: str, given: np.ndarray, values: np.ndarray, axes: Sequen
     first = int(np.flatnonzero(bad)[0])
     inside = np.argwhere(~np.isfinite(values[first]))[0]
     position = (first, *(int(i) for i in inside))
+    hint = "; nodata=nan leaves pixels with NaN out" if axes[0] == "band" and np.isnan(given[position]) else ""
+    report_not_finite(name, int(bad.sum()), position, given[position], axes, hint=hint)
+
+
+def report_not_finite(
+    name: str, count: int, position: Sequence[int], value: Any, axes: Sequence[str], *, hint: str = ""
+) -> NoReturn:
+    """Raise for `count` numbers that are not finite as float32, the first `value` at `position` along `axes`."""
     where = ", ".join(f"{axis} {index}" for axis, index in zip(axes, position, strict=True))
-    count = int(bad.sum())
     number = f"{count} value{'s' if count > 1 else ''}"
-    if np.isfinite(given[position]):
+    if np.isfinite(value):
         what = f"{number} that float32 cannot hold"
     else:
         what = f"{number} that {'are' if count > 1 else 'is'} not finite (NaN or infinity)"
     which = "the first" if count > 1 else "it is"
-    raise DataError(f"{_called(name)} has {what}, {which} at {where} (counted from 0): {given[position]!s}.")
+    raise DataError(f"{called(name)} has {what}, {which} at {where} (counted from 0): {value!s}{hint}.")
 
 
 def _check_zeros(name: str, values: np.ndarray, axis_name: str, axis: int) -> None:
     others = tuple(i for i in range(values.ndim) if i != axis)
-    empty = np.flatnonzero(~values.any(axis=others))
-    if len(empty) == values.shape[axis]:
-        raise DataError(f"{_called(name)} is zero everywhere, so there is nothing to learn from it.")
+    report_zeros(name, np.flatnonzero(~values.any(axis=others)), values.shape[axis], axis_name)
+
+
+def report_zeros(name: str, empty: np.ndarray, total: int, axis_name: str) -> None:
+    """Raise if all `total` bands or channels are `empty` (zero everywhere), warn if some are."""
+    if len(empty) == total:
+        raise DataError(f"{called(name)} is zero everywhere, so there is nothing to learn from it.")
     if len(empty):
         listed = ", ".join(str(i) for i in empty[:_LISTED]) + (", ..." if len(empty) > _LISTED else "")
         some = f"{axis_name}s {listed} are" if len(empty) > 1 else f"{axis_name} {listed} is"
         warnings.warn(
-            f"{_called(name)}: {some} zero everywhere ({len(empty)} of {values.shape[axis]}, counted from 0) "
+            f"{called(name)}: {some} zero everywhere ({len(empty)} of {total}, counted from 0) "
             f"and {'carry' if len(empty) > 1 else 'carries'} no information.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
-def _called(name: str) -> str:
-    """Arguments in backticks; a file's path is quoted already."""
+def called(name: str) -> str:
+    """How messages call data: arguments in backticks; a file's path is quoted already."""
     return f"`{name}`" if name.isidentifier() else name

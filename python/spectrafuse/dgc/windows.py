@@ -1,0 +1,111 @@
+"""Scenes that training and prediction read window by window: from a file, or with pixels that hold no data.
+
+Pixels without data take no part. In a training crop such a pixel shows the spectrum of the nearest pixel with data in
+the window that the crop is cut from, as places beyond a scene's border show its reflection; so no loss, centre or
+statistic ever sees what is stored there. Windows with too few pixels with data are drawn again. In prediction a pixel
+without data shows the nearest pixel with data within the reach of the model, so the labels of its neighbours do not
+depend on what is stored there either; its own label is -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.scenes import Scene
+
+
+def valid_pixels(cube: Any) -> np.ndarray | None:
+    """Where a scene has data, (H, W) bool; None where all pixels have."""
+    valid: np.ndarray | None = getattr(cube, "valid", None)
+    return valid
+
+
+def fill_nearest(spectra: Tensor, valid: np.ndarray, reach: float | None = None) -> Tensor:
+    """Spectra (C, h, w) whose pixels that are not `valid` take the spectrum of the nearest valid one.
+
+    Pixels farther than `reach` from any valid one, and all pixels where there is none, become zero.
+    """
+    if valid.all():
+        return spectra
+    if not valid.any():
+        return torch.zeros_like(spectra)
+    from scipy.ndimage import distance_transform_edt
+
+    distance, (rows, columns) = distance_transform_edt(~valid, return_indices=True)
+    filled = spectra[:, torch.from_numpy(rows), torch.from_numpy(columns)]
+    if reach is not None:
+        filled[:, torch.from_numpy(distance > reach)] = 0
+    return filled
+
+
+class WindowedScene:
+    """A normalised scene whose windows are read when they are asked for.
+
+    Parameters
+    ----------
+    cube : array-like (C, H, W)
+        What can be sliced by rows and columns, such as a `spectrafuse.io.sources.CubeSource`; its attribute `valid`, if
+        there is one, says where it has data.
+    normalization : Normalization
+        With the statistics of this scene.
+    device : torch.device
+        Of the windows.
+    rows, columns : ndarray of int, optional
+        For every row and column of the scene as training sees it, the one of the cube: continued by reflection.
+    """
+
+    def __init__(
+        self,
+        cube: Any,
+        normalization: Normalization,
+        device: torch.device,
+        rows: np.ndarray | None = None,
+        columns: np.ndarray | None = None,
+    ) -> None:
+        self.cube, self.normalization, self.device = cube, normalization, device
+        self.rows = np.arange(cube.shape[1]) if rows is None else rows
+        self.columns = np.arange(cube.shape[2]) if columns is None else columns
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Bands, rows, columns."""
+        return self.cube.shape[0], len(self.rows), len(self.columns)
+
+    def take(self, rows: Tensor, columns: Tensor) -> WindowedScene:
+        """The scene with these of its rows and columns, like `scene[:, rows][:, :, columns]` of a tensor."""
+        y, x = self.rows[rows.cpu().numpy()], self.columns[columns.cpu().numpy()]
+        return WindowedScene(self.cube, self.normalization, self.device, y, x)
+
+    def valid(self, top: int, left: int, height: int, width: int) -> np.ndarray | None:
+        """Where a window has data, (height, width) bool; None where the whole scene has."""
+        valid = valid_pixels(self.cube)
+        if valid is None:
+            return None
+        return valid[np.ix_(self.rows[top : top + height], self.columns[left : left + width])]
+
+    def window(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """A window (C, height, width), normalised and filled, on the device; less at the bottom and right border."""
+        y, x = self.rows[top : top + height], self.columns[left : left + width]
+        box = slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1)
+        spectra = self.normalization.transform(self.cube[:, box[0], box[1]])
+        valid = valid_pixels(self.cube)
+        if valid is not None:
+            spectra = fill_nearest(spectra, valid[box])
+        inside = spectra[:, torch.from_numpy(y - y.min())][:, :, torch.from_numpy(x - x.min())]
+        return inside.to(self.device)
+
+
+def for_training(
+    scenes: Sequence[Scene], normalization: Normalization, device: torch.device
+) -> list[Tensor] | list[WindowedScene]:
+    """Normalised scenes: in memory, or read window by window if one of them has gaps or is in a file."""
+    fitted = [normalization.fit(scene) for scene in scenes]
+    if all(isinstance(scene, np.ndarray) for scene in scenes):
+        return [own.transform(scene).to(device) for own, scene in zip(fitted, scenes, strict=True)]
+    return [WindowedScene(scene, own, device) for own, scene in zip(fitted, scenes, strict=True)]

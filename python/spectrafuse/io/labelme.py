@@ -1,0 +1,186 @@
+"""Label maps from LabelMe's JSON files: polygons drawn by hand, filled in the file's order."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from spectrafuse import _checks
+from spectrafuse.io.arrays import existing_file
+from spectrafuse.io.errors import DataError
+
+SUFFIX = ".json"
+_LARGEST = 1e9
+_MOST_PIXELS = 1 << 28
+_WITHOUT_AREA = ("point", "points", "line", "linestrip")
+_CIRCLE_POINTS = 128
+
+
+def read_labelme(
+    path: str | os.PathLike[str],
+    *,
+    shape: tuple[int, int] | None = None,
+    class_to_index: Mapping[str, int] | None = None,
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Draw the shapes of a LabelMe file.
+
+    Shapes are filled in the file's order, later ones over earlier ones, on a background of 0. A pixel belongs to a
+    shape if its centre lies inside by the even-odd rule; LabelMe's point (0, 0) is the outer corner of the first
+    pixel, whose centre is (0.5, 0.5). Polygons, rectangles (two corners) and circles (centre and a point on it)
+    have an area; points and lines have none and are left out with a warning.
+
+    Parameters
+    ----------
+    path : path
+        The `.json` file.
+    shape : (H, W), optional
+        Shape of the scene. Without it, `imageHeight` and `imageWidth` of the file; with both, they must agree.
+    class_to_index : mapping of str to int, optional
+        Class of each label; labels that it lacks are drawn as background, with a warning. Without it, labels are
+        counted from 1 in the order in which they first appear.
+
+    Returns
+    -------
+    labels : ndarray, shape (H, W), int64
+    classes : dict of str to int
+        Class of each label that occurs.
+
+    Raises
+    ------
+    DataError
+        If the file is no LabelMe file, or a shape cannot be drawn.
+    """
+    classes = _check_classes(class_to_index)
+    content = _load(path)
+    height, width = _size(path, content, shape)
+    shapes = content.get("shapes")
+    if not isinstance(shapes, list):
+        raise DataError(f"'{path}' is not a LabelMe file: it has no list of 'shapes'.")
+    labels = np.zeros((height, width), dtype=np.int64)
+    found: dict[str, int] = {}
+    unknown, flat = [], 0
+    for number, item in enumerate(shapes):
+        where = f"'{path}', shape {number}"
+        name = item.get("label") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            raise DataError(f"{where} (counted from 0) has no text as 'label'.")
+        kind = item.get("shape_type", "polygon")
+        points = _points(where, item.get("points"))
+        if kind in _WITHOUT_AREA:
+            flat += 1
+            continue
+        if classes is None:
+            found.setdefault(name, len(found) + 1)
+        else:
+            found[name] = classes.get(name, 0)
+            unknown += [name] if name not in classes and name not in unknown else []
+        _fill(labels, _outline(f"{where} ({name!r})", kind, points), found[name])
+    if flat:
+        warnings.warn(f"'{path}': {flat} points or lines have no area and are left out.", UserWarning, stacklevel=2)
+    if unknown:
+        listed = ", ".join(map(repr, unknown[:10]))
+        warnings.warn(f"'{path}': `class_to_index` lacks {listed}, drawn as background (0).", UserWarning, stacklevel=2)
+    return labels, found
+
+
+def _check_classes(class_to_index: Mapping[str, int] | None) -> dict[str, int] | None:
+    if class_to_index is None:
+        return None
+    if not isinstance(class_to_index, Mapping):
+        raise TypeError(f"`class_to_index` must be a mapping of names to classes; got {class_to_index!r}.")
+    for name, index in class_to_index.items():
+        if isinstance(index, bool) or not isinstance(index, Integral):
+            raise TypeError(f"`class_to_index` must give a whole number for {name!r}; got {index!r}.")
+    return {name: int(index) for name, index in class_to_index.items()}
+
+
+def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    file = existing_file(path, (SUFFIX,))
+    try:
+        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"'{path}' is not JSON: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"'{path}' is not a LabelMe file: it holds no JSON object.")
+    return content
+
+
+def _size(path: str | os.PathLike[str], content: dict[str, Any], shape: tuple[int, int] | None) -> tuple[int, int]:
+    sides = [content.get(name) for name in ("imageHeight", "imageWidth")]
+    whole = [side for side in sides if type(side) is int and side >= 1]
+    own = (whole[0], whole[1]) if len(whole) == 2 else None
+    if shape is not None:
+        shape = _checks.size("shape", shape)
+        if own is not None and own != shape:
+            hint = " (it is transposed)" if own == shape[::-1] else ""
+            raise DataError(
+                f"'{path}' is drawn on {own[0]} rows and {own[1]} columns{hint}, but the scene has {shape[0]} rows, "
+                f"{shape[1]} columns."
+            )
+        return shape
+    if own is None:
+        raise DataError(f"'{path}' does not say the size of its image (imageHeight, imageWidth); give the shape.")
+    if own[0] * own[1] > _MOST_PIXELS:
+        raise DataError(f"'{path}' says its image has {own[0]} x {own[1]} pixels, which is too large to be believed.")
+    return own
+
+
+def _points(where: str, points: Any) -> np.ndarray:
+    """Points (n, 2): x to the right, y down."""
+    pairs = points if isinstance(points, list) else None
+    if pairs is None or any(not isinstance(pair, list) or len(pair) != 2 for pair in pairs):
+        raise DataError(f"{where} must have 'points' as a list of pairs [x, y].")
+    for pair in pairs:
+        for x in pair:
+            if type(x) not in (int, float) or not abs(x) <= _LARGEST or not math.isfinite(x):
+                raise DataError(f"{where} has a point that is no pair of numbers: {str(pair)[:60]}.")
+    return np.array(pairs, dtype=np.float64).reshape(-1, 2)
+
+
+def _outline(where: str, kind: Any, points: np.ndarray) -> np.ndarray:
+    """The corners of a shape as a polygon (n, 2)."""
+    count = len(points)
+    if kind == "circle" and count == 2:
+        radius = float(np.hypot(*(points[1] - points[0])))
+        angles = np.arange(_CIRCLE_POINTS) * (2 * np.pi / _CIRCLE_POINTS)
+        return points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    if kind == "rectangle" and count == 2:
+        (x0, y0), (x1, y1) = points
+        return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    if kind in ("polygon", "rectangle", None) and count >= 3:
+        return points
+    if kind in ("polygon", "rectangle", "circle", None):
+        raise DataError(f"{where} is a {kind or 'polygon'} of {count} points, which has no area.")
+    raise DataError(f"{where} has the shape type {str(kind)[:40]!r}, which cannot be drawn.")
+
+
+def _fill(labels: np.ndarray, corners: np.ndarray, value: int) -> None:
+    """Give `value` to the pixels whose centres lie inside a polygon, by the even-odd rule."""
+    height, width = labels.shape
+    top = max(int(np.floor(corners[:, 1].min())), 0)
+    bottom = min(int(np.ceil(corners[:, 1].max())), height)
+    if top >= bottom:
+        return
+    # A crossing of a row's centre line changes inside to outside for all pixels to its right.
+    crossings = np.zeros((bottom - top, width + 1), dtype=np.uint8)
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if y0 > y1:
+            x0, y0, x1, y1 = x1, y1, x0, y0
+        first, last = max(int(np.ceil(y0 - 0.5)), top), min(int(np.ceil(y1 - 0.5)), bottom)
+        if first >= last:
+            continue
+        rows = np.arange(first, last)
+        x = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
+        columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+        crossings[rows - top, columns] ^= 1
+    inside = np.cumsum(crossings[:, :width], axis=1, dtype=np.uint8) & 1
+    labels[top:bottom][inside.astype(bool)] = value

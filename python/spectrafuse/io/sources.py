@@ -1,0 +1,183 @@
+"""Scenes that are read window by window: from a file, or from an array with pixels that hold no data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from spectrafuse.io.arrays import sha256
+from spectrafuse.io.errors import DataError
+from spectrafuse.io.nodata import as_mask, as_nodata, survey
+from spectrafuse.io.validate import as_numeric, called
+
+
+@dataclass(frozen=True, eq=False)
+class CubeSource:
+    """A checked scene (bands, rows, columns) that is read window by window.
+
+    It can be sliced like an array: `source[:, 10:20]`, `source[..., 10:20, :]`, `source[:, 10:20, 5:9]` are float32
+    arrays, newly read. In them pixels without data are zero in every band.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Bands, rows, columns.
+    valid : ndarray (H, W) of bool, or None
+        True where there are data, by the rule of `spectrafuse.io.nodata`; None where all pixels have data.
+    wavelengths, wavelength_unit, source, key, layout
+        As in `spectrafuse.io.cubes.Cube`.
+    file_backed : bool
+        Whether windows are read from the file: False where its format must be read as a whole.
+    """
+
+    shape: tuple[int, int, int]
+    valid: np.ndarray | None
+    _open: Callable[[], Any]
+    """The stored numbers as an array-like (C, H, W); opened anew for every window, so that no handle and no mapped page
+    outlives it."""
+    wavelengths: np.ndarray | None = None
+    wavelength_unit: str | None = None
+    source: str = ""
+    key: str | None = None
+    layout: str = ""
+    file_backed: bool = False
+    data_path: str = ""
+    scale: float = 1.0
+    dead_bands: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the bytes of the file with the numbers; empty for an array."""
+        return sha256(self.data_path) if self.data_path else ""
+
+    @property
+    def ndim(self) -> int:
+        """3."""
+        return 3
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole scene as float32."""
+        bands, height, width = self.shape
+        return 4 * bands * height * width
+
+    def read_window(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        """Rows y0 to y1 and columns x0 to x1 (ends excluded) of all bands.
+
+        Returns
+        -------
+        ndarray, shape (C, y1 - y0, x1 - x0), float32, C-contiguous
+            Newly made; zero in pixels without data.
+
+        Raises
+        ------
+        DataError
+            If the file can no longer be read.
+        ValueError
+            If the window is not inside the scene.
+        """
+        _, height, width = self.shape
+        if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
+            raise ValueError(f"The window {(y0, y1, x0, x1)} is not inside the {height} rows and {width} columns.")
+        return self._read(slice(None), slice(y0, y1), slice(x0, x1))
+
+    def _read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.array(self._open()[bands, rows, columns], dtype=np.float32, order="C")
+        if self.scale != 1:
+            values /= np.float32(self.scale)
+        dead = np.zeros(self.shape[0], dtype=bool)
+        dead[self.dead_bands] = True
+        values[dead[bands]] = 0
+        if self.valid is not None:
+            values[:, ~self.valid[rows, columns]] = 0
+        return values
+
+    def read_rows(self, y0: int, y1: int) -> np.ndarray:
+        """Rows y0 to y1 (end excluded): `read_window` over all columns."""
+        return self.read_window(y0, y1, 0, self.shape[2])
+
+    def held(self) -> CubeSource:
+        """The same scene with all its numbers in memory."""
+        values = self.read_rows(0, self.shape[1])
+        none = np.zeros(0, dtype=np.int64)
+        return replace(self, _open=lambda: values, file_backed=False, scale=1.0, dead_bands=none)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        parts = list(index) if isinstance(index, tuple) else [index]
+        if any(part is Ellipsis for part in parts):
+            at = next(i for i, part in enumerate(parts) if part is Ellipsis)
+            parts[at : at + 1] = [slice(None)] * (3 - len(parts) + 1)
+        parts += [slice(None)] * (3 - len(parts))
+        if len(parts) != 3 or any(not isinstance(p, slice) or p.step not in (None, 1) for p in parts):
+            raise TypeError(f"A scene in a file is sliced by ranges of bands, rows and columns; got {index!r}.")
+        places = (part.indices(n)[:2] for part, n in zip(parts, self.shape, strict=True))
+        bands, rows, columns = (slice(start, max(start, stop)) for start, stop in places)
+        return self._read(bands, rows, columns)
+
+
+class _Reopened:
+    """Stored numbers that are opened anew for every slice, so that no mapped page stays in memory."""
+
+    def __init__(self, opener: Callable[[], Any], shape: tuple[int, ...]) -> None:
+        self.opener, self.shape = opener, shape
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.opener()[index]
+
+
+def checked_source(
+    name: str,
+    opener: Callable[[], Any],
+    *,
+    nodata: float | None,
+    mask: Any,
+    zeros: str,
+    scale: float = 1.0,
+    **facts: Any,
+) -> CubeSource:
+    """A source from stored numbers, surveyed once.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the scene.
+    opener : callable
+        Gives the stored numbers, array-like (C, H, W).
+    nodata, mask, zeros
+        As in `spectrafuse.io.nodata.survey`; `nodata` in stored numbers, before `scale` is applied.
+    facts
+        Other attributes of `CubeSource`.
+    """
+    stored = opener()
+    if stored.ndim != 3:
+        raise DataError(f"{called(name)} must be a cube (bands, rows, columns); got shape {tuple(stored.shape)}.")
+    hidden = as_mask(name, mask, tuple(stored.shape[1:]))
+    found = survey(name, _Reopened(opener, stored.shape), nodata=as_nodata(nodata), mask=hidden, zeros=zeros)
+    shape = tuple(int(n) for n in stored.shape)
+    return CubeSource(shape, found.valid, opener, scale=scale, dead_bands=found.dead_bands, **facts)  # type: ignore[arg-type]
+
+
+def array_source(name: str, array: Any, *, nodata: float | None = None, mask: Any = None, zeros: str) -> CubeSource:
+    """A source from an array or tensor (C, H, W) in memory; a `numpy.ma` array brings its own mask.
+
+    Raises
+    ------
+    DataError
+        As `spectrafuse.io.validate.check_cube`, but for pixels without data.
+    """
+    values = as_numeric(name, array)
+    if isinstance(array, np.ma.MaskedArray) and values.ndim == 3:
+        own = np.zeros(values.shape, dtype=bool)
+        own |= np.ma.getmaskarray(array)
+        # One masked band hides the pixel; bands that are masked throughout decide nothing.
+        dead: np.ndarray = own.all(axis=(1, 2))  # type: ignore[assignment]
+        values = np.where(dead[:, None, None], values.dtype.type(0), np.ma.getdata(array))
+        given, hidden = as_mask(name, mask, values.shape[1:]), own[~dead].any(axis=0)
+        mask = hidden if given is None else hidden | given
+        mask = mask if mask.any() else None
+    return checked_source(name, lambda: values, nodata=nodata, mask=mask, zeros=zeros)
