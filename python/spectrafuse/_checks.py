@@ -101,3 +101,16 @@ def size(name: str, value: object) -> tuple[int, int]:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise fail(name, "two integers (height, width)", repr(value))
     return integer(f"{name}[0]", value[0]), integer(f"{name}[1]", value[1])
+
+
+def device(value: str | torch.device | None) -> torch.device:
+    """The device that an estimator's `device` means; None: a CUDA device if there is one, else the CPU."""
+    if value is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise fail("device", "a device torch knows, such as 'cpu' or 'cuda:0', or None", repr(value)) from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"`device` is {str(value)!r}, but no CUDA device can be used here.")
+    return chosen
