@@ -127,7 +127,7 @@ def test_fit_transform_and_files(fitted: EBgMCR, tmp_path: Path) -> None:
 
 def test_chunks_do_not_matter(fitted: EBgMCR, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fitted.parse(SPECTRA)
-    monkeypatch.setattr("spectrafuse.mcr.estimator._CHUNK_ROWS", 3)
+    monkeypatch.setattr("spectrafuse.mcr.evaluation._CHUNK_ROWS", 3)
     parts = fitted.parse(SPECTRA)
     for name, value in whole.items():
         assert parts[name] == pytest.approx(value, rel=1e-5, abs=1e-6)
@@ -158,9 +158,7 @@ def test_bad_input_is_one_clear_error(fitted: EBgMCR) -> None:
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"noise": -1.0}, "noise"),
         ({"random_state": -1}, "random_state"),
-        ({"initial_components": np.ones((9, 12))}, "initial_components"),
-        ({"initial_components": np.ones((2, 11))}, "initial_components"),
-        ({"learnable_components": False}, "initial_components"),
+        ({"device": "abacus"}, "device"),
     ],
 )
 def test_wrong_parameters_are_named(options: dict[str, Any], name: str) -> None:
@@ -198,16 +196,6 @@ def test_no_component_is_a_warning_and_empty_arrays() -> None:
     assert estimator.components_.shape == (0, 12)
     assert estimator.transform(SPECTRA).shape == (11, 0)
     assert (estimator.inverse_transform(np.empty((2, 0))) == np.zeros((2, 12))).all()
-
-
-@pytest.mark.filterwarnings("ignore:No component was found")
-def test_initial_components_start_the_pool_and_can_be_kept() -> None:
-    known = np.abs(np.random.default_rng(0).normal(size=(3, 12))).astype(np.float32)
-    kept = _quick(pool_size=3, initial_components=known, learnable_components=False, component_norm=None).fit(SPECTRA)
-    assert np.array_equal(kept.model_.vanilla_components.detach().numpy(), known)
-    assert np.array_equal(kept.components_, known[kept.component_ids_])
-    started = _quick(initial_components=known, max_epoch=1, learning_rate=1e-12).fit(SPECTRA)
-    assert started.model_.vanilla_components.detach().numpy()[:3] == pytest.approx(known, rel=1e-5)
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -12,22 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from spectrafuse import _checks
 from spectrafuse._progress import Callback
-from spectrafuse.mcr import preparation, storage
+from spectrafuse.mcr import evaluation, inputs, known, preparation, storage
+from spectrafuse.mcr.inputs import Spectra
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level
 from spectrafuse.mcr.passes import Aggregate, PostProcessing
-from spectrafuse.mcr.preparation import Spectra
 from spectrafuse.mcr.recipes import Recipe, resolve
 from spectrafuse.mcr.trainer import Trainer, TrainingResult
 from spectrafuse.random import RandomStream
-
-_CHUNK_ROWS = 1024
-_AGGREGATE_CHUNK_ENTRIES = 2**24
 
 
 class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -58,10 +55,6 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Epochs at most; None: the recipe's (5000; none for "published").
     learning_rate : float
         Of AdamW.
-    initial_components : array_like, (k, d), optional
-        Start of the first k components of the pool, k at most `pool_size`.
-    learnable_components : bool
-        False: components stay as given; `initial_components` must then fill the pool.
     post_processing : callable, optional
         From normalised components (N, d) to components (N, d), for instance smoothing; in torch, differentiable.
     aggregate : callable, optional
@@ -89,8 +82,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Why training stopped, and why this state was taken: a sentence each.
     noise_ : NoiseLevel
         sigma (the spectra's unit), nmse (its share of the spectra's sum of squares), source.
+    C_opt_, ST_opt_ : ndarray, (n, n_components_) and (n_components_, d)
+        Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
     n_features_in_, n_iter_ : int
+    feature_names_in_ : ndarray of str, (d,)
+        Only if the spectra were a data frame with named columns.
 
     Notes
     -----
@@ -116,8 +113,6 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         batch_size: int | None = None,
         max_epoch: int | None = None,
         learning_rate: float = 5e-4,
-        initial_components: Any = None,
-        learnable_components: bool = True,
         post_processing: PostProcessing | None = None,
         aggregate: Aggregate | None = None,
         random_state: int | None = 0,
@@ -132,8 +127,6 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.max_epoch = max_epoch
         self.learning_rate = learning_rate
-        self.initial_components = initial_components
-        self.learnable_components = learnable_components
         self.post_processing = post_processing
         self.aggregate = aggregate
         self.random_state = random_state
@@ -142,8 +135,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def fit(
         self,
         X: Spectra,
-        y: None = None,
+        y: Any = None,
         *,
+        components: Any = None,
+        fixed: Any = None,
         callback: Callback | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_seconds: float = 10.0,
@@ -153,9 +148,16 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : path, ndarray or Tensor, (n, d)
-            Spectra, one a row.
+            Spectra, one a row. Negative values are allowed: measured spectra have them.
         y : None
             Ignored.
+        components : path or array_like, (m, d), optional
+            Known components, in the unit of the spectra: the first m of the pool start as these. With a
+            `component_norm` their direction counts, without one their size too. Component i of them was found if i is
+            in `component_ids_`; one that no spectrum needs does not appear in the results, fixed or not.
+        fixed : array_like of bool, (m,), or of int, optional
+            Mask or numbers of the rows of `components` that stay as they are; the others are only where training
+            starts. In the sparse form fixed ones keep all their channels.
         callback : callable, optional
             Called with a `Progress` after every epoch. An exception it raises ends the fit.
         checkpoint_dir : path, optional
@@ -175,42 +177,43 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         DataError
             If X cannot be used: NaN, infinity, zero everywhere, wrong shape, an unreadable file.
         ValueError, TypeError
-            If a parameter is wrong, or `checkpoint_dir` holds another run.
+            If a parameter is wrong, X is sparse, or `checkpoint_dir` holds another run.
         """
         recipe = resolve(self.recipe)
         settings = preparation.check_parameters(self)
-        data = preparation.read(X, zeros="warn")
+        data = inputs.read(X, zeros="warn")
+        given = known.check(components, fixed, (self.pool_size, data.shape[1]), bool(self.non_negative))
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(_checks.integer("random_state", seed, minimum=0))
-        model = preparation.build_model(self, recipe, data.shape[1], stream).to(self._device())
+        device = _checks.device(self.device)
+        model = preparation.build_model(self, recipe, data.shape[1], stream, given).to(device)
         spectra = torch.from_numpy(data)
         noise = noise_level(spectra, self.noise)
         trainer = Trainer(
             model,
-            spectra.to(self._device()),
+            spectra.to(device),
             recipe,
             noise,
             stream,
             **settings,
+            fixed=() if given is None else given.fixed.tolist(),
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
-            fingerprint=preparation.fingerprint(self, recipe, data, self._device()),
+            fingerprint=preparation.fingerprint(self, recipe, data, device, given),
             save_seconds=_checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
         )
-        self._take(trainer.run(callback), model, data.shape[1])
+        self._take(trainer.run(callback), model)
+        inputs.remember_features(self, X, data)
         self.noise_: NoiseLevel | None = noise
+        self._fitted_concentrations: NDArray[np.float32] | None = self._parse(data)["concentration"]
         if self.n_components_ == 0:
-            warnings.warn(
-                f"No component was found: no gate opened for any spectrum. {self.stop_reason_}",
-                UserWarning,
-                stacklevel=2,
-            )
+            warnings.warn(f"No component was found: no gate opened for any spectrum. {self.stop_reason_}", stacklevel=2)
         return self
 
-    def fit_transform(self, X: Spectra, y: None = None, **fit_params: Any) -> NDArray[np.float32]:
+    def fit_transform(self, X: Spectra, y: Any = None, **fit_params: Any) -> NDArray[np.floating]:
         """Fit, then give the concentrations (n, n_components_)."""
-        return self.fit(X, y, **fit_params).transform(X)
+        return self.fit(X, y, **fit_params).C_opt_.astype(inputs.result_dtype(X))
 
-    def transform(self, X: Spectra) -> NDArray[np.float32]:
+    def transform(self, X: Spectra) -> NDArray[np.floating]:
         """Concentrations of spectra.
 
         Parameters
@@ -220,9 +223,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray, (n, n_components_)
-            Of the components in `components_`, 0 where one is not selected.
+            Of the components in `components_`, 0 where one is not selected. float64 if X is, else float32; the model
+            computes in float32.
         """
-        return self._parse(X, reconstruct=False)["concentration"]
+        concentration = self._parse(self._read(X))["concentration"]
+        return concentration.astype(inputs.result_dtype(X), copy=False)
 
     def parse(self, X: Spectra) -> dict[str, NDArray[Any]]:
         """Everything the model says about spectra, computed in chunks and for used components only.
@@ -237,16 +242,54 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             `reconstruction` (n, d), `concentration` (n, n_components_), `component_ids` (n_components_,) and
             `select_prob` (n, n_components_) with gates of 0 or 1.
         """
-        return self._parse(X, reconstruct=True)
+        return {**self._parse(self._read(X), reconstruct=True), "component_ids": self.component_ids_.copy()}
 
-    def inverse_transform(self, X: Any) -> NDArray[np.float32]:
-        """Spectra (n, d) from concentrations (n, n_components_)."""
+    def inverse_transform(self, X: Any) -> NDArray[np.floating]:
+        """Spectra (n, d) from concentrations (n, n_components_); float64 if these are, else float32."""
         check_is_fitted(self, "model_")
-        concentration = np.asarray(X, dtype=np.float32)
+        concentration = np.ascontiguousarray(X, dtype=np.float32)
         if concentration.ndim != 2 or concentration.shape[1] != self.n_components_:
             raise _checks.fail("X", f"of shape (n, {self.n_components_})", concentration.shape)
-        rows = [self._recompose(torch.from_numpy(part)) for part in self._chunks(concentration)]
-        return np.concatenate(rows) if rows else np.empty((0, self.n_features_in_), np.float32)
+        spectra = evaluation.recompose(self.model_, self._indices, concentration)
+        return spectra.astype(inputs.result_dtype(X), copy=False)
+
+    def score(self, X: Spectra, y: Any = None) -> float:
+        """R2 of the reconstruction of spectra, against their column means.
+
+        Parameters
+        ----------
+        X : path, ndarray or Tensor, (n, d)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+            At most 1; of spectra without any variation 1 if they are met exactly, else 0. It says how well spectra are
+            described, not how many components they have.
+        """
+        check_is_fitted(self, "model_")
+        return evaluation.r2(self.model_, self._indices, self._read(X))
+
+    @property
+    def C_opt_(self) -> NDArray[np.float32]:
+        """Concentrations (n, n_components_) of the spectra that were fitted.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`, and after `use_band`, `restrict_to` or `load`: `transform` gives them then.
+        """
+        check_is_fitted(self, "model_")
+        if self._fitted_concentrations is None:
+            raise AttributeError("`C_opt_` belongs to the state that `fit` ended with; transform(X) gives it anew.")
+        return self._fitted_concentrations
+
+    @property
+    def ST_opt_(self) -> NDArray[np.float32]:
+        """`components_`, under pyMCR's name."""
+        check_is_fitted(self, "model_")
+        return self.components_
 
     def use_band(self, r2_from: float) -> EBgMCR:
         """Take the state of another row of `count_curve_` instead of the chosen one.
@@ -263,28 +306,15 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         result: TrainingResult | None = getattr(self, "_result", None)
-        kept = [] if result is None else [b for b in result.bands if b.name in result.keeper.slots]
-        for band in kept:
-            if np.isclose(band.start, r2_from, rtol=0, atol=1e-9):
-                assert result is not None
-                record = result.keeper.slots[band.name].record
-                reason = f"Band {band.name} was asked for: {record.size} components, epoch {record.epoch}."
-                state = result.keeper.state(band.name)
-                taken = result._replace(state=state, record=record, chosen_reason=reason)
-                self._take(taken, self.model_, self.n_features_in_)
-                return self
-        known = ", ".join(f"{band.start:g}" for band in kept) or "none"
-        raise _checks.fail("r2_from", f"where a row of `count_curve_` begins that is in memory ({known})", r2_from)
+        if result is None:
+            raise _checks.fail("r2_from", "used on the estimator that was fitted; band folders are for `load`", r2_from)
+        self._take(result.of_band(r2_from), self.model_)
+        return self
 
     def restrict_to(self, X: Spectra) -> EBgMCR:
         """Let the used components be those that the gates open for these spectra, as after `fit`."""
         check_is_fitted(self, "model_")
-        everything = torch.arange(self.model_.num_components, device=self.model_.vanilla_components.device)
-        used = np.zeros(self.model_.num_components, dtype=bool)
-        for part in self._chunks(self._read(X)):
-            spectra = torch.from_numpy(part).to(everything.device)
-            used |= self.model_.parse(spectra, everything)[1].any(dim=0).cpu().numpy()
-        self._set_components(np.flatnonzero(used).tolist())
+        self._set_components(evaluation.used_components(self.model_, self._read(X)))
         return self
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -326,7 +356,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         extra = storage.load_extra(path)
         plug_ins: dict[str, Any] = {"post_processing": post_processing, "aggregate": aggregate}
         loaded = cls(**storage.parameters_of(path, extra, plug_ins), **plug_ins, device=device)
-        storage.restore(loaded, path, extra, loaded._device())
+        storage.restore(loaded, path, extra, _checks.device(device))
         loaded._set_components(loaded.component_ids_.tolist())
         return loaded
 
@@ -334,24 +364,20 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _n_features_out(self) -> int:
         return self.n_components_
 
-    def _device(self) -> torch.device:
-        if self.device is None:
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.non_deterministic = self.random_state is None
+        return tags
 
     def _read(self, X: Spectra) -> NDArray[np.float32]:
-        data = preparation.read(X, zeros="accept")
-        found, expected = data.shape[1], self.n_features_in_
-        if found != expected:
-            name = type(self).__name__
-            raise ValueError(f"X has {found} features, but {name} is expecting {expected} features as input.")
-        return data
+        check_is_fitted(self, "model_")
+        return inputs.read_fitted(self, X)
 
-    def _take(self, result: TrainingResult, model: UnmixingModel, features: int) -> None:
+    def _take(self, result: TrainingResult, model: UnmixingModel) -> None:
         """Make a training result the fitted state."""
         model.load_state_dict(result.state)
         self.model_ = model.eval()
-        self.n_features_in_ = features
         self.n_iter_ = len(result.history)
         self.history_ = result.history
         self.stop_reason_ = result.stop_reason
@@ -364,31 +390,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _set_components(self, ids: list[int]) -> None:
         self.component_ids_ = np.asarray(ids, dtype=np.int64)
         self.n_components_ = len(ids)
+        self._fitted_concentrations = None
         self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
         self.components_ = self.model_.effective_components()[self._indices].cpu().numpy()
 
-    def _chunks(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        rows = _CHUNK_ROWS
-        if self.aggregate is not None:
-            rows = max(1, min(rows, _AGGREGATE_CHUNK_ENTRIES // self.model_.vanilla_components.numel()))
-        return [array[start : start + rows] for start in range(0, len(array), rows)]
-
-    def _recompose(self, concentration: Tensor) -> NDArray[np.float32]:
-        return self.model_.recompose(concentration.to(self._indices.device), self._indices).cpu().numpy()
-
-    def _parse(self, X: Spectra, *, reconstruct: bool) -> dict[str, NDArray[Any]]:
-        check_is_fitted(self, "model_")
-        data = self._read(X)
-        parts: dict[str, list[NDArray[Any]]] = {"concentration": [], "select_prob": []}
-        if reconstruct:
-            parts["reconstruction"] = []
-        for part in self._chunks(data):
-            spectra = torch.from_numpy(part).to(self._indices.device)
-            concentration, select_prob = self.model_.parse(spectra, self._indices)
-            parts["concentration"].append(concentration.cpu().numpy())
-            parts["select_prob"].append(select_prob.cpu().numpy())
-            if reconstruct:
-                parts["reconstruction"].append(self._recompose(concentration))
-        parsed: dict[str, NDArray[Any]] = {name: np.concatenate(rows) for name, rows in parts.items()}
-        parsed["component_ids"] = self.component_ids_.copy()
-        return parsed
+    def _parse(self, data: NDArray[np.float32], *, reconstruct: bool = False) -> dict[str, NDArray[Any]]:
+        return evaluation.parse(self.model_, self._indices, data, reconstruct=reconstruct)

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from spectrafuse import __version__, _checks
-from spectrafuse.io.validate import check_spectra
 from spectrafuse.mcr import storage
+from spectrafuse.mcr.known import KnownComponents, place
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.random import RandomStream
 
 if TYPE_CHECKING:
     from spectrafuse.mcr.estimator import EBgMCR
-
-Spectra = str | os.PathLike[str] | np.ndarray | Tensor
-"""What `fit` and `transform` take: a file, an array or a tensor (n, d)."""
-
-
-def read(X: Spectra, *, zeros: str) -> NDArray[np.float32]:
-    """Checked spectra (n, d) that torch may share; `zeros` as for `check_spectra`."""
-    if isinstance(X, (str, os.PathLike)):
-        from spectrafuse.io.spectra import read_spectra
-
-        checked = check_spectra(str(X), read_spectra(X).data, zeros=zeros)
-    else:
-        checked = check_spectra("X", X, zeros=zeros)
-    # A read-only array, such as a memory map, cannot become a tensor without a warning.
-    return checked if checked.flags.writeable else checked.copy()
 
 
 def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
@@ -53,7 +36,9 @@ def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
     }
 
 
-def build_model(estimator: EBgMCR, recipe: Recipe, features: int, stream: RandomStream) -> UnmixingModel:
+def build_model(
+    estimator: EBgMCR, recipe: Recipe, features: int, stream: RandomStream, known: KnownComponents | None = None
+) -> UnmixingModel:
     """The model an estimator's parameters ask for, with initial values from `stream`."""
     model = UnmixingModel(
         estimator.pool_size,
@@ -74,38 +59,32 @@ def build_model(estimator: EBgMCR, recipe: Recipe, features: int, stream: Random
         langevin_options_apply=recipe.langevin_options_apply,
         stream=stream,
     )
-    given = 0
-    if estimator.initial_components is not None:
-        initial = torch.from_numpy(check_spectra("initial_components", estimator.initial_components, zeros="accept"))
-        given = len(initial)
-        if given > estimator.pool_size or initial.shape[1] != features:
-            raise _checks.fail(
-                "initial_components",
-                f"of at most {estimator.pool_size} rows and {features} columns",
-                tuple(initial.shape),
-            )
-        components = model.vanilla_components.detach().clone()
-        components[:given] = initial
-        model.load_components(components)
-    if not estimator.learnable_components and given != estimator.pool_size:
-        raise _checks.fail(
-            "initial_components", f"of `pool_size` = {estimator.pool_size} rows if they are not to be learned", given
-        )
-    model.vanilla_components.requires_grad_(bool(estimator.learnable_components))
+    if known is not None:
+        place(model, known)
     return model
 
 
-def fingerprint(estimator: EBgMCR, recipe: Recipe, data: NDArray[np.float32], device: torch.device) -> dict[str, str]:
+def fingerprint(
+    estimator: EBgMCR,
+    recipe: Recipe,
+    data: NDArray[np.float32],
+    device: torch.device,
+    known: KnownComponents | None = None,
+) -> dict[str, str]:
     """What identifies a run: a saved one is continued only by the same."""
     parameters = estimator.get_params(deep=False)
     parameters["recipe"] = recipe
     for name in ("post_processing", "aggregate"):
         parameters[name] = storage.callable_name(parameters[name])
-    if estimator.initial_components is not None:
-        array = np.ascontiguousarray(estimator.initial_components, dtype=np.float32)
-        parameters["initial_components"] = hashlib.sha256(array.tobytes()).hexdigest()
     values = {name: repr(value) for name, value in parameters.items()}
     values["device"] = str(device)
-    values["X"] = f"{data.shape} {hashlib.sha256(data.tobytes()).hexdigest()}"
+    values["X"] = _digest(data)
+    if known is not None:
+        values["components"] = _digest(known.spectra)
+        values["fixed"] = str(known.fixed.tolist())
     values["version"] = __version__
     return values
+
+
+def _digest(array: NDArray[np.float32]) -> str:
+    return f"{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"

@@ -50,7 +50,7 @@ def _recipe_from_plain(values: dict[str, Any]) -> str | Recipe:
 
 def describe(estimator: EBgMCR) -> dict[str, Any]:
     """What `param.json` does not hold of a fitted estimator, as plain values."""
-    not_plain = ("recipe", "initial_components", "post_processing", "aggregate", "device")
+    not_plain = ("recipe", "post_processing", "aggregate", "device")
     parameters = estimator.get_params(deep=False)
     return {
         "version": __version__,

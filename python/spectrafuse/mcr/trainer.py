@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from spectrafuse import _checks
 from spectrafuse._progress import Callback, Progress
 from spectrafuse.mcr.checkpoints import (
     Record,
@@ -21,6 +23,7 @@ from spectrafuse.mcr.checkpoints import (
     save_training,
 )
 from spectrafuse.mcr.interrupt import DeferredInterrupt
+from spectrafuse.mcr.known import HeldRows
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
@@ -83,6 +86,23 @@ class TrainingResult(NamedTuple):
                 rows.append({**edges, **fit})
         return rows
 
+    def of_band(self, start: float) -> TrainingResult:
+        """The same run with the state of another band, the one that begins at `start`.
+
+        Raises
+        ------
+        ValueError
+            If no such band was reached.
+        """
+        reached = [band for band in self.bands if band.name in self.keeper.slots]
+        for band in reached:
+            if math.isclose(band.start, start, rel_tol=0.0, abs_tol=1e-9):
+                record = self.keeper.slots[band.name].record
+                reason = f"Band {band.name} was asked for: {record.size} components, epoch {record.epoch}."
+                return self._replace(state=self.keeper.state(band.name), record=record, chosen_reason=reason)
+        known = ", ".join(f"{band.start:g}" for band in reached) or "none was reached"
+        raise _checks.fail("r2_from", f"where a row of `count_curve_` begins ({known})", start)
+
 
 def default_batch_size(num_samples: int) -> int:
     """A quarter of the samples below 256, else 64, as the published batch script does."""
@@ -114,6 +134,8 @@ class Trainer:
     max_epoch : int or None
         Replaces the recipe's.
     learning_rate : float
+    fixed : sequence of int
+        Components that must not change.
     folder : Path or None
         Where states and the run itself are saved; a run found there is continued.
     fingerprint : dict of str to str
@@ -133,6 +155,7 @@ class Trainer:
         batch_size: int | None = None,
         max_epoch: int | None = None,
         learning_rate: float = 5e-4,
+        fixed: Sequence[int] = (),
         folder: Path | None = None,
         fingerprint: dict[str, str] | None = None,
         save_seconds: float = 10.0,
@@ -159,6 +182,7 @@ class Trainer:
         else:
             self.stop = PatienceStopRule(accept=self.accept, patience=recipe.patience, fit_patience=recipe.fit_patience)
         self.bands = self._make_bands()
+        self.held = HeldRows(model, fixed)
         self.keeper = StateKeeper(model.config, folder, self.scale)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -260,6 +284,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
+            self.held.put_back()
             total = total + loss.detach()
             mean_energy = out.mean_energy.detach()
         return total / len(batches), mean_energy
