@@ -46,7 +46,7 @@ def gaps(height: int = 26, width: int = 23) -> np.ndarray:
 
 def hidden(cube: np.ndarray, absent: np.ndarray, stored: float = 0.0) -> CubeSource:
     """The scene with `stored` in the pixels without data."""
-    return array_source("X", np.where(absent, np.float32(stored), cube), mask=absent, zeros="warn")
+    return array_source("X", np.where(absent, np.float32(stored), cube), mask=absent, zeros="check")
 
 
 def write(folder: Path, cube: np.ndarray, kind: str, *, ignored: float | None = None) -> Path:
@@ -208,7 +208,7 @@ def test_crops_read_by_windows_are_the_same(recipe: Any, crop: int) -> None:
 def test_crops_show_enough_pixels_with_data(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = np.ones((60, 60), bool)
     absent[40:56, 30:50] = False
-    source = array_source("X", scene(0, 60, 60), mask=absent, zeros="warn")
+    source = array_source("X", scene(0, 60, 60), mask=absent, zeros="check")
 
     def shares() -> list[float]:
         batches, _ = batches_of([source], corrected, windowed=True)
@@ -247,7 +247,7 @@ def test_windows_show_pixels_with_data_only() -> None:
 def test_the_stop_rule_looks_where_there_are_data() -> None:
     absent = np.ones((600, 40), bool)
     absent[560:, 5:30] = False
-    source = array_source("X", scene(0, 600, 40), mask=absent, zeros="warn")
+    source = array_source("X", scene(0, 600, 40), mask=absent, zeros="check")
     fitted = Normalization("unit").fit(source)
     watch = StabilityWatch([WindowedScene(source, fitted, CPU)], patience=0, tolerance=0)
     values = watch.update(model_of().float())

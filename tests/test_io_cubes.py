@@ -21,7 +21,7 @@ from scipy.io import loadmat
 
 from io_files import write_archive, write_array, write_matlab5, write_matlab73
 from spectrafuse.io.arrays import open_arrays
-from spectrafuse.io.cubes import Cube, read_cube
+from spectrafuse.io.cubes import Cube, open_cube, read_cube
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.labels import read_labels
 from spectrafuse.io.spectra import read_spectra
@@ -261,11 +261,13 @@ def test_contents_that_are_no_scene(tmp_path: Path, variables: dict[str, Any], w
         read_cube(path, key="cube")
 
 
-def test_zero_bands_warn_with_the_path(tmp_path: Path) -> None:
+def test_zero_bands_are_refused_with_the_path_unless_accepted(tmp_path: Path) -> None:
     cube = scene(4, 3, 3)
     cube[2] = 0
-    with pytest.warns(UserWarning, match=r"'.*x\.npy': band 2 is zero everywhere"):
-        read_cube(write_array(tmp_path / "x.npy", cube))
+    path = write_array(tmp_path / "x.npy", cube)
+    with pytest.raises(DataError, match=r"'.*x\.npy': band 2 is zero everywhere \(1 of 4.*zeros='accept'"):
+        read_cube(path)
+    np.testing.assert_array_equal(open_cube(path, zeros="accept").read_rows(0, 3), cube)
 
 
 @pytest.mark.parametrize("read", [read_cube, read_labels, read_spectra])

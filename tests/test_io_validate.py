@@ -108,13 +108,14 @@ def test_what_float32_cannot_hold() -> None:
         check_spectra("X", table)
 
 
-def test_zero_bands_warn() -> None:
+def test_zero_bands_are_refused_unless_accepted() -> None:
     cube = random((20, 3, 4))
     cube[[2, 5]] = 0
-    with pytest.warns(UserWarning, match=r"bands 2, 5 are zero everywhere \(2 of 20"):
-        assert check_cube("X", cube).shape == cube.shape
+    with pytest.raises(DataError, match=r"bands 2, 5 are zero everywhere \(2 of 20"):
+        check_cube("X", cube)
+    assert check_cube("X", cube, zeros="accept").shape == cube.shape
     cube[1:13] = 0
-    with pytest.warns(UserWarning, match=r"1, 2, 3, 4, 5, 6, 7, 8, 9, 10, \.\.\. are"):
+    with pytest.raises(DataError, match=r"1, 2, 3, 4, 5, 6, 7, 8, 9, 10, \.\.\. are"):
         check_cube("X", cube)
 
 

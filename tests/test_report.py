@@ -178,7 +178,7 @@ def test_count_curve_marks_the_chosen_state(tmp_path: Path) -> None:
 def test_pixels_without_data_are_transparent_and_counted_nowhere(tmp_path: Path) -> None:
     cube = np.random.default_rng().random((7, 40, 60)) + 1
     cube[:, :, :20] = -1e6
-    source = array_source("X", cube, nodata=-1e6, zeros="warn")
+    source = array_source("X", cube, nodata=-1e6, zeros="check")
     labels = np.repeat([[-1, 0, 1]], 40, axis=0).repeat(20, axis=1)
     picture, _ = report_maps.pseudo_colour(source)
     np.testing.assert_allclose(picture[:, 20:], report_maps.pseudo_colour(cube[:, :, 20:])[0], atol=1e-6)

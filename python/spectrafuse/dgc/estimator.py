@@ -178,7 +178,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         TypeError, ValueError
             For a wrong parameter, or a `checkpoint_dir` that belongs to another run.
         """
-        self._fit(read_scenes(X, zeros="warn", nodata=self.nodata, mask=mask), callback, checkpoint_dir)
+        self._fit(read_scenes(X, zeros="check", nodata=self.nodata, mask=mask), callback, checkpoint_dir)
         return self
 
     def _fit(
@@ -295,7 +295,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         """`fit`, then the labels of the same scenes; files are read once."""
-        scenes = read_scenes(X, zeros="warn", nodata=self.nodata, mask=mask)
+        scenes = read_scenes(X, zeros="check", nodata=self.nodata, mask=mask)
         self._fit(scenes, callback, checkpoint_dir)
         return self._predict(X, scenes)
 

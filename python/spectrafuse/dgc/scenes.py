@@ -25,7 +25,7 @@ def read_scenes(X: Any, *, zeros: str, nodata: float | str | None = None, mask: 
     Parameters
     ----------
     X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list or tuple of these
-    zeros : {"warn", "accept"}
+    zeros : {"check", "accept"}
         What to do about bands that are zero everywhere, as in `spectrafuse.io.validate.check_cube`.
     nodata : float, optional
         The value that says that a pixel has no data in a file or array; NaN (or "nan") for NaN alone. Scenes that

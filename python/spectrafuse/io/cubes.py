@@ -145,7 +145,7 @@ def open_cube(
     columns: int | None = None,
     nodata: float | str | None = None,
     mask: Any = None,
-    zeros: str = "warn",
+    zeros: str = "check",
 ) -> CubeSource:
     """Open a hyperspectral scene to read it window by window.
 
@@ -156,7 +156,7 @@ def open_cube(
     ----------
     path, key, layout, rows, columns, nodata, mask
         As in `read_cube`.
-    zeros : {"warn", "accept"}
+    zeros : {"check", "accept"}
         What to do about bands that are zero everywhere, as in `spectrafuse.io.validate.check_cube`.
 
     Raises

@@ -93,7 +93,7 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
         See the rule of this module.
     mask : ndarray (H, W) of bool, or None
         True: no data.
-    zeros : {"warn", "accept"}
+    zeros : {"check", "accept"}
         As in `spectrafuse.io.validate.check_cube`.
 
     Raises
@@ -134,11 +134,11 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
         if not valid.any():
             raise DataError(f"{called(name)} has no pixel with data: all are masked, NaN or the no-data value.")
         infinite &= valid
-        if zeros == "warn":
+        if zeros == "check":
             _report_partly(name, nodata, valid & (absences > len(dead)))
     if infinite.any():
         _raise_not_finite(name, cube, infinite, declared)
-    if zeros == "warn":
+    if zeros == "check":
         report_zeros(name, np.flatnonzero(~nonzero), bands, "band")
     return Survey(None if valid is None or valid.all() else valid, dead)
 

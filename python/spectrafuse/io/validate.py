@@ -13,7 +13,7 @@ from spectrafuse.io.errors import DataError
 _LISTED = 10
 
 
-def check_cube(name: str, array: Any, *, zeros: str = "warn") -> np.ndarray:
+def check_cube(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
     """Check a hyperspectral cube and give it as float32.
 
     Parameters
@@ -22,10 +22,9 @@ def check_cube(name: str, array: Any, *, zeros: str = "warn") -> np.ndarray:
         What messages call the data: an argument's name or a file's path.
     array : array_like or tensor, shape (C, H, W)
         Real numbers, integer or floating; bands first. At least one band, one row, one column.
-    zeros : {"warn", "accept"}
-        "warn": a band that is zero everywhere is legal but carries no information, so a `UserWarning` names
-        it; a cube that is zero everywhere is an error. "accept": neither (for parts of a scene, and for
-        prediction).
+    zeros : {"check", "accept"}
+        "check": a band that is zero everywhere, which carries no information, is an error that names it.
+        "accept": it is not, nor is a cube that is zero everywhere (for parts of a scene, and for prediction).
 
     Returns
     -------
@@ -35,12 +34,13 @@ def check_cube(name: str, array: Any, *, zeros: str = "warn") -> np.ndarray:
     Raises
     ------
     DataError
-        Wrong type or rank, an empty axis, NaN, infinity, a number that float32 cannot hold, zero everywhere.
+        Wrong type or rank, an empty axis, NaN, infinity, a number that float32 cannot hold, or a band that is zero
+        everywhere.
     """
     return _check(name, array, "a cube (bands, rows, columns)", ("band", "row", "column"), 0, zeros)
 
 
-def check_spectra(name: str, array: Any, *, zeros: str = "warn") -> np.ndarray:
+def check_spectra(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
     """Check a table of spectra and give it as float32.
 
     Parameters
@@ -49,8 +49,8 @@ def check_spectra(name: str, array: Any, *, zeros: str = "warn") -> np.ndarray:
         What messages call the data: an argument's name or a file's path.
     array : array_like or tensor, shape (n, d)
         Real numbers, integer or floating: n spectra of d channels, at least one of each.
-    zeros : {"warn", "accept"}
-        "warn": a channel that is zero in every spectrum is legal but carries no information, so a
+    zeros : {"check", "accept"}
+        "check": a channel that is zero in every spectrum is legal but carries no information, so a
         `UserWarning` names it; a table that is zero everywhere is an error. "accept": neither (for
         `transform` of a few spectra).
 
@@ -69,8 +69,8 @@ def check_spectra(name: str, array: Any, *, zeros: str = "warn") -> np.ndarray:
 
 
 def _check(name: str, array: Any, what: str, axes: Sequence[str], channel_axis: int, zeros: str) -> np.ndarray:
-    if zeros not in ("warn", "accept"):
-        raise ValueError(f"`zeros` must be one of 'warn', 'accept'; got {zeros!r}.")
+    if zeros not in ("check", "accept"):
+        raise ValueError(f"`zeros` must be one of 'check', 'accept'; got {zeros!r}.")
     given = as_numeric(name, array)
     if given.ndim != len(axes):
         hint = "; one spectrum needs reshape(1, -1)" if given.ndim == 1 and len(axes) == 2 else ""
@@ -81,7 +81,7 @@ def _check(name: str, array: Any, what: str, axes: Sequence[str], channel_axis: 
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(given, dtype=np.float32)
     _check_finite(name, given, values, axes)
-    if zeros == "warn":
+    if zeros == "check":
         _check_zeros(name, values, axes[channel_axis], channel_axis)
     return values
 
@@ -139,18 +139,19 @@ def _check_zeros(name: str, values: np.ndarray, axis_name: str, axis: int) -> No
 
 
 def report_zeros(name: str, empty: np.ndarray, total: int, axis_name: str) -> None:
-    """Raise if all `total` bands or channels are `empty` (zero everywhere), warn if some are."""
+    """Raise if all `total` bands or channels are `empty` (zero everywhere), or some bands are; warn of channels."""
     if len(empty) == total:
         raise DataError(f"{called(name)} is zero everywhere, so there is nothing to learn from it.")
-    if len(empty):
-        listed = ", ".join(str(i) for i in empty[:_LISTED]) + (", ..." if len(empty) > _LISTED else "")
-        some = f"{axis_name}s {listed} are" if len(empty) > 1 else f"{axis_name} {listed} is"
-        warnings.warn(
-            f"{called(name)}: {some} zero everywhere ({len(empty)} of {total}, counted from 0) "
-            f"and {'carry' if len(empty) > 1 else 'carries'} no information.",
-            UserWarning,
-            stacklevel=5,
-        )
+    if not len(empty):
+        return
+    listed = ", ".join(str(i) for i in empty[:_LISTED]) + (", ..." if len(empty) > _LISTED else "")
+    some = f"{axis_name}s {listed} are" if len(empty) > 1 else f"{axis_name} {listed} is"
+    message = f"{called(name)}: {some} zero everywhere ({len(empty)} of {total}, counted from 0)"
+    if axis_name == "band":
+        raise DataError(f"{message}; leave such bands out, or read the scene with open_cube(..., zeros='accept').")
+    warnings.warn(
+        f"{message} and {'carry' if len(empty) > 1 else 'carries'} no information.", UserWarning, stacklevel=5
+    )
 
 
 def called(name: str) -> str:

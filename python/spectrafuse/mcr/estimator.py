@@ -181,7 +181,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         recipe = resolve(self.recipe)
         settings = preparation.check_parameters(self)
-        data = inputs.read(X, zeros="warn")
+        data = inputs.read(X, zeros="check")
         given = known.check(components, fixed, (self.pool_size, data.shape[1]), bool(self.non_negative))
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(_checks.integer("random_state", seed, minimum=0))

@@ -27,7 +27,7 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
     ----------
     X : path, array_like or Tensor, (n, d)
         Objects count if every one of them is a number.
-    zeros : {"warn", "accept"}
+    zeros : {"check", "accept"}
         As for `check_spectra`.
     name : str
         What messages call them.
