@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import measure
-from spectrafuse import backends, use_backend
+import harness
+from spectrafuse import use_backend
 from spectrafuse.ops import mean_shift_assign
 
 # batch, dim, height and width, clusters; window 5, 5 iterations
@@ -54,30 +54,17 @@ def _bytes(size: str, backward: bool) -> int:
 @pytest.mark.parametrize("backend", ["cpu", "torch", "reference"])
 def test_mean_shift_assign(benchmark, backend, size, direction):
     backward = direction == "both"
-    if backend == "reference" and size == "large":
-        pytest.skip("the reference needs 10 GB at this size")
-    reason = backends.why_not("mean_shift_assign", backend, "cpu")
-    if reason is not None:
-        pytest.skip(reason)
-    call = _call(backend, size, backward)
-    others = {
-        name: _call(name, size, backward) for name in ("reference", "torch") if size != "large" or name == "torch"
-    }
-    seconds = measure.interleaved({backend: call, **others}, rounds=5)
-    bound = max(
-        _operations(size, backward) / measure.product_rate(), _bytes(size, backward) / measure.copy_bandwidth(64)
-    )
-    benchmark.group = f"mean_shift_assign {size} {direction}"
-    benchmark.extra_info.update(
-        measure.machine(),
-        milliseconds=1e3 * seconds[backend],
-        ratio_to_torch=seconds["torch"] / seconds[backend],
-        peak_memory_mb=measure.peak_memory(call) / 2**20,
-        share_of_bound=bound / seconds[backend],
+
+    def make_call(name):
+        # The reference needs 10 GB at the large size.
+        return None if name == "reference" and size == "large" else _call(name, size, backward)
+
+    harness.run(
+        benchmark,
+        "mean_shift_assign",
+        backend,
+        f"{size} {direction}",
+        make_call,
         operations=_operations(size, backward),
-        bytes=_bytes(size, backward),
+        bytes_moved=_bytes(size, backward),
     )
-    if "reference" in seconds:
-        benchmark.extra_info["ratio_to_reference"] = seconds["reference"] / seconds[backend]
-    benchmark(call)
-    print({k: round(v, 3) if isinstance(v, float) else v for k, v in benchmark.extra_info.items()})

@@ -1,0 +1,25 @@
+// What the files of the module spectrafuse._cpu share: addresses in, and one function that binds each operation.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+
+namespace spectrafuse {
+
+namespace py = pybind11;
+using Address = std::uintptr_t;
+
+template <class T = void>
+T* pointer(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+void bind_crop_pairs(py::module_& m);
+void bind_mean_shift_assign(py::module_& m);
+void bind_philox(py::module_& m);
+
+}  // namespace spectrafuse

@@ -1,0 +1,17 @@
+// The module spectrafuse._cpu. Tensors cross as addresses, sizes and strides; torch allocates everything.
+#include "../cpu/isa.h"
+#include "bindings.h"
+
+PYBIND11_MODULE(_cpu, m) {
+    using namespace spectrafuse;
+    m.doc() = "Kernels for the CPU. Arguments are addresses: call them through spectrafuse.ops only.";
+    m.def("isa", [] { return isa_name(selected_isa()); });
+    bind_crop_pairs(m);
+    bind_mean_shift_assign(m);
+    bind_philox(m);
+#if defined(_OPENMP)
+    m.attr("openmp") = true;
+#else
+    m.attr("openmp") = false;
+#endif
+}
