@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc kernels python -type f ! -name '*.pyc') CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench sanitize clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
@@ -24,6 +24,21 @@ format: $(VENV)/test.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-columns=median,iqr,rounds
+
+# The tests of every operation that has a C++ kernel, with the address and undefined-behaviour sanitizers under them. The
+# instrumented package lies in a folder of its own that Python looks into before its site-packages.
+KERNEL_TESTS := tests/test_random.py $(patsubst csrc/cpu/%_launch.cpp,tests/test_%.py,$(wildcard csrc/cpu/*_launch.cpp))
+SANITIZERS = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libubsan.so)
+
+sanitize: build/sanitize.stamp
+	PYTHONPATH=build/sanitize LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
+		$(BIN)/python -m pytest -q -p no:cacheprovider $(KERNEL_TESTS)
+
+build/sanitize.stamp: $(VENV)/test.stamp
+	rm -rf build/sanitize
+	$(BIN)/python -m pip install --quiet --no-deps --target build/sanitize --config-settings build-dir=build/sanitize-objects \
+		-Ccmake.define.SPECTRAFUSE_SANITIZE=ON -Ccmake.define.SPECTRAFUSE_CUDA=OFF .
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist demo

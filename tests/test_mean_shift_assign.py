@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import GOLDEN_GRADIENT_RTOL, GOLDEN_RTOL, assert_close_to_max, golden
+from helpers import (
+    GOLDEN_GRADIENT_RTOL,
+    GOLDEN_RTOL,
+    INSTRUCTION_SETS,
+    assert_close_to_max,
+    check_instruction_set,
+    golden,
+)
 from spectrafuse import _native, backends, use_backend
 from spectrafuse.ops import mean_shift_assign, mean_shift_labels
 
@@ -92,31 +96,14 @@ def test_kernel_equals_the_reference(shape, dtype):
         torch.testing.assert_close(got.double(), want, rtol=0, atol=allowed * scale)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
-    """The instruction set is fixed when the extension loads, so each runs in its own process."""
-    code = (
+    check_instruction_set(
+        isa,
         "from test_mean_shift_assign import SHAPES, test_kernel_equals_the_reference as check\n"
         "import torch\n"
-        "from spectrafuse import _native\n"
-        "reason = _native.cpu_reason()\n"
-        "print(reason or _native.cpu_info()['instruction_set'])\n"
-        "if reason is None:\n"
-        "    [check(s, d) for s in SHAPES for d in (torch.float32, torch.float64)]\n"
+        "[check(s, d) for s in SHAPES for d in (torch.float32, torch.float64)]\n",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "SPECTRAFUSE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    flags = {"baseline": "", "avx2": "avx2", "avx512": "avx512bw"}[isa]
-    with open("/proc/cpuinfo", encoding="utf-8") as info:
-        present = flags in info.read()
-    first = done.stdout.splitlines()[0]
-    assert first == isa if present else first.startswith("SPECTRAFUSE_ISA must name an instruction set")
 
 
 def test_same_bits_at_any_number_of_threads():
