@@ -71,6 +71,39 @@ def test_a_cluster_without_mass_adds_nothing(backend, dtype):
     assert torch.isfinite(gradient).all()
 
 
+@backends
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pixels_that_are_not_valid_take_no_part(backend, channels_last):
+    spectra, probs = draw((3, 6, 5, 7), 3, seed=8)
+    valid = RandomStream(9).uniform((3, 5, 7), dtype=torch.float64) > 0.4
+    valid[1] = False
+    kept = [t[valid].unsqueeze(0).unsqueeze(0).requires_grad_() for t in (spectra.movedim(1, -1), probs)]
+    expected = brute_force(kept[0].movedim(-1, 1), kept[1])
+    expected_gradients = torch.autograd.grad(expected, kept)
+    spectra.movedim(1, -1)[~valid] = float("nan")
+    probs[~valid] = float("inf")
+    if channels_last:
+        spectra = spectra.contiguous(memory_format=torch.channels_last)
+    inputs = (spectra.requires_grad_(), probs.requires_grad_())
+    with use_backend(backend):
+        actual = spectral_compactness(*inputs, valid)
+        gradients = torch.autograd.grad(actual, inputs)
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-14)
+    for gradient, want in zip((gradients[0].movedim(1, -1), gradients[1]), expected_gradients, strict=True):
+        torch.testing.assert_close(gradient[valid], want[0, 0], rtol=1e-10, atol=1e-13)
+        assert (gradient[~valid] == 0).all()
+
+
+@backends
+def test_no_valid_pixel(backend):
+    inputs = [t.requires_grad_() for t in draw((2, 4, 3, 3), 2)]
+    with use_backend(backend):
+        value = spectral_compactness(*inputs, torch.zeros(2, 3, 3, dtype=torch.bool))
+        gradients = torch.autograd.grad(value, inputs)
+    assert value == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
 def test_float32_with_a_large_common_spectrum():
     spectra, probs = draw((2, 50, 9, 9), 4)
     spectra, probs = (spectra + 3000).float(), probs.float()
@@ -109,6 +142,18 @@ def test_torch_saves_the_spectra_and_nothing_else_of_their_size():
     with use_backend("torch"), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         spectral_compactness(spectra, probs.requires_grad_())
     assert saved < 1.5 * spectra.numel()
+
+
+@pytest.mark.parametrize(
+    ("valid", "error", "message"),
+    [
+        (torch.ones(2, 4, 5), TypeError, "`valid` must have one of the dtypes bool"),
+        (torch.ones(2, 5, 4, dtype=torch.bool), ValueError, r"`valid` must be of shape \(2, 4, 5\)"),
+    ],
+)
+def test_wrong_valid(valid, error, message):
+    with pytest.raises(error, match=message):
+        spectral_compactness(torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5, 2), valid)
 
 
 @pytest.mark.parametrize(
