@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 import measure
 from spectrafuse import backends
 
 BASELINES = ("reference", "torch")
+COMPILED = "compiled_reference"
+"""What `torch.compile` makes of the reference: beside the others where SPECTRAFUSE_BENCH_COMPILE is 1, since compiling
+takes up to a minute an operation."""
 
 
 def run(
@@ -45,6 +50,8 @@ def run(
     calls = {name: made for name in {backend: None, **dict.fromkeys(BASELINES)} if (made := make_call(name))}
     if backend not in calls:
         pytest.skip(f"{op}: {backend} cannot take this size")
+    if "reference" in calls and os.environ.get("SPECTRAFUSE_BENCH_COMPILE") == "1":
+        calls[COMPILED] = torch.compile(calls["reference"])
     seconds = measure.interleaved(calls, rounds=rounds)
     bound = max(operations / measure.product_rate(), bytes_moved / measure.copy_bandwidth(64))
     benchmark.group = f"{op} {group}"
@@ -55,7 +62,7 @@ def run(
         share_of_bound=bound / seconds[backend],
         operations=operations,
         bytes=bytes_moved,
-        **{f"ratio_to_{name}": seconds[name] / seconds[backend] for name in BASELINES if name in calls},
+        **{f"ratio_to_{name}": seconds[name] / seconds[backend] for name in (*BASELINES, COMPILED) if name in calls},
     )
     benchmark(calls[backend])
     print({k: round(v, 3) if isinstance(v, float) else v for k, v in benchmark.extra_info.items()})
