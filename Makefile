@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc kernels python -type f ! -name '*.pyc') CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: demo test lint format bench sanitize clean
+.PHONY: demo test lint format bench sanitize resources resources-check clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
@@ -39,6 +39,12 @@ build/sanitize.stamp: $(VENV)/test.stamp
 	$(BIN)/python -m pip install --quiet --no-deps --target build/sanitize --config-settings build-dir=build/sanitize-objects \
 		-Ccmake.define.SPECTRAFUSE_SANITIZE=ON -Ccmake.define.SPECTRAFUSE_CUDA=OFF .
 	touch $@
+
+resources: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/resources.py
+
+resources-check: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/resources.py --check
 
 clean:
 	rm -rf $(VENV) build dist demo

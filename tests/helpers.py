@@ -18,6 +18,8 @@ from torch import Tensor
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_RTOL = 1e-9
 GOLDEN_GRADIENT_RTOL = 1e-8
+TRITON_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where tests run Triton kernels: on the GPU, or without one in the interpreter (see conftest.py)."""
 
 
 def golden(name: str) -> dict[str, Any]:

@@ -83,3 +83,11 @@ def test_every_operation_has_a_reference_and_a_torch_implementation():
         assert backends.why_not(name, "reference", "cpu") is None
         assert backends.why_not(name, "torch", "cuda") is None
         assert backends.choose(name, "cpu") != "reference"
+
+
+def test_limits_of_a_call_rule_an_implementation_out():
+    limits = {"cpu": "it takes no float64"}
+    assert backends.choose("mean_shift_assign", "cpu", limits) == "torch"
+    assert backends.choose("mean_shift_assign", "cpu", {"cpu": None}) == "cpu"
+    with use_backend("cpu"), pytest.raises(BackendUnavailableError, match="cannot run: it takes no float64"):
+        backends.choose("mean_shift_assign", "cpu", limits)

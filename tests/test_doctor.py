@@ -29,7 +29,7 @@ def test_json_names_versions_devices_and_every_operation() -> None:
 
 def test_tables_show_what_runs_and_why_the_rest_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_declared", {})
-    backends.declare("an_operation", {"cpu": lambda device: "the moon is [full]", "triton": backends.always})
+    backends.declare("an_operation", {"cpu": lambda device: "the moon is [full]", "cuda": backends.always})
     monkeypatch.setattr(backends, "operations", lambda: ["an_operation"])
     console = Console(record=True, width=200)
     doctor.print_examination(doctor.examine(), console)
@@ -38,12 +38,12 @@ def test_tables_show_what_runs_and_why_the_rest_does_not(monkeypatch: pytest.Mon
     row = next(line for line in text.splitlines() if "an_operation" in line)
     assert [cell.strip() for cell in row.strip("│ ").split("│")] == [
         "an_operation",
-        "triton",
+        "cuda",
         "yes",
         "yes",
         "-",
-        "yes",
         "-",
+        "yes",
     ]
 
 

@@ -58,21 +58,30 @@ def why_not(op: str, implementation: str, device: str) -> Reason:
     return predicate(device)
 
 
-def choose(op: str, device: str) -> str:
+def choose(op: str, device: str, limits: Mapping[str, Reason] | None = None) -> str:
     """The implementation of `op` that runs for tensors of this device type.
+
+    Parameters
+    ----------
+    limits : mapping of str to (str or None), optional
+        For an implementation, why it cannot take the arguments of this call, or None where it can.
 
     Raises
     ------
     BackendUnavailableError
         If an implementation is forced that cannot run.
     """
+    limits = limits or {}
     if _forced != "auto":
-        reason = why_not(op, _forced, device)
+        reason = why_not(op, _forced, device) or limits.get(_forced)
         if reason is not None:
             raise BackendUnavailableError(f"{op}: the forced implementation {_forced!r} cannot run: {reason}.")
         return _forced
     for implementation in _AUTO_ORDER:
-        if implementation in _declared[op] and why_not(op, implementation, device) is None:
+        # Triton kernels take CPU tensors in an interpreter only, which is there to check them.
+        if implementation not in _declared[op] or (implementation == "triton" and device == "cpu"):
+            continue
+        if (why_not(op, implementation, device) or limits.get(implementation)) is None:
             return implementation
     return "torch"
 

@@ -116,7 +116,19 @@ def _extensions() -> list[dict[str, Any]]:
                 info, error = _ask(getattr(native, f"{name}_info", dict))
                 row.update(loaded=error is None, reason=error, info=info or {})
         rows.append(row)
-    return rows
+    return [*rows, _triton_row()]
+
+
+def _triton_row() -> dict[str, Any]:
+    def answer() -> dict[str, Any]:
+        from spectrafuse import _triton
+
+        # On a GPU, or in the interpreter: one is enough, and where neither can be, the GPU is what is missing.
+        usable = _triton.interpreter_reason() is None or _triton.gpu_reason() is None
+        return {"loaded": usable, "reason": None if usable else _triton.gpu_reason(), "info": _triton.info()}
+
+    found, error = _ask(answer)
+    return {"extension": "triton", "loaded": False, "reason": error, "info": {}, **(found or {})}
 
 
 def _operations(devices: list[str]) -> list[dict[str, Any]]:
