@@ -1,25 +1,21 @@
-"""The training objective: every term, the alignment of the two views, the sums for the centers."""
+"""The training objective: every term, the sums for the centers, pixels that do not count."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from clustering_inputs import aligned_by_loops, divergence, draw, draw_valid, plain_views
 from helpers import GOLDEN_GRADIENT_RTOL, GOLDEN_RTOL, assert_close_to_max, golden, state
-from spectrafuse import RandomStream, use_backend
-from spectrafuse.composed import clustering_objective as composed
+from spectrafuse import use_backend
 from spectrafuse.ops.clustering_objective import ClusteringTerms, clustering_objective
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
-from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
-from spectrafuse.reference import clustering_objective as reference
+from spectrafuse.ops.mean_shift_assign import mean_shift_assign
 from spectrafuse.reference.encoder import encode
 from spectrafuse.reference.mean_shift_assign import assign
 
 backends = pytest.mark.parametrize("backend", ["reference", "torch"])
-modules = pytest.mark.parametrize("module", [reference, composed], ids=["reference", "torch"])
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch", "auto"])
@@ -67,17 +63,6 @@ def test_golden_training_step(backend):
         assert_close_to_max(gradient, expected, GOLDEN_GRADIENT_RTOL)
 
 
-def draw(batch, crop, clusters, seed=0, dim=4, scene=None):
-    """Embeddings, centers, bandwidth, geometry and pseudo-labels of a batch."""
-    stream = RandomStream(seed)
-    height, width = crop
-    embeddings = stream.normal((2 * batch, dim, height, width), dtype=torch.float64)
-    centers = F.normalize(stream.normal((clusters, dim), dtype=torch.float64), dim=1)
-    geometry = sample_crop_pairs(batch, scene or (height + 3, width + 2), crop, stream, min_overlap=0.5).double()
-    labels = stream.integers(0, clusters - 1, (2, batch * height * width))
-    return F.normalize(embeddings, dim=1), centers, torch.tensor(0.9).double(), geometry, labels
-
-
 CASES = [
     (1, (1, 1), 1),
     (1, (1, 1), 3),
@@ -88,12 +73,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("options", [{}, {"aligned": False}, {"dense": True}, {"memory_order_sums": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"aligned": False}, {"dense": True}, {"memory_order_sums": True, "valid": None}]
+)
 @pytest.mark.parametrize(("batch", "crop", "clusters"), CASES)
 def test_torch_agrees_with_reference(batch, crop, clusters, options):
     results = []
     for backend in ("reference", "torch"):
         *inputs, geometry, labels = draw(batch, crop, clusters, seed=batch + sum(crop))
+        options = {"valid": draw_valid(inputs[0], seed=batch), **options}
         inputs = [t.requires_grad_() for t in inputs]
         with use_backend(backend):
             terms = clustering_objective(
@@ -142,197 +130,123 @@ def test_terms_by_their_formulas(backend):
     torch.testing.assert_close(terms.orthogonality, (gram - torch.eye(3)).square().sum())
 
 
-def consistency(module, first, second, geometry, aligned=True):
-    """The consistency term alone, from assignments (B, h, w, K)."""
-    probs = torch.cat((first, second))
-    embeddings = probs.new_zeros(*probs.shape[:1], 2, *probs.shape[1:3])
-    centers = probs.new_ones(probs.shape[3], 2)
-    return module.clustering_terms(
-        embeddings,
-        embeddings,
-        probs,
-        centers,
-        geometry,
-        aligned=aligned,
-        pseudo_labels=None,
-        memory_order_sums=False,
-    )[4]
-
-
-def divergence(a, b):
-    a, b = a + 1e-6, b + 1e-6
-    return 0.5 * ((a * (a / b).log()).sum() + (b * (b / a).log()).sum())
-
-
-def scene_place(view, row, column, height, width):
-    """Place (y, x) of a view's pixel in its crop window, and in the scene: pixel by pixel, from the definition."""
-    top, left, a, b, shift_x, c, d, shift_y, _ = view.tolist()
-    x, y = (2 * column + 1) / width - 1, (2 * row + 1) / height - 1
-    in_x = ((a * x + b * y + shift_x + 1) * width - 1) / 2
-    in_y = ((c * x + d * y + shift_y + 1) * height - 1) / 2
-    return (in_y, in_x), (in_y + top, in_x + left)
-
-
-def view_pixel(view, place, height, width):
-    """Inverse of `scene_place`: place in the view's crop window, and row and column in the view."""
-    top, left, a, b, shift_x, c, d, shift_y, _ = view.tolist()
-    in_y, in_x = place[0] - top, place[1] - left
-    matrix = torch.tensor([[a, b], [c, d]], dtype=torch.float64)
-    target = torch.tensor(
-        [(2 * in_x + 1) / width - 1 - shift_x, (2 * in_y + 1) / height - 1 - shift_y], dtype=torch.float64
-    )
-    x, y = torch.linalg.solve(matrix, target).tolist()
-    return (in_y, in_x), (((y + 1) * height - 1) / 2, ((x + 1) * width - 1) / 2)
-
-
-def read_bilinear(image, row, column):
-    height, width = image.shape[:2]
-    row, column = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
-    top, left = math.floor(row), math.floor(column)
-    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    v, u = row - top, column - left
-    upper = (1 - u) * image[top, left] + u * image[top, right]
-    lower = (1 - u) * image[bottom, left] + u * image[bottom, right]
-    return (1 - v) * upper + v * lower
-
-
-def aligned_by_loops(own, read, geometry):
-    """The aligned consistency, pixel by pixel; `own` and `read` are the two views twice (2, B, h, w, K)."""
-    _, batch, height, width, _ = own.shape
-
-    def inside(place):
-        return -0.5 <= place[0] <= height - 0.5 and -0.5 <= place[1] <= width - 0.5
-
-    values = []
+@backends
+@pytest.mark.parametrize("aligned", [True, False])
+def test_only_valid_pixels_count(backend, aligned):
+    """Every term, mass and sum again from the assignments, pixel by pixel."""
+    embeddings, centers, bandwidth, geometry, labels = draw(2, (7, 6), 3, seed=11)
+    valid = draw_valid(embeddings, 12, share=0.8)
+    leaf = embeddings.requires_grad_()
+    options = {"num_iters": 2, "window": 3, "temperature": 0.5, "pseudo_labels": labels, "aligned": aligned}
+    with use_backend(backend):
+        terms = clustering_objective(leaf, centers, bandwidth, geometry, valid=valid, **options)
+        everything = clustering_objective(leaf, centers, bandwidth, geometry, **options)
+        all_valid = clustering_objective(leaf, centers, bandwidth, geometry, valid=valid | True, **options)
+        shifted = mean_shift_assign(leaf, centers, bandwidth, num_iters=2, window=3).shifted.detach()
+    for a, b in zip(all_valid, everything, strict=True):
+        torch.testing.assert_close(a, b)
+    # Pixels that are not valid are still neighbours, and still get an assignment.
+    torch.testing.assert_close(terms.probs, everything.probs)
+    probs = terms.probs.detach()
+    weighted = probs * valid.unsqueeze(-1)
+    torch.testing.assert_close(terms.mass, weighted.sum((0, 1, 2)))
+    torch.testing.assert_close(terms.sums, torch.einsum("bhwk,bdhw->kd", weighted, shifted))
+    surprise, entropy = [], []
     for view in range(2):
-        for sample in range(batch):
-            for row in range(height):
-                for column in range(width):
-                    window, place = scene_place(geometry[sample, view], row, column, height, width)
-                    other_window, pixel = view_pixel(geometry[sample, 1 - view], place, height, width)
-                    if inside(window) and inside(other_window) and inside(pixel):
-                        there = read_bilinear(read[1 - view, sample], *pixel)
-                        values.append(divergence(own[view, sample, row, column], there))
-    return (torch.stack(values).mean() if values else own.sum() * 0), len(values)
+        span = slice(2 * view, 2 * view + 2)
+        chosen, z = probs[span][valid[span]], embeddings.detach()[span].movedim(1, -1)[valid[span]]
+        distance = (1 - z @ centers.t()).clamp(min=0)
+        torch.testing.assert_close(terms.compactness[view], (chosen * distance).sum() / len(z))
+        likelihood = chosen.gather(1, labels[view][valid[span].reshape(-1)].unsqueeze(1))
+        surprise.append(-likelihood.clamp(min=1e-6).log().mean())
+        marginal = chosen.mean(0) + 1e-6
+        entropy.append(-(marginal * marginal.log()).sum())
+    torch.testing.assert_close(terms.uniform.detach(), sum(surprise) / 2)
+    torch.testing.assert_close(terms.balance.detach(), sum(entropy) / 2)
+    if aligned:
+        by_view = probs.unflatten(0, (2, 2))
+        expected, count = aligned_by_loops(by_view, by_view, geometry, valid.unflatten(0, (2, 2)))
+        assert 0 < count < aligned_by_loops(by_view, by_view, geometry)[1]
+    else:
+        both = valid[:2] & valid[2:]
+        expected = divergence(probs[:2][both], probs[2:][both]) / both.sum()
+    torch.testing.assert_close(terms.consistency.detach(), expected)
+    # No gradient reaches a pixel that is not valid and has no valid one in its window.
+    loss = sum(term.sum() for term in terms[:5])
+    alone = F.max_pool2d(valid.double().unsqueeze(1), 3, stride=1, padding=1).squeeze(1) == 0
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    assert not gradient.movedim(1, -1)[alone].any()
 
 
-@modules
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("crop", [(5, 4), (3, 8)])
-def test_alignment_by_the_definition(module, crop, seed):
-    stream = RandomStream(seed)
-    probs = stream.normal((2, 2, *crop, 3), dtype=torch.float64).softmax(-1).requires_grad_()
-    geometry = sample_crop_pairs(2, (9, 11), crop, stream, degrees=40.0, translate=0.3, scale_range=(0.7, 1.4)).double()
-    expected, count = aligned_by_loops(probs, probs.detach(), geometry)
-    assert 0 < count < probs[..., 0].numel(), "valid and invalid pixels are both needed"
-    actual = consistency(module, probs[0], probs[1], geometry)
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
-    # Gradient on the own side only, as finite differences of the loop with the read side held still.
-    (gradient,) = torch.autograd.grad(actual, probs)
-    step = 1e-6 * stream.normal(probs.shape, dtype=torch.float64)
-    with torch.no_grad():
-        above, _ = aligned_by_loops(probs + step, probs, geometry)
-        below, _ = aligned_by_loops(probs - step, probs, geometry)
-    torch.testing.assert_close((gradient * step).sum(), (above - below) / 2, rtol=1e-5, atol=1e-13)
+@backends
+def test_a_read_at_a_whole_pixel_touches_that_pixel_only(backend):
+    """Whatever the rounding of the coordinates: the invalid neighbours of an exact read do not matter."""
+    embeddings, centers, bandwidth, _, _ = draw(1, (6, 7), 2, seed=13)
+    valid = torch.ones(2, 6, 7, dtype=torch.bool)
+    valid[1, :, 3] = False
+    with use_backend(backend):
+        terms = clustering_objective(
+            embeddings, centers, bandwidth, plain_views((2.0, 5.0), (4.0, 2.0)), temperature=0.5, valid=valid
+        )
+    first, second = terms.probs[0, 2:, :4], terms.probs[1, :4, 3:]
+    # Columns 3 of the second view meet columns 0 of the first; the other three columns count, both ways.
+    torch.testing.assert_close(terms.consistency, divergence(first[:, 1:], second[:, 1:]) / 12)
 
 
-def plain_views(first, second):
-    """Geometry (1, 2, 9) of two views without a warp."""
-    theta = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
-    return torch.tensor([[[*first, *theta], [*second, *theta]]], dtype=torch.float64)
+@backends
+@pytest.mark.parametrize("aligned", [True, False])
+def test_no_valid_pixel_gives_zero(backend, aligned):
+    *inputs, geometry, labels = draw(2, (5, 4), 3, seed=14)
+    inputs = [t.requires_grad_() for t in inputs]
+    valid = torch.zeros(4, 5, 4, dtype=torch.bool)
+    options = {"pseudo_labels": labels, "aligned": aligned}
+    with use_backend(backend):
+        nothing = clustering_objective(*inputs, geometry, valid=valid, **options)
+        first_view = torch.tensor([True, True, False, False])[:, None, None].expand(4, 5, 4)
+        one_view = clustering_objective(*inputs, geometry, valid=first_view, **options)
+        everything = clustering_objective(*inputs, geometry, **options)
+    for value in (nothing.compactness, nothing.uniform, nothing.balance, nothing.consistency, nothing.mass):
+        assert not value.any()
+    assert not nothing.sums.any()
+    loss = nothing.compactness.sum() + nothing.uniform + nothing.balance + nothing.consistency
+    assert all(not gradient.any() for gradient in torch.autograd.grad(loss, inputs))
+    assert one_view.consistency == 0
+    torch.testing.assert_close(one_view.compactness[0], everything.compactness[0])
+    assert one_view.compactness[1] == 0
+    assert 0 < one_view.balance < everything.balance
 
 
-@modules
-def test_whole_pixel_offsets_are_shifted_indices(module):
-    probs = RandomStream(3).normal((2, 1, 6, 7, 3), dtype=torch.float64).softmax(-1)
-    actual = consistency(module, probs[0], probs[1], plain_views((2.0, 5.0), (4.0, 2.0)))
-    first, second = probs[0, 0, 2:, :4], probs[1, 0, :4, 3:]
-    expected = torch.stack([divergence(a, b) for a, b in zip(first.reshape(-1, 3), second.reshape(-1, 3))])  # noqa: B905
-    torch.testing.assert_close(actual, expected.mean(), rtol=1e-10, atol=0)
+@backends
+def test_terms_without_assignments(backend):
+    *inputs, labels = draw(1, (5, 4), 3)
+    with use_backend(backend), torch.no_grad():
+        short = clustering_objective(*inputs, pseudo_labels=labels, return_probs=False)
+        full = clustering_objective(*inputs, pseudo_labels=labels)
+    assert short.probs.shape == (0, 5, 4, 3)
+    for a, b in zip(short[:7], full[:7], strict=True):
+        assert torch.equal(a, b)
 
 
-@modules
-def test_same_window_is_the_same_index(module):
-    probs = RandomStream(4).normal((2, 1, 5, 6, 3), dtype=torch.float64).softmax(-1)
-    geometry = plain_views((1.0, 1.0), (1.0, 1.0))
-    aligned, unaligned = (consistency(module, probs[0], probs[1], geometry, aligned=a) for a in (True, False))
-    torch.testing.assert_close(aligned, unaligned)
-
-
-@modules
-@pytest.mark.parametrize("seed", range(3))
-def test_a_smooth_scene_agrees_with_itself_only_when_aligned(module, seed):
-    """Assignments that are a smooth function of the place in the scene: what is left is interpolation."""
-    crop = (24, 32)
-    geometry = sample_crop_pairs(2, (60, 70), crop, RandomStream(seed)).double()
-    views = torch.empty(2, 2, *crop, 3, dtype=torch.float64)
-    for view in range(2):
-        for sample in range(2):
-            for row in range(crop[0]):
-                for column in range(crop[1]):
-                    (y, x), (scene_y, scene_x) = scene_place(geometry[sample, view], row, column, *crop)
-                    # Outside its window a view shows other content; it must not count.
-                    garbage = 3.0 if min(y, x, crop[0] - 1 - y, crop[1] - 1 - x) < -1.5 else 0.0
-                    logits = (math.sin(scene_y / 7), math.cos(scene_x / 6), garbage)
-                    views[view, sample, row, column] = torch.tensor(logits, dtype=torch.float64).softmax(0)
-    aligned = consistency(module, views[0], views[1], geometry)
-    unaligned = consistency(module, views[0], views[1], geometry, aligned=False)
-    assert aligned < 1e-4
-    assert unaligned > 1e-2
-
-
-@modules
-@pytest.mark.parametrize("second", [(20.0, 0.0), (0.0, 30.0), (5.0, 0.0)])
-def test_disjoint_views_give_exactly_zero(module, second):
-    probs = RandomStream(5).normal((2, 1, 5, 6, 3), dtype=torch.float64).softmax(-1).requires_grad_()
-    value = consistency(module, probs[0], probs[1], plain_views((0.0, 0.0), second))
-    (gradient,) = torch.autograd.grad(value, probs)
-    assert value.item() == 0
-    assert torch.equal(gradient, torch.zeros_like(gradient))
-
-
-@modules
-def test_a_singular_warp_gives_no_nan(module):
-    probs = RandomStream(6).normal((2, 1, 5, 6, 3), dtype=torch.float64).softmax(-1).requires_grad_()
-    geometry = plain_views((0.0, 0.0), (0.0, 0.0))
-    geometry[0, 1, 2:8] = 0.0
-    value = consistency(module, probs[0], probs[1], geometry)
-    (gradient,) = torch.autograd.grad(value, probs)
-    # View 2 shows one place everywhere, which lies in view 1; the way back has no answer.
-    assert value > 0
-    assert torch.isfinite(gradient).all()
-    assert not gradient[0].any()
-
-
-@modules
-def test_hard_assignments_stay_finite(module):
-    probs = torch.zeros(2, 1, 3, 3, 2, dtype=torch.float32)
-    probs[0, ..., 0] = 1
-    probs[1, ..., 1] = 1
-    for aligned in (True, False):
-        leaf = probs.clone().requires_grad_()
-        value = consistency(module, leaf[0], leaf[1], plain_views((0.0, 0.0), (1.0, 0.0)), aligned=aligned)
-        (gradient,) = torch.autograd.grad(value, leaf)
-        torch.testing.assert_close(value.item(), math.log(1e6), rtol=1e-5, atol=0)
-        assert torch.isfinite(gradient).all()
-
-
-def test_places_go_there_and_back():
-    """A view's pixels, taken to the scene and back into the same view, are where they were."""
-    geometry = sample_crop_pairs(3, (40, 40), (9, 12), RandomStream(8)).double()
-    places, valid = reference.aligned_places(geometry[:, 0], geometry[:, 0], (9, 12))
-    grid = F.affine_grid(torch.eye(3, dtype=torch.float64)[:2].expand(3, 2, 3), [3, 1, 9, 12], align_corners=False)
-    assert valid.any()
-    torch.testing.assert_close(places[valid], grid[valid], rtol=0, atol=1e-12)
-    # There into the other view and back again, through both warps.
-    forth, valid = reference.aligned_places(geometry[:, 0], geometry[:, 1], (9, 12))
-    theta, other = (geometry[:, view, 2:8].reshape(3, 2, 3) for view in range(2))
-    in_window = torch.einsum("bij,bhwj->bhwi", other[:, :, :2], forth) + other[:, None, None, :, 2]
-    offset = 2 * (geometry[:, 1, :2] - geometry[:, 0, :2]).flip(1) / torch.tensor([12, 9])
-    back = in_window + offset[:, None, None] - theta[:, None, None, :, 2]
-    back = torch.einsum("bij,bhwj->bhwi", torch.linalg.inv(theta[:, :, :2]), back)
-    assert valid.any()
-    torch.testing.assert_close(back[valid], grid[valid], rtol=0, atol=1e-12)
+@backends
+@pytest.mark.parametrize("aligned", [True, False])
+def test_no_pair_gives_zero(backend, aligned):
+    *inputs, _, _ = draw(1, (5, 4), 3)
+    inputs[0] = inputs[0][:0]
+    inputs = [t.requires_grad_() for t in inputs]
+    with use_backend(backend):
+        terms = clustering_objective(
+            *inputs,
+            torch.zeros(0, 2, 9),
+            pseudo_labels=torch.zeros(2, 0, dtype=torch.int64),
+            aligned=aligned,
+            valid=torch.ones(0, 5, 4, dtype=torch.bool) if aligned else None,
+        )
+    for value in (terms.compactness, terms.uniform, terms.balance, terms.consistency, terms.mass, terms.sums):
+        assert not value.any()
+    assert terms.probs.shape == (0, 5, 4, 3)
+    loss = terms.compactness.sum() + terms.uniform + terms.balance + terms.consistency
+    gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
+    assert all(gradient is None or not gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -369,7 +283,9 @@ def test_strided_inputs(backend):
     ("change", "error", "message"),
     [
         ({"embeddings": torch.zeros(3, 2, 4, 4)}, ValueError, r"`embeddings` must be of shape \(2B, D, h, w\)"),
-        ({"embeddings": torch.zeros(0, 2, 4, 4)}, ValueError, "at least one pair of views"),
+        ({"embeddings": torch.zeros(4, 2, 0, 4)}, ValueError, "with D, h and w at least 1"),
+        ({"valid": torch.ones(4, 4, 4)}, TypeError, "`valid` must have one of the dtypes bool"),
+        ({"valid": torch.ones(2, 4, 4, dtype=torch.bool)}, ValueError, r"`valid` must be of shape \(4, 4, 4\)"),
         ({"centers": torch.zeros(3, 5)}, ValueError, r"`centers` must be of shape \(K, 2\)"),
         ({"centers": torch.zeros(3, 2).double()}, TypeError, "`centers` must have dtype"),
         ({"geometry": None}, ValueError, "`geometry` must be given where aligned=True"),

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 PROB_EPS = 1e-6
+# What a read may take from pixels that are not valid and still count.
+READ_TOLERANCE = 1e-4
 
 
 def _apply(theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,15 +68,24 @@ def _symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     return 0.5 * ((a - b) * (a.log() - b.log())).sum(-1)
 
 
-def _aligned_consistency(probs: Tensor, geometry: Tensor) -> Tensor:
+def _aligned_consistency(probs: Tensor, geometry: Tensor, valid: Tensor | None) -> Tensor:
     """Mean divergence of the views at the same place; the side that is read carries no gradient."""
     batch, height, width, _ = probs.shape
     geometry = geometry.to(probs.device, probs.dtype)
     own, other = geometry.transpose(0, 1).flatten(0, 1), geometry.flip(1).transpose(0, 1).flatten(0, 1)
-    column, row, valid = _aligned_places(own, other, height, width)
+    column, row, counts = _aligned_places(own, other, height, width)
+    if valid is not None:
+        missing = (~valid).to(probs.dtype).roll(batch // 2, dims=0).unsqueeze(-1)
+        counts = counts & valid & (_bilinear(missing, column, row).squeeze(-1) <= READ_TOLERANCE)
     read = _bilinear(probs.detach().roll(batch // 2, dims=0), column, row)
-    divergence = _symmetric_divergence(probs, read)
-    return torch.where(valid, divergence, 0.0).sum() / valid.sum().clamp_min(1)
+    return _mean(_symmetric_divergence(probs, read), counts)
+
+
+def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of all values, or of the valid ones; without any: 0, with zero gradient."""
+    if valid is None:
+        return values.sum() / max(values.numel(), 1)
+    return torch.where(valid, values, 0.0).sum() / valid.sum().clamp_min(1)
 
 
 def clustering_terms(
@@ -87,6 +98,7 @@ def clustering_terms(
     aligned: bool,
     pseudo_labels: Tensor | None,
     memory_order_sums: bool,
+    valid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The losses of both views and the sums for the centers, from finished assignments.
 
@@ -103,44 +115,58 @@ def clustering_terms(
     pseudo_labels : Tensor (2, B h w) or None
     memory_order_sums : bool
         Pair assignments and moved embeddings as published.
+    valid : Tensor (2B, h, w) of bool, or None
+        Pixels that count.
 
     Returns
     -------
     compactness (2,), uniform (), orthogonality (), balance (), consistency (), mass (K,), sums (K, D)
         Mass and sums are detached. float64 for float64 inputs, else float32.
     """
-    views, _, height, width = embeddings.shape
+    views, dim, height, width = embeddings.shape
+    pairs = views // 2
     clusters = centers.shape[0]
     working = embeddings.dtype if embeddings.dtype == torch.float64 else torch.float32
     embeddings, probs, centers = embeddings.to(working), probs.to(working), centers.to(working)
-    columns = probs.reshape(views, height * width, clusters).transpose(1, 2)
+    # Assignments that count: zero where a pixel is not valid.
+    counted = probs if valid is None else torch.where(valid.unsqueeze(-1), probs, 0.0)
+    columns = counted.reshape(views, height * width, clusters).transpose(1, 2)
+    pixels = centers.new_full((2,), pairs * height * width)
+    if valid is not None:
+        pixels = valid.reshape(2, pairs * height * width).sum(1)
+    pixels_or_one = pixels.clamp_min(1)
 
-    similarity = centers @ embeddings.reshape(views, -1, height * width)
+    similarity = centers @ embeddings.reshape(views, dim, height * width)
     distance = columns * (1 - similarity).clamp_min(0)
-    compactness = distance.reshape(2, -1).sum(1) / (views // 2 * height * width)
+    compactness = distance.unflatten(0, (2, pairs)).sum((1, 2, 3)) / pixels_or_one
 
     uniform = probs.new_zeros(())
     if pseudo_labels is not None:
-        likelihood = probs.reshape(2, -1, clusters).gather(2, pseudo_labels.unsqueeze(2))
-        uniform = -likelihood.clamp_min(PROB_EPS).log().mean()
+        likelihood = probs.reshape(2, pairs * height * width, clusters).gather(2, pseudo_labels.unsqueeze(2))
+        surprise = -likelihood.squeeze(2).clamp_min(PROB_EPS).log()
+        if valid is not None:
+            surprise = torch.where(valid.reshape(2, pairs * height * width), surprise, 0.0)
+        uniform = (surprise.sum(1) / pixels_or_one).mean()
 
     identity = torch.eye(clusters, dtype=working, device=centers.device)
     orthogonality = (centers @ centers.t() - identity).square().sum()
 
-    marginal = probs.reshape(2, -1, clusters).mean(1) + PROB_EPS
-    balance = -(marginal * marginal.log()).sum() / 2
+    marginal = counted.unflatten(0, (2, pairs)).sum((1, 2, 3)) / pixels_or_one.unsqueeze(1) + PROB_EPS
+    entropy = -(marginal * marginal.log()).sum(1)
+    balance = torch.where(pixels > 0, entropy, 0.0).mean()
 
     if aligned:
         assert geometry is not None
-        consistency = _aligned_consistency(probs, geometry)
+        consistency = _aligned_consistency(probs, geometry, valid)
     else:
-        consistency = _symmetric_divergence(probs[: views // 2], probs[views // 2 :]).mean()
+        divergence = _symmetric_divergence(probs[:pairs], probs[pairs:])
+        consistency = _mean(divergence, None if valid is None else valid[:pairs] & valid[pairs:])
 
     with torch.no_grad():
         mass = columns.sum((0, 2))
         moved = shifted.detach().to(working)
         if memory_order_sums:
-            sums = probs.reshape(-1, clusters).t() @ moved.reshape(-1, moved.shape[1])
+            sums = counted.reshape(-1, clusters).t() @ moved.reshape(-1, dim)
         else:
-            sums = (columns @ moved.reshape(views, -1, height * width).transpose(1, 2)).sum(0)
+            sums = (columns @ moved.reshape(views, dim, height * width).transpose(1, 2)).sum(0)
     return compactness, uniform, orthogonality, balance, consistency, mass, sums

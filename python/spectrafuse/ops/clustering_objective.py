@@ -36,19 +36,22 @@ class ClusteringTerms(NamedTuple):
     sums: Tensor
     """(K, D): sum_i q_ik z_i over both views, z moved and not normalised, detached."""
     probs: Tensor
-    """(2B, h, w, K): the assignments, with gradient."""
+    """(2B, h, w, K): the assignments, with gradient; (0, h, w, K) without `return_probs`."""
 
 
 def _check_pairs(
-    embeddings: Tensor, centers: Tensor, geometry: Tensor | None, pseudo_labels: Tensor | None, aligned: bool
+    embeddings: Tensor,
+    centers: Tensor,
+    geometry: Tensor | None,
+    pseudo_labels: Tensor | None,
+    valid: Tensor | None,
+    aligned: bool,
 ) -> None:
     _checks.tensor("embeddings", embeddings, shape="(2B, D, h, w)", ndim=4)
     views, dim, height, width = embeddings.shape
-    if views % 2 or embeddings.numel() == 0:
+    if views % 2 or 0 in (dim, height, width):
         raise _checks.fail(
-            "embeddings",
-            "of shape (2B, D, h, w) with at least one pair of views",
-            f"{tuple(embeddings.shape)}",
+            "embeddings", "of shape (2B, D, h, w) with D, h and w at least 1", f"{tuple(embeddings.shape)}"
         )
     _checks.tensor("centers", centers, shape="(K, D)", ndim=2, like=embeddings)
     if centers.shape[0] == 0 or centers.shape[1] != dim:
@@ -72,6 +75,12 @@ def _check_pairs(
                 f"on {embeddings.device} like the embeddings",
                 f"a tensor on {pseudo_labels.device}",
             )
+    if valid is not None:
+        _checks.tensor("valid", valid, shape="(2B, h, w)", ndim=3, dtypes=(torch.bool,))
+        if tuple(valid.shape) != (views, height, width):
+            raise _checks.fail("valid", f"of shape {(views, height, width)}", f"{tuple(valid.shape)}")
+        if valid.device != embeddings.device:
+            raise _checks.fail("valid", f"on {embeddings.device} like the embeddings", f"a tensor on {valid.device}")
 
 
 def clustering_objective(
@@ -87,13 +96,16 @@ def clustering_objective(
     pseudo_labels: Tensor | None = None,
     memory_order_sums: bool = False,
     dense: bool = False,
+    valid: Tensor | None = None,
+    return_probs: bool = True,
 ) -> ClusteringTerms:
     """Mean shift, assignment and all losses of a batch of view pairs.
 
     Parameters
     ----------
     embeddings : Tensor (2B, D, h, w)
-        Unit-norm embeddings from the encoder: the first views of all samples, then the second views.
+        Unit-norm embeddings from the encoder: the first views of all samples, then the second views. Without
+        a pair (B = 0) every term of the pixels is 0.
     centers : Tensor (K, D)
         Cluster centers.
     bandwidth : Tensor ()
@@ -120,6 +132,13 @@ def clustering_objective(
         as (B h w, D) by memory order.
     dense : bool
         All pixels of a view are neighbours (`dense_mean_shift`) instead of a window.
+    valid : Tensor (2B, h, w) of bool, or None
+        Pixels that count; None: all. The others take no part in any term, mass or sum: means are over valid
+        pixels, and a pair of the consistency counts where its own pixel is valid and so are all that the
+        bilinear read touches (with aligned=False: both pixels). They remain neighbours of the mean shift. A
+        view without a valid pixel adds 0.
+    return_probs : bool
+        False: the assignments are not returned, for a caller that needs only terms, mass and sums.
 
     Returns
     -------
@@ -132,10 +151,12 @@ def clustering_objective(
     TypeError, ValueError
         If an argument has the wrong kind, shape, dtype or device.
 
-    Notes ----- Source: arXiv 2512.24172, training objective. The aligned consistency replaces the published
-    one, which compares pixels of different places.
+    Notes
+    -----
+    Source: arXiv 2512.24172, training objective. The aligned consistency replaces the published one, which
+    compares pixels of different places.
     """
-    _check_pairs(embeddings, centers, geometry, pseudo_labels, aligned)
+    _check_pairs(embeddings, centers, geometry, pseudo_labels, valid, aligned)
     temperature = _checks.number("temperature", temperature, above=0.0)
     literal = backends.choose("clustering_objective", embeddings.device.type) == "reference"
     if dense:
@@ -155,5 +176,6 @@ def clustering_objective(
         aligned=aligned,
         pseudo_labels=pseudo_labels,
         memory_order_sums=memory_order_sums,
+        valid=valid,
     )
-    return ClusteringTerms(*terms, probs)
+    return ClusteringTerms(*terms, probs if return_probs else probs[:0])

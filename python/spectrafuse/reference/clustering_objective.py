@@ -14,16 +14,29 @@ from torch import Tensor
 PROB_EPS = 1e-6
 
 
-def compactness(rows: Tensor, probs: Tensor, centers: Tensor) -> Tensor:
+# What a read may take from pixels that are not valid and still count: far above the rounding of a coordinate, so
+# that reads at whole pixels do not depend on it, and far below what matters.
+READ_TOLERANCE = 1e-4
+
+
+def mean_over(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of the values, of all or of those that are valid; without any: 0, with zero gradient."""
+    if valid is None:
+        return values.sum() / max(values.numel(), 1)
+    return torch.where(valid, values, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def compactness(rows: Tensor, probs: Tensor, centers: Tensor, valid: Tensor | None = None) -> Tensor:
     """sum_ik q_ik max(1 - z_i . c_k, 0) / (B N) for rows (B, N, D), probs (B, N, K) and centers (K, D)."""
     distance = (1.0 - torch.matmul(rows, centers.t())).clamp(min=0.0)
-    return (probs * distance).sum() / (rows.shape[0] * rows.shape[1])
+    return mean_over((probs * distance).sum(-1), valid)
 
 
-def uniform_assignment(probs: Tensor, labels: Tensor, eps: float = PROB_EPS) -> Tensor:
+def uniform_assignment(probs: Tensor, labels: Tensor, eps: float = PROB_EPS, valid: Tensor | None = None) -> Tensor:
     """Mean negative log-likelihood of pseudo-labels (B N,), in the order (b, y, x), for probs (B, N, K)."""
     log_probs = torch.log(probs.reshape(-1, probs.shape[-1]).clamp(min=eps))
-    return F.nll_loss(log_probs, labels)
+    likelihood = F.nll_loss(log_probs, labels, reduction="none")
+    return mean_over(likelihood, None if valid is None else valid.reshape(-1))
 
 
 def orthogonality(centers: Tensor) -> Tensor:
@@ -32,10 +45,12 @@ def orthogonality(centers: Tensor) -> Tensor:
     return ((centers @ centers.t() - identity) ** 2).sum()
 
 
-def balance(probs: Tensor, eps: float = PROB_EPS) -> Tensor:
-    """Entropy -sum_k m_k log m_k of the marginal m_k = mean_i q_ik + eps, for probs (B, N, K)."""
-    marginal = probs.mean(dim=(0, 1)) + eps
-    return -(marginal * torch.log(marginal)).sum()
+def balance(probs: Tensor, eps: float = PROB_EPS, valid: Tensor | None = None) -> Tensor:
+    """Entropy -sum_k m_k log m_k of the marginal m_k = mean_i q_ik + eps, for probs (B, N, K); no pixel: 0."""
+    if valid is None:
+        valid = torch.ones(probs.shape[:2], dtype=torch.bool, device=probs.device)
+    marginal = torch.where(valid.unsqueeze(-1), probs, 0.0).sum(dim=(0, 1)) / valid.sum().clamp(min=1) + eps
+    return torch.where(valid.any(), -(marginal * torch.log(marginal)).sum(), 0.0)
 
 
 def symmetric_divergence(first: Tensor, second: Tensor, eps: float = PROB_EPS) -> Tensor:
@@ -46,10 +61,14 @@ def symmetric_divergence(first: Tensor, second: Tensor, eps: float = PROB_EPS) -
     return 0.5 * (forth + back)
 
 
-def consistency(first: Tensor, second: Tensor, eps: float = PROB_EPS) -> Tensor:
-    """Mean symmetric divergence of two views' probs (B, N, K) at the same index, with gradient to both."""
-    clusters = first.shape[-1]
-    return symmetric_divergence(first.reshape(-1, clusters), second.reshape(-1, clusters), eps).mean()
+def consistency(
+    first: Tensor, second: Tensor, eps: float = PROB_EPS, valid: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Mean symmetric divergence of two views' probs (B, N, K) at the same index, with gradient to both.
+
+    `valid` has both views' valid pixels (B, N); a pair counts where both are.
+    """
+    return mean_over(symmetric_divergence(first, second, eps), None if valid is None else valid[0] & valid[1])
 
 
 def aligned_places(own: Tensor, other: Tensor, crop_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -87,32 +106,45 @@ def aligned_places(own: Tensor, other: Tensor, crop_size: tuple[int, int]) -> tu
     return torch.where(valid.unsqueeze(-1), places, 0.0), valid
 
 
-def aligned_consistency(first: Tensor, second: Tensor, geometry: Tensor) -> Tensor:
+def _read(images: Tensor, places: Tensor) -> Tensor:
+    """Read images (B, c, h, w) at places (B, h, w, 2) by bilinear interpolation, border reads clamped."""
+    return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def aligned_consistency(
+    first: Tensor, second: Tensor, geometry: Tensor, valid: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Mean symmetric divergence of two views at the same place of the scene, in both directions.
 
     Every pixel of one view is compared with the other view's probs at its place, read by bilinear
-    interpolation and without gradient. The mean is over the valid pixels of both directions; without any,
-    value and gradient are zero.
+    interpolation and without gradient. The mean is over the pixels of both directions whose places lie in
+    both views and, given `valid`, that are valid and read valid pixels only; without any, value and gradient
+    are zero.
 
     Parameters
     ----------
     first, second : Tensor (B, h, w, K)
     geometry : Tensor (B, 2, 9)
+    valid : pair of Tensor (B, h, w) of bool, optional
 
     Returns
     -------
     Tensor ()
     """
+    if first.shape[0] == 0:  # affine_grid takes no empty batch
+        return first.sum()
     height, width = first.shape[1:3]
     geometry = geometry.to(first.device, first.dtype)
     total, count = first.new_zeros(()), first.new_zeros(())
     for own, other, view in ((first, second, 0), (second, first, 1)):
-        places, valid = aligned_places(geometry[:, view], geometry[:, 1 - view], (height, width))
-        images = other.detach().permute(0, 3, 1, 2)
-        read = F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
+        places, counts = aligned_places(geometry[:, view], geometry[:, 1 - view], (height, width))
+        if valid is not None:
+            missing = (~valid[1 - view]).to(own.dtype).unsqueeze(1)
+            counts = counts & valid[view] & (_read(missing, places)[:, 0] <= READ_TOLERANCE)
+        read = _read(other.detach().permute(0, 3, 1, 2), places)
         divergence = symmetric_divergence(own, read.permute(0, 2, 3, 1))
-        total = total + torch.where(valid, divergence, 0.0).sum()
-        count = count + valid.sum()
+        total = total + torch.where(counts, divergence, 0.0).sum()
+        count = count + counts.sum()
     return total / count.clamp(min=1)
 
 
@@ -136,6 +168,7 @@ def clustering_terms(
     aligned: bool,
     pseudo_labels: Tensor | None,
     memory_order_sums: bool,
+    valid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The losses of both views and the sums for the centers, from finished assignments.
 
@@ -152,6 +185,8 @@ def clustering_terms(
     pseudo_labels : Tensor (2, B h w) or None
     memory_order_sums : bool
         Pair assignments and moved embeddings as published.
+    valid : Tensor (2B, h, w) of bool, or None
+        Pixels that count.
 
     Returns
     -------
@@ -166,16 +201,20 @@ def clustering_terms(
         span = slice(view * batch, (view + 1) * batch)
         rows = embeddings[span].reshape(batch, dim, pixels).permute(0, 2, 1)
         view_probs = probs[span].reshape(batch, pixels, clusters)
-        compact.append(compactness(rows, view_probs, centers))
-        marginal.append(balance(view_probs))
+        view_valid = None if valid is None else valid[span].reshape(batch, pixels)
+        compact.append(compactness(rows, view_probs, centers, view_valid))
+        marginal.append(balance(view_probs, valid=view_valid))
         if pseudo_labels is not None:
-            uniform.append(uniform_assignment(view_probs, pseudo_labels[view]))
+            uniform.append(uniform_assignment(view_probs, pseudo_labels[view], valid=view_valid))
+    both_valid = None if valid is None else (valid[:batch], valid[batch:])
     if aligned:
         assert geometry is not None
-        agreement = aligned_consistency(probs[:batch], probs[batch:], geometry)
+        agreement = aligned_consistency(probs[:batch], probs[batch:], geometry, both_valid)
     else:
-        agreement = consistency(probs[:batch], probs[batch:])
+        agreement = consistency(probs[:batch], probs[batch:], valid=both_valid)
     flat_probs = probs.detach().reshape(-1, clusters)
+    if valid is not None:
+        flat_probs = torch.where(valid.reshape(-1, 1), flat_probs, 0.0)
     flat_rows = (memory_order_rows if memory_order_sums else pixel_rows)(shifted.detach())
     return (
         torch.stack(compact),
