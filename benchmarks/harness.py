@@ -1,68 +1,127 @@
-"""One measurement of one operation beside its other implementations, with memory, counts and the bound."""
+"""What every `bench_<operation>.py` is made of: an `Operation` that says what to run, and one way to measure it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import measure
-from spectrafuse import backends
+from spectrafuse import backends, use_backend
 
+IMPLEMENTATIONS = ("cpu", "torch", "reference")
 BASELINES = ("reference", "torch")
 COMPILED = "compiled_reference"
 """What `torch.compile` makes of the reference: beside the others where SPECTRAFUSE_BENCH_COMPILE is 1, since compiling
 takes up to a minute an operation."""
 
 
-def run(
-    benchmark: Any,
-    op: str,
-    backend: str,
-    group: str,
-    make_call: Callable[[str], Callable[[], object] | None],
-    *,
-    operations: int,
-    bytes_moved: int,
-    rounds: int = 5,
-) -> None:
-    """Measure `backend` of `op` beside the baselines, and record what the figures must be read with.
+@dataclass(frozen=True)
+class Operation:
+    """One operation as it is measured.
 
-    Parameters
+    Attributes
     ----------
-    benchmark : pytest-benchmark's fixture
-    op, backend : str
-        Names as in `spectrafuse.backends`; skipped with the reason where the implementation cannot run.
-    group : str
-        Size and direction, such as "paper forward".
-    make_call : callable
-        Takes the name of an implementation and returns what is to be timed, always on the same inputs; None where
-        that implementation cannot take this size.
-    operations, bytes_moved : int
-        Additions and multiplications, and bytes that must be read and written, by count.
+    name : str
+        As in `spectrafuse.backends`.
+    sizes : mapping of str to any
+        What `inputs` makes the inputs from; "small", "paper" and "large".
+    inputs : callable
+        Takes a size and returns the arguments of `call`, always the same numbers.
+    call : callable
+        Runs the operation once; returns a tensor, or a tuple of tensors and other values.
+    operations, bytes_moved : callable
+        Take a size and a direction and count additions and multiplications, and bytes that must be read and written.
+    leaves : sequence of int
+        Which inputs carry gradient; none: the operation is measured forward only.
+    without_reference : container of str
+        Sizes for which the reference needs more memory than a laptop has.
     """
-    reason = backends.why_not(op, backend, "cpu")
+
+    name: str
+    sizes: Mapping[str, Any]
+    inputs: Callable[[Any], Sequence[Any]]
+    call: Callable[..., Any]
+    operations: Callable[[Any, str], int]
+    bytes_moved: Callable[[Any, str], int]
+    leaves: Sequence[int] = ()
+    without_reference: Container[str] = ()
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        return ("forward", "backward", "both") if self.leaves else ("forward",)
+
+    def prepare(self, implementation: str, size: str, direction: str) -> Callable[[], object] | None:
+        """What is to be timed, or None where the implementation cannot take this size."""
+        if implementation == "reference" and size in self.without_reference:
+            return None
+        arguments = list(self.inputs(self.sizes[size]))
+
+        def forward() -> Any:
+            with use_backend(implementation):
+                return self.call(*arguments)
+
+        if direction == "forward":
+            return torch.no_grad()(forward)
+        for index in self.leaves:
+            arguments[index] = arguments[index].detach().requires_grad_()
+        leaves = [arguments[index] for index in self.leaves]
+
+        def differentiate(results: list[Tensor]) -> None:
+            torch.autograd.grad(results, leaves, [torch.ones_like(x) for x in results], retain_graph=True)
+
+        if direction == "backward":
+            results = _differentiable(forward())
+            return lambda: differentiate(results)
+        return lambda: differentiate(_differentiable(forward()))
+
+
+def _differentiable(outcome: Any) -> list[Tensor]:
+    results = outcome if isinstance(outcome, tuple) else (outcome,)
+    return [x for x in results if isinstance(x, Tensor) and x.requires_grad]
+
+
+def over(operation: Operation) -> pytest.MarkDecorator:
+    """Parametrise a test with every implementation, size and direction of an operation."""
+    return pytest.mark.parametrize(
+        ("implementation", "size", "direction"),
+        [(i, s, d) for d in operation.directions for s in operation.sizes for i in IMPLEMENTATIONS],
+    )
+
+
+def run(benchmark: Any, operation: Operation, implementation: str, size: str, direction: str, rounds: int = 5) -> None:
+    """Measure an implementation beside the baselines, and record what the figures must be read with."""
+    reason = backends.why_not(operation.name, implementation, "cpu")
     if reason is not None:
         pytest.skip(reason)
-    calls = {name: made for name in {backend: None, **dict.fromkeys(BASELINES)} if (made := make_call(name))}
-    if backend not in calls:
-        pytest.skip(f"{op}: {backend} cannot take this size")
+    names = dict.fromkeys((implementation, *BASELINES))
+    calls = {name: made for name in names if (made := operation.prepare(name, size, direction)) is not None}
+    if implementation not in calls:
+        pytest.skip(f"{operation.name}: {implementation} needs too much memory at this size")
     if "reference" in calls and os.environ.get("SPECTRAFUSE_BENCH_COMPILE") == "1":
         calls[COMPILED] = torch.compile(calls["reference"])
     seconds = measure.interleaved(calls, rounds=rounds)
-    bound = max(operations / measure.product_rate(), bytes_moved / measure.copy_bandwidth(64))
-    benchmark.group = f"{op} {group}"
+    operations = operation.operations(operation.sizes[size], direction)
+    moved = operation.bytes_moved(operation.sizes[size], direction)
+    bound = max(operations / measure.product_rate(), moved / measure.copy_bandwidth(64))
+    benchmark.group = f"{operation.name} {size} {direction}"
     benchmark.extra_info.update(
         measure.machine(),
-        milliseconds=1e3 * seconds[backend],
-        peak_memory_mb=measure.peak_memory(calls[backend]) / 2**20,
-        share_of_bound=bound / seconds[backend],
+        milliseconds=1e3 * seconds[implementation],
+        peak_memory_mb=measure.peak_memory(calls[implementation]) / 2**20,
+        share_of_bound=bound / seconds[implementation],
         operations=operations,
-        bytes=bytes_moved,
-        **{f"ratio_to_{name}": seconds[name] / seconds[backend] for name in (*BASELINES, COMPILED) if name in calls},
+        bytes=moved,
+        **{
+            f"ratio_to_{name}": seconds[name] / seconds[implementation]
+            for name in (*BASELINES, COMPILED)
+            if name in calls
+        },
     )
-    benchmark(calls[backend])
+    benchmark(calls[implementation])
     print({k: round(v, 3) if isinstance(v, float) else v for k, v in benchmark.extra_info.items()})
