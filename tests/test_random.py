@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor
 
+from helpers import check_instruction_set
 from spectrafuse import RandomStream, _native
-from spectrafuse.random import _philox_words_in_torch, philox_block, philox_words
+from spectrafuse.random import _philox_words_in_torch, fill_in_torch, philox_block, philox_words
 
 
 def test_known_answers_of_philox_4x32_10():
@@ -53,6 +56,71 @@ def test_distributions(name, dtype):
         assert values.dtype == dtype
         assert torch.isfinite(values).all()
         assert stats.kstest(values.numpy(), distribution).pvalue > 1e-4
+
+
+def fill(distribution: str, count: int, dtype: torch.dtype, *, threads: int, seed: int = 3, step: int = 5) -> Tensor:
+    """The extension's numbers; no threads: one at a time, in the arithmetic of a CUDA thread."""
+    out = torch.full((count + 1,), math.nan, dtype=dtype)
+    _native.cpu().random_fill(
+        _native.DTYPE_CODE[dtype], distribution, seed, step, count, 0.25, 2.0, out.data_ptr(), threads
+    )
+    assert out[count].isnan()
+    return out[:count]
+
+
+def check_bits_one_by_one() -> None:
+    for distribution, dtype in itertools.product(DISTRIBUTIONS, (torch.float32, torch.float64)):
+        for count in (0, 1, 2, 7, 64, 511, 1025, 30_011):
+            vector = fill(distribution, count, dtype, threads=1)
+            assert torch.equal(vector, fill(distribution, count, dtype, threads=0)), (distribution, dtype, count)
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_makes_the_bits_of_one_number_at_a_time(isa):
+    check_instruction_set(isa, "from test_random import check_bits_one_by_one as check; check()")
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_same_bits_at_any_number_of_threads(distribution):
+    one = fill(distribution, 200_001, torch.float32, threads=1)
+    for threads in (2, 3, 7):
+        assert torch.equal(fill(distribution, 200_001, torch.float32, threads=threads), one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_torch_makes_the_same_numbers_up_to_rounding(distribution, dtype):
+    for count in (1, 2, 100_001):
+        actual = fill(distribution, count, dtype, threads=1).double()
+        exact = 0.25 + 2.0 * fill_in_torch(distribution, 3, 5, count, dtype, "cpu").double()
+        allowed = 4 * torch.finfo(dtype).eps * exact.abs().clamp(min=2.0)
+        assert ((actual - exact).abs() <= allowed).all()
+
+
+def test_ten_million_draws_have_the_right_moments_and_distribution():
+    count, moments = 10_000_000, {"uniform": (0.5, 1 / 12), "normal": (0.0, 1.0), "logistic": (0.0, math.pi**2 / 3)}
+    cdf = {"uniform": lambda x: x, "normal": torch.special.ndtr, "logistic": torch.sigmoid}
+    for seed, (name, (mean, variance)) in enumerate(moments.items()):
+        values = getattr(RandomStream(seed), name)((count,)).double()
+        assert abs(values.mean().item() - mean) < 5 * math.sqrt(variance / count)
+        # Kurtosis at most 4.2 (logistic); five standard errors.
+        assert abs(values.var().item() / variance - 1) < 5 * math.sqrt(3.2 / count)
+        # Empirical distribution on a fine grid: Kolmogorov's statistic from below.
+        shares = torch.histc(cdf[name](values), bins=100_000, min=0.0, max=1.0).double().cumsum(0) / count
+        distance = (shares - torch.arange(1, 100_001, dtype=torch.float64) / 100_000).abs().max().item()
+        assert stats.kstwobign.sf(distance * math.sqrt(count)) > 1e-4
+        for lag in (1, 2, 4, 64):
+            centered = (values - mean) / math.sqrt(variance)
+            assert abs((centered[lag:] * centered[:-lag]).mean().item()) < 5 / math.sqrt(count)
+
+
+def test_angles_and_radii_of_normal_pairs_are_independent():
+    values = RandomStream(8).normal((1_000_000,)).double()
+    first, second = values[:500_000], values[500_000:]
+    turn = torch.atan2(second, first) / (2 * math.pi) + 0.5
+    survival = torch.exp(-(first.square() + second.square()) / 2)
+    table = torch.histogramdd(torch.stack((turn, survival), 1), bins=[16, 16], range=[0.0, 1.0, 0.0, 1.0])[0]
+    assert stats.chisquare(table.flatten().numpy()).pvalue > 1e-4
 
 
 def test_integers_cover_both_ends_evenly():

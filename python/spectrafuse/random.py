@@ -58,6 +58,35 @@ def _philox_words_in_torch(seed: int, step: int, count: int, device: torch.devic
     return torch.stack(block, dim=1).reshape(-1)[:count]
 
 
+def _units_in_torch(seed: int, step: int, count: int, working: torch.dtype, device: torch.device | str) -> Tensor:
+    """`count` numbers inside (0, 1) in float64: of 23 bits and a half for float32, 52 and a half for float64."""
+    if working == torch.float64:
+        words = philox_words(seed, step, 2 * count, device).view(count, 2)
+        return (((words[:, 0] << 20) | (words[:, 1] >> 12)).to(torch.float64) + 0.5) * 2.0**-52
+    return ((philox_words(seed, step, count, device) >> 9).to(torch.float64) + 0.5) * 2.0**-23
+
+
+def fill_in_torch(
+    distribution: str, seed: int, step: int, count: int, working: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """Standard numbers of a distribution, computed in float64 and rounded once to `working`."""
+    if distribution == "normal":
+        half = (count + 1) // 2
+        unit = _units_in_torch(seed, step, 2 * half, working, device)
+        radius = torch.sqrt(-2.0 * torch.log(unit[:half]))
+        angle = (2.0 * math.pi) * unit[half:]
+        out = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)))[:count]
+    else:
+        unit = _units_in_torch(seed, step, count, working, device)
+        if distribution == "logistic":
+            out = torch.log(unit) - torch.log1p(-unit)
+        elif distribution == "gumbel":
+            out = -torch.log(-torch.log(unit))
+        else:
+            out = unit
+    return out.to(working)
+
+
 class RandomStream:
     """A seeded stream of random tensors that owns nothing but a seed and a step.
 
@@ -73,6 +102,10 @@ class RandomStream:
     Notes
     -----
     Uniform numbers lie in the open interval (0, 1), so their logarithms are finite. Copy `state` to save a stream.
+
+    On the CPU numbers are made by the C++ extension in one pass, the same bits with every instruction set and number
+    of threads. Where it is missing, and on other devices, torch makes them from the same random words: equal up to
+    rounding, a few units in the last place of the larger of 1 and the number.
     """
 
     def __init__(self, seed: int, step: int = 0, device: torch.device | str = "cpu") -> None:
@@ -93,6 +126,29 @@ class RandomStream:
         self.step += 1
         return words
 
+    def _fill(
+        self,
+        distribution: str,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device | str | None,
+        low: float = 0.0,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """`low + scale * number` of one step; floats narrower than 32 bits are drawn as float32."""
+        chosen = self.device if device is None else torch.device(device)
+        working, count = _native.working_dtype(dtype), math.prod(shape)
+        if chosen.type == "cpu" and _native.cpu_reason() is None:
+            out = torch.empty(count, dtype=working)
+            _native.cpu().random_fill(
+                _native.DTYPE_CODE[working], distribution, self.seed, self.step, count, low, scale, out.data_ptr(),
+                torch.get_num_threads(),
+            )  # fmt: skip
+        else:
+            out = low + scale * fill_in_torch(distribution, self.seed, self.step, count, working, chosen)
+        self.step += 1
+        return out.view(tuple(shape)).to(dtype)
+
     def uniform(
         self,
         shape: Sequence[int] = (),
@@ -103,15 +159,7 @@ class RandomStream:
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Uniform numbers in (low, high): 24 random bits for 32-bit and narrower floats, 52 for float64."""
-        count = math.prod(shape)
-        if dtype == torch.float64:
-            words = self._words(2 * count, device).reshape(count, 2)
-            bits = (words[:, 0] << 20) | (words[:, 1] >> 12)
-            unit = (bits.to(torch.float64) + 0.5) * 2.0**-52
-        else:
-            # 23 bits and a half: every value, the largest too, is exact in float32 and below 1.
-            unit = ((self._words(count, device) >> 9).to(torch.float32) + 0.5) * 2.0**-23
-        return (low + (high - low) * unit).reshape(tuple(shape)).to(dtype)
+        return self._fill("uniform", shape, dtype, device, low, high - low)
 
     def normal(
         self,
@@ -122,14 +170,7 @@ class RandomStream:
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Normal numbers of mean 0 (Box-Muller)."""
-        count = math.prod(shape)
-        pairs = (count + 1) // 2
-        working = torch.float64 if dtype == torch.float64 else torch.float32
-        unit = self.uniform((2, pairs), dtype=working, device=device)
-        radius = torch.sqrt(-2.0 * torch.log(unit[0]))
-        angle = (2.0 * math.pi) * unit[1]
-        both = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)))[:count]
-        return (std * both).reshape(tuple(shape)).to(dtype)
+        return self._fill("normal", shape, dtype, device, scale=std)
 
     def gumbel(
         self,
@@ -139,8 +180,7 @@ class RandomStream:
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Standard Gumbel numbers, -log(-log(u))."""
-        working = torch.float64 if dtype == torch.float64 else torch.float32
-        return -torch.log(-torch.log(self.uniform(shape, dtype=working, device=device))).to(dtype)
+        return self._fill("gumbel", shape, dtype, device)
 
     def logistic(
         self,
@@ -149,10 +189,8 @@ class RandomStream:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Standard logistic numbers, the difference of two independent Gumbel numbers."""
-        working = torch.float64 if dtype == torch.float64 else torch.float32
-        unit = self.uniform(shape, dtype=working, device=device)
-        return (torch.log(unit) - torch.log1p(-unit)).to(dtype)
+        """Standard logistic numbers log(u / (1 - u)), the difference of two independent Gumbel numbers."""
+        return self._fill("logistic", shape, dtype, device)
 
     def integers(
         self, low: int, high: int, shape: Sequence[int] = (), *, device: torch.device | str | None = None
