@@ -12,6 +12,8 @@ from torch import Tensor
 
 from helpers import check_instruction_set
 from spectrafuse import RandomStream, _native
+from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise
 from spectrafuse.random import _philox_words_in_torch, fill_in_torch, philox_block, philox_words
 
 
@@ -93,7 +95,9 @@ def test_torch_makes_the_same_numbers_up_to_rounding(distribution, dtype):
     for count in (1, 2, 100_001):
         actual = fill(distribution, count, dtype, threads=1).double()
         exact = 0.25 + 2.0 * fill_in_torch(distribution, 3, 5, count, dtype, "cpu").double()
-        allowed = 4 * torch.finfo(dtype).eps * exact.abs().clamp(min=2.0)
+        # In float64 torch rounds the angle, up to 2 pi, before its cosine; a radius is at most 9.
+        roundings = 32 if dtype == torch.float64 and distribution == "normal" else 4
+        allowed = roundings * torch.finfo(dtype).eps * exact.abs().clamp(min=2.0)
         assert ((actual - exact).abs() <= allowed).all()
 
 
@@ -181,3 +185,19 @@ def test_uniform_numbers_never_reach_the_ends():
 def test_wrong_seeds_are_named(seed):
     with pytest.raises((TypeError, ValueError), match="`seed` must be an integer of at least 0"):
         RandomStream(seed)
+
+
+def test_training_and_evaluation_of_a_model_share_no_numbers():
+    """Passes of both kinds and both forms take turns on one stream: every word is used once."""
+    drawn: list[Tensor] = []
+    stream = RandomStream(2)
+    for sparse, training in itertools.product((False, True), (True, False, True)):
+        model = UnmixingModel(5, 3, sparse_component=sparse, initialise=False).train(training)
+        noise = model.draw_noise(4, stream)
+        assert noise.select is not None
+        drawn.append(noise.select.gumbel.flatten())
+        if noise.rng is not None:
+            drawn += [draw_sparsity_noise(noise.rng, sample, (5, 3), None).gumbel.flatten() for sample in range(4)]
+    numbers = torch.cat(drawn)
+    # 23 random bits and 300 numbers: a chance meeting has probability 0.005, and the seed is fixed.
+    assert len(numbers.unique()) == len(numbers)
