@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from helpers import GOLDEN_RTOL, assert_close_to_max, golden
+from helpers import GOLDEN_RTOL, INSTRUCTION_SETS, assert_close_to_max, check_instruction_set, golden
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
@@ -107,6 +107,36 @@ def test_strided_and_empty_inputs_and_no_gradient(backend):
     assert empty.shape == (0, 2, 3, 2, 2)
 
 
+@backends
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bands", [3, 16, 21])
+def test_views_are_written_where_and_as_wanted(backend, dtype, bands):
+    cubes = RandomStream(3).normal((2, bands, 12, 13)).to(dtype)
+    geometry = sample_crop_pairs(2, (12, 13), (5, 7), RandomStream(4))
+    shape = (2, 2, bands, 5, 7)
+    memory = torch.full((2, 2, 5, 7, 24), 9.0, dtype=dtype)
+    layouts = {
+        "bands last": memory[..., :bands].permute(0, 1, 4, 2, 3),
+        "views first": torch.empty(2, 2, *shape[2:], dtype=dtype).transpose(0, 1),
+        "wide": torch.empty(2, 2, bands, 5, 14, dtype=dtype)[..., ::2],
+    }
+    with use_backend(backend):
+        expected = extract_crop_pairs(cubes, geometry, (5, 7))
+        for name, out in layouts.items():
+            assert extract_crop_pairs(cubes, geometry, (5, 7), out=out) is out
+            assert torch.equal(out, expected), name
+    assert (memory[..., bands:] == 9).all()
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
+    check_instruction_set(
+        isa,
+        "from test_crop_pairs import SHAPES, test_implementations_agree_with_the_reference as check\n"
+        "[check(*shape, 0) for shape in SHAPES]\n",
+    )
+
+
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_narrower_floats_are_rounded_once(dtype, backend):
@@ -127,6 +157,7 @@ def test_narrower_floats_are_rounded_once(dtype, backend):
         ({"cubes": torch.zeros(2, 3, 3, 9)}, "`cubes` must be of at least one band and 4 x 4 pixels"),
         ({"cubes": torch.zeros(2, 0, 9, 9)}, "`cubes` must be of at least one band"),
         ({"geometry": torch.zeros(1, 2, 9)}, r"`geometry` must be a tensor of shape \(2, 2, 9\)"),
+        ({"out": torch.zeros(2, 2, 3, 6, 5)}, r"`out` must be of shape \(2, 2, 3, 6, 6\)"),
         ({"crop_size": (6,)}, "`crop_size` must be two integers"),
         ({"crop_size": (6, 0)}, r"`crop_size\[1\]` must be an integer of at least 1"),
     ],
@@ -287,6 +318,7 @@ def test_kernel_refuses_geometry_outside_the_scene(column, value):
 
 def test_opcheck_and_compile():
     cubes, geometry = RandomStream(1).normal((2, 3, 9, 10)), sample_crop_pairs(2, (9, 10), (4, 5), RandomStream(2))
-    torch.library.opcheck(torch.ops.spectrafuse.extract_crop_pairs.default, (cubes, geometry, 4, 5))
+    for out in (torch.empty(2, 2, 3, 4, 5), torch.empty(2, 2, 4, 5, 8)[..., :3].permute(0, 1, 4, 2, 3)):
+        torch.library.opcheck(torch.ops.spectrafuse.extract_crop_pairs.default, (cubes, geometry, 4, 5, out))
     compiled = torch.compile(lambda c, g: extract_crop_pairs(c, g, (4, 5)), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(cubes, geometry), extract_crop_pairs(cubes, geometry, (4, 5)))

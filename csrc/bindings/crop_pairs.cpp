@@ -7,7 +7,8 @@ namespace spectrafuse {
 namespace {
 
 void bound_extract(int dtype, const std::array<std::int64_t, 6>& sizes, const std::array<std::int64_t, 4>& stride,
-                   Address cubes, Address geometry, Address out, int threads) {
+                   const std::array<std::int64_t, 5>& out_stride, Address cubes, Address geometry, Address out,
+                   int threads) {
     const CropPairs arguments{sizes[0],
                               sizes[1],
                               sizes[2],
@@ -17,7 +18,8 @@ void bound_extract(int dtype, const std::array<std::int64_t, 6>& sizes, const st
                               pointer(cubes),
                               {stride[0], stride[1], stride[2], stride[3]},
                               pointer<const double>(geometry),
-                              pointer(out)};
+                              pointer(out),
+                              {out_stride[0], out_stride[1], out_stride[2], out_stride[3], out_stride[4]}};
     const py::gil_scoped_release release;
     extract_crop_pairs(arguments, dtype, threads);
 }

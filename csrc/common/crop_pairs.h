@@ -11,8 +11,12 @@ struct CropPairs {
     const void* cubes;       // (B, C, H, W), any strides
     std::int64_t stride[4];  // of cubes, in elements
     const double* geometry;  // (B, 2, 9): corner y x, affine matrix (2, 3) by rows, band shift
-    void* out;               // (B, 2, C, h, w)
+    void* out;               // (B, 2, C, h, w), any strides
+    std::int64_t out_stride[5];
 };
+
+// Bands that are warped together; a share of the work begins at a multiple of it.
+constexpr std::int64_t kCropBands = 16;
 
 struct CropPairsKernels {
     std::size_t (*scratch)(const CropPairs&);

@@ -12,8 +12,6 @@ namespace spectrafuse {
 
 namespace {
 
-constexpr std::int64_t kBandBlock = 64;
-
 const CropPairsKernels& kernels_of(int dtype) {
 #if defined(SPECTRAFUSE_X86_KERNELS)
     if (selected_isa() == Isa::avx512) return avx512::crop_pairs_kernels[dtype];
@@ -43,11 +41,13 @@ void extract_crop_pairs(const CropPairs& a, int dtype, int threads) {
     check_geometry(a);
     const CropPairsKernels& kernels = kernels_of(dtype);
     const ThreadScratch scratch(kernels.scratch(a), threads);
-    const std::int64_t blocks = (a.bands + kBandBlock - 1) / kBandBlock;
+    const std::int64_t blocks = (a.bands + kCropBands - 1) / kCropBands;
     parallel_shares(2 * a.batch * blocks, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            const std::int64_t first = i % blocks * kBandBlock;
-            kernels.run(a, i / blocks, first, std::min(a.bands, first + kBandBlock), scratch.of(thread));
+        while (begin < end) {
+            const std::int64_t view = begin / blocks, stop = std::min(end, (view + 1) * blocks);
+            kernels.run(a, view, begin % blocks * kCropBands, std::min(a.bands, (stop - view * blocks) * kCropBands),
+                        scratch.of(thread));
+            begin = stop;
         }
     });
 }

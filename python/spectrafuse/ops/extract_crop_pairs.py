@@ -14,7 +14,9 @@ from spectrafuse.reference.crop_pairs import extract_crop_pairs as reference
 backends.declare("extract_crop_pairs", {"cpu": _native.cpu_kernel_reason})
 
 
-def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: Sequence[int]) -> Tensor:
+def extract_crop_pairs(
+    cubes: Tensor, geometry: Tensor, crop_size: Sequence[int], *, out: Tensor | None = None
+) -> Tensor:
     """Cut two crops out of every cube, warp them and shift their bands, as `sample_crop_pairs` drew it.
 
     A crop is warped bilinearly; a place outside it is reflected inside the crop about the pixel borders -0.5
@@ -29,11 +31,15 @@ def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: Sequence[int]
         corner x, the affine matrix (2, 3) by rows, band shift. Corners must lie inside the scene.
     crop_size : (int, int)
         Height h and width w of a crop.
+    out : Tensor (B, 2, C, h, w), optional
+        Where the views are written, in the dtype and on the device of the cubes; of any layout in which no two
+        elements share a place. Memory that is written again and again costs half as much as fresh memory.
 
     Returns
     -------
     Tensor (B, 2, C, h, w)
-        In the dtype and on the device of the cubes. It carries no gradient to the cubes or the geometry.
+        `out` where it is given, else a contiguous tensor in the dtype and on the device of the cubes. It carries no
+        gradient to the cubes or the geometry.
 
     Raises
     ------
@@ -57,34 +63,44 @@ def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: Sequence[int]
             f"of at least one band and {height // 2 + 1} x {width // 2 + 1} pixels to fill {height} x {width}",
             f"shape {tuple(cubes.shape)}",
         )
+    shape = (batch, 2, bands, height, width)
+    if out is None:
+        out = torch.empty(shape, dtype=cubes.dtype, device=cubes.device)
+    else:
+        _checks.tensor("out", out, shape="(B, 2, C, h, w)", ndim=5, like=cubes)
+        if tuple(out.shape) != shape or out.requires_grad:
+            raise _checks.fail("out", f"of shape {shape} without gradient", f"shape {tuple(out.shape)}")
     if batch == 0:
-        return cubes.new_empty(0, 2, bands, height, width)
+        return out
     chosen = backends.choose("extract_crop_pairs", cubes.device.type)
     with torch.no_grad():
         if chosen == "cpu":
-            return torch.ops.spectrafuse.extract_crop_pairs(cubes, geometry, height, width)
-        implementation = reference if chosen == "reference" else composed
-        return implementation(cubes, geometry, (height, width))
+            torch.ops.spectrafuse.extract_crop_pairs(cubes.detach(), geometry.detach(), height, width, out)
+        else:
+            implementation = reference if chosen == "reference" else composed
+            out.copy_(implementation(cubes, geometry, (height, width)))
+    return out
 
 
 torch.library.define(
-    "spectrafuse::extract_crop_pairs", "(Tensor cubes, Tensor geometry, int height, int width) -> Tensor"
+    "spectrafuse::extract_crop_pairs", "(Tensor cubes, Tensor geometry, int height, int width, Tensor(a!) out) -> ()"
 )
 
 
 @torch.library.impl("spectrafuse::extract_crop_pairs", "CPU")
-def _extract_cpu(cubes: Tensor, geometry: Tensor, height: int, width: int) -> Tensor:
+def _extract_cpu(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
     working = _native.working_dtype(cubes.dtype)
     source, geometry = cubes.to(working), geometry.to("cpu", torch.float64).contiguous()
     batch, bands, scene_height, scene_width = source.shape
-    out = source.new_empty((batch, 2, bands, height, width))
+    target = out if out.dtype == working else torch.empty(out.shape, dtype=working)
     _native.cpu().extract_crop_pairs(
         _native.DTYPE_CODE[working], (batch, bands, scene_height, scene_width, height, width), source.stride(),
-        source.data_ptr(), geometry.data_ptr(), out.data_ptr(), torch.get_num_threads(),
+        target.stride(), source.data_ptr(), geometry.data_ptr(), target.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
-    return out.to(cubes.dtype)
+    if target is not out:
+        out.copy_(target)
 
 
 @torch.library.register_fake("spectrafuse::extract_crop_pairs")
-def _extract_fake(cubes: Tensor, geometry: Tensor, height: int, width: int) -> Tensor:
-    return cubes.new_empty((cubes.shape[0], 2, cubes.shape[1], height, width))
+def _extract_fake(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
+    return None
