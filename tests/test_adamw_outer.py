@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 
-from spectrafuse import RandomStream, use_backend
+from spectrafuse import RandomStream, backends, use_backend
 from spectrafuse.composed import adamw_outer as composed_module
 from spectrafuse.ops.adamw_outer import adamw_outer
 
 OPTIONS = {"lr": 5e-4, "beta1": 0.9, "beta2": 0.995, "eps": 1e-8, "weight_decay": 1e-3}
 STEPS = 20
+SHAPES = [(16, 37, 23), (1, 1, 1), (3, 5, 1), (2, 1, 7), (0, 4, 3), (64, 33, 65), (7, 2, 2051), (65, 35, 3)]
+VARIANTS = [("reference", None), ("torch", None), ("torch", 1), ("torch", 40), ("cpu", None)]
 
 
-@pytest.mark.parametrize("chunk_elements", [None, 1, 40])
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize(("backend", "chunk_elements"), VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(16, 37, 23), (1, 1, 1), (3, 5, 1), (2, 1, 7), (0, 4, 3)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_equals_torch_over_twenty_steps(
     shape: tuple[int, int, int],
     dtype: torch.dtype,
@@ -28,7 +32,12 @@ def test_equals_torch_over_twenty_steps(
 ) -> None:
     if chunk_elements is not None:
         monkeypatch.setattr(composed_module, "_CHUNK_ELEMENTS", chunk_elements)
-    batch, width, outputs = shape
+    check_twenty_steps(shape, dtype, backend)
+
+
+def check_twenty_steps(shape: tuple[int, int, int], dtype: torch.dtype, backend: str) -> None:
+    """Weight and moments against `torch.optim.AdamW` given the same gradients."""
+    batch, outputs, width = shape
     stream = RandomStream(41)
     start = stream.normal((outputs, width), 0.05, dtype=dtype)
     expected = start.clone().requires_grad_(True)
@@ -58,6 +67,99 @@ def test_equals_torch_over_twenty_steps(
     assert weight.grad_fn is None
 
 
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_of_this_machine(isa: str) -> None:
+    """The instruction set is fixed when the extension loads, so each runs in its own process."""
+    code = (
+        "from test_adamw_outer import SHAPES, check_twenty_steps as check\n"
+        "import torch\n"
+        "from spectrafuse import _native\n"
+        "reason = _native.cpu_reason()\n"
+        "print(reason or _native.cpu_info()['instruction_set'])\n"
+        "if reason is None:\n"
+        "    [check(s, d, 'cpu') for s in SHAPES for d in (torch.float32, torch.float64)]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SPECTRAFUSE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first == isa or first.startswith("SPECTRAFUSE_ISA must name an instruction set")
+
+
+def _problem(batch: int, outputs: int, width: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """x, grad_y, weight and both moments, after some steps."""
+    stream = RandomStream(43)
+    shapes = (batch, width), (batch, outputs), (outputs, width), (outputs, width)
+    x, grad_y, weight, first = (stream.normal(shape, dtype=torch.float64).to(dtype) for shape in shapes)
+    return [x, grad_y, weight, first, stream.uniform((outputs, width), dtype=torch.float64).to(dtype)]
+
+
+def test_same_bits_at_any_number_of_threads() -> None:
+    # Large enough for several tiles in both directions, with a rest in each.
+    start = _problem(5, 131, 2077)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            changed = [t.clone() for t in start]
+            with use_backend("cpu"):
+                adamw_outer(*changed, step=4, **OPTIONS)
+            results.append(changed)
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+
+
+def test_strided_arguments_are_updated_in_place() -> None:
+    dense = _problem(6, 9, 21)
+    strided = [torch.empty(*t.shape, 2)[..., 0].copy_(t) if i % 2 else t.T.contiguous().T for i, t in enumerate(dense)]
+    assert not any(t.is_contiguous() for t in strided)
+    with use_backend("cpu"):
+        adamw_outer(*strided, step=2, **OPTIONS)
+        adamw_outer(*dense, step=2, **OPTIONS)
+    assert all(torch.equal(a, b) for a, b in zip(strided, dense, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types_are_computed_in_float32(dtype: torch.dtype) -> None:
+    narrow = _problem(3, 5, 18, dtype)
+    wide = [t.float() for t in narrow]
+    with use_backend("cpu"):
+        adamw_outer(*narrow, step=2, **OPTIONS)
+        adamw_outer(*wide, step=2, **OPTIONS)
+    assert all(torch.equal(a, b.to(dtype)) for a, b in zip(narrow, wide, strict=True))
+
+
+def test_opcheck_and_compilation_without_graph_breaks() -> None:
+    for dtype in (torch.float32, torch.float64):
+        torch.library.opcheck(
+            torch.ops.spectrafuse.adamw_outer.default, (*_problem(2, 5, 7, dtype), *OPTIONS.values(), 3)
+        )
+    for backend in ("auto", "torch", "reference"):
+        eager, compiled = _problem(2, 5, 7), _problem(2, 5, 7)
+        torch._dynamo.reset()
+        with use_backend(backend):
+            adamw_outer(*eager, step=3, **OPTIONS)
+            torch.compile(lambda *t: adamw_outer(*t, step=3, **OPTIONS), fullgraph=True, backend="aot_eager")(*compiled)
+        torch.testing.assert_close(compiled, eager)
+    assert backends.choose("adamw_outer", "cpu") == "cpu"
+
+
+def test_nan_gradients_reach_their_row_only() -> None:
+    problem = _problem(2, 6, 40)
+    problem[1][0, 3] = float("nan")
+    with use_backend("cpu"):
+        adamw_outer(*problem, step=1, **OPTIONS)
+    assert torch.equal(problem[2].isnan().all(1), torch.arange(6) == 3)
+    assert problem[2].isnan().sum() == 40
+
+
 def test_the_whole_gradient_is_never_formed(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     product = torch.mm
@@ -70,7 +172,8 @@ def test_the_whole_gradient_is_never_formed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(composed_module, "_CHUNK_ELEMENTS", 100)
     weight = torch.zeros(37, 23)
     moments = torch.zeros_like(weight), torch.zeros_like(weight)
-    adamw_outer(torch.ones(2, 23), torch.ones(2, 37), weight, *moments, step=1, **OPTIONS)
+    with use_backend("torch"):
+        adamw_outer(torch.ones(2, 23), torch.ones(2, 37), weight, *moments, step=1, **OPTIONS)
     assert sum(sizes) == 37 * 23
     assert max(sizes) <= 100
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from spectrafuse import RandomStream, use_backend
+from spectrafuse import RandomStream, backends, use_backend
 from spectrafuse.ops.skinny_linear import ACTIVATIONS, skinny_linear
 
 FUNCTIONS = {"none": lambda y: y, "tanh": torch.tanh, "relu": lambda y: y.clamp_min(0.0), "abs": torch.abs}
+SHAPES = [(1, 1, 1), (1, 7, 5), (4, 1, 3), (16, 13, 11), (0, 3, 2), (65, 2, 3), (17, 3, 19), (33, 5, 2)]
+# Across a block of inputs, a tile of columns, and more than two vectors of samples.
+LARGE = [(16, 515, 27), (64, 259, 33), (49, 33, 8)]
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 5), (4, 1, 3), (16, 13, 11), (0, 3, 2), (65, 2, 3)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_formula_and_gradients(shape: tuple[int, int, int], activation: str, with_bias: bool, backend: str) -> None:
     batch, width, outputs = shape
     stream = RandomStream(31)
@@ -32,8 +38,139 @@ def test_formula_and_gradients(shape: tuple[int, int, int], activation: str, wit
 
     with use_backend(backend):
         torch.testing.assert_close(layer(*inputs), FUNCTIONS[activation](y), rtol=1e-12, atol=1e-12)
-        if 0 < batch <= 16:
+        if 0 < batch <= 17:
             assert torch.autograd.gradcheck(layer, inputs, fast_mode=True)
+
+
+def evaluate(backend: str, tensors: list[Tensor], upstream: Tensor, activation: str) -> list[Tensor]:
+    """The layer and its three gradients."""
+    leaves = [t.detach().clone().requires_grad_(True) for t in tensors]
+    with use_backend(backend):
+        y = skinny_linear(*leaves, activation)
+    return [y.detach(), *torch.autograd.grad((y * upstream).sum(), leaves)]
+
+
+def check_kernel(shape: tuple[int, int, int], dtype: torch.dtype, activation: str) -> None:
+    """The kernel against the reference in float64, from fresh inputs."""
+    batch, width, outputs = shape
+    seed = int(torch.seed() % 2**31)
+    print("seed", seed)
+    stream = RandomStream(seed)
+    tensors = [stream.normal(size, dtype=dtype) for size in ((batch, width), (outputs, width), (outputs,))]
+    upstream = stream.normal((batch, outputs), dtype=dtype)
+    exact = evaluate("reference", [t.double() for t in tensors], upstream.double(), activation)
+    if activation in ("relu", "abs"):
+        # Where the kink is nearer than rounding, either slope is right: there the upstream gradient is taken away.
+        before = (tensors[0].double() @ tensors[1].double().T + tensors[2]).abs()
+        upstream = upstream * (before > 1e-3)
+        exact = evaluate("reference", [t.double() for t in tensors], upstream.double(), activation)
+    actual = evaluate("cpu", tensors, upstream, activation)
+    # Sums of at most max(shape) products of order 1, each rounded; slopes are at most 1.
+    allowed = 4 * torch.finfo(dtype).eps * (max(shape) + 2) ** 0.5 * 4
+    for got, want in zip(actual, exact, strict=True):
+        assert got.dtype == dtype
+        scale = max(1.0, want.abs().max().item()) if want.numel() else 1.0
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=allowed * scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES + LARGE)
+def test_kernel_equals_the_reference(shape: tuple[int, int, int], activation: str, dtype: torch.dtype) -> None:
+    check_kernel(shape, dtype, activation)
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_of_this_machine(isa: str) -> None:
+    """The instruction set is fixed when the extension loads, so each runs in its own process."""
+    code = (
+        "from test_skinny_linear import ACTIVATIONS, LARGE, SHAPES, check_kernel as check\n"
+        "import torch\n"
+        "from spectrafuse import _native\n"
+        "reason = _native.cpu_reason()\n"
+        "print(reason or _native.cpu_info()['instruction_set'])\n"
+        "if reason is None:\n"
+        "    [check(s, d, a) for s in SHAPES + LARGE for d in (torch.float32, torch.float64) for a in ACTIVATIONS]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SPECTRAFUSE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first = next(line for line in done.stdout.splitlines() if not line.startswith("seed"))
+    assert first == isa or first.startswith("SPECTRAFUSE_ISA must name an instruction set")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tanh_is_accurate_everywhere(dtype: torch.dtype) -> None:
+    exponents = torch.linspace(-30, 6, 4001, dtype=torch.float64)
+    values = torch.cat((-(2.0**exponents), torch.zeros(1), 2.0**exponents, torch.tensor([1e30, -1e30]))).to(dtype)
+    with use_backend("cpu"):
+        got = skinny_linear(torch.ones(1, 1, dtype=dtype), values[:, None], None, "tanh")[0]
+        lost = skinny_linear(torch.full((1, 1), float("nan"), dtype=dtype), values[:, None], None, "tanh")
+    exact = torch.tanh(values.double())
+    assert ((got.double() - exact).abs() <= 4 * torch.finfo(dtype).eps * exact.abs()).all()
+    assert lost.isnan().all()
+
+
+def test_same_bits_at_any_number_of_threads() -> None:
+    stream = RandomStream(33)
+    tensors = [stream.normal((19, 777)), stream.normal((131, 777)), stream.normal((131,))]
+    upstream = stream.normal((19, 131))
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(evaluate("cpu", tensors, upstream, "tanh")[:2])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+
+
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    stream = RandomStream(34)
+    x, weight, bias = stream.normal((64, 700)), stream.normal((13, 700)), stream.normal((13,))
+    with use_backend("cpu"):
+        whole = skinny_linear(x, weight, bias, "tanh")
+        for start, stop in ((0, 1), (5, 22), (60, 64)):
+            assert torch.equal(skinny_linear(x[start:stop], weight, bias, "tanh"), whole[start:stop])
+
+
+def test_strided_and_narrow_inputs() -> None:
+    stream = RandomStream(35)
+    x, weight, bias = stream.normal((5, 33)), stream.normal((9, 33)), stream.normal((9,))
+    with use_backend("cpu"):
+        want = skinny_linear(x, weight, bias, "abs")
+        wide = torch.empty(5, 66)[:, ::2].copy_(x)
+        assert torch.equal(skinny_linear(wide, weight.T.contiguous().T, bias.repeat(2, 1).T[:, 0], "abs"), want)
+        for dtype in (torch.bfloat16, torch.float16):
+            narrow = [t.to(dtype) for t in (x, weight, bias)]
+            expected = skinny_linear(*(t.float() for t in narrow), "abs").to(dtype)
+            assert torch.equal(skinny_linear(*narrow, "abs"), expected)
+
+
+def test_opcheck_and_compilation_without_graph_breaks() -> None:
+    stream = RandomStream(36)
+    tensors = [stream.normal((3, 7)), stream.normal((5, 7)), stream.normal((5,))]
+    leaves = [t.requires_grad_(True) for t in tensors]
+    for activation in range(len(ACTIVATIONS)):
+        torch.library.opcheck(torch.ops.spectrafuse.skinny_linear.default, (*leaves, activation))
+        torch.library.opcheck(torch.ops.spectrafuse.skinny_linear.default, (*leaves[:2], None, activation))
+    torch.library.opcheck(
+        torch.ops.spectrafuse.skinny_linear_input_gradient.default, (torch.ones(3, 5), tensors[1].detach())
+    )
+    for backend in ("auto", "torch", "reference"):
+        torch._dynamo.reset()
+        with use_backend(backend):
+            compiled = torch.compile(lambda *t: skinny_linear(*t, "tanh"), fullgraph=True, backend="aot_eager")
+            got, want = compiled(*leaves), skinny_linear(*leaves, "tanh")
+        torch.testing.assert_close(got, want)
+        torch.testing.assert_close(torch.autograd.grad(got.sum(), leaves), torch.autograd.grad(want.sum(), leaves))
+    assert backends.choose("skinny_linear", "cpu") == "cpu"
 
 
 def test_inputs_are_not_changed_by_the_activation() -> None:

@@ -18,8 +18,10 @@ T* pointer(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
+void bind_adamw_outer(py::module_& m);
 void bind_crop_pairs(py::module_& m);
 void bind_mean_shift_assign(py::module_& m);
 void bind_philox(py::module_& m);
+void bind_skinny_linear(py::module_& m);
 
 }  // namespace spectrafuse

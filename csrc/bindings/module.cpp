@@ -6,9 +6,11 @@ PYBIND11_MODULE(_cpu, m) {
     using namespace spectrafuse;
     m.doc() = "Kernels for the CPU. Arguments are addresses: call them through spectrafuse.ops only.";
     m.def("isa", [] { return isa_name(selected_isa()); });
+    bind_adamw_outer(m);
     bind_crop_pairs(m);
     bind_mean_shift_assign(m);
     bind_philox(m);
+    bind_skinny_linear(m);
 #if defined(_OPENMP)
     m.attr("openmp") = true;
 #else

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.adamw_outer import adamw_outer as composed
 from spectrafuse.reference.adamw_outer import adamw_outer as reference
 
-backends.declare("adamw_outer")
+backends.declare("adamw_outer", {"cpu": _native.cpu_kernel_reason})
 
 
 def adamw_outer(
@@ -75,7 +76,43 @@ def adamw_outer(
     _checks.number("eps", eps, minimum=0.0)
     _checks.number("weight_decay", weight_decay, minimum=0.0)
     _checks.integer("step", step, minimum=1)
+    update(
+        x,
+        grad_y,
+        weight,
+        exp_avg,
+        exp_avg_sq,
+        lr=lr,
+        beta1=beta1,
+        beta2=beta2,
+        eps=eps,
+        weight_decay=weight_decay,
+        step=step,
+    )
+
+
+def update(
+    x: Tensor,
+    grad_y: Tensor,
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """`adamw_outer` without its checks, for callers that made the arguments themselves."""
     chosen = backends.choose("adamw_outer", weight.device.type)
+    if chosen == "cpu":
+        # The step is no part of any graph, and the parameter may be a leaf that requires a gradient.
+        torch.ops.spectrafuse.adamw_outer(
+            x, grad_y, weight.detach(), exp_avg, exp_avg_sq, lr, beta1, beta2, eps, weight_decay, step
+        )
+        return
     implementation = reference if chosen == "reference" else composed
     implementation(
         x,
@@ -90,3 +127,55 @@ def adamw_outer(
         weight_decay=weight_decay,
         step=step,
     )
+
+
+torch.library.define(
+    "spectrafuse::adamw_outer",
+    "(Tensor x, Tensor grad_y, Tensor(a!) weight, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, float lr, float beta1, "
+    "float beta2, float eps, float weight_decay, int step) -> ()",
+)
+
+
+@torch.library.impl("spectrafuse::adamw_outer", "CPU")
+def step_cpu(
+    x: Tensor,
+    grad_y: Tensor,
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """The kernel; narrow and strided parameters pass through dense copies of the type it computes in."""
+    working = _native.working_dtype(weight.dtype)
+    x, grad_y = x.to(working).contiguous(), grad_y.to(working).contiguous()
+    changed = [weight, exp_avg, exp_avg_sq]
+    dense = [t.to(working).contiguous() for t in changed]
+    _native.cpu().adamw_outer(
+        _native.DTYPE_CODE[working], x.shape[0], *weight.shape, x.data_ptr(), grad_y.data_ptr(),
+        *[t.data_ptr() for t in dense], lr, beta1, beta2, eps, weight_decay, step, torch.get_num_threads(),
+    )  # fmt: skip
+    for tensor, copy in zip(changed, dense, strict=True):
+        if copy is not tensor:
+            tensor.copy_(copy)
+
+
+@torch.library.register_fake("spectrafuse::adamw_outer")
+def _step_fake(
+    x: Tensor,
+    grad_y: Tensor,
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    return None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.skinny_linear import skinny_linear as composed
 from spectrafuse.reference.skinny_linear import skinny_linear as reference
 
 ACTIVATIONS = ("none", "tanh", "relu", "abs")
 
-backends.declare("skinny_linear")
+MOST_ROWS = 64
+"""Beyond these a matrix product by blocks is faster than reading every weight once."""
+
+backends.declare("skinny_linear", {"cpu": _native.cpu_kernel_reason})
 
 
 def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
@@ -49,6 +55,96 @@ def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: st
         if bias.shape[0] != weight.shape[0]:
             raise _checks.fail("bias", f"a tensor ({weight.shape[0]},)", f"shape {tuple(bias.shape)}")
     _checks.choice("activation", activation, ACTIVATIONS)
+    return layer(x, weight, bias, activation)
+
+
+def layer(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """`skinny_linear` without its checks, for callers that made the arguments themselves."""
     chosen = backends.choose("skinny_linear", x.device.type)
+    if chosen == "cpu" and x.shape[0] <= MOST_ROWS:
+        return torch.ops.spectrafuse.skinny_linear(x, weight, bias, ACTIVATIONS.index(activation))[0]
     implementation = reference if chosen == "reference" else composed
     return implementation(x, weight, bias, activation)
+
+
+def before_activation(grad_y: Tensor, y: Tensor, before: Tensor, activation: str) -> Tensor:
+    """Gradient with respect to the values before the activation, from what the forward pass returned."""
+    if activation == "tanh":
+        return torch.ops.aten.tanh_backward(grad_y, y)
+    if activation == "relu":
+        return torch.ops.aten.threshold_backward(grad_y, y, 0)
+    if activation == "abs":
+        return grad_y * before.sgn()
+    return grad_y
+
+
+torch.library.define(
+    "spectrafuse::skinny_linear", "(Tensor x, Tensor weight, Tensor? bias, int activation) -> (Tensor, Tensor)"
+)
+torch.library.define("spectrafuse::skinny_linear_input_gradient", "(Tensor grad_y, Tensor weight) -> Tensor")
+
+
+@torch.library.impl("spectrafuse::skinny_linear", "CPU")
+def forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> tuple[Tensor, Tensor]:
+    """The layer, and for the absolute value what it was taken of; else nothing (0,)."""
+    working = _native.working_dtype(x.dtype)
+    dense, weights = x.to(working).contiguous(), weight.to(working).contiguous()
+    added = None if bias is None else bias.to(working).contiguous()
+    batch, inputs = x.shape
+    y = dense.new_empty((batch, weight.shape[0]))
+    before = torch.empty_like(y) if ACTIVATIONS[activation] == "abs" else dense.new_empty(0)
+    _native.cpu().skinny_linear_forward(
+        _native.DTYPE_CODE[working], batch, inputs, weight.shape[0], activation, dense.data_ptr(), weights.data_ptr(),
+        0 if added is None else added.data_ptr(), y.data_ptr(), before.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return y.to(x.dtype), before.to(x.dtype)
+
+
+@torch.library.impl("spectrafuse::skinny_linear_input_gradient", "CPU")
+def input_gradient_cpu(grad_y: Tensor, weight: Tensor) -> Tensor:
+    """`grad_y @ weight`."""
+    working = _native.working_dtype(grad_y.dtype)
+    upstream, weights = grad_y.to(working).contiguous(), weight.to(working).contiguous()
+    grad_x = upstream.new_empty((grad_y.shape[0], weight.shape[1]))
+    _native.cpu().skinny_linear_backward(
+        _native.DTYPE_CODE[working], grad_y.shape[0], weight.shape[1], weight.shape[0], weights.data_ptr(),
+        upstream.data_ptr(), grad_x.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return grad_x.to(grad_y.dtype)
+
+
+@torch.library.register_fake("spectrafuse::skinny_linear")
+def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> tuple[Tensor, Tensor]:
+    y = x.new_empty((x.shape[0], weight.shape[0]))
+    return y, torch.empty_like(y) if ACTIVATIONS[activation] == "abs" else x.new_empty(0)
+
+
+@torch.library.register_fake("spectrafuse::skinny_linear_input_gradient")
+def _input_gradient_fake(grad_y: Tensor, weight: Tensor) -> Tensor:
+    return grad_y.new_empty((grad_y.shape[0], weight.shape[1]))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, activation = inputs
+    ctx.save_for_backward(x, weight, *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.activation = ACTIVATIONS[activation]
+    ctx.has_bias = bias is not None
+
+
+def _backward(ctx: Any, grad_y: Tensor | None, unused: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad_y is None:
+        return (None,) * 4
+    x, weight, y, before = ctx.saved_tensors
+    upstream = before_activation(grad_y, y, before, ctx.activation)
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    return (
+        torch.ops.spectrafuse.skinny_linear_input_gradient(upstream, weight) if needs_x else None,
+        upstream.T @ x if needs_weight else None,
+        upstream.sum(0) if needs_bias and ctx.has_bias else None,
+        None,
+    )
+
+
+torch.library.register_autograd("spectrafuse::skinny_linear", _backward, setup_context=_setup_context)

@@ -1,0 +1,81 @@
+// Arguments and arithmetic of skinny_linear, shared by the bindings, the launchers and the kernels of host and device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "philox.h"
+
+namespace spectrafuse {
+
+enum class Activation : int { none, tanh, relu, abs };
+
+// tanh(x) for |x| < 0.625, within 2 ulp (Cephes); V is T or a vector of T. Static: a copy for every instruction set.
+template <class V>
+SPECTRAFUSE_HOST_DEVICE static inline V small_tanh(V x, float) {
+    const V z = x * x;
+    V p = z * -5.70498872745e-3f + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    return p * z * x + x;
+}
+
+template <class V>
+SPECTRAFUSE_HOST_DEVICE static inline V small_tanh(V x, double) {
+    const V z = x * x;
+    V p = z * -9.64399179425052238628e-1 - 9.92877231001918586564e1;
+    p = p * z - 1.61468768441708447952e3;
+    V q = z + 1.12811678491632931402e2;
+    q = q * z + 2.23548839060100448583e3;
+    q = q * z + 4.84406305325125486048e3;
+    return x + x * z * (p / q);
+}
+
+struct SkinnyLinear {
+    std::int64_t batch, inputs, outputs;
+    Activation activation;
+    const void* x;       // (B, I)
+    const void* weight;  // (O, I)
+    const void* bias;    // (O) or null
+    void* y;             // (B, O)
+    void* before;        // (B, O) or null: values before the activation
+};
+
+struct SkinnyLinearBackward {
+    std::int64_t batch, inputs, outputs;
+    const void* weight;  // (O, I)
+    const void* grad_y;  // (B, O), before the activation
+    void* grad_x;        // (B, I)
+};
+
+// Groups of outputs, and tiles of columns of the input gradient, are independent of each other, so results do not
+// depend on how they are spread over threads.
+constexpr std::int64_t kLinearGroup = 8, kLinearColumns = 256;
+
+struct SkinnyLinearForwardKernels {
+    std::size_t (*packed_size)(const SkinnyLinear&);
+    // x as (I, B), the samples of an input next to each other and rounded up to whole vectors: inputs [begin, end).
+    void (*pack)(const SkinnyLinear&, std::int64_t begin, std::int64_t end, void* packed);
+    void (*run)(const SkinnyLinear&, std::int64_t group_begin, std::int64_t group_end, const void* packed);
+};
+
+struct SkinnyLinearBackwardKernels {
+    std::size_t (*scratch)(const SkinnyLinearBackward&);
+    void (*run)(const SkinnyLinearBackward&, std::int64_t tile_begin, std::int64_t tile_end, void* scratch);
+};
+
+#define SPECTRAFUSE_DECLARE_ISA(isa)                                            \
+    namespace isa {                                                             \
+    extern const SkinnyLinearForwardKernels skinny_linear_forward_kernels[2];   \
+    extern const SkinnyLinearBackwardKernels skinny_linear_backward_kernels[2]; \
+    }
+SPECTRAFUSE_DECLARE_ISA(baseline)
+SPECTRAFUSE_DECLARE_ISA(avx2)
+SPECTRAFUSE_DECLARE_ISA(avx512)
+#undef SPECTRAFUSE_DECLARE_ISA
+
+void skinny_linear_forward(const SkinnyLinear& arguments, int dtype, int threads);
+void skinny_linear_backward(const SkinnyLinearBackward& arguments, int dtype, int threads);
+
+}  // namespace spectrafuse

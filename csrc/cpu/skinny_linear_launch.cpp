@@ -1,0 +1,52 @@
+// Chooses the instruction set and spreads outputs, or columns of the input gradient, over threads.
+#include "../common/skinny_linear.h"
+#include "isa.h"
+#include "parallel.h"
+
+namespace spectrafuse {
+
+namespace {
+
+// Opening a parallel region costs more than it saves on fewer weights than these.
+constexpr std::int64_t kSmallest = 1 << 15;
+
+const SkinnyLinearForwardKernels& forward_kernels(int dtype) {
+#if defined(SPECTRAFUSE_X86_KERNELS)
+    if (selected_isa() == Isa::avx512) return avx512::skinny_linear_forward_kernels[dtype];
+    if (selected_isa() == Isa::avx2) return avx2::skinny_linear_forward_kernels[dtype];
+#endif
+    return baseline::skinny_linear_forward_kernels[dtype];
+}
+
+const SkinnyLinearBackwardKernels& backward_kernels(int dtype) {
+#if defined(SPECTRAFUSE_X86_KERNELS)
+    if (selected_isa() == Isa::avx512) return avx512::skinny_linear_backward_kernels[dtype];
+    if (selected_isa() == Isa::avx2) return avx2::skinny_linear_backward_kernels[dtype];
+#endif
+    return baseline::skinny_linear_backward_kernels[dtype];
+}
+
+}  // namespace
+
+void skinny_linear_forward(const SkinnyLinear& a, int dtype, int threads) {
+    const SkinnyLinearForwardKernels& kernels = forward_kernels(dtype);
+    if (a.inputs * a.outputs < kSmallest) threads = 1;
+    const ThreadScratch packed(kernels.packed_size(a), 1);
+    parallel_shares(a.inputs, threads,
+                    [&](std::int64_t begin, std::int64_t end, int) { kernels.pack(a, begin, end, packed.of(0)); });
+    const std::int64_t groups = (a.outputs + kLinearGroup - 1) / kLinearGroup;
+    parallel_shares(groups, threads,
+                    [&](std::int64_t begin, std::int64_t end, int) { kernels.run(a, begin, end, packed.of(0)); });
+}
+
+void skinny_linear_backward(const SkinnyLinearBackward& a, int dtype, int threads) {
+    const SkinnyLinearBackwardKernels& kernels = backward_kernels(dtype);
+    if (a.inputs * a.outputs < kSmallest) threads = 1;
+    const ThreadScratch scratch(kernels.scratch(a), threads);
+    const std::int64_t tiles = (a.inputs + kLinearColumns - 1) / kLinearColumns;
+    parallel_shares(tiles, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
+        kernels.run(a, begin, end, scratch.of(thread));
+    });
+}
+
+}  // namespace spectrafuse
