@@ -1,0 +1,53 @@
+"""Whether one version is slower than another, from paired samples."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+TOLERANCE = 0.05
+"""A change of the time by less than this share is never called one."""
+CONFIDENCE = 0.997
+
+
+class Interval(NamedTuple):
+    """A median and an interval that covers the true one with probability `CONFIDENCE` or more."""
+
+    low: float
+    median: float
+    high: float
+
+
+def median_interval(values: Sequence[float]) -> Interval:
+    """Median with the distribution-free interval between two order statistics (the sign test turned round).
+
+    No normality is assumed: interruptions give samples long tails, which the median does not see.
+    """
+    ordered = sorted(values)
+    count = len(ordered)
+    tail, rank, mass = 0.0, 0, 0.5**count
+    # The largest rank whose tail, on both sides together, has at most the probability that may be missed.
+    while rank < count // 2 and 2 * (tail + mass) <= 1 - CONFIDENCE:
+        tail += mass
+        rank += 1
+        mass *= (count - rank + 1) / rank
+    low, high = (-math.inf, math.inf) if rank == 0 else (ordered[rank - 1], ordered[count - rank])
+    return Interval(low, statistics.median(ordered), high)
+
+
+def verdict(log_ratios: Sequence[float]) -> str:
+    """ "slower", "faster" or "same" for the logarithms of head's times over base's; "undecided" asks for more samples.
+
+    "Slower" means that the whole interval lies above the tolerance. It is "same" where the interval ends below it.
+    """
+    interval = median_interval(log_ratios)
+    edge = math.log1p(TOLERANCE)
+    if interval.low > edge:
+        return "slower"
+    if interval.high < -edge:
+        return "faster"
+    if interval.high < 2 * edge and interval.low > -2 * edge:
+        return "same"
+    return "undecided"
