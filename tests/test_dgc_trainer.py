@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from spectrafuse._progress import Progress
+from spectrafuse.dgc import step as step_module
 from spectrafuse.dgc import trainer as trainer_module
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import Recipe, corrected, published
@@ -81,14 +82,14 @@ def test_learning_rate_falls_to_its_share() -> None:
 def test_second_forward_is_what_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published code logs the loss after the step, from a second forward pass on the same crops."""
     calls: list[tuple[bool, float]] = []
-    original = trainer_module.step_objective
+    original = step_module.step_objective
 
     def spy(*args: object, **kwargs: object) -> object:
         result = original(*args, **kwargs)  # type: ignore[arg-type]
         calls.append((result.total.requires_grad, result.terms[0].item()))
         return result
 
-    monkeypatch.setattr(trainer_module, "step_objective", spy)
+    monkeypatch.setattr(step_module, "step_objective", spy)
     trainer = make_trainer(dataclasses.replace(published, max_epoch=1, reuse_iter=1))
     trainer.run()
     assert [grad for grad, _ in calls] == [True, False]

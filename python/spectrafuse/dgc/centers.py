@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from spectrafuse.dgc.batches import CropBatch
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.random import RandomStream
 from spectrafuse.reference.centers import update_centers
@@ -15,9 +16,11 @@ _START_ITERATIONS = 10
 
 @torch.no_grad()
 def move_centers(
-    model: SegmentationModel, mass: Tensor, sums: Tensor, *, decay: float, kick: float, stream: RandomStream
+    model: SegmentationModel, mass: Tensor, sums: Tensor, *, decay: float, kick: float | Tensor, noise: Tensor
 ) -> None:
-    """Move the model's centres in place towards the mean embeddings of their pixels.
+    """Move the model's centres in place towards the mean embeddings of their pixels; nothing waits for a GPU.
+
+    Without any mass, which a batch without a pixel with data gives, they stay.
 
     Parameters
     ----------
@@ -25,18 +28,20 @@ def move_centers(
         Sum of the assignments of every cluster, over both views.
     sums : Tensor (K, D)
         Assignment-weighted sums of the shifted, unnormalised embeddings.
-    decay, kick : float
-        Share of the old centre, and size of the random push of clusters without mass.
-    stream : RandomStream
-        Source of the push; one draw whether a cluster is pushed or not.
+    decay : float
+        Share of the old centre.
+    kick : float or Tensor ()
+        Size of the random push of clusters without mass.
+    noise : Tensor (K, D)
+        Standard normal numbers of the push.
     """
     centers = model.centers
-    noise = stream.normal(tuple(centers.shape), device="cpu").to(centers)
-    centers.copy_(update_centers(centers, mass.to(centers), sums.to(centers), decay, kick, noise))
+    moved = update_centers(centers, mass.to(centers), sums.to(centers), decay, kick, noise)
+    centers.copy_(torch.where(mass.sum() > 0, moved, centers))
 
 
 @torch.no_grad()
-def start_centers(model: SegmentationModel, views: Tensor, stream: RandomStream) -> None:
+def start_centers(model: SegmentationModel, batch: CropBatch, stream: RandomStream) -> None:
     """Put the centres among the embeddings of some pixels: spherical k-means, started as k-means++ does.
 
     The encoder's ReLU leaves all embeddings in one orthant, close together. Random centres lie elsewhere: one of them
@@ -44,13 +49,15 @@ def start_centers(model: SegmentationModel, views: Tensor, stream: RandomStream)
 
     Parameters
     ----------
-    views : Tensor (B, C, h, w)
-        Normalised crops.
+    batch : CropBatch
+        Normalised crops. Pixels without data are left out, unless there is no other.
     stream : RandomStream
         Source of the choice of pixels.
     """
-    shifted = model(views).shifted.permute(0, 2, 3, 1).flatten(0, 2)
+    shifted = model(batch.padded).shifted.permute(0, 2, 3, 1).flatten(0, 2)
     points = nn.functional.normalize(shifted, dim=1, eps=1e-12)
+    if batch.valid is not None and batch.valid.any():
+        points = points[batch.valid.flatten()]
     chosen = stream.integers(0, len(points) - 1, (_START_PIXELS,), device="cpu").to(points.device)
     points = points[chosen]
     centers = points[:1]

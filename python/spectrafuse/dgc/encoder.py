@@ -20,9 +20,25 @@ def _default_initialisation(conv: nn.Conv1d | nn.Conv2d, stream: RandomStream) -
                 parameter.copy_(stream.uniform(parameter.shape, -bound, bound))
 
 
+class PixelConv(nn.Conv1d):
+    """`nn.Conv1d` along the pixels, which leaves its input in the layout it comes in.
+
+    torch's own 1-D convolution copies an input whose channels lie side by side. Here it is an image of one row.
+    Channels beyond the weight's count as zero.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Channels (B, D, N) from channels (B, C', N)."""
+        weight = self.weight.unsqueeze(2)
+        if x.shape[1] > self.in_channels:
+            weight = nn.functional.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
+        row = nn.functional.conv2d(x.unsqueeze(2), weight, self.bias, padding=(0, self.kernel_size[0] // 2))
+        return row.squeeze(2)
+
+
 def _conv1d(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.Conv1d:
     # skip_init: the layers' own initialisation would draw from torch's global generator.
-    layer = nn.utils.skip_init(nn.Conv1d, inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    layer = nn.utils.skip_init(PixelConv, inputs, outputs, kernel, padding=kernel // 2, bias=bias)
     assert isinstance(layer, nn.Conv1d)
     return layer
 
@@ -89,9 +105,12 @@ class Encoder(nn.Module):
                 _default_initialisation(module, stream)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (B, D, H, W), unit length or zero, of cubes (B, C, H, W)."""
-        batch, _, height, width = x.shape
-        y = self.spectral_net(x.reshape(batch, self.n_bands, height * width))
+        """Embeddings (B, D, H, W), unit length or zero, of cubes (B, C, H, W).
+
+        Cubes may have more bands, if those are zero: `CropBatch.padded`. Everything stays in the layout of the cubes.
+        """
+        batch, bands, height, width = x.shape
+        y = self.spectral_net(x.reshape(batch, bands, height * width))
         y = self.spatial_net(y.reshape(batch, self.embed_dim, height, width))
         # Half-precision norms would lose the unit length: under autocast the embeddings leave in float32.
         if y.dtype in (torch.bfloat16, torch.float16):

@@ -42,41 +42,46 @@ def step_objective(
     batch: CropBatch,
     recipe: Recipe,
     *,
-    uniform_weight: float,
+    uniform_weight: float | Tensor,
     pseudo_labels: Tensor | None,
     autocast: torch.dtype | None = None,
 ) -> StepObjective:
-    """The loss of a batch of crop pairs.
+    """The loss of a batch of crop pairs; pixels without data take no part in it.
 
     Parameters
     ----------
-    uniform_weight : float
+    batch : CropBatch
+        All on the model's device, the geometry too where the recipe aligns.
+    uniform_weight : float or Tensor ()
         Weight of the uniform term now; a recipe may fade it.
     pseudo_labels : Tensor (2, B h w) int64 or None
         Labels of the uniform term; needed where `uniform_weight` is not 0.
     autocast : torch.dtype, optional
         The encoder's convolutions run in this type; everything after them stays in float32.
     """
-    views = batch.views
-    with torch.autocast(views.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-        embeddings = model.encoder(views)
+    device = batch.padded.device.type
+    # The cache of narrowed weights would outlive the capture of a CUDA graph; every weight is used once.
+    with torch.autocast(device, autocast or torch.bfloat16, enabled=autocast is not None, cache_enabled=False):
+        embeddings = model.encoder(batch.padded)
     terms = clustering_objective(
         embeddings,
         model.centers,
         model.bandwidth,
-        batch.geometry.to(views.device) if recipe.aligned else None,
+        batch.geometry if recipe.aligned else None,
         num_iters=model.num_iters,
         window=model.window,
         temperature=model.temperature,
         aligned=recipe.aligned,
-        pseudo_labels=None if pseudo_labels is None else pseudo_labels.to(views.device),
+        pseudo_labels=pseudo_labels,
         memory_order_sums=recipe.memory_order_sums,
         dense=model.dense,
+        valid=batch.valid,
+        return_probs=recipe.spectral > 0,
     )
     compactness = terms.compactness.sum()
     spectral = torch.zeros_like(compactness)
     if recipe.spectral:
-        spectral = spectral_compactness(views, terms.probs)
+        spectral = spectral_compactness(batch.views, terms.probs, batch.valid)
     balance_weight = -recipe.balance if recipe.maximise_balance else recipe.balance
     total = (
         compactness

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +15,15 @@ from torch import Tensor
 from spectrafuse import _checks
 from spectrafuse._progress import Callback, Progress
 from spectrafuse.dgc.batches import CropBatch, CropBatches
-from spectrafuse.dgc.centers import move_centers, start_centers
+from spectrafuse.dgc.centers import start_centers
+from spectrafuse.dgc.graph import StaticStep
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.objective import TERMS, StepObjective, random_labels, step_objective
+from spectrafuse.dgc.objective import TERMS, random_labels
 from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.dgc.resume import load_training, save_training
 from spectrafuse.dgc.schedules import fading, warmup_decay
 from spectrafuse.dgc.stability import StabilityWatch
+from spectrafuse.dgc.step import StepInputs, training_step
 from spectrafuse.dgc.windows import WindowedScene
 from spectrafuse.random import RandomStream
 
@@ -71,16 +75,21 @@ class Trainer:
         self.recipe = recipe
         self.stream = stream
         self.autocast = PRECISIONS[_checks.choice("precision", precision, PRECISIONS)]
-        self.batches = CropBatches(scenes, recipe, crop_size, batch_size, stream)
+        self.batches = CropBatches(scenes, recipe, crop_size, batch_size, stream.seed)
         self.watch = StabilityWatch(scenes, patience=recipe.patience, tolerance=recipe.tolerance)
         self.device = model.centers.device
+        on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
-            lr=recipe.learning_rate,
+            # A recorded step reads the rate where it lies.
+            lr=torch.tensor(recipe.learning_rate, device=self.device) if on_gpu else recipe.learning_rate,
             betas=(0.9, 0.999),
             weight_decay=recipe.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),
+            fused=on_gpu or self.device.type == "cpu",
+            capturable=on_gpu,
         )
+        step = partial(training_step, model, self.optimizer, recipe, autocast=self.autocast)
+        self._step: Callable[[StepInputs], Tensor] = StaticStep(step, record=True) if on_gpu else step
         self.writer = None if log_dir is None else _tensorboard(log_dir)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -117,7 +126,8 @@ class Trainer:
         if saved is not None:
             self._restore(saved)
         elif self.recipe.start_from_data:
-            start_centers(self.model, next(self.batches.epoch()).views, self.stream)
+            with closing(self.batches.epoch(0)) as batches:
+                start_centers(self.model, next(batches), self.stream)
         try:
             while not self.stop_reason:
                 self.epoch += 1
@@ -141,11 +151,15 @@ class Trainer:
             epoch - 1, initial=1, peak=1, final=recipe.learning_rate_end, warmup=0, total=max(recipe.max_epoch - 1, 1)
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         self.model.train()
         total = torch.zeros(1 + len(TERMS), device=self.device, dtype=torch.float64)
-        for batch in self.batches.epoch():
-            total += self._step(batch, uniform, kick).terms
+        with closing(self.batches.epoch(epoch)) as batches, _repeatable_convolutions(self.device):
+            for batch in batches:
+                total += self._step(self._inputs(batch, uniform, kick))
         means = (total / self.batches.steps_per_epoch).tolist()
         if not all(map(math.isfinite, means)):
             raise FloatingPointError(
@@ -165,31 +179,15 @@ class Trainer:
                 self.writer.add_scalar(f"train/{name}", value, epoch)
         return values
 
-    def _objective(self, batch: CropBatch, uniform_weight: float) -> StepObjective:
+    def _inputs(self, batch: CropBatch, uniform: float, kick: float) -> StepInputs:
         labels = None
-        if uniform_weight:
-            pixels = batch.views.shape[0] // 2 * batch.views.shape[2] * batch.views.shape[3]
-            labels = random_labels(pixels, self.model.n_clusters, self.stream)
-        return step_objective(
-            self.model,
-            batch,
-            self.recipe,
-            uniform_weight=uniform_weight,
-            pseudo_labels=labels,
-            autocast=self.autocast,
-        )
-
-    def _step(self, batch: CropBatch, uniform_weight: float, kick: float) -> StepObjective:
-        self.optimizer.zero_grad(set_to_none=True)
-        objective = self._objective(batch, uniform_weight)
-        objective.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        if self.recipe.second_forward:
-            with torch.no_grad():
-                objective = self._objective(batch, uniform_weight)
-        move_centers(self.model, objective.mass, objective.sums, decay=self.recipe.decay, kick=kick, stream=self.stream)
-        return objective
+        if uniform:
+            pixels = batch.padded.shape[0] // 2 * batch.padded.shape[2] * batch.padded.shape[3]
+            forwards = 2 if self.recipe.second_forward else 1
+            labels = torch.stack([random_labels(pixels, self.model.n_clusters, self.stream) for _ in range(forwards)])
+        noise = self.stream.normal(tuple(self.model.centers.shape), device="cpu")
+        inputs = StepInputs(batch, labels, noise, torch.tensor(uniform), torch.tensor(kick))
+        return inputs.mapped(lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def _why_stop(self) -> str:
         reason = ""
@@ -233,6 +231,15 @@ class Trainer:
         self.watch.restore(state["watch"])
         self.history = list(state["history"])
         self.stop_reason = state["stop_reason"]
+
+
+def _repeatable_convolutions(device: torch.device) -> AbstractContextManager[Any]:
+    """On a GPU: the same convolution algorithms in every run."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
+    )
 
 
 def _tensorboard(log_dir: str | os.PathLike[str]) -> Any:

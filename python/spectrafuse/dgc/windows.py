@@ -1,8 +1,10 @@
 """Scenes that training and prediction read window by window: from a file, or with pixels that hold no data.
 
-Pixels without data take no part. In a training crop such a pixel shows the spectrum of the nearest pixel with data in
-the window that the crop is cut from, as places beyond a scene's border show its reflection; so no loss, centre or
-statistic ever sees what is stored there. Windows with too few pixels with data are drawn again. In prediction a pixel
+Pixels without data take no part: they are in no statistic, no loss, no centre and no label. Since the encoder and the
+mean shift look at a pixel's neighbours, something must stand there, and what is stored there must not matter: in a
+training crop it is the spectrum of the nearest pixel with data in the window that the crop is cut from. A crop's pixel
+whose bilinear read touches such a place is left out of the losses and of the centres' update and start
+(`CropBatch.valid`). Windows with too few pixels with data are drawn again. In prediction a pixel
 without data shows the nearest pixel with data within the reach of the model, so the labels of its neighbours do not
 depend on what is stored there either; its own label is -1.
 """

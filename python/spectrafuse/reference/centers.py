@@ -17,7 +17,7 @@ def update_centers(
     mass: Tensor,
     sums: Tensor,
     decay: float,
-    kick: float,
+    kick: float | Tensor,
     kick_noise: Tensor,
     *,
     min_mass: float = MIN_MASS,
@@ -34,7 +34,7 @@ def update_centers(
         sum_i q_ik z_i.
     decay : float
         Share of the old center, 0 to 1.
-    kick : float
+    kick : float or Tensor ()
         Size of the push.
     kick_noise : Tensor (K, D)
         Standard normal numbers.
