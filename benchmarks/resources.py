@@ -224,8 +224,8 @@ def check() -> list[str]:
         if not read(operation).items() >= key(operation).items():
             problems.append(f"{operation}: the table is not of this source and compiler; run `make resources`")
         for name, row in read(operation)["rows"].items():
-            for target, measured in row["targets"].items() if row["paper"] else ():
-                if measured["spills"]:
+            for target, measured in row["targets"].items():
+                if measured["spills"] and row["paper"]:
                     problems.append(f"{operation}, {name}, {target}: {measured['spills']} bytes a thread are spilled")
                 if measured["shared"] > SHARED_LIMIT:
                     problems.append(f"{operation}, {name}, {target}: {measured['shared']} bytes of shared memory")

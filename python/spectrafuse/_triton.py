@@ -77,6 +77,11 @@ def kernel_reason(device: str) -> str | None:
     return gpu_reason() if device == "cuda" else f"it takes CUDA tensors, not {device} tensors"
 
 
+def dtype_reason(dtype: torch.dtype) -> str | None:
+    """Why kernels cannot take inputs of this type, or None where they can; a limit for `backends.choose`."""
+    return "it computes in float32, the inputs are float64" if dtype == torch.float64 else None
+
+
 def info() -> dict[str, Any]:
     """Facts about Triton for `spectrafuse doctor`; empty where it is missing."""
     if _import_reason() is not None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, _native, backends
+from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.crop_pairs import extract_crop_pairs as composed
 from spectrafuse.reference.crop_pairs import extract_crop_pairs as reference
 
-backends.declare("extract_crop_pairs", {"cpu": _native.cpu_kernel_reason})
+backends.declare("extract_crop_pairs", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
 
 
 def extract_crop_pairs(
@@ -27,7 +27,7 @@ def extract_crop_pairs(
     cubes : Tensor (B, C, H, W)
         Reflect-padded at the bottom and right where they are smaller than the crop.
     geometry : Tensor (B, 2, 9)
-        float32 or float64, on any device; corners and band shifts are read on the host. Columns: corner y,
+        float32 or float64, on any device; only the `triton` kernel never reads it on the host. Columns: corner y,
         corner x, the affine matrix (2, 3) by rows, band shift. Corners must lie inside the scene.
     crop_size : (int, int)
         Height h and width w of a crop.
@@ -72,9 +72,10 @@ def extract_crop_pairs(
             raise _checks.fail("out", f"of shape {shape} without gradient", f"shape {tuple(out.shape)}")
     if batch == 0:
         return out
-    chosen = backends.choose("extract_crop_pairs", cubes.device.type)
+    limits = {"triton": _triton.dtype_reason(cubes.dtype)}
+    chosen = backends.choose("extract_crop_pairs", cubes.device.type, limits)
     with torch.no_grad():
-        if chosen == "cpu":
+        if chosen in ("cpu", "triton"):
             torch.ops.spectrafuse.extract_crop_pairs(cubes.detach(), geometry.detach(), height, width, out)
         else:
             implementation = reference if chosen == "reference" else composed
@@ -87,8 +88,20 @@ torch.library.define(
 )
 
 
+def _extract_triton(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
+    from spectrafuse.kernels import extract_crop_pairs as kernels
+
+    kernels.extract(cubes, geometry, out)
+
+
+torch.library.impl("spectrafuse::extract_crop_pairs", "CUDA", _extract_triton)
+
+
 @torch.library.impl("spectrafuse::extract_crop_pairs", "CPU")
 def _extract_cpu(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
+    if backends.forced() == "triton":
+        _extract_triton(cubes, geometry, height, width, out)
+        return
     working = _native.working_dtype(cubes.dtype)
     source, geometry = cubes.to(working), geometry.to("cpu", torch.float64).contiguous()
     batch, bands, scene_height, scene_width = source.shape
