@@ -132,53 +132,67 @@ def _form(padded_dim: int, backward: bool) -> tuple[dict[str, Any], dict[str, An
     return {**constants, "DIM": padded_dim}, {"num_warps": warps, "num_stages": 1}
 
 
-def forward(embeddings: Tensor, bandwidth: Tensor, states: Tensor, weight_sums: Tensor) -> Tensor:
-    """Move the embeddings (B, dim, N), float32, bfloat16 or float16, and fill what the backward needs.
+def _pad(rows: Tensor) -> Tensor:
+    """(..., N, dim) as float32 (..., DIM, pitch), with zeros beyond."""
+    pixels, dim = rows.shape[-2:]
+    padded = rows.new_zeros(
+        (*rows.shape[:-2], max(16, triton.next_power_of_2(dim)), triton.cdiv(pixels, 64) * 64), dtype=torch.float32
+    )
+    padded[..., :dim, :pixels] = rows.transpose(-1, -2)
+    return padded
 
-    Parameters
-    ----------
-    states : Tensor (num_iters + 1, B, DIM, pitch)
-        float32 zeros; gets the differences to the image's mean before every iteration and after the last.
-    weight_sums : Tensor (num_iters, B, pitch)
-        float32; gets the sums of weights of every iteration.
+
+def forward(rows: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Move the embeddings `rows` (B, N, dim); float32, bfloat16 or float16.
+
+    Returns
+    -------
+    tuple of Tensor
+        In float32: the moved embeddings (B, N, dim); what they are before every iteration and after the last as
+        differences to the image's mean (num_iters + 1, B, N, dim); the sums of weights (num_iters, B, N).
     """
-    batch, dim, pixels = embeddings.shape
-    padded_dim, pitch = states.shape[2:]
-    origin = states.new_zeros((batch, padded_dim))
-    origin[:, :dim] = embeddings.mean(2, dtype=torch.float32)
-    mean = origin[:, :dim, None]
-    states[0, :, :dim, :pixels] = embeddings - mean
-    if embeddings.numel() > 0:
-        constants, options = _form(padded_dim, backward=False)
+    batch, pixels, dim = rows.shape
+    mean = rows.mean(1, keepdim=True, dtype=torch.float32)
+    first = _pad(rows - mean)
+    states = first.new_empty((num_iters + 1, *first.shape))
+    states[0] = first
+    weight_sums = first.new_empty((num_iters, batch, first.shape[2]))
+    origin = first.new_zeros(first.shape[:2])
+    origin[:, :dim] = mean.squeeze(1)
+    if rows.numel() > 0:
+        constants, options = _form(first.shape[1], backward=False)
         grid = (triton.cdiv(pixels, constants["ROWS"]), batch)
-        with torch.cuda.device_of(embeddings):
+        with torch.cuda.device_of(rows):
             for before, after, weight_sum in zip(states[:-1], states[1:], weight_sums, strict=True):
                 _shift[grid](
-                    before, after, weight_sum, origin, bandwidth, pixels, pitch, **constants, **options, **LAUNCH
-                )
-    return (states[-1, :, :dim, :pixels] + mean).to(embeddings.dtype)
+                    before, after, weight_sum, origin, bandwidth, pixels, first.shape[2],
+                    **constants, **options, **LAUNCH,
+                )  # fmt: skip
+    kept = states[..., :dim, :pixels].transpose(2, 3).contiguous()
+    return kept[-1] + mean, kept, weight_sums[..., :pixels].contiguous()
 
 
 def backward(grad: Tensor, states: Tensor, weight_sums: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the embeddings (B, dim, N), in float32, and of the bandwidth, from that of the moved ones."""
-    batch, dim, pixels = grad.shape
-    padded_dim, pitch = states.shape[2:]
-    flow = grad.new_zeros((batch, padded_dim, pitch), dtype=torch.float32)
-    flow[:, :dim, :pixels] = grad
-    spread = torch.zeros_like(weight_sums)
+    """Gradients of the embeddings (B, N, dim), in float32, and of the bandwidth, from that of the moved ones."""
+    pixels, dim = grad.shape[1:]
+    flow = _pad(grad)
+    padded_dim, pitch = flow.shape[1:]
+    totals = torch.nn.functional.pad(weight_sums, (0, pitch - pixels))
+    padded = _pad(states)
+    spread = torch.zeros_like(totals)
     constants, options = _form(padded_dim, backward=True)
-    grid = (triton.cdiv(pixels, constants["ROWS"]), batch)
+    grid = (triton.cdiv(pixels, constants["ROWS"]), len(grad))
     with torch.cuda.device_of(grad):
-        for iteration in reversed(range(len(weight_sums) if grad.numel() > 0 else 0)):
-            pull = flow / (weight_sums[iteration] + _WEIGHT_EPS).unsqueeze(1)
-            pull_dot = (pull * states[iteration + 1]).sum(1)
+        for iteration in reversed(range(len(totals) if grad.numel() > 0 else 0)):
+            pull = flow / (totals[iteration] + _WEIGHT_EPS).unsqueeze(1)
+            pull_dot = (pull * padded[iteration + 1]).sum(1)
             flow = torch.empty_like(pull)
             _shift_backward[grid](
-                states[iteration], pull, pull_dot, bandwidth, flow, spread[iteration], pixels, pitch,
+                padded[iteration], pull, pull_dot, bandwidth, flow, spread[iteration], pixels, pitch,
                 **constants, **options, **LAUNCH,
             )  # fmt: skip
     grad_bandwidth = spread[..., :pixels].sum(dtype=torch.float64) / (2 * bandwidth.double() ** 3)
-    return flow[:, :dim, :pixels], grad_bandwidth.to(bandwidth.dtype)
+    return flow[:, :dim, :pixels].transpose(1, 2), grad_bandwidth.to(bandwidth.dtype)
 
 
 def compile_cases() -> list[CompileCase]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, _triton, backends
+from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.dense_mean_shift import dense_mean_shift as composed
 from spectrafuse.reference.dense_mean_shift import dense_mean_shift as reference
 
@@ -63,67 +63,65 @@ def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 
     return implementation(embeddings, bandwidth, num_iters=num_iters)
 
 
-# Registration. `states` holds, for the image as (DIM, pitch) with zeros beyond, the differences of the embeddings to
-# their mean before every iteration and after the last; they and the sums of weights are what the backward needs.
+# Registration. `states`, z before and after every iteration up to one vector an image, and `totals`, the sums of the
+# weights, are what the backward needs. Pixels are rows there: a pixel's numbers lie together.
 
 torch.library.define(
     "spectrafuse::dense_mean_shift",
-    "(Tensor embeddings, Tensor bandwidth, int num_iters) -> (Tensor shifted, Tensor states, Tensor weight_sums)",
+    "(Tensor embeddings, Tensor bandwidth, int num_iters) -> (Tensor shifted, Tensor states, Tensor totals)",
 )
 torch.library.define(
     "spectrafuse::dense_mean_shift_backward",
-    "(Tensor grad, Tensor states, Tensor weight_sums, Tensor bandwidth) -> (Tensor, Tensor)",
+    "(Tensor grad, Tensor bandwidth, Tensor states, Tensor totals) -> (Tensor, Tensor)",
 )
 
 
-def _padded(dim: int, pixels: int) -> tuple[int, int]:
-    """DIM, a power of two from 16, and pitch, a multiple of 64."""
-    return max(16, 1 << (int(dim) - 1).bit_length()), (pixels + 63) // 64 * 64
-
-
-@torch.library.impl("spectrafuse::dense_mean_shift", ("CPU", "CUDA"))
-def _forward(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
+def _forward_triton(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
     from spectrafuse.kernels import dense_mean_shift as kernels
 
-    batch, dim, height, width = embeddings.shape
-    padded_dim, pitch = _padded(dim, height * width)
-    states = embeddings.new_zeros((num_iters + 1, batch, padded_dim, pitch), dtype=torch.float32)
-    weight_sums = states.new_empty((num_iters, batch, pitch))
-    shifted = kernels.forward(embeddings.flatten(2), bandwidth, states, weight_sums)
-    return shifted.reshape(embeddings.shape), states, weight_sums
+    rows = embeddings.flatten(2).transpose(1, 2)
+    moved, states, totals = kernels.forward(rows, bandwidth, num_iters)
+    shifted = torch.empty(embeddings.shape, dtype=embeddings.dtype, device=embeddings.device)
+    return shifted.copy_(moved.transpose(1, 2).reshape(embeddings.shape)), states, totals
 
 
-@torch.library.impl("spectrafuse::dense_mean_shift_backward", ("CPU", "CUDA"))
-def _backward(grad: Tensor, states: Tensor, weight_sums: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
+def _backward_triton(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
     from spectrafuse.kernels import dense_mean_shift as kernels
 
-    grad_embeddings, grad_bandwidth = kernels.backward(grad.flatten(2), states, weight_sums, bandwidth)
-    return grad_embeddings.reshape(grad.shape).to(grad.dtype), grad_bandwidth
+    rows = grad.flatten(2).transpose(1, 2)
+    along_rows, along_bandwidth = kernels.backward(rows, states, totals, bandwidth)
+    grad_embeddings = torch.empty(grad.shape, dtype=grad.dtype, device=grad.device)
+    return grad_embeddings.copy_(along_rows.transpose(1, 2).reshape(grad.shape)), along_bandwidth
+
+
+torch.library.impl("spectrafuse::dense_mean_shift", ("CPU", "CUDA"), _forward_triton)
+torch.library.impl("spectrafuse::dense_mean_shift_backward", ("CPU", "CUDA"), _backward_triton)
 
 
 @torch.library.register_fake("spectrafuse::dense_mean_shift")
 def _forward_fake(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
     batch, dim, height, width = embeddings.shape
-    padded_dim, pitch = _padded(dim, height * width)
-    states = embeddings.new_empty((num_iters + 1, batch, padded_dim, pitch), dtype=torch.float32)
-    return embeddings.new_empty(embeddings.shape), states, states.new_empty((num_iters, batch, pitch))
+    working = _native.working_dtype(embeddings.dtype)
+    return (
+        embeddings.new_empty((batch, dim, height, width)),
+        embeddings.new_empty((num_iters + 1, batch, height * width, dim), dtype=working),
+        embeddings.new_empty((num_iters, batch, height * width), dtype=working),
+    )
 
 
 @torch.library.register_fake("spectrafuse::dense_mean_shift_backward")
-def _backward_fake(grad: Tensor, states: Tensor, weight_sums: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
+def _backward_fake(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
     return grad.new_empty(grad.shape), torch.empty_like(bandwidth)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(output[1], output[2], inputs[1])
-    ctx.mark_non_differentiable(output[1], output[2])
-    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(inputs[1], *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _propagate(ctx: Any, grad: Tensor | None, *unused: Tensor | None) -> tuple:
-    if grad is None:
-        return None, None, None
-    return (*torch.ops.spectrafuse.dense_mean_shift_backward(grad, *ctx.saved_tensors), None)
+def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.spectrafuse.dense_mean_shift_backward(grad, *ctx.saved_tensors)
+    return (*grads, None)
 
 
-torch.library.register_autograd("spectrafuse::dense_mean_shift", _propagate, setup_context=_setup_context)
+torch.library.register_autograd("spectrafuse::dense_mean_shift", _backward, setup_context=_setup_context)
