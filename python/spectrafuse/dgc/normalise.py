@@ -6,6 +6,7 @@ other. Statistics are gathered over blocks of rows in float64, so a cube larger 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +36,9 @@ def as_float_tensor(values: Any) -> Tensor:
 def _unit(x: Tensor) -> Tensor:
     """Every spectrum divided by its L2 norm; an all-zero spectrum stays zero."""
     # The largest magnitude is divided out first: squares of very large or small values would leave the float range.
-    peak = x.abs().amax(dim=-3, keepdim=True)
+    peak = torch.linalg.vector_norm(x, math.inf, dim=-3, keepdim=True)
     scaled = x / torch.where(peak > 0, peak, torch.ones_like(peak))
-    return scaled / scaled.norm(dim=-3, keepdim=True).clamp_min(_NORM_FLOOR)
+    return scaled.div_(torch.linalg.vector_norm(scaled, dim=-3, keepdim=True).clamp_min_(_NORM_FLOOR))
 
 
 def _snv(x: Tensor) -> Tensor:
@@ -161,4 +162,4 @@ class Normalization:
             return x
         if self.offset is None or self.scale is None:
             raise ValueError(f"The normalisation {self.method!r} has no statistics yet; call `fit` first.")
-        return (x - self.offset.to(x)) / self.scale.to(x)
+        return (x - self.offset.to(x)).div_(self.scale.to(x))

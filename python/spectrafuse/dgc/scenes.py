@@ -15,8 +15,6 @@ from spectrafuse.io.sources import CubeSource, array_source
 from spectrafuse.io.validate import check_cube
 
 Scene = np.ndarray | CubeSource
-# Below this, the scenes of all files together are held as arrays: reading windows would save nothing worth having.
-HELD_BYTES = 1 << 26
 
 
 def read_scenes(X: Any, *, zeros: str, nodata: float | str | None = None, mask: Any = None) -> list[Scene]:
@@ -36,7 +34,8 @@ def read_scenes(X: Any, *, zeros: str, nodata: float | str | None = None, mask: 
     Returns
     -------
     list of ndarray or CubeSource
-        Arrays where all pixels have data; sources for the others and for files that together are too large to be held.
+        Arrays for scenes in memory all of whose pixels have data; sources for the others and for files, which are read
+        window by window where their format allows it.
 
     Raises
     ------
@@ -51,12 +50,10 @@ def read_scenes(X: Any, *, zeros: str, nodata: float | str | None = None, mask: 
     if len(masks) != len(given):
         raise DataError(f"`mask` must be a list with one mask or None for each of the {len(given)} scenes.")
     value = as_nodata(nodata)
-    scenes = [
-        _read_scene(f"X[{i}]" if several else "X", scene, zeros, value, hidden)
+    return [
+        _in_memory(_read_scene(f"X[{i}]" if several else "X", scene, zeros, value, hidden))
         for i, (scene, hidden) in enumerate(zip(given, masks, strict=True))
     ]
-    in_files = sum(scene.nbytes for scene in scenes if isinstance(scene, CubeSource) and scene.file_backed)
-    return [_held(scene, in_files <= HELD_BYTES) for scene in scenes]
 
 
 def _read_scene(name: str, scene: Any, zeros: str, nodata: float | None, mask: Any) -> Scene:
@@ -71,11 +68,11 @@ def _read_scene(name: str, scene: Any, zeros: str, nodata: float | None, mask: A
     return array_source(name, scene, nodata=nodata, mask=mask, zeros=zeros)
 
 
-def _held(scene: Scene, files_too: bool) -> Scene:
-    """A scene in memory where that is as good: an array, if all its pixels have data."""
-    if isinstance(scene, np.ndarray) or (scene.file_backed and not files_too):
+def _in_memory(scene: Scene) -> Scene:
+    """As an array, where that is all there is to know of a scene."""
+    if isinstance(scene, np.ndarray) or scene.file_backed or scene.valid is not None:
         return scene
-    return scene.read_rows(0, scene.shape[1]) if scene.valid is None else scene.held()
+    return scene.read_rows(0, scene.shape[1])
 
 
 def check_bands(scenes: Sequence[Scene], n_bands: int, whose: str) -> None:

@@ -99,8 +99,10 @@ class WindowedScene:
         valid = valid_pixels(self.cube)
         if valid is not None:
             spectra = fill_nearest(spectra, valid[box])
-        inside = spectra[:, torch.from_numpy(y - y.min())][:, :, torch.from_numpy(x - x.min())]
-        return inside.to(self.device)
+        if (np.diff(y) != 1).any() or (np.diff(x) != 1).any():
+            places = torch.from_numpy(((y - y.min())[:, None] * spectra.shape[2] + (x - x.min())).reshape(-1))
+            spectra = spectra.flatten(1).index_select(1, places).view(-1, len(y), len(x))
+        return spectra.to(self.device)
 
 
 def for_training(

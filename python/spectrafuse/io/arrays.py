@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.hdf5 import Hdf5Array
-from spectrafuse.io.matlab5 import HEADER_BYTES, list_variables, read_variable
+from spectrafuse.io.hdf5 import Hdf5Array, data_set
+from spectrafuse.io.mapped import MappedArray
+from spectrafuse.io.matlab5 import HEADER_BYTES, list_variables, map_variable, read_variable
 
 ARRAY_SUFFIXES = (".mat", ".npy", ".npz")
 _NPY_MAGIC = b"\x93NUMPY"
@@ -97,15 +98,11 @@ class ArrayFile:
             raise DataError(f"{self.label(key)} must hold real numbers; got dtype {value.dtype}.")
         return value
 
-    def maps(self, key: str) -> bool:
-        """Whether parts of a variable can be read without reading all of it."""
-        entry = self.entries[key]
-        return self._map is not None and entry.kind == "numeric" and len(entry.shape) == 3 and 0 not in entry.shape
-
-    def map(self, key: str) -> Any:
-        """A variable whose slices are read when they are taken; see `maps`."""
-        assert self._map is not None
-        opener = self._map
+    def map(self, key: str) -> Any | None:
+        """A matrix or cube whose slices are read when they are taken; None where the whole must be decoded."""
+        entry, opener = self.entries[key], self._map
+        if opener is None or entry.kind != "numeric" or len(entry.shape) not in (2, 3) or 0 in entry.shape:
+            return None
         return _guard(self.path, lambda: opener(key))
 
     def scalar(self, names: Iterable[str]) -> int | None:
@@ -210,7 +207,9 @@ def _open_matlab(path: Path) -> ArrayFile:
 def _open_matlab5(path: Path) -> ArrayFile:
     found = {variable.name: variable for variable in list_variables(path)}
     entries = {name: Entry(variable.shape, variable.kind) for name, variable in found.items()}
-    return ArrayFile(path, "mat5", entries, lambda key: read_variable(path, found[key]))
+    return ArrayFile(
+        path, "mat5", entries, lambda key: read_variable(path, found[key]), lambda key: map_variable(path, found[key])
+    )
 
 
 def _open_matlab73(path: Path) -> ArrayFile:
@@ -229,11 +228,12 @@ def _open_matlab73(path: Path) -> ArrayFile:
         if size > _MOST_PACKED * path.stat().st_size:
             raise DataError(f"'{path}', variable {key!r}, says it has {size} bytes, far more than the file can hold.")
 
-    def mapped(key: str) -> Hdf5Array:
-        shape = entries[key].shape
+    def mapped(key: str) -> Hdf5Array | MappedArray | None:
         with h5py.File(path, "r") as file:
             believable(file[key].nbytes, key)
-        return Hdf5Array(path, key, shape, tuple(range(len(shape)))[::-1])
+        found = data_set(path, key)
+        # The pixels of a window lie in all chunks of a matrix.
+        return found if isinstance(found, MappedArray) or found.ndim == 3 else None
 
     entries = {}
     with h5py.File(path, "r") as file:
@@ -278,11 +278,15 @@ def _open_npy(path: Path) -> ArrayFile:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False) if 0 not in entry.shape else None
         return np.zeros(entry.shape) if mapped is None else np.asarray(mapped)
 
-    def mapped(key: str) -> np.ndarray:
-        # Without the check of `load`, which has been through it when the variables were listed.
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+    return ArrayFile(path, "npy", {"": entry}, read, lambda key: _map_npy(path, 0))
 
-    return ArrayFile(path, "npy", {"": entry}, read, mapped)
+
+def _map_npy(path: Path, start: int) -> MappedArray:
+    """The numbers of an `.npy` file, or of one that lies at a place of another file."""
+    with path.open("rb") as file:
+        file.seek(start)
+        shape, fortran, dtype = _npy_header(path, file)
+        return MappedArray.contiguous(path, dtype, file.tell(), shape, "F" if fortran else "C")
 
 
 def _open_npz(path: Path) -> ArrayFile:
@@ -302,7 +306,22 @@ def _open_npz(path: Path) -> ArrayFile:
         with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
             return np.lib.format.read_array(member, allow_pickle=False)
 
-    return ArrayFile(path, "npz", entries, read)
+    def mapped(key: str) -> MappedArray | None:
+        with zipfile.ZipFile(path) as archive:
+            found = archive.getinfo(f"{key}.npy")
+            if found.compress_type != zipfile.ZIP_STORED or found.flag_bits & 1:
+                return None
+            # To its end, where its check sum is looked at.
+            with archive.open(found) as member:
+                while member.read(1 << 20):
+                    pass
+        with path.open("rb") as file:
+            # The local header: two lengths at byte 26, then a name and extra bytes of these lengths.
+            file.seek(found.header_offset + 26)
+            lengths = np.frombuffer(file.read(4), "<u2")
+        return _map_npy(path, found.header_offset + 30 + int(lengths.sum(dtype=np.int64)))
+
+    return ArrayFile(path, "npz", entries, read, mapped)
 
 
 _OBJECTS = "holds Python objects (a pickle), which are never loaded; save it again as an array of numbers."
@@ -310,12 +329,18 @@ _OBJECTS = "holds Python objects (a pickle), which are never loaded; save it aga
 
 def _npy_entry(path: Path, file: BinaryIO | Any) -> Entry:
     """Shape and kind from the header of an `.npy` file or member."""
+    shape, _, dtype = _npy_header(path, file)
+    return Entry(shape, _kind_of(dtype))
+
+
+def _npy_header(path: Path, file: BinaryIO | Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the first axis is the fastest, and type; the file is read up to the first number."""
     start = file.read(len(_NPY_MAGIC) + 2)
     if start[: len(_NPY_MAGIC)] != _NPY_MAGIC:
         raise DataError(f"'{path}' is not in NumPy's .npy format: its first bytes are not those of one.")
     reader = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(start[-2])
     if reader is None:
         # Version 3 only exists for field names beyond latin-1: such an array is never one of numbers.
-        return Entry((), "struct")
-    shape, _, dtype = reader(file)
-    return Entry(tuple(int(n) for n in shape), _kind_of(dtype))
+        return (), False, np.dtype("V1")
+    shape, fortran, dtype = reader(file)
+    return tuple(int(n) for n in shape), fortran, dtype

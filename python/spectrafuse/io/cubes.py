@@ -63,7 +63,7 @@ class Cube:
         return CubeSource(
             shape,
             self.valid,
-            lambda: self.data,
+            self.data,
             wavelengths=self.wavelengths,
             wavelength_unit=self.wavelength_unit,
             source=self.source,
@@ -149,8 +149,12 @@ def open_cube(
 ) -> CubeSource:
     """Open a hyperspectral scene to read it window by window.
 
-    The scene is checked once, in a pass by blocks of rows. ENVI files and `.npy` files are memory-mapped, 3-D arrays of
-    `.mat` files of version 7.3 are read by the chunks that a window touches; other formats are read as a whole.
+    The scene is checked once, in a pass by blocks of rows, and never held as a whole where its format allows that:
+    numbers that lie in the file as they are (ENVI, `.npy`, `.npz` without compression, `.mat` of version 6, and of 7.3
+    without chunks) are mapped; cubes in chunks (`.mat` of version 7.3) are read by the chunks that a window touches,
+    of which up to 128 MiB stay decoded. Compressed `.mat` files of version 7 and compressed `.npz` files can only be
+    decoded from their beginning, and a matrix of pixels in chunks has each window in all of them: these are read once,
+    as a whole.
 
     Parameters
     ----------
@@ -177,18 +181,17 @@ def open_cube(
     if len(source.entries[name].shape) == 2:
         rows, columns = found_rows, found_columns
     label = source.label(name)
-    held = None if source.maps(name) else as_numeric(label, source.load(name))
-
-    def read_as(values: Any) -> tuple[Any, str]:
-        lengths = [axis.size for axis in axes.values()]
-        return bands_first(
-            label, values, layout, matlab=source.matlab, rows=rows, columns=columns, axis_lengths=lengths
-        )
-
-    def stored() -> Any:
-        return read_as(source.map(name) if held is None else held)[0]
-
-    _, words = read_as(source.map(name) if held is None else held)
+    mapped = source.map(name)
+    lengths = [axis.size for axis in axes.values()]
+    stored, words = bands_first(
+        label,
+        as_numeric(label, source.load(name)) if mapped is None else mapped,
+        layout,
+        matlab=source.matlab,
+        rows=rows,
+        columns=columns,
+        axis_lengths=lengths,
+    )
     opened = checked_source(
         label,
         stored,
@@ -198,11 +201,11 @@ def open_cube(
         source=str(path),
         key=name or None,
         layout=words,
-        file_backed=held is None,
+        file_backed=mapped is not None,
         data_path=str(path),
     )
     opened = replace(opened, wavelengths=_matching(label, axes, opened.shape[0]))
-    return opened if held is None else opened.held()
+    return opened.held() if mapped is None else opened
 
 
 def _open_image(
@@ -225,7 +228,7 @@ def _open_image(
             raise DataError(f"'{path}' has {got} {name}, not {asked}.")
     return checked_source(
         f"'{image.data}'",
-        image.map,
+        image.map(),
         nodata=image.nodata if nodata is None else nodata,
         mask=mask,
         zeros=zeros,

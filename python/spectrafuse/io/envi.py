@@ -17,6 +17,7 @@ import numpy as np
 
 from spectrafuse.io.arrays import ARRAY_SUFFIXES
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.mapped import MappedArray
 
 HEADER_SUFFIX = ".hdr"
 DATA_SUFFIXES = (".img", ".raw", ".dat", ".bil", ".bip", ".bsq", ".bin")
@@ -76,15 +77,11 @@ class EnviImage:
         scaled = f", divided by the reflectance scale factor {self.scale:g}" if self.scale != 1 else ""
         return f"ENVI {self.interleave.upper()}, {stored}, {self.shape} as (bands, rows, columns){scaled}"
 
-    def map(self) -> np.ndarray:
-        """The stored numbers as a memory map (bands, rows, columns); nothing is read yet."""
+    def map(self) -> MappedArray:
+        """The stored numbers (bands, rows, columns); slices are read when they are taken."""
         axes = _STORED_AXES[self.interleave]
-        stored = tuple(self.shape[axis] for axis in axes)
-        try:
-            mapped = np.memmap(self.data, dtype=self.dtype, mode="r", offset=self.offset, shape=stored)
-        except (OSError, ValueError) as error:
-            raise DataError(f"'{self.data}' cannot be read: {error}.") from error
-        return mapped.transpose(np.argsort(axes))
+        stored = MappedArray.contiguous(self.data, self.dtype, self.offset, [self.shape[axis] for axis in axes])
+        return stored.transpose(*(axes.index(axis) for axis in range(3)))
 
 
 def is_envi(path: str | os.PathLike[str]) -> bool:

@@ -2,53 +2,118 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.mapped import MappedArray
+
+# Bytes of chunks that are kept decoded, within these bounds: those that rows of the scene lie in.
+_LEAST_CACHE, _MOST_CACHE = 1 << 20, 1 << 27
+
+
+class Hdf5File:
+    """A data set that is opened when it is first read, and stays so until it is closed, with chunks kept decoded.
+
+    May be read from several threads (which take turns), after a fork, and when unpickled.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+        self._open: tuple[int, Any, Any] | None = None
+
+    def read(self, place: tuple[slice, ...], cache: int) -> np.ndarray:
+        """A slice of the data set, its axes as they are stored; `cache` bytes of chunks are kept from the first on."""
+        import h5py
+
+        try:
+            os.stat(self.path)
+            # A forked process opens the file for itself: it must not share the cache's state with its parent.
+            if self._open is None or self._open[0] != os.getpid():
+                file = h5py.File(self.path, "r", rdcc_nbytes=cache, rdcc_nslots=100_003)
+                self._open = os.getpid(), file, file[self.key]
+            return np.asarray(self._open[2][place])
+        except Exception as error:  # h5py documents no set of exceptions for damaged files
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"'{self.path}' cannot be read, it may be damaged or cut short: {reason}") from error
+
+    def close(self) -> None:
+        """Close the file; the next read opens it anew."""
+        opened, self._open = self._open, None
+        if opened is not None and opened[0] == os.getpid():
+            opened[1].close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": None}
 
 
 class Hdf5Array:
-    """A data set with its axes in any order; slices are read from the file when they are taken.
-
-    The file is opened for each slice, so that no handle stays behind. A slice reads the chunks that it touches.
+    """A data set in chunks with its axes in any order; a slice reads the chunks that it touches.
 
     Parameters
     ----------
-    path : Path
-        The file.
-    key : str
-        Name of the data set.
+    file : Hdf5File
     shape : tuple of int
         Its lengths in the order in which they are shown.
     axes : tuple of int
         For each shown axis, the axis of the data set.
+    chunks : tuple of int
+        Lengths of a chunk, in the order of the data set.
+    itemsize : int
+        Bytes of a number.
     """
 
-    def __init__(self, path: Path, key: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
-        self.path, self.key, self.shape, self.axes = path, key, shape, axes
+    def __init__(
+        self, file: Hdf5File, shape: tuple[int, ...], axes: tuple[int, ...], chunks: tuple[int, ...], itemsize: int
+    ) -> None:
+        self.file, self.shape, self.axes, self.stored_chunks, self.itemsize = file, shape, axes, chunks, itemsize
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)
 
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Lengths of a chunk, in the order in which they are shown."""
+        return tuple(self.stored_chunks[axis] for axis in self.axes)
+
     def transpose(self, *order: int) -> Hdf5Array:
         """The same array with its axes in another order."""
-        return Hdf5Array(self.path, self.key, tuple(self.shape[i] for i in order), tuple(self.axes[i] for i in order))
+        shape, axes = tuple(self.shape[i] for i in order), tuple(self.axes[i] for i in order)
+        return Hdf5Array(self.file, shape, axes, self.stored_chunks, self.itemsize)
 
     def __getitem__(self, index: slice | tuple[slice, ...]) -> np.ndarray:
-        import h5py
-
         parts = index if isinstance(index, tuple) else (index,)
         parts += (slice(None),) * (self.ndim - len(parts))
         stored = tuple(parts[self.axes.index(axis)] for axis in range(self.ndim))
-        try:
-            with h5py.File(self.path, "r") as file:
-                values: Any = file[self.key][stored]
-        except Exception as error:  # h5py documents no set of exceptions for damaged files
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"'{self.path}' cannot be read, it may be damaged or cut short: {reason}") from error
-        return np.asarray(values).transpose(self.axes)
+        return self.file.read(stored, self._cache()).transpose(self.axes)
+
+    def _cache(self) -> int:
+        """Bytes of the chunks that a row of the scene lies in, so that a walk down the rows decodes each chunk once."""
+        counts = [-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True)]
+        rows = math.prod(n * c for n, c in zip(counts, self.chunks, strict=True)) // counts[-2]
+        return min(max(_LEAST_CACHE, rows * self.itemsize), _MOST_CACHE)
+
+    def close(self) -> None:
+        """Close the file; the next read opens it anew."""
+        self.file.close()
+
+
+def data_set(path: Path, key: str) -> Hdf5Array | MappedArray:
+    """A data set with its axes in reverse order, as MATLAB shows them: mapped where its numbers lie in one piece."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        item = file[key]
+        shape, chunks, offset = item.shape, item.chunks, item.id.get_offset()
+        plain = item.dtype.kind in "iuf" and not item.external and not item.is_virtual
+        if chunks is None and offset is not None and plain:
+            return MappedArray.contiguous(path, item.dtype, offset, shape).T
+        itemsize = item.dtype.itemsize
+    axes = tuple(range(len(shape)))[::-1]
+    return Hdf5Array(Hdf5File(path, key), shape[::-1], axes, tuple(chunks or shape), itemsize)

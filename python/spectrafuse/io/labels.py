@@ -98,10 +98,10 @@ def _from_image(path: str | os.PathLike[str], scene: tuple[int, int] | None) -> 
     label = f"'{image.data}'"
     if scene is not None and image.shape[1:] != scene:
         raise _misfit(label, image.shape[1:], scene)
-    layers = image.map()
+    layers = image.map()[:]
     if len(layers) > 1:
-        return _decide(label, np.asarray(layers))
-    stored = np.asarray(layers[0])
+        return _decide(label, layers)
+    stored = layers[0]
     absent = np.zeros(stored.shape, dtype=bool)
     if image.nodata is not None:
         with np.errstate(over="ignore"):

@@ -7,6 +7,7 @@ Objects, cells, structures and sparse matrices are listed and not read.
 
 from __future__ import annotations
 
+import math
 import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.mapped import MappedArray
 
 HEADER_BYTES = 128
 _MATRIX, _COMPRESSED = 14, 15
@@ -89,16 +91,34 @@ def read_variable(path: Path, variable: Variable) -> np.ndarray:
             raise _damaged(path, f"the compressed data of {variable.name!r} are not complete")
     elements = _Elements(path, content, order)
     elements.header()
-    kind, data = elements.next()
+    kind, start, size = elements.tag()
+    dtype = _stored_type(path, variable, order, kind, size)
+    values = np.frombuffer(content, dtype, size // dtype.itemsize, start)
+    return values.reshape(variable.shape, order="F")
+
+
+def map_variable(path: Path, variable: Variable) -> MappedArray | None:
+    """The numbers of a variable where they lie in the file; None if they are compressed. Raises as `read_variable`."""
+    if variable.compressed:
+        return None
+    with path.open("rb") as file:
+        order = _byte_order(file)
+        file.seek(variable.start)
+        elements = _Elements(path, file.read(min(variable.size, _HEAD_BYTES)), order, variable.size)
+    elements.header()
+    kind, start, size = elements.tag()
+    dtype = _stored_type(path, variable, order, kind, size)
+    return MappedArray.contiguous(path, dtype, variable.start + start, variable.shape, "F")
+
+
+def _stored_type(path: Path, variable: Variable, order: str, kind: int, size: int) -> np.dtype:
+    """The type of `size` bytes of numbers, which must be as many as the shape says."""
     if kind not in _STORED:
         raise _damaged(path, f"the data of {variable.name!r} have an unknown type")
-    values = np.frombuffer(data, f"{order}{_STORED[kind]}") if len(data) % int(_STORED[kind][1]) == 0 else None
-    count = 1
-    for length in variable.shape:
-        count *= length
-    if values is None or values.size != count:
-        raise _damaged(path, f"{variable.name!r} has {len(data)} bytes of data for shape {variable.shape}")
-    return values.reshape(variable.shape, order="F")
+    dtype = np.dtype(f"{order}{_STORED[kind]}")
+    if size != math.prod(variable.shape) * dtype.itemsize:
+        raise _damaged(path, f"{variable.name!r} has {size} bytes of data for shape {variable.shape}")
+    return dtype
 
 
 def _byte_order(file: BinaryIO) -> str:
@@ -125,13 +145,14 @@ def _inner(path: Path, content: bytes, order: str, most: int | None) -> tuple[by
 
 
 class _Elements:
-    """The data elements inside a matrix, one after the other."""
+    """The data elements inside a matrix, one after the other; of `size` bytes, the first of which are `content`."""
 
-    def __init__(self, path: Path, content: bytes, order: str) -> None:
+    def __init__(self, path: Path, content: bytes, order: str, size: int | None = None) -> None:
         self.path, self.content, self.order, self.position = path, content, order, 0
+        self.size = len(content) if size is None else size
 
-    def next(self) -> tuple[int, bytes]:
-        """Type and bytes of the next element; one of at most 4 bytes can be packed into its tag."""
+    def tag(self) -> tuple[int, int, int]:
+        """Type, first byte and length of the next element; one of at most 4 bytes can be packed into its tag."""
         at = self.position
         tag = self.content[at : at + 8]
         if len(tag) < 8:
@@ -145,10 +166,14 @@ class _Elements:
         else:
             at += 8
             self.position = at + -(-size // 8) * 8
-        data = self.content[at : at + size]
-        if len(data) < size:
+        if at + size > self.size:
             raise _damaged(self.path, "a variable ends within its data")
-        return kind, data
+        return kind, at, size
+
+    def next(self) -> tuple[int, bytes]:
+        """Type and bytes of the next element."""
+        kind, start, size = self.tag()
+        return kind, self.content[start : start + size]
 
     def header(self) -> tuple[str, tuple[int, ...], str] | None:
         """Name, shape and kind; None for what has no name, as the hidden variables of objects."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from spectrafuse.io.arrays import sha256
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.nodata import as_mask, as_nodata, survey
 from spectrafuse.io.validate import as_numeric, called
 
@@ -20,7 +20,9 @@ class CubeSource:
     """A checked scene (bands, rows, columns) that is read window by window.
 
     It can be sliced like an array: `source[:, 10:20]`, `source[..., 10:20, :]`, `source[:, 10:20, 5:9]` are float32
-    arrays, newly read. In them pixels without data are zero in every band.
+    arrays, newly read. In them pixels without data are zero in every band. A file stays open (or mapped, without holding
+    what was read) until `close` or the end of a `with` block; windows can be read from several threads, after a fork,
+    and when unpickled.
 
     Attributes
     ----------
@@ -36,9 +38,8 @@ class CubeSource:
 
     shape: tuple[int, int, int]
     valid: np.ndarray | None
-    _open: Callable[[], Any]
-    """The stored numbers as an array-like (C, H, W); opened anew for every window, so that no handle and no mapped page
-    outlives it."""
+    stored: Any
+    """The stored numbers, array-like (C, H, W)."""
     wavelengths: np.ndarray | None = None
     wavelength_unit: str | None = None
     source: str = ""
@@ -87,12 +88,16 @@ class CubeSource:
 
     def _read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
-            values = np.array(self._open()[bands, rows, columns], dtype=np.float32, order="C")
+            if isinstance(self.stored, MappedArray):
+                values = self.stored.read((bands, rows, columns), np.float32)
+            else:
+                values = np.array(self.stored[bands, rows, columns], dtype=np.float32, order="C")
         if self.scale != 1:
             values /= np.float32(self.scale)
         dead = np.zeros(self.shape[0], dtype=bool)
         dead[self.dead_bands] = True
-        values[dead[bands]] = 0
+        if dead.any():
+            values[dead[bands]] = 0
         if self.valid is not None:
             values[:, ~self.valid[rows, columns]] = 0
         return values
@@ -105,7 +110,18 @@ class CubeSource:
         """The same scene with all its numbers in memory."""
         values = self.read_rows(0, self.shape[1])
         none = np.zeros(0, dtype=np.int64)
-        return replace(self, _open=lambda: values, file_backed=False, scale=1.0, dead_bands=none)
+        return replace(self, stored=values, file_backed=False, scale=1.0, dead_bands=none)
+
+    def close(self) -> None:
+        """Close the file; it is opened again if a window is read after all."""
+        if self.file_backed:
+            self.stored.close()
+
+    def __enter__(self) -> CubeSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __getitem__(self, index: Any) -> np.ndarray:
         parts = list(index) if isinstance(index, tuple) else [index]
@@ -120,19 +136,9 @@ class CubeSource:
         return self._read(bands, rows, columns)
 
 
-class _Reopened:
-    """Stored numbers that are opened anew for every slice, so that no mapped page stays in memory."""
-
-    def __init__(self, opener: Callable[[], Any], shape: tuple[int, ...]) -> None:
-        self.opener, self.shape = opener, shape
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.opener()[index]
-
-
 def checked_source(
     name: str,
-    opener: Callable[[], Any],
+    stored: Any,
     *,
     nodata: float | None,
     mask: Any,
@@ -146,20 +152,19 @@ def checked_source(
     ----------
     name : str
         What messages call the scene.
-    opener : callable
-        Gives the stored numbers, array-like (C, H, W).
+    stored : array-like (C, H, W)
+        The stored numbers.
     nodata, mask, zeros
         As in `spectrafuse.io.nodata.survey`; `nodata` in stored numbers, before `scale` is applied.
     facts
         Other attributes of `CubeSource`.
     """
-    stored = opener()
     if stored.ndim != 3:
         raise DataError(f"{called(name)} must be a cube (bands, rows, columns); got shape {tuple(stored.shape)}.")
     hidden = as_mask(name, mask, tuple(stored.shape[1:]))
-    found = survey(name, _Reopened(opener, stored.shape), nodata=as_nodata(nodata), mask=hidden, zeros=zeros)
+    found = survey(name, stored, nodata=as_nodata(nodata), mask=hidden, zeros=zeros)
     shape = tuple(int(n) for n in stored.shape)
-    return CubeSource(shape, found.valid, opener, scale=scale, dead_bands=found.dead_bands, **facts)  # type: ignore[arg-type]
+    return CubeSource(shape, found.valid, stored, scale=scale, dead_bands=found.dead_bands, **facts)  # type: ignore[arg-type]
 
 
 def array_source(name: str, array: Any, *, nodata: float | None = None, mask: Any = None, zeros: str) -> CubeSource:
@@ -180,4 +185,4 @@ def array_source(name: str, array: Any, *, nodata: float | None = None, mask: An
         given, hidden = as_mask(name, mask, values.shape[1:]), own[~dead].any(axis=0)
         mask = hidden if given is None else hidden | given
         mask = mask if mask.any() else None
-    return checked_source(name, lambda: values, nodata=nodata, mask=mask, zeros=zeros)
+    return checked_source(name, values, nodata=nodata, mask=mask, zeros=zeros)
