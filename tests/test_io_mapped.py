@@ -152,9 +152,8 @@ def test_forked_processes_and_threads_read_the_same(tmp_path: Path, name: str) -
     wrong: list[int] = []
 
     def read(start: int) -> None:
-        for row in range(start, 199):
-            if not np.array_equal(opened.read_rows(row, row + 2), expected[:, row : row + 2]):
-                wrong.append(row)
+        rows = range(start, 199)
+        wrong.extend(y for y in rows if not np.array_equal(opened.read_rows(y, y + 2), expected[:, y : y + 2]))
 
     threads = [threading.Thread(target=read, args=(start,)) for start in (0, 7)]
     for thread in threads:

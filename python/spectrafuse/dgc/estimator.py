@@ -159,8 +159,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list of these
-            Scenes of any sizes with the same number of bands. Files that together exceed 64 MiB are read crop by crop
-            where their format allows it (ENVI, `.npy`, `.mat` of version 7.3).
+            Scenes of any sizes with the same number of bands. Files are read crop by crop where their format allows
+            it, as `spectrafuse.io.open_cube` says.
         y : None
             Ignored.
         mask : array_like of bool (H, W), optional; for a list of scenes, a list of these or None

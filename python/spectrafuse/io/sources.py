@@ -20,9 +20,9 @@ class CubeSource:
     """A checked scene (bands, rows, columns) that is read window by window.
 
     It can be sliced like an array: `source[:, 10:20]`, `source[..., 10:20, :]`, `source[:, 10:20, 5:9]` are float32
-    arrays, newly read. In them pixels without data are zero in every band. A file stays open (or mapped, without holding
-    what was read) until `close` or the end of a `with` block; windows can be read from several threads, after a fork,
-    and when unpickled.
+    arrays, newly read. In them pixels without data are zero in every band. A file stays open (or mapped, without
+    holding what was read) until `close` or the end of a `with` block; windows can be read from several threads, after a
+    fork, and when unpickled.
 
     Attributes
     ----------
