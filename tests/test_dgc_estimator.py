@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from spectrafuse import DeepGlobalClustering
 from spectrafuse._progress import Progress
 from spectrafuse.dgc import metrics
+from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import published, resolve
 from spectrafuse.io.cubes import read_cube
 from spectrafuse.io.errors import DataError
@@ -146,15 +147,45 @@ def test_scenes_smaller_than_a_crop(shape: tuple[int, int], recipe: str) -> None
     assert small(recipe=recipe, max_epoch=1).fit_predict(cube).shape == shape
 
 
-def test_memory_does_not_change_the_labels(fitted: DeepGlobalClustering) -> None:
+def test_memory_does_not_change_the_labels(fitted: DeepGlobalClustering, monkeypatch: pytest.MonkeyPatch) -> None:
     cube = scene(7, 50, 24)[0]
     whole = fitted.predict(cube)
-    by_rows = clone(fitted)
+    strips: list[int] = []
+    original = SegmentationModel.labels_of
+
+    def labels_of(self: SegmentationModel, embeddings: torch.Tensor) -> torch.Tensor:
+        strips.append(embeddings.shape[2])
+        return original(self, embeddings)
+
+    monkeypatch.setattr(SegmentationModel, "labels_of", labels_of)
+    np.testing.assert_array_equal(fitted.predict(cube, max_memory=1 << 18), whole)
+    assert len(strips) > 3
+    with pytest.raises(ValueError, match=r"`max_memory` must be at least 1 MiB for a scene of \d+ bands, 50 rows"):
+        fitted.predict(cube, max_memory=1)
+    with pytest.raises(ValueError, match="`max_memory` must be at least 1 MiB"):
+        clone(fitted).set_params(max_memory=1, max_epoch=10**6).fit(cube)
+
+
+def test_labels_go_to_a_file_as_they_come(fitted: DeepGlobalClustering, tmp_path: Path) -> None:
+    cubes = [scene(7, 50, 24)[0], scene(8)[0]]
+    expected = fitted.predict(cubes)
+    written = fitted.predict(cubes, out=[tmp_path / "a.npy", tmp_path / "b.npy"], max_memory=1 << 20)
+    for labels, got, name in zip(expected, written, "ab", strict=True):
+        np.testing.assert_array_equal(got, labels)
+        assert isinstance(got, np.memmap)
+        stored = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_array_equal(stored, labels)
+        assert stored.dtype == np.int64
+    fitted.merge_clusters({5: [0, 1], 7: [2]})
     try:
-        fitted.memory = 1
-        np.testing.assert_array_equal(fitted.predict(cube), whole)
+        np.testing.assert_array_equal(fitted.predict(cubes[0], out=tmp_path / "a.npy"), fitted.predict(cubes[0]))
     finally:
-        fitted.memory = by_rows.memory
+        fitted.merge_clusters(None)
+    with pytest.raises(ValueError, match="`out` must be a list of 2 paths"):
+        fitted.predict(cubes, out=[tmp_path / "a.npy"])
+    with pytest.raises(ValueError, match="`path` must be the name of a .npy file; got '.*a.txt'"):
+        fitted.predict(cubes[0], out=tmp_path / "a.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
 
 
 @pytest.mark.parametrize("recipe", ["corrected", published])

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
 import torch
 
+from spectrafuse.dgc import inference
 from spectrafuse.dgc.inference import (
+    budget,
     cluster_mass,
     halo_rows,
-    iterate_strips,
+    iterate_embeddings,
     plan_strips,
     predict_labels,
     predict_probs,
+    raster_reach,
+    spatial_reach,
     strip_height,
 )
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import METHODS, Normalization
+from spectrafuse.io.errors import DataError
 from spectrafuse.random import RandomStream
 
 # Wider than the convolutions reach in one row, a prime, narrower than the kernel, and one column.
@@ -44,37 +50,42 @@ def test_strips_equal_the_whole_scene(width: int, rows: int) -> None:
     assert torch.equal(predict_labels(model, cube, normalization, rows=rows), whole.argmax(-1))
 
 
+@pytest.mark.parametrize("pixels", [1, 7, 50, 8192])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_one_halo_row_less_differs(width: int) -> None:
+def test_pieces_equal_the_whole_scene(width: int, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cube, model = scene_and_model(width)
     unit = Normalization("unit")
     whole = model(unit.transform(cube).unsqueeze(0)).probs[0].detach()
-    halo = halo_rows(model, width)
-    assert halo == 4 + math.ceil(12 / width)
-
-    def error(halo: int) -> float:
-        return max((predict_probs(model, cube, unit, rows=r, halo=halo) - whole).abs().max().item() for r in (9, 11))
-
-    assert error(halo) < 1e-11
-    assert error(halo - 1) > 1e-9
+    monkeypatch.setattr(inference, "_PIECE_PIXELS", pixels)
+    monkeypatch.setattr(inference, "_LEAST_PIECE", 1)
+    assert budget(model, cube.shape, 1 << 28)[1] == pixels
+    torch.testing.assert_close(predict_probs(model, cube, unit, rows=9), whole, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize(("layers", "kernel", "window"), [(1, 3, 3), (2, 5, 7), (4, 9, 1)])
-def test_halo_follows_the_model(layers: int, kernel: int, window: int) -> None:
+@pytest.mark.parametrize("name", ["raster_reach", "spatial_reach"])
+@pytest.mark.parametrize(("layers", "kernel", "window", "width"), [(3, 9, 5, 12), (1, 3, 3, 1), (2, 5, 7, 4)])
+def test_neighbours_follow_the_model(
+    layers: int, kernel: int, window: int, width: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = RandomStream(1)
-    cube = stream.normal((3, 29, 7), dtype=torch.float64)
+    cube = stream.normal((3, 29, width), dtype=torch.float64)
     model = SegmentationModel(
         3, 6, 3, n_spectral_layers=layers, spectral_kernel_size=kernel, window=window, bias=True, stream=stream
     ).double()
     unit = Normalization("unit")
     whole = model(unit.transform(cube).unsqueeze(0)).probs[0].detach()
+    monkeypatch.setattr(inference, "_PIECE_PIXELS", 3)
+    monkeypatch.setattr(inference, "_LEAST_PIECE", 1)
 
-    def error(halo: int) -> float:
-        return (predict_probs(model, cube, unit, rows=4, halo=halo) - whole).abs().max().item()
+    def error() -> float:
+        return max((predict_probs(model, cube, unit, rows=r) - whole).abs().max().item() for r in (3, 4, 5))
 
-    halo = halo_rows(model, 7)
-    assert error(halo) < 1e-11
-    assert error(halo - 1) > 1e-9
+    assert (raster_reach(model), spatial_reach(model)) == (layers * (kernel // 2), window // 2 + 2)
+    assert halo_rows(model, width) == spatial_reach(model) + math.ceil(raster_reach(model) / width)
+    assert error() < 1e-11
+    less = getattr(inference, name)(model) - 1
+    monkeypatch.setattr(inference, name, lambda model: less)
+    assert error() > 1e-9
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,20 +113,64 @@ def test_rows_are_read_as_slices() -> None:
     lazy = Rows()
     unit = Normalization("unit")
     assert torch.equal(predict_labels(model, lazy, unit, rows=4), predict_labels(model, cube, unit, rows=31))
-    assert lazy.largest == 4 + 2 * halo_rows(model, 13)
+    # One row more on each side, whose pixels the convolutions along the rows reach; the others are kept.
+    assert lazy.largest == 4 + 2
 
 
 def test_memory_sets_the_strips() -> None:
-    _, model = scene_and_model(13)
+    cube, model = scene_and_model(13)
     small, large = strip_height(model, 13, 1), strip_height(model, 13, 1 << 24)
     assert small == 1
     assert large > 1000
-    cube, _ = scene_and_model(13)
-    strips = [strip for strip, _ in iterate_strips(model, cube, Normalization("unit"), memory=200_000)]
+    strips = [strip for strip, _ in iterate_embeddings(model, cube, Normalization("unit"), memory=1 << 19)]
     assert len(strips) > 1
     assert [s.start for s in strips] == [0, *(s.stop for s in strips[:-1])]
-    with pytest.raises(ValueError, match="`memory`"):
-        strip_height(model, 13, 0)
+    assert strips[-1].stop == cube.shape[1]
+    previous = 0
+    for memory in (1 << 19, 3 << 18, 1 << 20, 1 << 21):
+        rows, pixels = budget(model, (6, 10**6, 13), memory)
+        assert rows > previous
+        assert 256 <= pixels <= 8192
+        previous = rows
+    assert budget(model, (6, 5, 13), 1 << 24)[0] == 5
+    assert budget(model, (300, 10**6, 4096), 1 << 40)[0] < 20
+    with pytest.raises(ValueError, match=r"`max_memory` must be at least 1 MiB for a scene of 6 bands, 31 rows and 13"):
+        predict_labels(model, cube, Normalization("unit"), memory=1000)
+    with pytest.raises(ValueError, match="`max_memory`"):
+        budget(model, (6, 5, 13), 0)
+
+
+def test_reading_ahead_changes_no_bit() -> None:
+    cube, model = scene_and_model(13)
+    threads: set[int] = set()
+
+    class File:
+        shape, file_backed = tuple(cube.shape), True
+
+        def __getitem__(self, index: tuple) -> np.ndarray:
+            threads.add(threading.get_ident())
+            return cube[index].numpy()
+
+    unit = Normalization("unit")
+    probs = predict_probs(model, File(), unit, rows=4)
+    assert threading.get_ident() not in threads
+    assert len(threads) == 1
+    assert torch.equal(probs, predict_probs(model, cube, unit, rows=4))
+
+
+def test_what_goes_wrong_in_the_background_is_raised() -> None:
+    cube, model = scene_and_model(13)
+
+    class Damaged:
+        shape, file_backed = tuple(cube.shape), True
+
+        def __getitem__(self, index: tuple) -> np.ndarray:
+            if index[1].start > 8:
+                raise DataError("cut short")
+            return cube[index].numpy()
+
+    with pytest.raises(DataError, match="cut short"):
+        predict_labels(model, Damaged(), Normalization("unit"), rows=4)
 
 
 def test_plan_strips() -> None:
@@ -142,12 +197,19 @@ def test_dense_models_take_the_whole_scene() -> None:
     torch.testing.assert_close(predict_probs(model, cube, unit, rows=2), expected, rtol=0, atol=1e-12)
 
 
+def test_dense_models_that_do_not_fit_are_refused() -> None:
+    model = SegmentationModel(4, 6, 3, dense=True)
+    budget(model, (4, 50, 50), 1 << 23)
+    with pytest.raises(ValueError, match="100 rows and 500 columns, all at once because its mean shift takes all"):
+        predict_labels(model, torch.zeros(4, 100, 500), Normalization("unit"), memory=1 << 23)
+
+
 def test_cluster_mass() -> None:
     cube, model = scene_and_model(13)
     other, _ = scene_and_model(5, seed=9)
     unit = Normalization("unit")
     probs = [predict_probs(model, scene, unit).reshape(-1, 4) for scene in (cube, other)]
-    mass = cluster_mass(model, [cube, other], unit, memory=200_000)
+    mass = cluster_mass(model, [cube, other], unit, memory=1 << 19)
     torch.testing.assert_close(mass, torch.cat(probs).mean(0), rtol=1e-10, atol=0)
 
 

@@ -22,7 +22,7 @@ from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import METHODS, Normalization
 from spectrafuse.dgc.recipes import corrected, published
 from spectrafuse.dgc.stability import StabilityWatch
-from spectrafuse.dgc.windows import WindowedScene, fill_nearest
+from spectrafuse.dgc.windows import WindowedScene, fill_nearest, fill_rows
 from spectrafuse.io.cubes import open_cube, read_cube
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.sources import CubeSource, array_source
@@ -89,17 +89,31 @@ def test_statistics_are_those_of_the_pixels_with_data(method: str, monkeypatch: 
 def test_filling_takes_the_nearest_pixel_with_data() -> None:
     cube, valid = torch.from_numpy(scene()), ~gaps()
     filled = fill_nearest(cube, valid)
-    near = fill_nearest(cube, valid, 2.0)
     places = np.argwhere(valid)
     for row in range(cube.shape[1]):
         for column in range(cube.shape[2]):
             distance = np.hypot(*(places - (row, column)).T)
             nearest = places[distance == distance.min()]
             assert any(torch.equal(filled[:, row, column], cube[:, y, x]) for y, x in nearest)
-            expected = filled[:, row, column] if distance.min() <= 2 else torch.zeros(BANDS)
-            assert torch.equal(near[:, row, column], expected)
     assert fill_nearest(cube, np.ones_like(valid)) is cube
     assert not fill_nearest(cube, np.zeros_like(valid)).any()
+
+
+def test_rows_are_filled_from_within_a_distance() -> None:
+    cube, absent = scene(), gaps()
+    absent[20:] = True
+    source, places = hidden(cube, absent), np.argwhere(~absent)
+    for first, last in ((0, 26), (7, 9), (9, 17), (22, 26)):
+        filled = fill_rows(source, ~absent, first, last, 3).numpy()
+        for row in range(first, last):
+            for column in range(cube.shape[2]):
+                distance = np.hypot(*(places - (row, column)).T)
+                nearest = places[distance == distance.min()]
+                if distance.min() > 3:
+                    assert not filled[:, row - first, column].any()
+                else:
+                    assert any(np.array_equal(filled[:, row - first, column], cube[:, y, x]) for y, x in nearest)
+    assert not fill_rows(source, np.zeros_like(absent), 20, 22, 3).any()
 
 
 @pytest.mark.parametrize("recipe", [corrected, published], ids=lambda recipe: recipe.name)
@@ -283,7 +297,7 @@ import resource, sys, numpy as np, torch
 torch.set_num_threads(1)
 from spectrafuse import DeepGlobalClustering
 segmentation = DeepGlobalClustering(2, embed_dim=4, n_spectral_layers=1, crop_size=16, batch_size=1, max_epoch=1,
-    reuse_iter=1, num_iters=1, window=3, device="cpu", memory=1 << 23, normalization="meanstd")
+    reuse_iter=1, num_iters=1, window=3, device="cpu", max_memory=1 << 24, normalization="meanstd")
 segmentation.fit(sys.argv[1]).predict(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 labels = segmentation.fit(sys.argv[2]).predict(sys.argv[2])

@@ -16,10 +16,12 @@ import pytest
 from scipy.io import savemat
 
 from io_files import write_matlab73
+from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.io import hdf5, mapped
 from spectrafuse.io.cubes import open_cube
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.mapped import MappedArray
+from spectrafuse.io.nodata import window_blocks
 
 BANDS, ROWS, COLUMNS = 5, 17, 11
 STORED_AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
@@ -236,3 +238,20 @@ def test_arrays_that_do_not_fit_their_file_are_refused(tmp_path: Path) -> None:
     assert MappedArray.contiguous(tmp_path / "x", "<f8", 0, (2, 5)).shape == (2, 5)
     with pytest.raises(DataError, match="it has not the 88 bytes"):
         MappedArray.contiguous(tmp_path / "x", "<f8", 8, (2, 5))
+
+
+@pytest.mark.parametrize(("name", "rows"), [("npy", True), ("envi bil", True), ("mat 6", False), ("mat 7.3", False)])
+def test_a_pass_goes_as_the_numbers_lie(tmp_path: Path, name: str, rows: bool) -> None:
+    cube = scene()
+    path, options = WRITERS[name](tmp_path, cube)
+    opened = open_cube(path, **options)
+    seen = np.zeros((ROWS, COLUMNS), dtype=int)
+    for place in window_blocks(opened, 3 * BANDS * max(ROWS, COLUMNS)):
+        assert place[1 if rows else 0] == slice(0, COLUMNS if rows else ROWS)
+        seen[place] += 1
+    assert (seen == 1).all()
+    for method in ("meanstd", "minmax"):
+        expected, got = Normalization(method).fit(cube), Normalization(method).fit(opened)
+        assert expected.offset is not None
+        assert got.offset is not None
+        np.testing.assert_allclose(got.offset, expected.offset, rtol=1e-6)

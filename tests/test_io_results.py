@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from spectrafuse.io import results
 from spectrafuse.io.images import MOST_COLORS
 from spectrafuse.io.results import (
     colors,
@@ -19,6 +20,7 @@ from spectrafuse.io.results import (
     write_concentrations,
     write_json,
     write_label_map,
+    write_label_rows,
     write_png,
 )
 from spectrafuse.io.spectra import read_spectra
@@ -40,6 +42,31 @@ def test_colors_differ_and_stay(k: int) -> None:
 def test_colors_repeat_beyond_the_most() -> None:
     many = colors(MOST_COLORS + 2)
     np.testing.assert_array_equal(many[-2:], many[:2])
+
+
+@pytest.mark.parametrize(("most", "step"), [(35 * 22, 1), (35 * 22 - 1, 2), (200, 2), (192, 3), (10, 9)])
+def test_pictures_of_large_maps_are_thinned(
+    tmp_path: Path, most: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.random.default_rng().integers(-1, 5, (35, 22))
+    monkeypatch.setattr(results, "_MOST_PICTURE_PIXELS", most)
+    monkeypatch.setattr(results, "_BLOCK_PIXELS", 50)
+    numbers, picture = write_label_map(tmp_path, labels)
+    np.testing.assert_array_equal(np.load(numbers), labels)
+    pixels = np.round(imread(picture) * 255).astype(np.uint8)
+    np.testing.assert_array_equal(pixels[..., 3] > 0, labels[::step, ::step] >= 0)
+
+
+def test_label_rows_make_up_the_map_or_leave_no_file(tmp_path: Path) -> None:
+    labels = np.random.default_rng().integers(-1, 5, (9, 4)).astype(np.int32)
+    strips = [labels[:5], labels[5:6], labels[6:6], labels[6:]]
+    got = write_label_rows(tmp_path / "x.npy", (9, 4), iter(strips))
+    np.testing.assert_array_equal(got, labels)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), labels)
+    for wrong, words in ((strips[:2], "9 rows together; got 6"), ([labels[:, :3]], "of 4 columns")):
+        with pytest.raises(ValueError, match=words):
+            write_label_rows(tmp_path / "y.npy", (9, 4), wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (13, 5)])

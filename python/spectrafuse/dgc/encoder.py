@@ -111,7 +111,11 @@ class Encoder(nn.Module):
         """
         batch, bands, height, width = x.shape
         y = self.spectral_net(x.reshape(batch, bands, height * width))
-        y = self.spatial_net(y.reshape(batch, self.embed_dim, height, width))
+        return self.spatial(y.reshape(batch, self.embed_dim, height, width))
+
+    def spatial(self, y: Tensor) -> Tensor:
+        """Embeddings (B, D, H, W) from what `spectral_net` gives, in the shape of the image."""
+        y = self.spatial_net(y)
         # Half-precision norms would lose the unit length: under autocast the embeddings leave in float32.
         if y.dtype in (torch.bfloat16, torch.float16):
             y = y.float()

@@ -17,19 +17,17 @@ from spectrafuse import __version__, _checks
 from spectrafuse._progress import Callback
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.checkpoints import load_model, published_extra, save_model
-from spectrafuse.dgc.inference import DEFAULT_MEMORY, cluster_mass, predict_labels
+from spectrafuse.dgc.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import Recipe, resolve
-from spectrafuse.dgc.resume import data_hash
+from spectrafuse.dgc.resume import fingerprint
 from spectrafuse.dgc.scenes import Scene, check_bands, read_scenes
 from spectrafuse.dgc.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
 
-# What does not change the result of a fit, or is part of the recipe's own entries.
-_NOT_IN_FINGERPRINT = ("nodata", "recipe", "device", "log_dir", "memory", "normalization", "max_epoch", "learning_rate")
 _RECIPE_CHANGES = ("normalization", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
 
 
@@ -63,8 +61,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Mean-shift iterations, and odd side of their window in pixels.
     temperature, bandwidth : float
         Of the soft assignment, and initial (then learned) of the mean shift.
-    memory : int
-        Bytes that `predict` may use for a strip of a scene.
+    max_memory : int
+        Bytes that `predict`, and `fit` for its last look at the scenes, may use beyond what the process holds already
+        and the label maps, on the host and on a GPU: it decides how many rows are read and segmented at a time.
     nodata : float, optional
         Value that says that a pixel has no data (NaN or "nan": only NaN does); None: an ENVI header's, if any. Such
         pixels take no part, and their label is -1: see `spectrafuse.io.nodata` and `spectrafuse.dgc.windows`.
@@ -117,7 +116,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         window: int = 5,
         temperature: float = 0.05,
         bandwidth: float = 1.0,
-        memory: int = DEFAULT_MEMORY,
+        max_memory: int = DEFAULT_MEMORY,
         nodata: float | str | None = None,
         log_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -141,7 +140,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.window = window
         self.temperature = temperature
         self.bandwidth = bandwidth
-        self.memory = memory
+        self.max_memory = max_memory
         self.nodata = nodata
         self.log_dir = log_dir
 
@@ -159,8 +158,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list of these
-            Scenes of any sizes with the same number of bands. Files are read crop by crop where their format allows
-            it, as `spectrafuse.io.open_cube` says.
+            Scenes of any sizes with the same bands. Files are read crop by crop where `spectrafuse.io.open_cube` can.
         y : None
             Ignored.
         mask : array_like of bool (H, W), optional; for a list of scenes, a list of these or None
@@ -206,6 +204,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             loss_weights=recipe.loss_weights,
             stream=stream,
         ).to(device)
+        for scene in scenes:  # raised now, not after the training
+            budget(model, scene.shape, self.max_memory)
         normalization = Normalization(recipe.normalization)
         trainer = Trainer(
             model,
@@ -220,22 +220,13 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         trainer.run(
             callback=callback,
             checkpoint_dir=checkpoint_dir,
-            fingerprint=self._fingerprint(recipe, device, scenes) if checkpoint_dir is not None else None,
+            fingerprint=fingerprint(self.get_params(), recipe, device, scenes) if checkpoint_dir is not None else None,
         )
         self._set_model(model, recipe.normalization)
-        self.cluster_mass_: np.ndarray | None = cluster_mass(model, scenes, normalization, memory=self.memory).numpy()
+        self.cluster_mass_: np.ndarray | None = cluster_mass(
+            model, scenes, normalization, memory=self.max_memory
+        ).numpy()
         self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
-
-    def _fingerprint(self, recipe: Recipe, device: torch.device, scenes: Sequence[Scene]) -> dict[str, Any]:
-        parameters = {k: v for k, v in self.get_params().items() if k not in (*_NOT_IN_FINGERPRINT, *_RECIPE_CHANGES)}
-        return {
-            **{name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()},
-            "nodata": str(as_nodata(self.nodata)),
-            **{f"recipe {name}": value for name, value in recipe.as_dict().items()},
-            "device": device.type,
-            "data": data_hash(scenes),
-            "spectrafuse": __version__,
-        }
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -254,15 +245,22 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.centers.detach().cpu().numpy().copy()
 
-    def predict(self, X: Any, *, mask: Any = None) -> np.ndarray | list[np.ndarray]:
+    def predict(
+        self, X: Any, *, mask: Any = None, max_memory: int | None = None, out: Any = None
+    ) -> np.ndarray | list[np.ndarray]:
         """Labels of scenes.
 
         Parameters
         ----------
         X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list of these
-            Scenes of any sizes; each is normalised by its own statistics and processed by strips of rows.
-        mask : array_like of bool (H, W), optional; for a list of scenes, a list of these or None
-            True for pixels without data.
+            Scenes of any sizes; each is normalised by its own statistics and processed by strips of rows; in one piece
+            by a model whose mean shift takes all pixels (a published one without `use_approx`).
+        mask : as in `fit`
+        max_memory : int, optional
+            Instead of the estimator's own.
+        out : path or list of paths, optional
+            `.npy` files that the labels are written to as they come, so that no map is in memory as a whole; what is
+            returned is mapped from them.
 
         Returns
         -------
@@ -271,19 +269,26 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
         Raises
         ------
-        NotFittedError, DataError
-            Before `fit`; if the data cannot be used, or do not have the bands of the training scenes.
+        NotFittedError, DataError, ValueError
+            Before `fit`; if the data cannot be used, or do not have the bands of the training scenes; if `max_memory`
+            is not enough for a scene, with what is.
         """
         check_is_fitted(self, "model_")
-        return self._predict(X, read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask))
+        return self._predict(X, read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask), max_memory, out)
 
-    def _predict(self, X: Any, scenes: Sequence[Scene]) -> np.ndarray | list[np.ndarray]:
+    def _predict(
+        self, X: Any, scenes: Sequence[Scene], max_memory: int | None = None, out: Any = None
+    ) -> np.ndarray | list[np.ndarray]:
         check_bands(scenes, self.n_features_in_, "the model")
-        labels = [predict_labels(self.model_, scene, self.normalization_, memory=self.memory) for scene in scenes]
-        if self.cluster_mapping_ is not None:
-            labels = [metrics.apply_mapping(clusters, self.cluster_mapping_) for clusters in labels]
-        maps = [x.numpy() for x in labels]
-        return maps if isinstance(X, (list, tuple)) else maps[0]
+        several = isinstance(X, (list, tuple))
+        files: list[Any] = [None] * len(scenes) if out is None else list(out) if several else [out]
+        if len(files) != len(scenes):
+            raise _checks.fail("out", f"a list of {len(scenes)} paths, one a scene", f"{len(files)} of them")
+        memory = self.max_memory if max_memory is None else max_memory
+        how, mapping = self.normalization_, self.cluster_mapping_
+        pairs = zip(scenes, files, strict=True)
+        maps = [label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file) for x, file in pairs]
+        return maps if several else maps[0]
 
     def fit_predict(
         self,
@@ -308,10 +313,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             {label: [clusters]} that names every cluster of the model once; None undoes a merge.
         """
         check_is_fitted(self, "model_")
-        if mapping is not None:
-            table = metrics.label_of_cluster(mapping, range(self.model_.n_clusters))
-            if len(table) > self.model_.n_clusters:
-                raise ValueError(f"`mapping` names cluster {len(table) - 1}; the model has {self.model_.n_clusters}.")
+        count = self.model_.n_clusters
+        if mapping is not None and (named := len(metrics.label_of_cluster(mapping, range(count)))) > count:
+            raise ValueError(f"`mapping` names cluster {named - 1}; the model has {count}.")
         self.cluster_mapping_ = None if mapping is None else {int(k): [int(c) for c in v] for k, v in mapping.items()}
         return self
 
@@ -333,7 +337,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         if X is not None:
             scenes = read_scenes(X, zeros="accept", nodata=self.nodata)
-            mass = cluster_mass(self.model_, scenes, self.normalization_, memory=self.memory)
+            mass = cluster_mass(self.model_, scenes, self.normalization_, memory=self.max_memory)
         elif self.cluster_mass_ is not None:
             mass = torch.from_numpy(self.cluster_mass_)
         else:

@@ -1,30 +1,43 @@
 """Segmentation of scenes of any size by strips of rows, equal to a run over the whole scene (spec "Encoder").
 
-A strip carries as many neighbour rows as can reach its labels: the mean-shift window, two 3 x 3 convolutions, and the
-convolutions along the flattened pixels, which wrap from row to row. At the true top and bottom there are no rows, and
-the zero padding of the model applies, as in a run over the whole scene.
+The convolutions along the flattened pixels, which wrap from row to row, are nearly all of the work and read all bands:
+they run over pieces of the flattened pixels, each with as many more pixels on both sides as can reach it. What they
+give has few channels, and its rows are kept until the 3 x 3 convolutions and the mean-shift window have all the rows
+that they look at. So no row of the scene is encoded twice, and the next strip is read from its file while this one is
+computed. At the true ends of the scene the zero padding of the model applies, as in a run over the whole scene.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spectrafuse import _checks
+from spectrafuse._ahead import ahead
+from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.normalise import Normalization
-from spectrafuse.dgc.windows import fill_nearest, valid_pixels
+from spectrafuse.dgc.normalise import Normalization, as_float_tensor
+from spectrafuse.dgc.windows import fill_rows, valid_pixels
+from spectrafuse.io.results import write_label_rows
 
-DEFAULT_MEMORY = 1 << 30
+DEFAULT_MEMORY = 1 << 28
 _SPATIAL_RADIUS = 2
+# Pixels of a piece: few enough that what a layer writes is in the processor's cache when the next one reads it.
+_PIECE_PIXELS = 8192
+_LEAST_PIECE = 256
+# Numbers of a strip as read; a larger one would only take longer to begin with.
+_STRIP_NUMBERS = 1 << 24
 
 
 class Strip(NamedTuple):
-    """Rows `start` to `stop` of a scene; `first` to `last` are the rows that must be read for them."""
+    """Rows `start` to `stop` of a scene; `first` to `last` are the rows that are needed for them."""
 
     start: int
     stop: int
@@ -32,20 +45,28 @@ class Strip(NamedTuple):
     last: int
 
 
+def raster_reach(model: SegmentationModel) -> int:
+    """Places along the flattened pixels beyond which the first convolutions do not look."""
+    return model.encoder.n_spectral_layers * (model.encoder.spectral_kernel_size // 2)
+
+
+def spatial_reach(model: SegmentationModel) -> int:
+    """Rows and columns beyond which the 3 x 3 convolutions and the mean-shift window do not look."""
+    return model.window // 2 + _SPATIAL_RADIUS
+
+
 def halo_rows(model: SegmentationModel, width: int) -> int:
     """Rows beyond a strip that its labels depend on, in a scene of `width` columns."""
-    raster = model.encoder.n_spectral_layers * (model.encoder.spectral_kernel_size // 2)
-    return model.window // 2 + _SPATIAL_RADIUS + math.ceil(raster / width)
+    return spatial_reach(model) + math.ceil(raster_reach(model) / width)
 
 
 def reach(model: SegmentationModel) -> int:
     """Pixels, in any direction, beyond which a pixel's embedding and label do not depend on another one."""
-    raster = model.encoder.n_spectral_layers * (model.encoder.spectral_kernel_size // 2)
-    return model.window // 2 + _SPATIAL_RADIUS + raster
+    return spatial_reach(model) + raster_reach(model)
 
 
 def strip_height(model: SegmentationModel, width: int, memory: int = DEFAULT_MEMORY) -> int:
-    """Rows of a strip, at least 1, that keep inference within about `memory` bytes."""
+    """Rows of a cube in memory, at least 1, whose labels one call of the model finds within about `memory` bytes."""
     _checks.integer("memory", memory)
     # Cube rows as read, normalised and reordered by the convolution; embeddings in and out of a layer and shifted.
     values_per_pixel = 4 * model.n_bands + 8 * model.encoder.embed_dim + 2 * model.n_clusters
@@ -62,16 +83,47 @@ def plan_strips(height: int, rows: int, halo: int) -> list[Strip]:
     ]
 
 
-def iterate_strips(
+def budget(model: SegmentationModel, shape: Sequence[int], memory: int) -> tuple[int, int]:
+    """Rows of a strip and pixels of a piece that keep inference within `memory` bytes beyond what it starts with.
+
+    Raises
+    ------
+    ValueError
+        If the smallest strip needs more; for a model whose mean shift takes all pixels, if the scene does.
+    """
+    _checks.integer("max_memory", memory)
+    bands, height, width = shape
+    item, channels = model.centers.element_size(), model.encoder.embed_dim
+    # As read; then normalised with its temporaries and reordered by the convolution; then in and out of the layers.
+    per_pixel = item * (5 * bands + 8 * channels)
+    # Two strips as read, the second one ahead; the rows between the stages, their layers, the shifted ones, labels.
+    read, kept = 2 * 4 * bands * width, (item * 10 * channels + 8) * width
+    halo = 2 * math.ceil(raster_reach(model) / width) * read + 2 * spatial_reach(model) * kept
+    pixels = max(_LEAST_PIECE, min(_PIECE_PIXELS, memory // (4 * per_pixel)))
+    if model.dense:
+        halo += height * (kept + 8 * item * model.n_clusters * width)
+        kept = 0
+    rows = (memory - pixels * per_pixel - halo) // (read + kept)
+    if rows >= 1:
+        return min(rows, max(1, _STRIP_NUMBERS // (bands * width)), height), pixels
+    least = math.ceil((pixels * per_pixel + halo + read + kept) / 2**20)
+    why = ", all at once because its mean shift takes all pixels" if model.dense else ""
+    raise ValueError(
+        f"`max_memory` must be at least {least} MiB for a scene of {bands} bands, {height} rows and {width} columns"
+        f"{why}; got {memory / 2**20:.4g} MiB."
+    )
+
+
+@torch.no_grad()
+def iterate_embeddings(
     model: SegmentationModel,
     cube: Any,
     normalization: Normalization,
     *,
     rows: int | None = None,
     memory: int = DEFAULT_MEMORY,
-    halo: int | None = None,
 ) -> Iterator[tuple[Strip, Tensor]]:
-    """The strips of a scene with their normalised cube rows (1, C, rows, W) on the model's device.
+    """Strips of a scene with the embeddings (1, D, last - first, W) of all their rows, on the model's device.
 
     Parameters
     ----------
@@ -82,38 +134,121 @@ def iterate_strips(
     normalization : Normalization
         A method; statistics, where it needs them and has none, are those of this scene.
     rows : int, optional
-        Rows of a strip; without it, as many as `memory` bytes allow.
-    halo : int, optional
-        Neighbour rows; `halo_rows` of the scene's width without it.
+        Rows that are read at a time; without it, as many as `memory` allows.
+    memory : int
+        Bytes beyond what the process holds when it starts, on the host, and on the model's device if that is another.
+        A model whose mean shift takes all pixels keeps the channels of the whole scene, and its strip is the scene.
+
+    Raises
+    ------
+    ValueError
+        If the cube has not the model's bands, or `memory` is not enough.
     """
     bands, height, width = cube.shape
     if bands != model.n_bands:
         raise ValueError(f"The cube must have {model.n_bands} bands like the model; got {bands}.")
-    parameter = model.centers
     if normalization.has_statistics and normalization.offset is None:
         normalization = normalization.fit(cube)
-    if model.dense:
-        strips = [Strip(0, height, 0, height)]  # every pixel is a neighbour of every other
-    else:
-        rows = strip_height(model, width, memory) if rows is None else rows
-        strips = plan_strips(height, rows, halo_rows(model, width) if halo is None else halo)
-    for strip in strips:
-        block = _normalised_rows(cube, strip, normalization, height if model.dense else reach(model))
-        yield strip, block.to(device=parameter.device, dtype=parameter.dtype).unsqueeze(0)
+    device = model.centers.device
+    if device.type == "cuda":
+        memory = min(memory, torch.cuda.mem_get_info(device)[0])
+    allowed, pixels = budget(model, cube.shape, memory)
+    plan = plan_strips(height, allowed if rows is None else rows, math.ceil(raster_reach(model) / width))
+    jobs = [partial(_read, model, cube, strip.first, strip.last) for strip in plan]
+    # Numbers in memory are not read.
+    blocks = ahead(jobs) if getattr(cube, "file_backed", False) else (job() for job in jobs)
+    halo = height if model.dense else spatial_reach(model)
+    kept: list[Tensor] = []
+    first = done = 0
+    for strip in plan:
+        block = next(blocks)
+        inner = (strip.start - strip.first) * width, (strip.stop - strip.first) * width
+        kept.append(_spectral(model, block, normalization, inner, pixels).view(1, -1, strip.stop - strip.start, width))
+        del block
+        stop = height if strip.stop == height else max(done, strip.stop - halo)
+        if stop > done:
+            channels = torch.cat(kept, dim=2)
+            yield Strip(done, stop, first, strip.stop), model.encoder.spatial(channels)
+            new_first = max(stop - halo, 0)
+            kept, first, done = [channels[:, :, new_first - first :].clone()], new_first, stop
 
 
-def _normalised_rows(cube: Any, strip: Strip, normalization: Normalization, distance: int) -> Tensor:
-    """Rows `first` to `last` of a scene; pixels without data show the nearest one with data within a distance."""
+def _read(model: SegmentationModel, cube: Any, first: int, last: int) -> Tensor:
+    """Rows of a scene (C, 1, pixels) as they are, but for pixels without data."""
     valid = valid_pixels(cube)
     if valid is None:
-        return normalization.transform(cube[:, strip.first : strip.last])
-    # Rows beyond the halo, so that what fills a pixel does not depend on where strips begin.
-    first, last = max(strip.first - distance, 0), strip.last + distance
-    rows = fill_nearest(normalization.transform(cube[:, first:last]), valid[first:last], distance)
-    return rows[:, strip.first - first : strip.last - first]
+        rows = as_float_tensor(cube[:, first:last])
+    else:
+        rows = fill_rows(cube, valid, first, last, sum(cube.shape[1:]) if model.dense else reach(model))
+    return rows.reshape(rows.shape[0], 1, -1)
+
+
+def _spectral(
+    model: SegmentationModel, block: Tensor, normalization: Normalization, inner: tuple[int, int], pixels: int
+) -> Tensor:
+    """What the convolutions along the pixels give for those from `inner[0]` to `inner[1]` of a block, (D, pixels)."""
+    margin, centers = raster_reach(model), model.centers
+    out = centers.new_empty((model.encoder.embed_dim, inner[1] - inner[0]))
+    for start in range(*inner, pixels):
+        stop = min(start + pixels, inner[1])
+        first, last = max(start - margin, 0), min(stop + margin, block.shape[2])
+        spectra = normalization.transform(block[:, :, first:last].to(centers.device))
+        channels = model.encoder.spectral_net(spectra.to(centers.dtype).view(1, block.shape[0], -1))[0]
+        out[:, start - inner[0] : stop - inner[0]] = channels[:, start - first : stop - first]
+    return out
 
 
 @torch.no_grad()
+def iterate_labels(
+    model: SegmentationModel,
+    cube: Any,
+    normalization: Normalization,
+    *,
+    rows: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Iterator[Tensor]:
+    """The labels of a scene from its first row to its last, (rows, W) int64 on the CPU; -1 where it has no data.
+
+    Parameters as in `iterate_embeddings`.
+    """
+    valid = valid_pixels(cube)
+    for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory):
+        labels = model.labels_of(embeddings)[0, strip.start - strip.first : strip.stop - strip.first].cpu()
+        yield labels if valid is None else labels.masked_fill(torch.from_numpy(~valid[strip.start : strip.stop]), -1)
+
+
+def label_map(
+    model: SegmentationModel,
+    cube: Any,
+    normalization: Normalization,
+    *,
+    rows: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+    mapping: Mapping[int, Sequence[int]] | None = None,
+    file: str | os.PathLike[str] | None = None,
+) -> np.ndarray:
+    """Labels (H, W), int64, of a scene; -1 where it has no data.
+
+    Parameters as in `iterate_embeddings`, and
+
+    mapping : {label: [clusters]}, optional
+        Labels that clusters are merged to.
+    file : path, optional
+        A `.npy` file that the labels are written to as they come; the result is mapped from it.
+    """
+    height, width = cube.shape[1:]
+    strips = iterate_labels(model, cube, normalization, rows=rows, memory=memory)
+    if mapping is not None:
+        strips = (metrics.apply_mapping(clusters, mapping) for clusters in strips)
+    if file is not None:
+        return write_label_rows(file, (height, width), (labels.numpy() for labels in strips))
+    out, done = np.empty((height, width), dtype=np.int64), 0
+    for labels in strips:
+        out[done : done + len(labels)] = labels.numpy()
+        done += len(labels)
+    return out
+
+
 def predict_labels(
     model: SegmentationModel,
     cube: Any,
@@ -121,15 +256,9 @@ def predict_labels(
     *,
     rows: int | None = None,
     memory: int = DEFAULT_MEMORY,
-    halo: int | None = None,
 ) -> Tensor:
-    """Labels (H, W), int64 on the CPU, of a scene; -1 where it has no data. Parameters as in `iterate_strips`."""
-    out = torch.empty(tuple(cube.shape[1:]), dtype=torch.int64)
-    for strip, block in iterate_strips(model, cube, normalization, rows=rows, memory=memory, halo=halo):
-        labels = model.labels(block)[0]
-        out[strip.start : strip.stop] = labels[strip.start - strip.first : strip.stop - strip.first]
-    valid = valid_pixels(cube)
-    return out if valid is None else out.masked_fill(torch.from_numpy(~valid), -1)
+    """`label_map` as a tensor."""
+    return torch.from_numpy(label_map(model, cube, normalization, rows=rows, memory=memory))
 
 
 @torch.no_grad()
@@ -140,15 +269,12 @@ def predict_probs(
     *,
     rows: int | None = None,
     memory: int = DEFAULT_MEMORY,
-    halo: int | None = None,
 ) -> Tensor:
-    """Assignments (H, W, K) on the CPU of a scene; 0 where it has no data. Parameters as in `iterate_strips`."""
+    """Assignments (H, W, K) on the CPU; 0 where a scene has no data. Parameters as in `iterate_embeddings`."""
     out = torch.empty((*cube.shape[1:], model.n_clusters), dtype=model.centers.dtype)
-    for strip, block in iterate_strips(model, cube, normalization, rows=rows, memory=memory, halo=halo):
-        probs = model(block).probs[0]
-        out[strip.start : strip.stop] = probs[strip.start - strip.first : strip.stop - strip.first]
-    valid = valid_pixels(cube)
-    return out if valid is None else out.masked_fill(torch.from_numpy(~valid).unsqueeze(-1), 0)
+    for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory):
+        out[strip.start : strip.stop] = _probs(model, strip, embeddings, valid_pixels(cube))
+    return out
 
 
 @torch.no_grad()
@@ -160,10 +286,15 @@ def cluster_mass(
     pixels = 0
     for cube in cubes:
         valid = valid_pixels(cube)
-        for strip, block in iterate_strips(model, cube, normalization, memory=memory):
-            probs = model(block).probs[0, strip.start - strip.first : strip.stop - strip.first]
-            if valid is not None:
-                probs = probs * torch.from_numpy(valid[strip.start : strip.stop]).unsqueeze(-1).to(probs.device)
-            total += probs.double().sum(dim=(0, 1)).cpu()
+        for strip, embeddings in iterate_embeddings(model, cube, normalization, memory=memory):
+            total += _probs(model, strip, embeddings, valid).double().sum(dim=(0, 1)).cpu()
         pixels += cube.shape[1] * cube.shape[2] if valid is None else int(valid.sum())
     return total / pixels
+
+
+def _probs(model: SegmentationModel, strip: Strip, embeddings: Tensor, valid: np.ndarray | None) -> Tensor:
+    """Assignments (rows, W, K) of a strip's own rows; 0 where there are no data."""
+    probs = model.assign(embeddings).probs[0, strip.start - strip.first : strip.stop - strip.first]
+    if valid is None:
+        return probs
+    return probs * torch.from_numpy(valid[strip.start : strip.stop]).unsqueeze(-1).to(probs)

@@ -220,8 +220,12 @@ class SegmentationModel(nn.Module):
 
     @torch.no_grad()
     def labels(self, cubes: Tensor) -> Tensor:
-        """Most probable cluster of every pixel, (B, H, W) int64."""
-        embeddings = self.encoder(cubes)
+        """Most probable cluster of every pixel of cubes (B, C, H, W), (B, H, W) int64."""
+        return self.labels_of(self.encoder(cubes))
+
+    @torch.no_grad()
+    def labels_of(self, embeddings: Tensor) -> Tensor:
+        """Most probable cluster of every embedding (B, D, H, W), (B, H, W) int64."""
         if self.dense:
             return self.assign(embeddings).probs.argmax(-1)
         return mean_shift_labels(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spectrafuse import _checks
+from spectrafuse.io.nodata import window_blocks
 
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
 _EPSILON = 1e-6
@@ -94,17 +95,14 @@ class Normalization:
         return _snv(x) if self.method == "snv" else x
 
     def _blocks(self, cube: Any, valid: np.ndarray | None) -> Iterator[Tensor]:
-        """Blocks of rows, in float64, after the part of the method that looks at single spectra.
+        """Blocks of a cube, in float64, after the part of the method that looks at single spectra.
 
         With `valid`, the pixels of a block that have data, as one column (C, n, 1).
         """
-        height = cube.shape[-2]
-        per_row = max(1, int(np.prod(cube.shape, dtype=np.int64)) // max(1, height))
-        step = max(1, _BLOCK_VALUES // per_row)
-        for start in range(0, height, step):
-            block = as_float_tensor(cube[..., start : start + step, :])
+        for rows, columns in window_blocks(cube, _BLOCK_VALUES):
+            block = as_float_tensor(cube[..., rows, columns])
             if valid is not None:
-                chosen = torch.from_numpy(valid[start : start + step])
+                chosen = torch.from_numpy(valid[rows, columns])
                 if not chosen.any():
                     continue
                 block = block[:, chosen].unsqueeze(-1)
@@ -141,13 +139,17 @@ class Normalization:
             assert low is not None
             assert high is not None
             return Normalization(self.method, low, high - low + _EPSILON)
-        count = cube.shape[-2] * cube.shape[-1] if valid is None else int(valid.sum())
-        total = sum(block.sum(dim=(-2, -1), keepdim=True) for block in self._blocks(cube, valid))
-        mean = torch.as_tensor(total) / count
-        # A second pass instead of sums of squares: bands with a large mean would lose their variance to rounding.
-        squares = sum((block - mean).square().sum(dim=(-2, -1), keepdim=True) for block in self._blocks(cube, valid))
-        std = (torch.as_tensor(squares) / max(count - 1, 1)).sqrt()
-        return Normalization(self.method, mean, std + _EPSILON)
+        # Means and sums of squares about them, put together block by block: sums of squares of bands with a large mean
+        # would lose their variance to rounding.
+        count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+        for block in self._blocks(cube, valid):
+            pixels = block.shape[-2] * block.shape[-1]
+            own = block.mean(dim=(-2, -1), keepdim=True)
+            away = own - mean
+            squares = squares + (block - own).square_().sum(dim=(-2, -1), keepdim=True)
+            squares = squares + away.square() * (count * pixels / (count + pixels))
+            mean, count = mean + away * (pixels / (count + pixels)), count + pixels
+        return Normalization(self.method, mean, (squares / max(count - 1, 1)).sqrt() + _EPSILON)
 
     def transform(self, cube: Any) -> Tensor:
         """The normalised cube, or rows of it, as a float32 tensor (float64 for float64 input).

@@ -11,10 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from spectrafuse import __version__
+from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.sources import CubeSource
 
 FILE_NAME = "training.pt"
+# What does not change the result of a fit, or is part of the recipe's own entries.
+_IN_RECIPE = ("recipe", "normalization", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
+_NOT_IN_FINGERPRINT = ("nodata", "device", "log_dir", "max_memory", *_IN_RECIPE)
 
 
 def data_hash(scenes: Sequence[np.ndarray | CubeSource]) -> str:
@@ -33,6 +39,21 @@ def data_hash(scenes: Sequence[np.ndarray | CubeSource]) -> str:
         digest.update(f"{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def fingerprint(
+    parameters: Mapping[str, Any], recipe: Recipe, device: torch.device, scenes: Sequence[np.ndarray | CubeSource]
+) -> dict[str, Any]:
+    """What decides the result of a fit, as plain values, from the estimator's parameters and what they stand for."""
+    own = {name: value for name, value in parameters.items() if name not in _NOT_IN_FINGERPRINT}
+    return {
+        **{name: value.item() if isinstance(value, np.generic) else value for name, value in own.items()},
+        "nodata": str(as_nodata(parameters["nodata"])),
+        **{f"recipe {name}": value for name, value in recipe.as_dict().items()},
+        "device": device.type,
+        "data": data_hash(scenes),
+        "spectrafuse": __version__,
+    }
 
 
 def save_training(folder: str | os.PathLike[str], state: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.normalise import Normalization, as_float_tensor
 from spectrafuse.dgc.scenes import Scene
 
 
@@ -28,22 +28,42 @@ def valid_pixels(cube: Any) -> np.ndarray | None:
     return valid
 
 
-def fill_nearest(spectra: Tensor, valid: np.ndarray, reach: float | None = None) -> Tensor:
-    """Spectra (C, h, w) whose pixels that are not `valid` take the spectrum of the nearest valid one.
-
-    Pixels farther than `reach` from any valid one, and all pixels where there is none, become zero.
-    """
+def fill_nearest(spectra: Tensor, valid: np.ndarray) -> Tensor:
+    """Spectra (C, h, w) whose pixels that are not `valid` take that of the nearest valid one; zero if none is."""
     if valid.all():
         return spectra
     if not valid.any():
         return torch.zeros_like(spectra)
     from scipy.ndimage import distance_transform_edt
 
-    distance, (rows, columns) = distance_transform_edt(~valid, return_indices=True)
-    filled = spectra[:, torch.from_numpy(rows), torch.from_numpy(columns)]
-    if reach is not None:
-        filled[:, torch.from_numpy(distance > reach)] = 0
-    return filled
+    rows, columns = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    return spectra[:, torch.from_numpy(rows), torch.from_numpy(columns)]
+
+
+def fill_rows(cube: Any, valid: np.ndarray, first: int, last: int, distance: int) -> Tensor:
+    """Rows of a scene (C, H, W) from `first` to `last`; pixels without data show the nearest one with data.
+
+    Those farther than `distance` from any keep what the scene gives. What fills a pixel does not depend on the rows
+    that are asked for, and of other rows only those that it comes from are read.
+    """
+    spectra = as_float_tensor(cube[:, first:last])
+    above, below = max(first - distance, 0), min(last + distance, cube.shape[1])
+    around = valid[above:below]
+    missing = ~valid[first:last]
+    if not missing.any() or not around.any():
+        return spectra
+    from scipy.ndimage import distance_transform_edt
+
+    away, (rows, columns) = distance_transform_edt(~around, return_indices=True)
+    inner = slice(first - above, last - above)
+    y, x = np.nonzero(missing & (away[inner] <= distance))
+    rows, columns = rows[inner][y, x] + above, columns[inner][y, x]
+    for row in np.unique(rows):
+        here = rows == row
+        inside = first <= row < last
+        source = spectra[:, row - first] if inside else as_float_tensor(cube[:, row : row + 1])[:, 0]
+        spectra[:, torch.from_numpy(y[here]), torch.from_numpy(x[here])] = source[:, torch.from_numpy(columns[here])]
+    return spectra
 
 
 class WindowedScene:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         write_concentrations,
         write_json,
         write_label_map,
+        write_label_rows,
     )
     from spectrafuse.io.sources import CubeSource
     from spectrafuse.io.spectra import Spectra, read_spectra
@@ -44,6 +45,7 @@ _HOME = {
     "write_concentrations": "results",
     "write_json": "results",
     "write_label_map": "results",
+    "write_label_rows": "results",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "write_concentrations",
     "write_json",
     "write_label_map",
+    "write_label_rows",
 ]
 
 

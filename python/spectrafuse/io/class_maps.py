@@ -58,7 +58,6 @@ def write_class_map(
         count = len(class_names)
     names = [f"cluster {i}" for i in range(count)] if class_names is None else list(map(str, class_names))
     dtype, code = (np.dtype("u1"), 1) if count <= 255 else (np.dtype("<u2"), 12)
-    stored = np.where(array < 0, 0, array.astype(np.int64) + 1).astype(dtype)
     rows, columns = array.shape
     lookup = [0, 0, 0, *colors(count).reshape(-1).tolist()]
     header = f"""ENVI
@@ -77,8 +76,9 @@ class names = {{{", ".join(["Unclassified", *map(_plain, names)])}}}
 data ignore value = 0
 """
     text, numbers = Path(folder, f"{name}.hdr"), Path(folder, f"{name}.img")
-    with atomic_write(numbers) as temporary:
-        temporary.write_bytes(stored.tobytes())
+    with atomic_write(numbers) as temporary, temporary.open("wb") as file:
+        for row in array:
+            file.write(np.where(row < 0, 0, row.astype(np.int64) + 1).astype(dtype).data)
     with atomic_write(text) as temporary:
         temporary.write_text(header, encoding="utf-8")
     return text, numbers

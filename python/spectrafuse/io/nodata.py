@@ -46,6 +46,20 @@ def row_blocks(shape: tuple[int, ...], values: int = BLOCK_VALUES) -> Iterator[t
         yield start, min(start + step, height)
 
 
+def window_blocks(cube: Any, values: int | None = None) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of blocks of a scene (..., H, W): whole columns where these lie in one piece, else rows."""
+    *leading, height, width = cube.shape
+    bands = math.prod(leading)
+    strides = getattr(getattr(cube, "stored", cube), "strides", None)
+    sizes = {} if values is None else {"values": values}
+    if strides is not None and strides[-2] < strides[-1]:
+        for start, stop in row_blocks((bands, width, height), **sizes):
+            yield slice(0, height), slice(start, stop)
+        return
+    for start, stop in row_blocks((bands, height, width), **sizes):
+        yield slice(start, stop), slice(0, width)
+
+
 def as_nodata(nodata: Any) -> float | None:
     """The no-data value as a number; None, a number or text such as "nan" or "-9999"."""
     if nodata is None:
@@ -81,7 +95,7 @@ def as_mask(name: str, mask: Any, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | None, zeros: str) -> Survey:
-    """Check a scene and find its pixels without data, in one pass by blocks of rows.
+    """Check a scene and find its pixels without data, in one pass by blocks.
 
     Parameters
     ----------
@@ -109,25 +123,25 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     absences, nans = np.zeros((height, width), dtype=np.int32), np.zeros((height, width), dtype=np.int32)
     infinite = np.zeros((height, width), dtype=bool)
     present, nonzero = np.zeros(bands, dtype=bool), np.zeros(bands, dtype=bool)
-    for start, stop in row_blocks(cube.shape):
-        block = _as_float32(cube[:, start:stop])
+    for place in window_blocks(cube):
+        block = _as_float32(cube[:, place[0], place[1]])
         if declared:
             absent = _is_absent(block, nodata)
-            absences[start:stop] = absent.sum(axis=0)
-            nans[start:stop] = (absent & ~np.isfinite(block)).sum(axis=0)
-            infinite[start:stop] = (~(np.isfinite(block) | absent)).any(axis=0)
-            counted = ~absent if mask is None else ~absent & ~mask[start:stop]
+            absences[place] = absent.sum(axis=0)
+            nans[place] = (absent & ~np.isfinite(block)).sum(axis=0)
+            infinite[place] = (~(np.isfinite(block) | absent)).any(axis=0)
+            counted = ~absent if mask is None else ~absent & ~mask[place]
             present |= counted.any(axis=(1, 2))
             nonzero |= ((block != 0) & counted).any(axis=(1, 2))
         else:
-            infinite[start:stop] = ~np.isfinite(block).all(axis=0)
+            infinite[place] = ~np.isfinite(block).all(axis=0)
             nonzero |= block.any(axis=(1, 2))
     valid, dead = None, np.zeros(0, dtype=np.int64)
     if declared:
         dead = np.flatnonzero(~present)
-        for start, stop in row_blocks(cube.shape) if len(dead) else ():
-            unusable = ~np.isfinite(_as_float32(cube[:, start:stop])[dead])
-            nans[start:stop] -= unusable.sum(axis=0, dtype=np.int32)
+        for place in window_blocks(cube) if len(dead) else ():
+            unusable = ~np.isfinite(_as_float32(cube[:, place[0], place[1]])[dead])
+            nans[place] -= unusable.sum(axis=0, dtype=np.int32)
         valid = (absences < bands) & (nans == 0)
         if mask is not None:
             valid &= ~mask
@@ -172,12 +186,14 @@ def _report_partly(name: str, nodata: float | None, partly: np.ndarray) -> None:
 def _raise_not_finite(name: str, cube: Any, where: np.ndarray, declared: bool) -> None:
     """Raise for the first number that is not finite, in the order of bands, rows, columns."""
     count, first, value = 0, (cube.shape[0], 0, 0), np.float64(0)
-    for start, stop in row_blocks(cube.shape):
-        given = np.asarray(cube[:, start:stop])
+    for rows, columns in window_blocks(cube):
+        given = np.asarray(cube[:, rows, columns])
         with np.errstate(over="ignore", invalid="ignore"):
-            bad = np.argwhere(~np.isfinite(given.astype(np.float32)) & where[start:stop])
+            bad = np.argwhere(~np.isfinite(given.astype(np.float32)) & where[rows, columns])
         count += len(bad)
-        if len(bad) and (place := (int(bad[0, 0]), int(bad[0, 1]) + start, int(bad[0, 2]))) < first:
-            first, value = place, given[tuple(bad[0])]
+        if len(bad):
+            place = int(bad[0, 0]), int(bad[0, 1]) + rows.start, int(bad[0, 2]) + columns.start
+            if place < first:
+                first, value = place, given[tuple(bad[0])]
     hint = "" if declared or not np.isnan(value) else "; nodata=nan leaves pixels with NaN out"
     report_not_finite(name, count, first, value, ("band", "row", "column"), hint=hint)

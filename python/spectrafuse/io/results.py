@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,18 @@ from spectrafuse import _checks
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.images import MOST_COLORS, colors, write_png
 
-__all__ = ["colors", "write_components", "write_concentrations", "write_json", "write_label_map", "write_png"]
+__all__ = [
+    "colors",
+    "write_components",
+    "write_concentrations",
+    "write_json",
+    "write_label_map",
+    "write_label_rows",
+    "write_png",
+]
+# Larger maps are thinned in the picture, which nobody can look at as a whole otherwise.
+_MOST_PICTURE_PIXELS = 1 << 24
+_BLOCK_PIXELS = 1 << 20
 
 
 def write_label_map(folder: str | os.PathLike[str], labels: Any, *, name: str = "labels") -> tuple[Path, Path]:
@@ -35,24 +46,65 @@ def write_label_map(folder: str | os.PathLike[str], labels: Any, *, name: str = 
     -------
     tuple of Path
         `<name>.npy`, int64 (H, W), and `<name>.png`, where class i has `colors(...)[i]` and pixels without a
-        class are transparent.
+        class are transparent; a larger map is thinned to at most 16 million pixels.
     """
     array = np.asarray(labels)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iu":
         got = f"shape {array.shape}, dtype {array.dtype}"
         raise _checks.fail("labels", "an integer array (rows, columns)", got)
-    array = array.astype(np.int64)
     numbers, picture = Path(folder, f"{name}.npy"), Path(folder, f"{name}.png")
-    with atomic_write(numbers) as temporary:
-        np.save(temporary, array, allow_pickle=False)
-    classes, place = np.unique(array, return_inverse=True)
+    step = math.isqrt((array.size - 1) // _MOST_PICTURE_PIXELS) + 1
+    rows = max(1, _BLOCK_PIXELS // array.shape[1])
+    write_label_rows(numbers, array.shape, (array[y : y + rows] for y in range(0, len(array), rows)))
+    thinned = array[::step, ::step].astype(np.int64)
+    classes, place = np.unique(thinned, return_inverse=True)
     rgba = np.zeros((len(classes), 4), dtype=np.uint8)
     shown = classes >= 0
-    palette = colors(min(int(classes[-1]) + 1, MOST_COLORS)) if shown.any() else np.zeros((1, 3), np.uint8)
+    palette = colors(min(int(array.max()) + 1, MOST_COLORS)) if shown.any() else np.zeros((1, 3), np.uint8)
     rgba[shown, :3] = palette[classes[shown] % len(palette)]
     rgba[shown, 3] = 255
-    write_png(picture, rgba[place.reshape(array.shape)])
+    write_png(picture, rgba[place.reshape(thinned.shape)])
     return numbers, picture
+
+
+def write_label_rows(path: str | os.PathLike[str], shape: tuple[int, int], strips: Iterable[np.ndarray]) -> np.ndarray:
+    """Write a label map to a `.npy` file as its rows come.
+
+    Parameters
+    ----------
+    path : path
+        The file to write or replace; it is complete or as it was before.
+    shape : (H, W)
+        Of the whole map.
+    strips : iterable of integer arrays (rows, W)
+        From the first row to the last.
+
+    Returns
+    -------
+    ndarray (H, W) of int64
+        Mapped from the file, for reading only.
+
+    Raises
+    ------
+    ValueError
+        If the path ends in anything but `.npy`, or the strips do not make up the map.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".npy":
+        raise _checks.fail("path", "the name of a .npy file", repr(os.fspath(path)))
+    done = 0
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
+        header = {"descr": "<i8", "fortran_order": False, "shape": (int(shape[0]), int(shape[1]))}
+        np.lib.format.write_array_header_1_0(file, header)
+        for strip in strips:
+            if strip.shape[1:] != shape[1:]:
+                raise _checks.fail("strips", f"of {shape[1]} columns", f"shape {strip.shape}")
+            file.write(np.ascontiguousarray(strip, dtype="<i8").data)
+            done += len(strip)
+        if done != shape[0]:
+            raise _checks.fail("strips", f"{shape[0]} rows together", done)
+    mapped: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
+    return mapped
 
 
 def write_components(

@@ -1,0 +1,162 @@
+"""Segmentation of a scene in a file: time, and the largest memory of the whole process.
+
+`python benchmarks/bench_scene_inference.py [--rows 1024] [--columns 1024] [--bands 301] [--threads N] [--json FILE]`
+
+The scene is made in a temporary folder, float32, contiguous HDF5 as MATLAB 7.3 lays it out. A fresh process opens it,
+takes its statistics and predicts; its peak is what the kernel counted (`VmHWM`). Another process measures the encoder
+alone on data in memory, and compares the labels of a part of the scene with a run over that part as a whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MODEL = {"embed_dim": 32, "n_clusters": 4}
+WHOLE_SIDE = 256
+
+
+def write_scene(path: Path, bands: int, rows: int, columns: int) -> None:
+    """A scene with smooth regions, light and noise, written band by band; MATLAB shows it as (rows, columns, bands)."""
+    import h5py
+
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 4, (-(-rows // 32), -(-columns // 32)))
+    labels = np.kron(coarse, np.ones((32, 32), dtype=np.int64))[:rows, :columns]
+    light = rng.uniform(0.7, 1.3, (rows, columns)).astype(np.float32)
+    spectra = rng.uniform(0.2, 1.0, (4, bands)).astype(np.float32)
+    with h5py.File(path, "w") as file:
+        stored = file.create_dataset("cube", (bands, columns, rows), dtype="f4")
+        for band in range(bands):
+            noise = 0.02 * rng.standard_normal((rows, columns), dtype=np.float32)
+            stored[band] = (spectra[labels, band] * light + noise).T
+
+
+def _model(bands: int) -> Any:
+    from spectrafuse.dgc.model import SegmentationModel
+    from spectrafuse.random import RandomStream
+
+    return SegmentationModel(bands, **MODEL, stream=RandomStream(0)).eval()
+
+
+def _peak() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, Any]:
+    """Open, take the statistics, predict; seconds of each, and the peak of the process."""
+    from spectrafuse.dgc.inference import DEFAULT_MEMORY, budget, label_map
+    from spectrafuse.dgc.normalise import Normalization
+    from spectrafuse.io.cubes import open_cube
+
+    memory = DEFAULT_MEMORY if memory is None else memory
+    start = time.perf_counter()
+    scene = open_cube(path)
+    opened = time.perf_counter()
+    normalization = Normalization("unit+meanstd").fit(scene)
+    fitted = time.perf_counter()
+    model = _model(scene.shape[0])
+    before = _peak()
+    seconds = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        label_map(model, scene, normalization, memory=memory, file=out)
+        seconds.append(time.perf_counter() - begin)
+    rows, pixels = budget(model, scene.shape, memory)
+    return {
+        "open_and_check_seconds": opened - start,
+        "statistics_seconds": fitted - opened,
+        "predict_seconds": min(seconds),
+        "peak_mb": _peak() / 2**20,
+        "peak_before_predict_mb": before / 2**20,
+        "max_memory_mb": memory / 2**20,
+        "strip_rows": rows,
+        "piece_pixels": pixels,
+    }
+
+
+def encode(path: str, rounds: int) -> dict[str, Any]:
+    """The encoder alone on rows in memory, in strips of the height that is fastest; labels against a whole."""
+    import torch
+
+    from spectrafuse.dgc.inference import predict_labels
+    from spectrafuse.dgc.normalise import Normalization
+    from spectrafuse.io.cubes import open_cube
+
+    scene = open_cube(path)
+    model = _model(scene.shape[0])
+    rows = scene.shape[1]
+    normalization = Normalization("unit+meanstd")
+    part = scene[:, :WHOLE_SIDE, :WHOLE_SIDE]
+    fitted = normalization.fit(part)
+    with torch.no_grad():
+        whole = model.labels(fitted.transform(part).unsqueeze(0))[0]
+        strips = predict_labels(model, part, fitted, memory=1 << 26)
+        seconds = {}
+        for height in (8, 16, 32, 64):
+            block = fitted.transform(scene.read_rows(0, min(height, rows))).unsqueeze(0)
+            times = []
+            for _ in range(rounds):
+                begin = time.perf_counter()
+                model.encoder(block)
+                times.append(time.perf_counter() - begin)
+            seconds[height] = min(times) * rows / block.shape[2]
+    return {
+        "encoder_alone_seconds": min(seconds.values()),
+        "encoder_alone_seconds_by_rows": seconds,
+        "labels_unequal_to_whole": int((whole != strips).sum()),
+    }
+
+
+def in_a_fresh_process(call: str, threads: int | None) -> dict[str, Any]:
+    """Run a call of this file in a process of its own, so that its peak is its own."""
+    lines = ["import sys", f"sys.path.insert(0, {str(Path(__file__).parent)!r})", "import json"]
+    lines += [f"import torch; torch.set_num_threads({threads})"] if threads else []
+    lines += ["import bench_scene_inference as bench", f"print(json.dumps(bench.{call}))"]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--columns", type=int, default=1024)
+    parser.add_argument("--bands", type=int, default=301)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--max-memory", type=int, help="bytes")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        path = str(Path(folder, "scene.mat"))
+        write_scene(Path(path), asked.bands, asked.rows, asked.columns)
+        out = str(Path(folder, "labels.npy"))
+        found: dict[str, Any] = {"bands": asked.bands, "rows": asked.rows, "columns": asked.columns}
+        found |= in_a_fresh_process(f"predict({path!r}, {asked.max_memory}, {out!r}, {asked.rounds})", asked.threads)
+        found |= in_a_fresh_process(f"encode({path!r}, {asked.rounds})", asked.threads)
+    import measure
+
+    found["predict_over_encoder"] = found["predict_seconds"] / found["encoder_alone_seconds"]
+    found |= measure.machine() | ({"threads": str(asked.threads)} if asked.threads else {})
+    text = json.dumps(found, indent=2)
+    print(text)
+    if asked.json is not None:
+        asked.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
