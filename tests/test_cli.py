@@ -19,12 +19,15 @@ from matplotlib.image import imread
 from typer.testing import CliRunner, Result
 
 import spectrafuse
-from spectrafuse import terminal
+from spectrafuse import report_maps, segment_command, terminal
 from spectrafuse._progress import Progress
 from spectrafuse.cli import app
+from spectrafuse.io import results
 from spectrafuse.io.labels import read_labels
 from spectrafuse.io.results import colors
-from spectrafuse.segment_command import _scores, parse_merge, scene_names, split_key
+from spectrafuse.segment_command import _scores
+from spectrafuse.segment_inputs import parse_bytes, parse_classes, parse_merge, scene_names, split_key
+from spectrafuse.terminal import CommandError
 
 SEGMENT = ["--n-clusters", "3", "--crop-size", "8", "--batch-size", "2", "--device", "cpu"]
 UNMIX = ["--pool-size", "5", "--max-epoch", "60", "--device", "cpu"]
@@ -254,6 +257,92 @@ def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene:
     assert (output / weights).read_bytes() == (straight / weights).read_bytes()
 
 
+def labelme(path: Path, *shapes: tuple[str, list[list[int]]]) -> Path:
+    listed = [{"label": name, "points": points} for name, points in shapes]
+    path.write_text(json.dumps({"imageHeight": 12, "imageWidth": 15, "shapes": listed}))
+    return path
+
+
+def test_segment_with_a_mask_names_and_little_memory(scene: Path, tmp_path: Path) -> None:
+    absent = np.zeros((12, 15), dtype=np.uint8)
+    absent[:, :2] = 1
+    np.savez(tmp_path / "mask.npz", other=np.arange(3), nothing=absent)
+    drawn = labelme(tmp_path / "truth.json", ("right", [[7, 0], [15, 0], [15, 12], [7, 12]]))
+    words = ["segment", scene, "-o", tmp_path / "out", *SEGMENT, "--max-epoch", 1, "--max-memory", "2 MB"]
+    words += ["--mask", f"{tmp_path / 'mask.npz'}:nothing", "--labels", drawn, "--classes", "left,other,right"]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    labels = np.load(tmp_path / "out" / "labels.npy")
+    np.testing.assert_array_equal(labels == -1, absent == 1)
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["inputs"][0]["pixels_without_data"] == 24
+    assert set(record["scores"]["mapping"]) == {"0", "2"}
+    assert record["request"]["classes"] == {"left": 0, "other": 1, "right": 2}
+    assert record["request"]["masks"][0]["sha256"] == hashlib.sha256((tmp_path / "mask.npz").read_bytes()).hexdigest()
+    # More memory is no other command; another mask is.
+    words[words.index("2 MB")] = "1GB"
+    assert "Nothing to do" in run(*words).stdout
+    np.savez(tmp_path / "mask.npz", nothing=1 - absent)
+    fails_with(run(*words), "masks was")
+
+
+def test_shapes_are_a_mask(scene: Path, tmp_path: Path) -> None:
+    drawn = labelme(
+        tmp_path / "mask.json",
+        ("glass", [[0, 0], [3, 0], [3, 12], [0, 12]]),
+        ("edge", [[14, 0], [15, 0], [15, 12], [14, 12]]),
+    )
+    result = run("segment", scene, "-o", tmp_path / "out", *SEGMENT, "--max-epoch", 1, "--mask", drawn)
+    assert result.exit_code == 0, result.output
+    absent = np.load(tmp_path / "out" / "labels.npy") == -1
+    assert (absent == (np.isin(np.arange(15), [0, 1, 2, 14])[None] & np.ones((12, 1), bool))).all()
+
+
+def test_large_maps_are_kept_in_files(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["segment", scene, *SEGMENT, "--max-epoch", 1]
+    assert run(*words, "-o", tmp_path / "held").exit_code == 0
+    monkeypatch.setattr(segment_command, "_LARGE_MAP", 10)
+    monkeypatch.setattr(results, "_MOST_PICTURE_PIXELS", 100)
+    monkeypatch.setattr(report_maps, "MOST_PIXELS", 100)
+    assert run(*words, "-o", tmp_path / "out").exit_code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out/labels.npy"), np.load(tmp_path / "held/labels.npy"))
+    assert imread(tmp_path / "out/labels.png").shape == (6, 8, 4)
+    assert not (tmp_path / "out/state").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(None, None), ("700MB", 700 * 10**6), ("1.5 GiB", 3 << 29), ("12k", 12000), ("4096", 4096), ("64mib", 1 << 26)],
+)
+def test_sizes_of_memory(text: str | None, expected: int | None) -> None:
+    assert parse_bytes(text) == expected
+
+
+def test_classes_are_names_or_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "classes.json"
+    assert parse_classes(None) is None
+    assert parse_classes("background, leaf,root") == {"background": 0, "leaf": 1, "root": 2}
+    for content in (["background", "leaf"], {"background": 0, "leaf": 1}):
+        path.write_text(json.dumps(content))
+        assert parse_classes(str(path)) == {"background": 0, "leaf": 1}
+    for wrong, words in (
+        ({"leaf": -1}, "whole number"),
+        ({"leaf": 1.5}, "whole number"),
+        ({}, "whole number"),
+        ([], "must be names"),
+        ([1], "must be names"),
+        (3, "must be names"),
+        (["a", "a"], "every class once"),
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(CommandError, match=words):
+            parse_classes(str(path))
+    path.write_text("{")
+    for text, words in ((str(path), "as JSON"), (str(tmp_path / "no.json"), "as JSON"), ("a,,b", "must be names")):
+        with pytest.raises(CommandError, match=words):
+            parse_classes(text)
+
+
 def test_errors_of_the_user_are_one_sentence(scene: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     fails_with(run("segment", tmp_path / "absent.mat", "-o", out), "absent.mat")
@@ -261,6 +350,18 @@ def test_errors_of_the_user_are_one_sentence(scene: Path, table: Path, tmp_path:
     fails_with(run("segment", scene, "-o", out, "--merge", "0:1"), "--merge", "'0:1'")
     fails_with(run("segment", scene, "-o", out, "--n-clusters", 3, "--merge", "0=0,1"), "--merge", "2")
     fails_with(run("segment", scene, "-o", out, "--labels", "a.npy", "--labels", "b.npy"), "--labels", "once per scene")
+    fails_with(run("segment", scene, "-o", out, "--mask", "a.npy", "--mask", "b.npy"), "--mask", "once per scene")
+    fails_with(run("segment", scene, "-o", out, "--mask", "a.npy"), "a.npy", "does not exist")
+    np.save(tmp_path / "mask.npy", np.full((12, 15), 2))
+    fails_with(run("segment", scene, "-o", out, "--mask", tmp_path / "mask.npy"), "--mask", "it has 2")
+    np.save(tmp_path / "mask.npy", np.zeros((15, 12), int))
+    fails_with(run("segment", scene, "-o", out, "--mask", tmp_path / "mask.npy"), "transposed")
+    fails_with(run("segment", scene, "-o", out, "--classes", "a,b"), "--classes", "no --labels file")
+    for size in ("much", "0", "-3MB", "3TB"):
+        fails_with(run("segment", scene, "-o", out, f"--max-memory={size}"), "--max-memory", size)
+    fails_with(
+        run("segment", scene, "-o", tmp_path / "small", "--max-memory", 9), "`max_memory` must be at least 1 MiB"
+    )
     fails_with(run("unmix", tmp_path / "absent.csv", "-o", out), "absent.csv")
     short = tmp_path / "short.csv"
     short.write_text("sugar,salt\n1,2\n")

@@ -129,6 +129,22 @@ def segment(
         float | None,
         typer.Option(help="Value of pixels without data, or nan; default: an ENVI header's.", rich_help_panel=READING),
     ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pixels without data: a map that is 1 there, or LabelMe shapes; once per scene.",
+            metavar="FILE[:KEY]",
+            rich_help_panel=READING,
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory for strips of a scene, such as 700MB; default: 256MiB.",
+            metavar="SIZE",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,6 +153,14 @@ def segment(
     ] = None,
     ignore_label: Annotated[
         int | None, typer.Option(help="Value in --labels that means no label.", rich_help_panel=SCORING)
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the names in LabelMe --labels: names counted from 0 (what is not drawn), or a JSON file.",
+            metavar="NAME,NAME,...",
+            rich_help_panel=SCORING,
+        ),
     ] = None,
     max_epoch: EpochsOption = None,
     crop_size: Annotated[
@@ -158,8 +182,8 @@ def segment(
 
     [bold]spectrafuse segment[/] scene.mat --n-clusters 4 --output out/
     """
-    from spectrafuse.segment_command import SegmentRequest, parse_merge
     from spectrafuse.segment_command import segment as run
+    from spectrafuse.segment_inputs import SegmentRequest, parse_bytes, parse_classes, parse_merge
 
     settings = _given(
         n_clusters=n_clusters,
@@ -172,6 +196,7 @@ def segment(
         random_state=seed,
         device=device,
         nodata=None if nodata is None else str(nodata),
+        max_memory=parse_bytes(max_memory),
     )
     run(
         SegmentRequest(
@@ -184,6 +209,8 @@ def segment(
             columns=columns,
             labels=labels or [],
             ignore_label=ignore_label,
+            classes=parse_classes(classes),
+            masks=mask or [],
             merge=parse_merge(merge),
             threads=threads,
             restart=restart,

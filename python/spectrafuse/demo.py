@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.segment_command import SegmentRequest, segment
+from spectrafuse.segment_command import segment
+from spectrafuse.segment_inputs import SegmentRequest
 from spectrafuse.terminal import CommandError, output_console
 from spectrafuse.unmix_command import UnmixRequest, unmix
 

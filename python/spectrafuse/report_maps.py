@@ -23,10 +23,22 @@ from spectrafuse.report import (
 )
 
 UNLABELLED = (0.93, 0.93, 0.93)
+# Larger scenes are thinned before they are drawn: a figure has far fewer pixels.
+MOST_PIXELS = 1 << 24
 
 
-def pseudo_colour(cube: Any, wavelengths: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+def thinned_band(cube: Any, band: int, step: int) -> np.ndarray:
+    """Every `step`-th row and column of a band, float64; of a scene in a file no more is held."""
+    rows = step * max(1, MOST_PIXELS // (step * cube.shape[2]))
+    starts = range(0, cube.shape[1], rows)
+    parts = (np.asarray(cube[band : band + 1, y : y + rows])[0, ::step, ::step] for y in starts)
+    return np.concatenate([part.astype(np.float64) for part in parts])
+
+
+def pseudo_colour(cube: Any, wavelengths: np.ndarray | None = None, *, step: int = 1) -> tuple[np.ndarray, str]:
     """A picture `(H, W, 3)` in 0..1 of a cube `(C, H, W)`, and a caption naming its bands.
+
+    Of every `step`-th row and column.
 
     With wavelengths that cover the visible range: the bands nearest 640, 550 and 460 nm; else three bands
     spread over the range, the longest as red. Each is stretched between its 2nd and 98th percentile (of the pixels
@@ -42,11 +54,12 @@ def pseudo_colour(cube: Any, wavelengths: np.ndarray | None = None) -> tuple[np.
         chosen = [int(order[np.argmin(np.abs(nanometres - target))]) for target in (640.0, 550.0, 460.0)]
     else:
         chosen = [int(order[min(bands - 1, int(bands * share))]) for share in (0.8, 0.45, 0.15)]
-    picture = np.empty((*cube.shape[1:], 3), dtype=np.float64)
+    planes = [thinned_band(cube, band, step) for band in chosen]
+    picture = np.empty((*planes[0].shape, 3), dtype=np.float64)
     valid = getattr(cube, "valid", None)
-    for channel, band in enumerate(chosen):
-        plane = np.asarray(cube[band : band + 1], dtype=np.float64)[0]
-        shown = plane if valid is None else plane[valid]
+    valid = None if valid is None else valid[::step, ::step]
+    for channel, plane in enumerate(planes):
+        shown = plane if valid is None or not valid.any() else plane[valid]
         low, high = np.percentile(shown, (2.0, 98.0))
         if high <= low:
             low, high = float(shown.min()), float(shown.max())
@@ -171,9 +184,11 @@ def save_map(
     match : mapping of label to cluster, optional
     truth_names : names of the labels 0, 1, .., optional
     """
-    picture, caption = pseudo_colour(cube, wavelengths)
+    part = shares(labels, k, labels >= 0)
+    step = math.isqrt((labels.size - 1) // MOST_PIXELS) + 1
+    picture, caption = pseudo_colour(cube, wavelengths, step=step)
+    labels, truth = labels[::step, ::step], None if truth is None else truth[::step, ::step]
     absent = labels < 0
-    part = shares(labels, k, ~absent)
     match = dict(match or {})
     true_values: list[int] = []
     if truth is not None:

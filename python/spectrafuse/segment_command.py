@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +9,15 @@ import numpy as np
 
 from spectrafuse.fitting import fit_in_folder, set_threads, working_in
 from spectrafuse.run_folder import RunFolder
-from spectrafuse.terminal import CommandError, output_console
+from spectrafuse.segment_inputs import (
+    SegmentRequest,
+    check_merge,
+    read_request_scenes,
+    read_truth,
+    scene_names,
+    split_key,
+)
+from spectrafuse.terminal import output_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +25,8 @@ if TYPE_CHECKING:
     from spectrafuse.io.sources import CubeSource
 
 MOST_TABLE_ROWS = 64
+# Pixels from which on a label map stays in a file.
+_LARGE_MAP = 1 << 24
 CURVE_NAMES = {
     "balance": "balance (entropy of the shares)",
     "entropy": "entropy of the label maps",
@@ -28,129 +36,15 @@ CURVE_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class SegmentRequest:
-    """What the command line asked for; None leaves a setting to the recipe.
-
-    Attributes
-    ----------
-    settings : dict
-        Arguments of `DeepGlobalClustering`.
-    merge : dict of int to list of int
-        New label: clusters that become it.
-    ignore_label : int or None
-        The value in the label files that means no label.
-    """
-
-    scenes: Sequence[Path]
-    output: Path
-    settings: dict[str, Any]
-    key: str | None = None
-    layout: str = "auto"
-    rows: int | None = None
-    columns: int | None = None
-    labels: Sequence[str] = ()
-    ignore_label: int | None = None
-    merge: dict[int, list[int]] = field(default_factory=dict)
-    threads: int | None = None
-    restart: bool = False
-
-
-def parse_merge(text: str | None) -> dict[int, list[int]]:
-    """`"0=0,2;1=1"` as {0: [0, 2], 1: [1]}: new label = clusters."""
-    mapping: dict[int, list[int]] = {}
-    for part in (text or "").split(";"):
-        if not part.strip():
-            continue
-        label, equals, clusters = part.partition("=")
-        try:
-            if not equals:
-                raise ValueError
-            members = [int(cluster) for cluster in clusters.split(",")]
-            mapping.setdefault(int(label), []).extend(members)
-        except ValueError:
-            raise CommandError(
-                f"--merge must read like '0=0,2;1=1' (new label = clusters, separated by ';'); got {text!r}."
-            ) from None
-    return mapping
-
-
-def split_key(text: str) -> tuple[str, str | None]:
-    """`FILE:KEY` as file and key; a file whose own name holds the colon is a file."""
-    if ":" in text and not Path(text).exists():
-        path, _, key = text.rpartition(":")
-        return path, key or None
-    return text, None
-
-
-def _read_scenes(request: SegmentRequest) -> list[CubeSource]:
-    from spectrafuse.io.cubes import open_cube
-
-    return [
-        open_cube(
-            path,
-            key=request.key,
-            layout=request.layout,
-            rows=request.rows,
-            columns=request.columns,
-            nodata=request.settings.get("nodata"),
-        )
-        for path in request.scenes
-    ]
-
-
-def _read_truth(request: SegmentRequest, cubes: Sequence[CubeSource]) -> list[np.ndarray]:
-    from spectrafuse.io.labels import read_labels
-
-    if not request.labels:
-        return []
-    if len(request.labels) != len(cubes):
-        raise CommandError(
-            f"--labels must be given once per scene, in the same order; got {len(request.labels)} for "
-            f"{len(cubes)} scenes."
-        )
-    truth = []
-    for text, cube in zip(request.labels, cubes, strict=True):
-        path, key = split_key(text)
-        labels = read_labels(path, key=key, shape=cube.shape[1:])
-        truth.append(np.where(labels == request.ignore_label, -1, labels))
-    return truth
-
-
-def _check_merge(request: SegmentRequest) -> None:
-    """A wrong --merge must not come to light after the training."""
-    from spectrafuse.dgc.metrics import label_of_cluster
-
-    if not request.merge:
-        return
-    count = request.settings["n_clusters"]
-    try:
-        named = len(label_of_cluster(request.merge, range(count)))
-    except (TypeError, ValueError) as error:
-        raise CommandError(f"--merge: {error}") from None
-    if named > count:
-        raise CommandError(f"--merge names cluster {named - 1}, but there are {count}, numbered from 0.")
-
-
-def scene_names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each scene: its file's stem, numbered where two are the same."""
-    names: list[str] = []
-    for path in paths:
-        stem = path.stem or "scene"
-        name, number = stem, 2
-        while name in names:
-            name, number = f"{stem}-{number}", number + 1
-        names.append(name)
-    return names
-
-
 def segment(request: SegmentRequest) -> None:
     """Segment the scenes and write the output folder."""
+    from spectrafuse.io.arrays import sha256
+
     console = output_console()
-    _check_merge(request)
+    check_merge(request)
     set_threads(request.threads)
-    cubes = _read_scenes(request)
-    truth = _read_truth(request, cubes)
+    cubes = read_request_scenes(request)
+    truth = read_truth(request, cubes)
     inputs = [
         {
             "file": str(path),
@@ -174,10 +68,13 @@ def segment(request: SegmentRequest) -> None:
         request.output,
         {
             "command": "segment",
-            "parameters": dict(request.settings),
+            # How much memory there is decides nothing.
+            "parameters": {name: value for name, value in request.settings.items() if name != "max_memory"},
             "merge": request.merge,
             "labels": list(request.labels),
             "ignore_label": request.ignore_label,
+            "classes": request.classes,
+            "masks": [{"file": text, "sha256": sha256(split_key(text)[0])} for text in request.masks],
             "data": [{k: item[k] for k in ("sha256", "key", "layout")} for item in inputs],
         },
         restart=request.restart,
@@ -203,7 +100,10 @@ def _fit_and_write(
     fit_in_folder(estimator, cubes[0] if len(cubes) == 1 else cubes, folder, "segmenting")
     if request.merge:
         estimator.merge_clusters(request.merge)
-    labels = [np.asarray(estimator.predict(cube)) for cube in cubes]
+    labels: list[np.ndarray] = []
+    for index, cube in enumerate(cubes):
+        large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
+        labels += estimator.predict([cube], out=[folder.state / f"labels-{index}.npy" if large else None])
     k = max(request.merge) + 1 if request.merge else len(estimator.cluster_centers_)
     scores = _scores(labels, truth)
     record = {
@@ -300,6 +200,7 @@ def _write(
             truth=true,
             unlabelled=-1 if true is not None and bool((true < 0).any()) else None,
             match=match,
+            truth_names=_truth_names(request.classes),
             title=name,
         )
         pixels, mean, std = cluster_statistics(cube, image, k)
@@ -308,6 +209,14 @@ def _write(
         results / "loss.png", estimator.history_, names=CURVE_NAMES, title=f"Training. {estimator.stop_reason_}"
     )
     estimator.save(results / "model")
+
+
+def _truth_names(classes: dict[str, int] | None) -> list[str] | None:
+    """Names of the labels 0, 1, ...; None without any."""
+    if classes is None:
+        return None
+    names = {number: name for name, number in classes.items()}
+    return [names.get(number, f"label {number}") for number in range(max(names) + 1)]
 
 
 def _print_summary(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +19,8 @@ import torch
 from torch import Tensor
 
 from spectrafuse import _checks
-from spectrafuse._ahead import ahead
 from spectrafuse.dgc import metrics
+from spectrafuse.dgc.batches import one_ahead
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization, as_float_tensor
 from spectrafuse.dgc.windows import fill_rows, valid_pixels
@@ -154,9 +153,9 @@ def iterate_embeddings(
         memory = min(memory, torch.cuda.mem_get_info(device)[0])
     allowed, pixels = budget(model, cube.shape, memory)
     plan = plan_strips(height, allowed if rows is None else rows, math.ceil(raster_reach(model) / width))
-    jobs = [partial(_read, model, cube, strip.first, strip.last) for strip in plan]
-    # Numbers in memory are not read.
-    blocks = ahead(jobs) if getattr(cube, "file_backed", False) else (job() for job in jobs)
+    blocks: Iterator[Tensor] = (_read(model, cube, strip.first, strip.last) for strip in plan)
+    if getattr(cube, "file_backed", False):
+        blocks = one_ahead(blocks)
     halo = height if model.dense else spatial_reach(model)
     kept: list[Tensor] = []
     first = done = 0
