@@ -15,10 +15,10 @@ from spectrafuse.ops.mean_shift_assign import mean_shift_assign
 from spectrafuse.reference.encoder import encode
 from spectrafuse.reference.mean_shift_assign import assign
 
-backends = pytest.mark.parametrize("backend", ["reference", "torch"])
+backends = pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch", "auto"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu", "auto"])
 def test_golden_training_step(backend):
     values = golden("dgc_train_step")
     parameters = {name: value.clone().requires_grad_() for name, value in state(values, "state").items()}
@@ -102,11 +102,7 @@ def test_terms_by_their_formulas(backend):
         terms = clustering_objective(embeddings, 1.3 * centers, bandwidth, geometry, pseudo_labels=labels)
         without_labels = clustering_objective(embeddings, 1.3 * centers, bandwidth, geometry)
         unaligned = clustering_objective(embeddings, 1.3 * centers, bandwidth, None, aligned=False)
-        shifted = dense_mean_shift(embeddings, bandwidth, num_iters=2)
-        dense = clustering_objective(embeddings, centers, bandwidth, geometry, num_iters=2, dense=True)
     assert isinstance(terms, ClusteringTerms)
-    torch.testing.assert_close(dense.probs, assign(shifted, centers, 0.05))
-    torch.testing.assert_close(dense.sums, torch.einsum("bhwk,bdhw->kd", dense.probs.detach(), shifted.detach()))
     probs = terms.probs.detach()
     torch.testing.assert_close(terms.mass, probs.sum((0, 1, 2)))
     assert not terms.mass.requires_grad
@@ -128,6 +124,16 @@ def test_terms_by_their_formulas(backend):
     )
     gram = 1.69 * centers @ centers.t()
     torch.testing.assert_close(terms.orthogonality, (gram - torch.eye(3)).square().sum())
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "auto"])
+def test_all_pixels_as_neighbours(backend):
+    embeddings, centers, bandwidth, geometry, _ = draw(2, (4, 3), 3, seed=1)
+    with use_backend(backend):
+        shifted = dense_mean_shift(embeddings, bandwidth, num_iters=2)
+        dense = clustering_objective(embeddings, centers, bandwidth, geometry, num_iters=2, dense=True)
+    torch.testing.assert_close(dense.probs, assign(shifted, centers, 0.05))
+    torch.testing.assert_close(dense.sums, torch.einsum("bhwk,bdhw->kd", dense.probs, shifted))
 
 
 @backends

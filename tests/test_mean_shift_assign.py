@@ -298,7 +298,7 @@ def test_windows_beyond_the_kernel_run_in_pytorch_unless_it_is_forced():
     assert_close_to_max(auto[2], evaluate("reference", embeddings, centers, bandwidth, grads, window=13)[2], 1e-11)
     with (
         use_backend("cpu"),
-        pytest.raises(backends.BackendUnavailableError, match="windows up to 11; got 13"),
+        pytest.raises(backends.BackendUnavailableError, match="windows up to 11, got 13"),
     ):
         mean_shift_assign(embeddings, centers, bandwidth, window=13)
 

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.doc() = "Kernels for the CPU. Arguments are addresses: call them through spectrafuse.ops only.";
     m.def("isa", [] { return isa_name(selected_isa()); });
     bind_adamw_outer(m);
+    bind_clustering_objective(m);
     bind_crop_pairs(m);
     bind_mean_shift_assign(m);
     bind_philox(m);

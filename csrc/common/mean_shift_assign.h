@@ -40,6 +40,18 @@ struct MeanShiftBackward {
     void* grad_embeddings;     // (B, D, H, W)
 };
 
+// The gather that ends every backward through mean shift; see cpu/mean_shift_gather.cpp.
+struct MeanShiftGather {
+    MeanShiftShape shape;
+    const void* embeddings;  // (B, D, H, W), any strides
+    std::int64_t stride[4];
+    const void* previous;      // (B, D, H, W)
+    const void* upstream;      // (B, D, H, W)
+    const void* upstream_dot;  // (B, H, W)
+    void* grad_embeddings;     // (B, D, H, W)
+    bool add;                  // to what grad_embeddings holds
+};
+
 // Kernels of one instruction set and floating-point type. A row is one image row of one sample, numbered 0 .. B * H -
 // 1; rows are independent of each other, so results do not depend on how they are spread over threads. `scratch` holds
 // the number of bytes that the `_scratch` function returns, aligned to 64.
@@ -54,10 +66,14 @@ struct MeanShiftBackwardKernels {
     // of dL/dbandwidth that comes from neighbours outside the image to bandwidth_rows[row].
     void (*upstream)(const MeanShiftBackward&, std::int64_t row_begin, std::int64_t row_end, double* centers_sum,
                      double* bandwidth_rows, void* scratch);
-    std::size_t (*gather_scratch)(const MeanShiftShape&);
-    // Writes `grad_embeddings` and adds dL/dbandwidth of the pairs inside the image to bandwidth_rows[row].
-    void (*gather)(const MeanShiftBackward&, std::int64_t row_begin, std::int64_t row_end, double* bandwidth_rows,
-                   void* scratch);
+};
+
+struct MeanShiftGatherKernels {
+    std::size_t (*scratch)(const MeanShiftShape&);
+    // Writes `grad_embeddings` and adds dL/dbandwidth of the pairs inside the image to bandwidth_rows[row]; both parts
+    // of dL/dbandwidth lack the factor 1 / bandwidth^3.
+    void (*run)(const MeanShiftGather&, std::int64_t row_begin, std::int64_t row_end, double* bandwidth_rows,
+                void* scratch);
 };
 
 // Index 0 is float32, 1 is float64.
@@ -65,6 +81,7 @@ struct MeanShiftBackwardKernels {
     namespace isa {                                                       \
     extern const MeanShiftForwardKernels mean_shift_forward_kernels[2];   \
     extern const MeanShiftBackwardKernels mean_shift_backward_kernels[2]; \
+    extern const MeanShiftGatherKernels mean_shift_gather_kernels[2];     \
     }
 SPECTRAFUSE_DECLARE_ISA(baseline)
 SPECTRAFUSE_DECLARE_ISA(avx2)
@@ -74,5 +91,7 @@ SPECTRAFUSE_DECLARE_ISA(avx512)
 void mean_shift_forward(const MeanShiftForward& arguments, int dtype, int threads);
 void mean_shift_backward(const MeanShiftBackward& arguments, int dtype, int threads, double* grad_centers,
                          double* grad_bandwidth);
+// Runs the gather and returns dL/dbandwidth; `bandwidth_rows` holds what the neighbours outside the image gave.
+double mean_shift_gather(const MeanShiftGather& arguments, int dtype, int threads, double* bandwidth_rows);
 
 }  // namespace spectrafuse

@@ -31,8 +31,9 @@ inline FloatVector fused_lanes(FloatVector a, FloatVector b, FloatVector c) {
 #elif defined(__AVX2__)
     return _mm256_fmadd_ps(a, b, c);
 #else
-    for (int i = 0; i < lanes<float>; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
-    return c;
+    FloatVector out = {};
+    for (int i = 0; i < lanes<float>; ++i) out[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return out;
 #endif
 }
 
@@ -42,8 +43,9 @@ inline DoubleVector fused_lanes(DoubleVector a, DoubleVector b, DoubleVector c) 
 #elif defined(__AVX2__)
     return _mm256_fmadd_pd(a, b, c);
 #else
-    for (int i = 0; i < lanes<double>; ++i) c[i] = __builtin_fma(a[i], b[i], c[i]);
-    return c;
+    DoubleVector out = {};
+    for (int i = 0; i < lanes<double>; ++i) out[i] = __builtin_fma(a[i], b[i], c[i]);
+    return out;
 #endif
 }
 

@@ -8,87 +8,10 @@
 // 240 operations a byte at the paper's sizes: bound by arithmetic and by first-level cache reads.
 #include "../common/mean_shift_assign.h"
 
-#include "mean_shift_rows.h"
+#include "mean_shift_tile.h"
 
 namespace spectrafuse::SPECTRAFUSE_ISA {
 namespace {
-
-// One iteration: z (D, tile) from the window; `sum` receives the weights' sum + epsilon.
-template <class T, int Window>
-void shift_tile(const RowRing<T>& ring, std::int64_t x, std::int64_t pitch, std::int64_t dim, T exponent, T* z, T* next,
-                Vector<T>* sum) {
-    using V = Vector<T>;
-    constexpr int L = lanes<T>;
-    for (int u = 0; u < kTile; ++u) sum[u] = broadcast<T>(static_cast<T>(kWeightEpsilon));
-    fill_zero(next, dim * kTilePixels<T>);
-    for (int dy = 0; dy < Window; ++dy) {
-        const T* row = ring.at(dy) + x;
-        V weight[Window][kTile] = {};
-        for (std::int64_t d = 0; d < dim; ++d)
-            for (int u = 0; u < kTile; ++u) {
-                const V center = load(z + d * kTilePixels<T> + u * L);
-                for (int dx = 0; dx < Window; ++dx) {
-                    const V difference = load(row + d * pitch + u * L + dx) - center;
-                    weight[dx][u] += difference * difference;
-                }
-            }
-        for (int dx = 0; dx < Window; ++dx)
-            for (int u = 0; u < kTile; ++u) {
-                weight[dx][u] = exp_nonpositive(weight[dx][u] * exponent);
-                sum[u] += weight[dx][u];
-            }
-        for (std::int64_t d = 0; d < dim; ++d)
-            for (int u = 0; u < kTile; ++u) {
-                V total = load(next + d * kTilePixels<T> + u * L);
-                for (int dx = 0; dx < Window; ++dx) total += weight[dx][u] * load(row + d * pitch + u * L + dx);
-                store(next + d * kTilePixels<T> + u * L, total);
-            }
-    }
-    for (int u = 0; u < kTile; ++u) {
-        const V inverse = 1 / sum[u];
-        for (std::int64_t d = 0; d < dim; ++d) {
-            const std::int64_t at = d * kTilePixels<T> + u * L;
-            store(z + at, load(next + at) * inverse);
-        }
-    }
-}
-
-// logits (K, tile) = (z / |z|) C^T / temperature, turned into probabilities in place.
-template <class T>
-void assign_tile(const T* z, const T* centers, const MeanShiftShape& s, T* logits) {
-    using V = Vector<T>;
-    constexpr int L = lanes<T>;
-    for (int u = 0; u < kTile; ++u) {
-        V norm = {};
-        for (std::int64_t d = 0; d < s.dim; ++d) {
-            const V v = load(z + d * kTilePixels<T> + u * L);
-            norm += v * v;
-        }
-        norm = larger<T>(square_root(norm), broadcast<T>(static_cast<T>(kNormEpsilon)));
-        const V scale = static_cast<T>(1 / s.temperature) / norm;
-        V largest = {};
-        for (std::int64_t k = 0; k < s.clusters; ++k) {
-            V similarity = {};
-            for (std::int64_t d = 0; d < s.dim; ++d)
-                similarity += centers[k * s.dim + d] * load(z + d * kTilePixels<T> + u * L);
-            similarity *= scale;
-            largest = k == 0 ? similarity : larger<T>(largest, similarity);
-            store(logits + k * kTilePixels<T> + u * L, similarity);
-        }
-        V total = {};
-        for (std::int64_t k = 0; k < s.clusters; ++k) {
-            T* at = logits + k * kTilePixels<T> + u * L;
-            const V q = exp_nonpositive(load(at) - largest);
-            total += q;
-            store(at, q);
-        }
-        const V inverse = 1 / total;
-        for (std::int64_t k = 0; k < s.clusters; ++k) {
-            T* at = logits + k * kTilePixels<T> + u * L;
-            store(at, load(at) * inverse);
-        }
-    }
-}
 
 template <class T>
 std::size_t forward_scratch(const MeanShiftShape& s) {
@@ -102,7 +25,7 @@ void forward_rows(const MeanShiftForward& a, std::int64_t row_begin, std::int64_
     RowRing<T> ring(static_cast<const T*>(a.embeddings), a.stride, s.dim, s, scratch);
     T* z = scratch + RowRing<T>::size(s.dim, s);
     T* next = z + s.dim * P;
-    T* logits = next + s.dim * P;
+    T* probs = next + s.dim * P;
     const std::int64_t pitch = row_pitch<T>(s), plane = s.height * s.width;
     const T exponent = static_cast<T>(-0.5 / (s.bandwidth * s.bandwidth));
     Vector<T> sum[kTile];
@@ -120,7 +43,7 @@ void forward_rows(const MeanShiftForward& a, std::int64_t row_begin, std::int64_
                         store_pixels(static_cast<T*>(a.previous) + pixel + d * plane, z + d * P, count);
                 shift_tile<T, Window>(ring, x, pitch, s.dim, exponent, z, next, sum);
             }
-            assign_tile(z, static_cast<const T*>(a.centers), s, logits);
+            assign_tile(z, static_cast<const T*>(a.centers), s, probs);
             if (a.shifted != nullptr)
                 for (std::int64_t d = 0; d < s.dim; ++d)
                     store_pixels(static_cast<T*>(a.shifted) + pixel + d * plane, z + d * P, count);
@@ -129,14 +52,12 @@ void forward_rows(const MeanShiftForward& a, std::int64_t row_begin, std::int64_
                 for (std::int64_t i = 0; i < count; ++i)
                     static_cast<T*>(a.weight_sum)[flat + i] = sum[i / lanes<T>][i % lanes<T>];
             if (a.probs != nullptr)
-                for (std::int64_t i = 0; i < count; ++i)
-                    for (std::int64_t k = 0; k < s.clusters; ++k)
-                        static_cast<T*>(a.probs)[(flat + i) * s.clusters + k] = logits[k * P + i];
+                store_interleaved(static_cast<T*>(a.probs) + flat * s.clusters, probs, s.clusters, count);
             if (a.labels != nullptr)
                 for (std::int64_t i = 0; i < count; ++i) {
                     std::int64_t best = 0;
                     for (std::int64_t k = 1; k < s.clusters; ++k)
-                        if (logits[k * P + i] > logits[best * P + i]) best = k;
+                        if (probs[k * P + i] > probs[best * P + i]) best = k;
                     a.labels[flat + i] = best;
                 }
         }
@@ -145,15 +66,9 @@ void forward_rows(const MeanShiftForward& a, std::int64_t row_begin, std::int64_
 
 template <class T>
 void forward(const MeanShiftForward& a, std::int64_t begin, std::int64_t end, void* scratch) {
-    T* memory = static_cast<T*>(scratch);
-    switch (a.shape.window) {
-        case 1: return forward_rows<T, 1>(a, begin, end, memory);
-        case 3: return forward_rows<T, 3>(a, begin, end, memory);
-        case 5: return forward_rows<T, 5>(a, begin, end, memory);
-        case 7: return forward_rows<T, 7>(a, begin, end, memory);
-        case 9: return forward_rows<T, 9>(a, begin, end, memory);
-        case 11: return forward_rows<T, 11>(a, begin, end, memory);
-    }
+    dispatch_window(a.shape.window, [&](auto window) {
+        forward_rows<T, decltype(window)::value>(a, begin, end, static_cast<T*>(scratch));
+    });
 }
 
 }  // namespace

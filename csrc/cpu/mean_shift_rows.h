@@ -80,6 +80,64 @@ class RowRing {
     std::int64_t center_ = 0;
 };
 
+// Calls body(WindowSize<window>{}) for a window of 1, 3, .. 11.
+template <int N>
+struct WindowSize {
+    static constexpr int value = N;
+};
+template <class Body>
+void dispatch_window(int window, const Body& body) {
+    switch (window) {
+        case 1: return body(WindowSize<1>{});
+        case 3: return body(WindowSize<3>{});
+        case 5: return body(WindowSize<5>{});
+        case 7: return body(WindowSize<7>{});
+        case 9: return body(WindowSize<9>{});
+        case 11: return body(WindowSize<11>{});
+    }
+}
+
+// Pixels of a row, rounded up to whole tiles.
+template <class T>
+std::int64_t line_size(const MeanShiftShape& s) {
+    return (s.width + kTilePixels<T> - 1) / kTilePixels<T> * kTilePixels<T>;
+}
+
+// Loads `count` pixels of a plane-separated tensor as (channels, tile), zero behind them.
+template <class T>
+void load_planes(const T* from, std::int64_t plane, std::int64_t channels, std::int64_t count, T* tile) {
+    for (std::int64_t c = 0; c < channels; ++c)
+        for (std::int64_t i = 0; i < kTilePixels<T>; ++i)
+            tile[c * kTilePixels<T> + i] = i < count ? from[c * plane + i] : T(0);
+}
+
+// Loads `count` pixels whose channels lie together as (channels, tile), zero behind them.
+template <class T>
+void load_interleaved(const T* from, std::int64_t channels, std::int64_t count, T* tile) {
+    if (count < kTilePixels<T>) fill_zero(tile, channels * kTilePixels<T>);
+    for (std::int64_t i = 0; i < count; ++i)
+        for (std::int64_t c = 0; c < channels; ++c) tile[c * kTilePixels<T> + i] = from[i * channels + c];
+}
+
+template <class T>
+void store_interleaved(T* to, const T* tile, std::int64_t channels, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i)
+        for (std::int64_t c = 0; c < channels; ++c) to[i * channels + c] = tile[c * kTilePixels<T> + i];
+}
+
+// Adds sum_x a[i, x] b[j, x] over a whole row to sums[i, j], for a (n, a_pitch) and b (m, b_pitch).
+template <class T>
+void add_products(const T* a, std::int64_t a_pitch, std::int64_t n, const T* b, std::int64_t b_pitch, std::int64_t m,
+                  std::int64_t line, double* sums) {
+    for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t j = 0; j < m; ++j) {
+            Vector<T> sum = {};
+            for (std::int64_t x = 0; x < line; x += lanes<T>)
+                sum += load(a + i * a_pitch + x) * load(b + j * b_pitch + x);
+            sums[i * m + j] += sum_lanes<T>(sum);
+        }
+}
+
 // Writes the first `count` pixels of a tile.
 template <class T>
 void store_pixels(T* to, const T* tile, std::int64_t count) {

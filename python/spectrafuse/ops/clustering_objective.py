@@ -7,15 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed import clustering_objective as composed
 from spectrafuse.composed.mean_shift_assign import assign as composed_assign
+from spectrafuse.ops import _clustering_objective  # noqa: F401  registers the operation
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
-from spectrafuse.ops.mean_shift_assign import mean_shift_assign
+from spectrafuse.ops.mean_shift_assign import choose_local, mean_shift_assign
 from spectrafuse.reference import clustering_objective as reference
 from spectrafuse.reference.mean_shift_assign import assign as reference_assign
 
-backends.declare("clustering_objective")
+backends.declare("clustering_objective", {"cpu": _native.cpu_kernel_reason})
 
 
 class ClusteringTerms(NamedTuple):
@@ -157,12 +158,34 @@ def clustering_objective(
     compares pixels of different places.
     """
     _check_pairs(embeddings, centers, geometry, pseudo_labels, valid, aligned)
-    temperature = _checks.number("temperature", temperature, above=0.0)
-    literal = backends.choose("clustering_objective", embeddings.device.type) == "reference"
+    if not aligned:
+        geometry = None
     if dense:
+        temperature = _checks.number("temperature", temperature, above=0.0)
+        literal = backends.choose("clustering_objective", embeddings.device.type) == "reference"
         shifted = dense_mean_shift(embeddings, bandwidth, num_iters=num_iters)
         probs = (reference_assign if literal else composed_assign)(shifted, centers, temperature)
     else:
+        chosen = choose_local("clustering_objective", embeddings, bandwidth, num_iters, window, temperature)
+        literal = chosen == "reference"
+        if chosen not in ("reference", "torch"):
+            differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (embeddings, centers, bandwidth))
+            *fused, kept_probs, _, _, _ = torch.ops.spectrafuse.clustering_objective(
+                embeddings,
+                centers,
+                bandwidth,
+                None if geometry is None else geometry.to(embeddings.device),
+                pseudo_labels,
+                valid,
+                num_iters,
+                window,
+                temperature,
+                memory_order_sums,
+                return_probs or differentiated,
+                differentiated,
+            )
+            kept_probs = kept_probs if return_probs else kept_probs[:0]
+            return ClusteringTerms._make((*fused, kept_probs.to(embeddings.dtype)))
         shifted, probs = mean_shift_assign(
             embeddings, centers, bandwidth, num_iters=num_iters, window=window, temperature=temperature
         )
@@ -172,7 +195,7 @@ def clustering_objective(
         shifted,
         probs,
         centers,
-        geometry if aligned else None,
+        geometry,
         aligned=aligned,
         pseudo_labels=pseudo_labels,
         memory_order_sums=memory_order_sums,

@@ -116,9 +116,6 @@ def _check(
     """Check the arguments of both operations and choose the implementation."""
     _checks.tensor("embeddings", embeddings, shape="(batch, dim, height, width)", ndim=4)
     _checks.tensor("centers", centers, shape="(clusters, dim)", ndim=2, like=embeddings)
-    _checks.tensor("bandwidth", bandwidth, shape="()", ndim=0)
-    if bandwidth.device != embeddings.device:
-        raise _checks.fail("bandwidth", f"on {embeddings.device} like `embeddings`", f"a tensor on {bandwidth.device}")
     dim = embeddings.shape[1]
     if centers.shape[0] < 1 or centers.shape[1] != dim:
         raise _checks.fail(
@@ -128,19 +125,22 @@ def _check(
         )
     if dim < 1:
         raise _checks.fail("embeddings", "of at least one dimension", f"shape {tuple(embeddings.shape)}")
+    return choose_local("mean_shift_assign", embeddings, bandwidth, num_iters, window, temperature)
+
+
+def choose_local(
+    op: str, embeddings: Tensor, bandwidth: Tensor, num_iters: int, window: int, temperature: float
+) -> str:
+    """Check what every operation with a mean shift inside a window takes, and choose the implementation of `op`."""
+    _checks.tensor("bandwidth", bandwidth, shape="()", ndim=0)
+    if bandwidth.device != embeddings.device:
+        raise _checks.fail("bandwidth", f"on {embeddings.device} like `embeddings`", f"a tensor on {bandwidth.device}")
     _checks.integer("num_iters", num_iters)
     if _checks.integer("window", window) % 2 == 0:
         raise _checks.fail("window", "an odd integer", window)
     _checks.number("temperature", temperature, above=0.0)
-    chosen = backends.choose("mean_shift_assign", embeddings.device.type)
-    if chosen == "cpu" and window > _LARGEST_WINDOW:
-        if backends.forced() == "cpu":
-            raise backends.BackendUnavailableError(
-                "mean_shift_assign: the forced implementation 'cpu' takes windows "
-                f"up to {_LARGEST_WINDOW}; got {window}."
-            )
-        return "torch"
-    return chosen
+    too_large = f"it takes windows up to {_LARGEST_WINDOW}, got {window}" if window > _LARGEST_WINDOW else None
+    return backends.choose(op, embeddings.device.type, {"cpu": too_large})
 
 
 # Registration. `previous` (z before the last iteration) and `weight_sum` are what the backward needs.

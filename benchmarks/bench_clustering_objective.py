@@ -1,0 +1,97 @@
+"""clustering_objective, the training objective of both views, as the recipes `corrected` and `published` call it.
+
+`make bench`, or `python -m pytest benchmarks/bench_clustering_objective.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+import harness
+from spectrafuse import RandomStream
+from spectrafuse.ops import clustering_objective, sample_crop_pairs
+
+WINDOW, ITERATIONS = 5, 5
+
+
+class Size(NamedTuple):
+    pairs: int
+    dim: int
+    side: int
+    clusters: int
+
+
+SIZES = {"small": Size(1, 16, 32, 4), "paper": Size(4, 32, 64, 4), "large": Size(1, 32, 512, 16)}
+
+
+def inputs(size: Size) -> tuple[torch.Tensor, ...]:
+    stream = RandomStream(0)
+    embeddings = F.normalize(stream.normal((2 * size.pairs, size.dim, size.side, size.side)), dim=1)
+    centers = F.normalize(stream.normal((size.clusters, size.dim)), dim=1)
+    crop = (size.side, size.side)
+    geometry = sample_crop_pairs(size.pairs, (4 * size.side, 4 * size.side), crop, stream)
+    labels = stream.integers(0, size.clusters - 1, (2, size.pairs * size.side**2))
+    return embeddings, centers, torch.ones(()), geometry, labels
+
+
+def corrected(embeddings: Any, centers: Any, bandwidth: Any, geometry: Any, labels: Any) -> Any:
+    return clustering_objective(embeddings, centers, bandwidth, geometry, num_iters=ITERATIONS, window=WINDOW)
+
+
+def published(embeddings: Any, centers: Any, bandwidth: Any, geometry: Any, labels: Any) -> Any:
+    return clustering_objective(
+        embeddings,
+        centers,
+        bandwidth,
+        None,
+        num_iters=ITERATIONS,
+        window=WINDOW,
+        aligned=False,
+        pseudo_labels=labels,
+        memory_order_sums=True,
+    )
+
+
+def operations(size: Size, direction: str) -> int:
+    """Mean shift as in mean_shift_assign; 2 per cluster and dimension for each product with centers or sums."""
+    neighbours = WINDOW**2 * size.dim
+    forward = 5 * ITERATIONS * neighbours + 6 * size.clusters * size.dim
+    backward = 9 * neighbours + 8 * size.clusters * size.dim
+    numbers = {"forward": forward, "backward": backward, "both": forward + backward}[direction]
+    return 2 * size.pairs * size.side**2 * numbers
+
+
+def bytes_moved(size: Size, direction: str) -> int:
+    """Embeddings and their gradient, z before the last iteration, assignments and their reads."""
+    forward, backward = 2 * size.dim + 3 * size.clusters, 6 * size.dim + 4 * size.clusters
+    numbers = {"forward": forward, "backward": backward, "both": forward + backward}[direction]
+    return 4 * 2 * size.pairs * size.side**2 * numbers
+
+
+def _operation(call: Any) -> harness.Operation:
+    return harness.Operation(
+        name="clustering_objective",
+        sizes=SIZES,
+        inputs=inputs,
+        call=call,
+        operations=operations,
+        bytes_moved=bytes_moved,
+        leaves=(0, 1, 2),
+        without_reference=("large",),
+    )
+
+
+CORRECTED, PUBLISHED = _operation(corrected), _operation(published)
+
+
+@harness.over(CORRECTED)
+def test_corrected(benchmark, implementation, size, direction):
+    harness.run(benchmark, CORRECTED, implementation, size, direction)
+
+
+@harness.over(PUBLISHED)
+def test_published(benchmark, implementation, size, direction):
+    harness.run(benchmark, PUBLISHED, implementation, size, direction)
