@@ -9,6 +9,8 @@ PYBIND11_MODULE(_cpu, m) {
     bind_adamw_outer(m);
     bind_clustering_objective(m);
     bind_crop_pairs(m);
+    bind_gate(m);
+    bind_gated_mixture(m);
     bind_mean_shift_assign(m);
     bind_philox(m);
     bind_skinny_linear(m);

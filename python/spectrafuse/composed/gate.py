@@ -36,7 +36,7 @@ def gate(
     steps: int,
     hard_threshold: float | None,
     used_threshold: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Component selection; arguments and results as `spectrafuse.ops.gate`."""
     dtype = energy.dtype
     # Gates lie within 1e-6 of 0 and 1 and are compared with 0.9999994: 16-bit floats cannot hold them.
@@ -53,7 +53,7 @@ def gate(
         with torch.no_grad():
             soft, _ = soft_gate(energy, gumbel, langevin_noise, tau=tau, shift=step_size * steps)
             selected = soft > hard_threshold
-            select_prob = selected.to(dtype)
+            select_prob = selected.to(soft.dtype)
         select_energy = -energy if langevin_noise is None else step_size * steps - energy - langevin_noise
     return (
         select_prob.to(dtype),
@@ -61,6 +61,7 @@ def gate(
         select_energy.sum(),
         select_energy.square().sum(),
         selected.any(dim=0),
+        select_prob.sum(),
     )
 
 
@@ -76,7 +77,7 @@ def energy_gate(
     steps: int,
     hard_threshold: float | None,
     used_threshold: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Last layer of the energy evaluator, then the gate; as `spectrafuse.ops.energy_gate`."""
     energy = functional.linear(hidden, weight, bias).view(hidden.shape[0], weight.shape[0] // 2, 2)
     return gate(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+import spectrafuse.ops._gate_kernels  # noqa: F401  registers the kernel
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.gate import gate as composed
 from spectrafuse.reference.gate import gate as reference
 
-backends.declare("gate")
+backends.declare("gate", {"cpu": _native.cpu_kernel_reason})
 
 
 class GateNoise(NamedTuple):
@@ -60,6 +62,8 @@ class GateResult(NamedTuple):
         Sum of r and of r^2, with gradient; float32 for 16-bit inputs.
     used : Tensor (N,) bool
         Components that some sample selects.
+    select_sum : Tensor ()
+        Sum of s, with gradient unless s has none; float32 for 16-bit inputs.
     """
 
     select_prob: Tensor
@@ -67,6 +71,7 @@ class GateResult(NamedTuple):
     energy_sum: Tensor
     energy_square_sum: Tensor
     used: Tensor
+    select_sum: Tensor
 
 
 def check_langevin(langevin: Langevin | None) -> Langevin:
@@ -149,7 +154,7 @@ def gate(
     Notes
     -----
     arXiv 2507.23600, energy-based selection; the published refinement takes the gradient of the energies'
-    sum, which is 1 everywhere.
+    sum, which is 1 everywhere. Noise is data: it gets no gradient from the kernels.
     """
     _checks.tensor("energy", energy, shape="(B, N, 2)", ndim=3)
     if energy.shape[2] != 2:
@@ -158,13 +163,19 @@ def gate(
     options = check_langevin(langevin)
     _checks.number("tau", tau, above=0.0)
     check_thresholds(hard_threshold, used_threshold)
+    gumbel = None if noise is None else noise.gumbel
+    refinement = None if noise is None or langevin is None else noise.langevin
     chosen = backends.choose("gate", energy.device.type)
+    if chosen == "cpu":
+        options_of_kernel = kernel_options(options, tau, hard_threshold, used_threshold)
+        outputs = torch.ops.spectrafuse.gate(*widened(energy, gumbel, refinement, options), *options_of_kernel)
+        return kernel_result(outputs, energy.dtype)
     implementation = reference if chosen == "reference" else composed
     return GateResult(
         *implementation(
             energy,
-            None if noise is None else noise.gumbel,
-            None if noise is None or langevin is None else noise.langevin,
+            gumbel,
+            refinement,
             tau=tau,
             step_size=options.step_size,
             steps=options.steps,
@@ -172,3 +183,29 @@ def gate(
             used_threshold=used_threshold,
         )
     )
+
+
+def widened(
+    energy: Tensor, gumbel: Tensor | None, refinement: Tensor | None, options: Langevin
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Energies and noise in the type the kernels compute in; no refinement without steps."""
+    working = _native.working_dtype(energy.dtype)
+    return (
+        energy.to(working),
+        None if gumbel is None else gumbel.to(working),
+        None if refinement is None or options.steps == 0 else refinement.to(working),
+    )
+
+
+def kernel_options(
+    options: Langevin, tau: float, hard_threshold: float | None, used_threshold: float
+) -> tuple[float, float, float | None, float]:
+    """tau, shift and thresholds as the registered operations take them."""
+    hard = None if hard_threshold is None else float(hard_threshold)
+    return float(tau), options.step_size * options.steps, hard, float(used_threshold)
+
+
+def kernel_result(outputs: tuple[Tensor, ...], dtype: torch.dtype) -> GateResult:
+    """A kernel's outputs with gates and energies in the caller's type."""
+    select_prob, select_energy, *sums = outputs
+    return GateResult(select_prob.to(dtype), select_energy.to(dtype), *sums)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.gated_mixture import gated_mixture as composed
 from spectrafuse.reference.gated_mixture import gated_mixture as reference
 
-backends.declare("gated_mixture")
+backends.declare("gated_mixture", {"cpu": _native.cpu_kernel_reason})
 
 
 def check_mixture(concentration: Tensor, select_prob: Tensor, components: Tensor, norm: int | None) -> None:
@@ -72,5 +75,72 @@ def gated_mixture(
     """
     check_mixture(concentration, select_prob, components, norm)
     chosen = backends.choose("gated_mixture", components.device.type)
+    if chosen == "cpu":
+        working = _native.working_dtype(components.dtype)
+        inputs = (concentration.to(working), select_prob.to(working), components.to(working))
+        return torch.ops.spectrafuse.gated_mixture(*inputs, bool(non_negative), norm or 0).to(components.dtype)
     implementation = reference if chosen == "reference" else composed
     return implementation(concentration, select_prob, components, non_negative=non_negative, norm=norm)
+
+
+# Registration: float32 and float64.
+
+_INPUTS = "Tensor concentration, Tensor select_prob, Tensor components, bool non_negative, int norm"
+torch.library.define("spectrafuse::gated_mixture", f"({_INPUTS}) -> Tensor")
+torch.library.define("spectrafuse::gated_mixture_backward", f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)")
+
+
+@torch.library.impl("spectrafuse::gated_mixture", "CPU")
+def _forward_cpu(
+    concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
+) -> Tensor:
+    c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
+    mixture = v.new_empty((c.shape[0], v.shape[1]))
+    _native.cpu().gated_mixture_forward(
+        _native.DTYPE_CODE[v.dtype], (*c.shape, v.shape[1]), non_negative, norm,
+        (c.data_ptr(), s.data_ptr(), v.data_ptr()), mixture.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return mixture
+
+
+@torch.library.impl("spectrafuse::gated_mixture_backward", "CPU")
+def _backward_cpu(
+    grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
+    upstream = grad.contiguous()
+    grads = torch.empty_like(c), torch.empty_like(s), torch.empty_like(v)
+    _native.cpu().gated_mixture_backward(
+        _native.DTYPE_CODE[v.dtype], (*c.shape, v.shape[1]), non_negative, norm,
+        (c.data_ptr(), s.data_ptr(), v.data_ptr()), upstream.data_ptr(), tuple(g.data_ptr() for g in grads),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return grads
+
+
+@torch.library.register_fake("spectrafuse::gated_mixture")
+def _forward_fake(
+    concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
+) -> Tensor:
+    return components.new_empty((concentration.shape[0], components.shape[1]))
+
+
+@torch.library.register_fake("spectrafuse::gated_mixture_backward")
+def _backward_fake(
+    grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    like_weights = concentration.new_empty(concentration.shape)
+    return like_weights, torch.empty_like(like_weights), components.new_empty(components.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.options = inputs[3:]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.spectrafuse.gated_mixture_backward(grad, *ctx.saved_tensors, *ctx.options)
+    return (*grads, None, None)
+
+
+torch.library.register_autograd("spectrafuse::gated_mixture", _backward, setup_context=_setup_context)

@@ -59,7 +59,7 @@ def gate(
     steps: int,
     hard_threshold: float | None,
     used_threshold: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Component selection; arguments and results as `spectrafuse.ops.gate`."""
     select_prob, select_energy = soft_gate(energy, gumbel, langevin_noise, tau=tau, step_size=step_size, steps=steps)
     if hard_threshold is not None:
@@ -67,7 +67,7 @@ def gate(
         used = (select_prob > hard_threshold).any(dim=0)
     else:
         used = (select_prob > used_threshold).any(dim=0)
-    return (select_prob, select_energy, *energy_sums(select_energy), used)
+    return (select_prob, select_energy, *energy_sums(select_energy), used, energy_sums(select_prob)[0])
 
 
 def energy_gate(
@@ -82,7 +82,7 @@ def energy_gate(
     steps: int,
     hard_threshold: float | None,
     used_threshold: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Last layer of the energy evaluator, then the gate; as `spectrafuse.ops.energy_gate`."""
     energy = skinny_linear(hidden, weight, bias, "none").view(hidden.shape[0], weight.shape[0] // 2, 2)
     return gate(
