@@ -44,10 +44,10 @@ def by_hand(energy: Tensor, noise: GateNoise | None, tau: float, langevin: Lange
                 g = value[0] - value[1] if isinstance(value, list) else value
             s[b, n] = 1.0 / (1.0 + math.exp(-(e[1] - e[0] + g) / tau))
             r[b, n] = torch.tensor([-e[0], -e[1]], dtype=energy.dtype)
-    return GateResult(s, r, r.sum(), (r**2).sum(), (s > 0.5).any(dim=0))
+    return GateResult(s, r, r.sum(), (r**2).sum(), (s > 0.5).any(dim=0), s.sum())
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("difference", [False, True])
 @pytest.mark.parametrize("langevin", [None, TRAINING, Langevin(0.2, 0.3, 5), Langevin(steps=0)])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -62,7 +62,7 @@ def test_gate_follows_the_formulas(
         torch.testing.assert_close(getattr(actual, name), getattr(expected, name), rtol=1e-12, atol=1e-12, msg=name)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 def test_no_noise_is_deterministic_and_refines_nothing(backend: str) -> None:
     energy, _ = draw((3, 5), seed=1)
     with use_backend(backend):
@@ -71,7 +71,7 @@ def test_no_noise_is_deterministic_and_refines_nothing(backend: str) -> None:
     assert torch.equal(actual.select_energy, -energy)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("gap", [-50.0, 50.0])
 def test_all_gates_off_and_all_on_at_low_temperature(gap: float, backend: str) -> None:
     energy = torch.zeros(4, 6, 2)
@@ -88,7 +88,7 @@ def test_all_gates_off_and_all_on_at_low_temperature(gap: float, backend: str) -
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 def test_hard_gates_keep_the_energy_gradient_only(backend: str) -> None:
     energy, noise = draw((4, 9), seed=3)
     energy.requires_grad_(True)
@@ -103,7 +103,7 @@ def test_hard_gates_keep_the_energy_gradient_only(backend: str) -> None:
     assert torch.equal(gradient, expected)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 def test_used_follows_its_threshold(backend: str) -> None:
     energy, _ = draw((2, 50), seed=4)
     with use_backend(backend):
@@ -112,7 +112,7 @@ def test_used_follows_its_threshold(backend: str) -> None:
     assert torch.equal(result.used, (result.select_prob > 0.8).any(dim=0))
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 def test_gradients(backend: str) -> None:
     energy, noise = draw((3, 4), seed=5)
 
@@ -135,7 +135,7 @@ def test_narrow_floats_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert torch.equal(result.used, wide.used)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 4), (0, 2, 3), (2, 7, 1)])
 def test_energy_gate_is_linear_layer_and_gate(shape: tuple[int, int, int], backend: str) -> None:
     batch, count, width = shape

@@ -32,7 +32,7 @@ def by_hand(c: Tensor, s: Tensor, v: Tensor, non_negative: bool, norm: int | Non
     return torch.einsum("bn,bn,bn,nj->bj", c, s, s, v)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("norm", [None, 1, 2])
 @pytest.mark.parametrize("non_negative", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -49,7 +49,7 @@ def test_formula_and_gradients(shape: tuple[int, int, int], non_negative: bool, 
             assert torch.autograd.gradcheck(outputs, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_all_gates_off_and_all_on(level: float, backend: str) -> None:
     concentration, _, components = draw((3, 6, 5), seed=22)

@@ -55,7 +55,7 @@ def by_hand(
     return torch.einsum("bn,nj,bnj->bj", c * s**2, v, h), -e.sum(), e.square().sum()
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("kind", ["training", "evaluation", "no steps", "difference", "no noise"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_formula_and_gradients(shape: tuple[int, int, int], kind: str, backend: str) -> None:
@@ -93,7 +93,14 @@ def test_drawing_inside_equals_the_same_noise_given(langevin: Langevin | None) -
     refinements = [d.langevin for d in draws if d.langevin is not None]
     given = GateNoise(torch.stack(refinements) if refinements else None, torch.stack([d.gumbel for d in draws]))
     results = []
-    for backend, seeds, noise in (("torch", rng, None), ("torch", None, given), ("reference", rng, None)):
+    runs = (
+        ("torch", rng, None),
+        ("torch", None, given),
+        ("reference", rng, None),
+        ("cpu", rng, None),
+        ("cpu", None, given),
+    )
+    for backend, seeds, noise in runs:
         with use_backend(backend):
             result = sparse_gated_mixture(
                 *inputs,
@@ -105,10 +112,11 @@ def test_drawing_inside_equals_the_same_noise_given(langevin: Langevin | None) -
             objective = result.mixture.square().sum() + result.energy_sum + result.energy_square_sum
             results.append((*result, *torch.autograd.grad(objective, inputs)))
     assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
-    torch.testing.assert_close(results[0], results[2], rtol=1e-12, atol=1e-12)
+    for result in results[2:]:
+        torch.testing.assert_close(results[0], result, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 def test_empty_batch_with_rng(backend: str) -> None:
     inputs, _ = draw((0, 3, 4), seed=53)
     with use_backend(backend):
@@ -178,7 +186,7 @@ def test_a_sample_is_drawn_twice_and_never_kept(monkeypatch: pytest.MonkeyPatch)
         return original(rng, sample, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "draw_sparsity_noise", recording)
-    with saved_sizes() as sizes:
+    with saved_sizes() as sizes, use_backend("torch"):
         result = sparse_gated_mixture(*inputs, rng=torch.tensor([1, 1]), tau=TAU, langevin=TRAINING)
     assert samples == [0, 1, 2, 3]
     # Nothing larger than the parameters themselves is kept for backward.

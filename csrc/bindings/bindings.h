@@ -26,5 +26,6 @@ void bind_gated_mixture(py::module_& m);
 void bind_mean_shift_assign(py::module_& m);
 void bind_philox(py::module_& m);
 void bind_skinny_linear(py::module_& m);
+void bind_sparse_gated_mixture(py::module_& m);
 
 }  // namespace spectrafuse

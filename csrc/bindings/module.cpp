@@ -14,6 +14,7 @@ PYBIND11_MODULE(_cpu, m) {
     bind_mean_shift_assign(m);
     bind_philox(m);
     bind_skinny_linear(m);
+    bind_sparse_gated_mixture(m);
 #if defined(_OPENMP)
     m.attr("openmp") = true;
 #else

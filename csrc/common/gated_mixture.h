@@ -56,15 +56,15 @@ SPECTRAFUSE_HOST_DEVICE inline std::int64_t mixture_block_rows(std::int64_t comp
 }
 
 struct GatedMixtureKernels {
-    // Numbers of a partial mixture, and bytes of scratch memory.
+    // Bytes of a partial mixture or a packed gradient (samples and bands rounded up), and of scratch memory.
     std::size_t (*partial_size)(const MixturePool&);
     std::size_t (*scratch)(const MixturePool&);
     // Mixture of components [begin, end), into `partial`.
     void (*run)(const GatedMixture&, std::int64_t begin, std::int64_t end, void* partial, void* scratch);
     // Adds `blocks` partial mixtures, for samples [begin, end).
-    void (*add)(const GatedMixture&, const void* partials, std::int64_t blocks, std::int64_t begin, std::int64_t end);
-    std::size_t (*packed_size)(const MixturePool&);
-    void (*pack)(const GatedMixtureBackward&, void* packed);  // the mixture's gradient as the kernel reads it
+    void (*add)(const MixturePool&, const void* partials, std::int64_t blocks, std::int64_t begin, std::int64_t end,
+                void* mixture);
+    void (*pack)(const MixturePool&, const void* grad, void* packed);
     void (*backward)(const GatedMixtureBackward&, std::int64_t begin, std::int64_t end, const void* packed,
                      void* scratch);
 };
@@ -79,6 +79,7 @@ SPECTRAFUSE_DECLARE_ISA(avx2)
 SPECTRAFUSE_DECLARE_ISA(avx512)
 #undef SPECTRAFUSE_DECLARE_ISA
 
+const GatedMixtureKernels& gated_mixture_kernels_of(int dtype);
 void gated_mixture_forward(const GatedMixture& arguments, int dtype, int threads);
 void gated_mixture_backward(const GatedMixtureBackward& arguments, int dtype, int threads);
 

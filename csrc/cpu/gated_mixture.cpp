@@ -10,11 +10,6 @@
 namespace spectrafuse::SPECTRAFUSE_ISA {
 namespace {
 
-template <class T>
-std::size_t partial_size(const MixturePool& a) {
-    return sizeof(T) * static_cast<std::size_t>(padded_batch(a) * padded_bands<T>(a));
-}
-
 // Rows, and for each of them a weight for every sample.
 template <class T>
 std::size_t scratch_size(const MixturePool& a) {
@@ -69,26 +64,27 @@ void run(const GatedMixture& a, std::int64_t begin, std::int64_t end, void* part
 }
 
 template <class T>
-void add(const GatedMixture& a, const void* partials, std::int64_t blocks, std::int64_t begin, std::int64_t end) {
-    const std::int64_t pitch = padded_bands<T>(a.pool), step = padded_batch(a.pool) * pitch;
+void add(const MixturePool& a, const void* partials, std::int64_t blocks, std::int64_t begin, std::int64_t end,
+         void* mixture) {
+    const std::int64_t pitch = padded_bands<T>(a), step = padded_batch(a) * pitch;
     for (std::int64_t b = begin; b < end; ++b)
-        for (std::int64_t j = 0; j < a.pool.bands; j += lanes<T>) {
+        for (std::int64_t j = 0; j < a.bands; j += lanes<T>) {
             Vector<T> sum = {};
             for (std::int64_t i = 0; i < blocks; ++i)
                 sum += load(static_cast<const T*>(partials) + i * step + b * pitch + j);
-            store_first(static_cast<T*>(a.mixture) + b * a.pool.bands + j, sum, a.pool.bands - j);
+            store_first(static_cast<T*>(mixture) + b * a.bands + j, sum, a.bands - j);
         }
 }
 
 // The mixture's gradient (padded B, padded d), zero where there is none.
 template <class T>
-void pack(const GatedMixtureBackward& a, void* packed) {
-    const std::int64_t pitch = padded_bands<T>(a.pool);
+void pack(const MixturePool& a, const void* grad, void* packed) {
+    const std::int64_t pitch = padded_bands<T>(a);
     T* to = static_cast<T*>(packed);
-    __builtin_memset(to, 0, partial_size<T>(a.pool));
-    for (std::int64_t b = 0; b < a.pool.batch; ++b)
-        __builtin_memcpy(to + b * pitch, static_cast<const T*>(a.grad) + b * a.pool.bands,
-                         sizeof(T) * static_cast<std::size_t>(a.pool.bands));
+    __builtin_memset(to, 0, partial_size<T>(a));
+    for (std::int64_t b = 0; b < a.batch; ++b)
+        __builtin_memcpy(to + b * pitch, static_cast<const T*>(grad) + b * a.bands,
+                         sizeof(T) * static_cast<std::size_t>(a.bands));
 }
 
 constexpr int kRowsOfProducts = 4, kRowsOfSums = SPECTRAFUSE_VECTOR_BYTES == 64 ? 8 : 4;
@@ -162,10 +158,8 @@ void backward(const GatedMixtureBackward& a, std::int64_t begin, std::int64_t en
 }  // namespace
 
 extern const GatedMixtureKernels gated_mixture_kernels[2] = {
-    {partial_size<float>, scratch_size<float>, run<float>, add<float>, partial_size<float>, pack<float>,
-     backward<float>},
-    {partial_size<double>, scratch_size<double>, run<double>, add<double>, partial_size<double>, pack<double>,
-     backward<double>},
+    {partial_size<float>, scratch_size<float>, run<float>, add<float>, pack<float>, backward<float>},
+    {partial_size<double>, scratch_size<double>, run<double>, add<double>, pack<double>, backward<double>},
 };
 
 }  // namespace spectrafuse::SPECTRAFUSE_ISA

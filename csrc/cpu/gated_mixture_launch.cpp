@@ -10,7 +10,13 @@ namespace {
 // Multiplications that pay for opening a parallel region.
 constexpr std::int64_t kWorthThreads = 1 << 17;
 
-const GatedMixtureKernels& kernels_of(int dtype) {
+int threads_worth(const MixturePool& p, int threads) {
+    return p.batch * p.components * p.bands < kWorthThreads ? 1 : threads;
+}
+
+}  // namespace
+
+const GatedMixtureKernels& gated_mixture_kernels_of(int dtype) {
 #if defined(SPECTRAFUSE_X86_KERNELS)
     if (selected_isa() == Isa::avx512) return avx512::gated_mixture_kernels[dtype];
     if (selected_isa() == Isa::avx2) return avx2::gated_mixture_kernels[dtype];
@@ -18,14 +24,8 @@ const GatedMixtureKernels& kernels_of(int dtype) {
     return baseline::gated_mixture_kernels[dtype];
 }
 
-int threads_worth(const MixturePool& p, int threads) {
-    return p.batch * p.components * p.bands < kWorthThreads ? 1 : threads;
-}
-
-}  // namespace
-
 void gated_mixture_forward(const GatedMixture& a, int dtype, int threads) {
-    const GatedMixtureKernels& kernels = kernels_of(dtype);
+    const GatedMixtureKernels& kernels = gated_mixture_kernels_of(dtype);
     const std::int64_t components = a.pool.components, rows = mixture_block_rows(components);
     const std::int64_t blocks = components == 0 ? 0 : (components + rows - 1) / rows;
     threads = threads_worth(a.pool, threads);
@@ -39,17 +39,18 @@ void gated_mixture_forward(const GatedMixture& a, int dtype, int threads) {
             kernels.run(a, i * rows, last, memory + static_cast<std::size_t>(i) * part, scratch.of(thread));
         }
     });
-    parallel_shares(a.pool.batch, threads,
-                    [&](std::int64_t begin, std::int64_t end, int) { kernels.add(a, memory, blocks, begin, end); });
+    parallel_shares(a.pool.batch, threads, [&](std::int64_t begin, std::int64_t end, int) {
+        kernels.add(a.pool, memory, blocks, begin, end, a.mixture);
+    });
 }
 
 void gated_mixture_backward(const GatedMixtureBackward& a, int dtype, int threads) {
-    const GatedMixtureKernels& kernels = kernels_of(dtype);
+    const GatedMixtureKernels& kernels = gated_mixture_kernels_of(dtype);
     const std::int64_t components = a.pool.components, groups = (components + kMixtureRows - 1) / kMixtureRows;
     threads = threads_worth(a.pool, threads);
-    const ThreadScratch packed(kernels.packed_size(a.pool), 1);
+    const ThreadScratch packed(kernels.partial_size(a.pool), 1);
     const ThreadScratch scratch(kernels.scratch(a.pool), threads);
-    kernels.pack(a, packed.of(0));
+    kernels.pack(a.pool, a.grad, packed.of(0));
     parallel_shares(groups, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
         const std::int64_t last = end * kMixtureRows < components ? end * kMixtureRows : components;
         kernels.backward(a, begin * kMixtureRows, last, packed.of(0), scratch.of(thread));

@@ -20,6 +20,11 @@ std::int64_t padded_bands(const MixturePool& a) {
 
 inline std::int64_t padded_batch(const MixturePool& a) { return (a.batch + kSamples - 1) / kSamples * kSamples; }
 
+template <class T>
+std::size_t partial_size(const MixturePool& a) {
+    return sizeof(T) * static_cast<std::size_t>(padded_batch(a) * padded_bands<T>(a));
+}
+
 // Copies row `n` to `to` (|V| if non-negative, zero behind the last band) and returns what its values are divided by.
 template <class T>
 T load_row(const MixturePool& a, std::int64_t n, T* to) {

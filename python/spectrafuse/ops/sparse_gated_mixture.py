@@ -8,14 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+import spectrafuse.ops._sparse_gated_mixture_kernels  # noqa: F401  registers the kernel
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.sparse_gated_mixture import sparse_gated_mixture as composed
 from spectrafuse.ops.gate import GateNoise, Langevin, check_langevin, check_noise
 from spectrafuse.ops.gated_mixture import check_mixture
 from spectrafuse.random import philox_words
 from spectrafuse.reference.sparse_gated_mixture import sparse_gated_mixture as reference
 
-backends.declare("sparse_gated_mixture")
+backends.declare("sparse_gated_mixture", {"cpu": _native.cpu_kernel_reason})
 
 
 class SparseMixtureResult(NamedTuple):
@@ -166,6 +167,16 @@ def sparse_gated_mixture(
     chosen = backends.choose("sparse_gated_mixture", components.device.type)
     inputs = (concentration, select_prob, components, sparsity_energy)
 
+    if chosen == "cpu":
+        refinement = None if noise is None or langevin is None or options.steps == 0 else noise.langevin
+        gumbel = None if noise is None else noise.gumbel
+        working = _native.working_dtype(components.dtype)
+        mixture, *sums = torch.ops.spectrafuse.sparse_gated_mixture(
+            *(t.to(working) for t in inputs), rng, None if gumbel is None else gumbel.to(working),
+            None if refinement is None else refinement.to(working), float(tau), options.step_size * options.steps,
+            options.noise * math.sqrt(options.steps), bool(non_negative), norm or 0,
+        )  # fmt: skip
+        return SparseMixtureResult(mixture.to(components.dtype), *sums)
     if chosen == "reference":
         if rng is not None:
             noise = _whole_noise(rng, batch_size, shape, options, components.dtype)
