@@ -136,7 +136,7 @@ def test_narrow_floats_are_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 4), (0, 2, 3), (2, 7, 1)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 4), (0, 2, 3), (2, 7, 1), (65, 2, 3)])
 def test_energy_gate_is_linear_layer_and_gate(shape: tuple[int, int, int], backend: str) -> None:
     batch, count, width = shape
     stream = RandomStream(7)

@@ -44,7 +44,6 @@ def empty_outputs(energy: Tensor) -> GateOutputs:
     )
 
 
-@torch.library.impl("spectrafuse::gate", "CPU")
 def gate_cpu(
     energy: Tensor,
     gumbel: Tensor | None,
@@ -54,6 +53,7 @@ def gate_cpu(
     hard_threshold: float | None,
     used_threshold: float,
 ) -> GateOutputs:
+    """The gate of energies (B, N, 2) by the C++ kernel."""
     dense = energy.contiguous()
     gumbel = None if gumbel is None else gumbel.contiguous()
     langevin = None if langevin is None else langevin.contiguous()
@@ -67,8 +67,11 @@ def gate_cpu(
     return out
 
 
+torch.library.impl("spectrafuse::gate", "CPU", gate_cpu)
+
+
 @torch.library.impl("spectrafuse::gate_backward", "CPU")
-def gate_backward_cpu(
+def _gate_backward_cpu(
     grad_prob: Tensor | None,
     grad_energy: Tensor | None,
     grad_energy_sum: Tensor | None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+import spectrafuse.ops._energy_gate_kernels  # noqa: F401  registers the kernel
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.gate import energy_gate as composed
 from spectrafuse.ops.gate import (
     GateNoise,
@@ -13,10 +15,13 @@ from spectrafuse.ops.gate import (
     check_langevin,
     check_noise,
     check_thresholds,
+    kernel_options,
+    kernel_result,
+    widened,
 )
 from spectrafuse.reference.gate import energy_gate as reference
 
-backends.declare("energy_gate")
+backends.declare("energy_gate", {"cpu": _native.cpu_kernel_reason})
 
 
 def energy_gate(
@@ -53,7 +58,8 @@ def energy_gate(
 
     Notes
     -----
-    arXiv 2507.23600, energy-based selection.
+    arXiv 2507.23600, energy-based selection. An optimiser that forms the weight gradient itself (`adamw_outer`) needs
+    the energies' gradient only: it calls `gate` on the energies that it made, for the same numbers.
     """
     _checks.tensor("hidden", hidden, shape="(B, M)", ndim=2)
     _checks.tensor("weight", weight, shape="(2N, M)", ndim=2, like=hidden)
@@ -71,15 +77,24 @@ def energy_gate(
     options = check_langevin(langevin)
     _checks.number("tau", tau, above=0.0)
     check_thresholds(hard_threshold, used_threshold)
+    gumbel = None if noise is None else noise.gumbel
+    refinement = None if noise is None or langevin is None else noise.langevin
     chosen = backends.choose("energy_gate", hidden.device.type)
+    if chosen == "cpu":
+        wide_hidden, gumbel, refinement = widened(hidden, gumbel, refinement, options)
+        outputs = torch.ops.spectrafuse.energy_gate(
+            wide_hidden, weight.to(wide_hidden.dtype), bias.to(wide_hidden.dtype), gumbel, refinement,
+            *kernel_options(options, tau, hard_threshold, used_threshold),
+        )  # fmt: skip
+        return kernel_result(outputs, hidden.dtype)
     implementation = reference if chosen == "reference" else composed
     return GateResult(
         *implementation(
             hidden,
             weight,
             bias,
-            None if noise is None else noise.gumbel,
-            None if noise is None or langevin is None else noise.langevin,
+            gumbel,
+            refinement,
             tau=tau,
             step_size=options.step_size,
             steps=options.steps,
