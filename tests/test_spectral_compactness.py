@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers import assert_close_to_max
+from helpers import INSTRUCTION_SETS, assert_close_to_max, check_instruction_set
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.ops.spectral_compactness import spectral_compactness
 
-backends = pytest.mark.parametrize("backend", ["reference", "torch"])
+backends = pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 
 
 def draw(shape, clusters, seed=0):
@@ -104,19 +104,111 @@ def test_no_valid_pixel(backend):
     assert all((gradient == 0).all() for gradient in gradients)
 
 
-def test_float32_with_a_large_common_spectrum():
+# batch, bands, height, width, clusters
+SHAPES = [
+    (1, 1, 1, 1, 1),
+    (1, 3, 1, 17, 2),
+    (2, 301, 23, 31, 4),
+    (3, 37, 1, 5, 5),
+    (1, 16, 40, 61, 7),
+    (2, 19, 13, 1, 33),
+    (1, 5, 3, 3, 256),
+]
+LAYOUTS = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "every other pixel": lambda x: torch.cat((x, x), -1)[..., : x.shape[-1]].mT.contiguous().mT,
+    "every other band": lambda x: torch.stack((x, x), 2).flatten(1, 2)[:, ::2],
+    "bands reversed in memory": lambda x: torch.stack((x, -x), -1)[..., 0],
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kernel_equals_the_reference(shape, dtype, masked):
+    *sizes, clusters = shape
+    spectra, probs = draw(tuple(sizes), clusters, seed=torch.seed() % 2**31)
+    valid = None
+    if masked:
+        valid = RandomStream(sum(shape)).uniform((sizes[0], *sizes[2:])) > 0.3
+        valid[..., : sizes[3] // 2] = True
+    inputs = [t.to(dtype).double().requires_grad_() for t in (spectra, probs)]
+    with use_backend("reference"):
+        expected = spectral_compactness(*inputs, valid)
+    expected_gradients = torch.autograd.grad(expected, inputs)
+    # Squared distances of values of order 1: every term of a sum over bands or pixels brings one rounding.
+    allowed = 16 * torch.finfo(dtype).eps * (sizes[1] + 16)
+    for layout in LAYOUTS.values():
+        leaves = [layout(spectra.to(dtype)).requires_grad_(), probs.to(dtype).requires_grad_()]
+        with use_backend("cpu"):
+            actual = spectral_compactness(*leaves, valid)
+        gradients = torch.autograd.grad(actual, leaves)
+        torch.testing.assert_close(actual.double(), expected, rtol=0, atol=allowed / sizes[1])
+        for got, want in zip(gradients, expected_gradients, strict=True):
+            assert got.dtype == dtype
+            torch.testing.assert_close(got.double(), want, rtol=0, atol=allowed / inputs[0].numel() * sizes[1])
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
+    check_instruction_set(
+        isa,
+        "from test_spectral_compactness import SHAPES, test_kernel_equals_the_reference as check\n"
+        "import torch\n"
+        "[check(s, d, m) for s in SHAPES for d in (torch.float32, torch.float64) for m in (False, True)]\n",
+    )
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_same_bits_at_any_number_of_threads(layout):
+    spectra, probs = (t.float() for t in draw((3, 33, 47, 31), 5))
+    spectra, before = LAYOUTS[layout](spectra), torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            leaf = probs.clone().requires_grad_()
+            with use_backend("cpu"):
+                value = spectral_compactness(spectra, leaf)
+            results.append((value.detach(), *torch.autograd.grad(value, leaf)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(other, results[0], strict=True))
+
+
+def test_opcheck():
+    valid = RandomStream(3).uniform((2, 4, 5)) > 0.5
+    for dtype, mask in ((torch.float32, None), (torch.float64, valid)):
+        spectra, probs = (t.to(dtype).requires_grad_() for t in draw((2, 3, 4, 5), 3))
+        for arguments in ((spectra, probs, mask), (spectra.detach(), probs, mask)):
+            torch.library.opcheck(torch.ops.spectrafuse.spectral_compactness.default, arguments)
+
+
+def test_compiles_without_graph_breaks():
+    spectra, probs = draw((2, 7, 5, 6), 3)
+    leaf, expected = probs.clone().requires_grad_(), probs.requires_grad_()
+    torch._dynamo.reset()
+    compiled = torch.compile(spectral_compactness, fullgraph=True, backend="aot_eager")
+    (gradient,) = torch.autograd.grad(compiled(spectra, leaf), leaf)
+    torch.testing.assert_close(gradient, torch.autograd.grad(spectral_compactness(spectra, expected), expected)[0])
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_float32_with_a_large_common_spectrum(backend):
     spectra, probs = draw((2, 50, 9, 9), 4)
     spectra, probs = (spectra + 3000).float(), probs.float()
-    with use_backend("torch"):
+    with use_backend(backend):
         actual = spectral_compactness(spectra, probs)
     # The spectra themselves are rounded already; what is left is the rounding of the overall mean.
     assert_close_to_max(actual.double(), brute_force(spectra.double(), probs.double()), 1e-5)
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_narrow_floats_are_computed_in_float32(dtype):
+def test_narrow_floats_are_computed_in_float32(dtype, backend):
     spectra, probs = (t.to(dtype) for t in draw((1, 20, 6, 6), 3))
-    with use_backend("torch"):
+    with use_backend(backend):
         actual = spectral_compactness(spectra, probs)
     assert actual.dtype == dtype
     assert_close_to_max(actual.double(), brute_force(spectra.double(), probs.double()), torch.finfo(dtype).eps)
@@ -130,7 +222,8 @@ def test_strided_inputs():
         torch.testing.assert_close(spectral_compactness(*strided), expected)
 
 
-def test_torch_saves_the_spectra_and_nothing_else_of_their_size():
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_the_spectra_and_nothing_else_of_their_size_is_kept_for_backward(backend):
     spectra, probs = draw((4, 40, 6, 6), 3)
     saved = 0
 
@@ -139,7 +232,7 @@ def test_torch_saves_the_spectra_and_nothing_else_of_their_size():
         saved += tensor.numel()
         return tensor
 
-    with use_backend("torch"), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    with use_backend(backend), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         spectral_compactness(spectra, probs.requires_grad_())
     assert saved < 1.5 * spectra.numel()
 

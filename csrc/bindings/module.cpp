@@ -15,6 +15,7 @@ PYBIND11_MODULE(_cpu, m) {
     bind_philox(m);
     bind_skinny_linear(m);
     bind_sparse_gated_mixture(m);
+    bind_spectral_compactness(m);
 #if defined(_OPENMP)
     m.attr("openmp") = true;
 #else

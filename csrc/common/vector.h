@@ -64,11 +64,28 @@ inline Vector<T> larger(Vector<T> a, Vector<T> b) {
     return a > b ? a : b;
 }
 
+// By halves: the upper half of the lanes is added to the lower one until two are left.
+template <class T, int Count>
+inline T sum_halves(const T* from) {
+    if constexpr (Count == 2) {
+        return from[0] + from[1];
+    } else {
+        typedef T Half __attribute__((vector_size(Count / 2 * sizeof(T))));
+        Half low, high;
+        __builtin_memcpy(&low, from, sizeof low);
+        __builtin_memcpy(&high, from + Count / 2, sizeof high);
+        low += high;
+        T sums[Count / 2];
+        __builtin_memcpy(sums, &low, sizeof sums);
+        return sum_halves<T, Count / 2>(sums);
+    }
+}
+
 template <class T>
 inline T sum_lanes(Vector<T> v) {
-    T s = 0;
-    for (int i = 0; i < lanes<T>; ++i) s += v[i];
-    return s;
+    T values[lanes<T>];
+    store(values, v);
+    return sum_halves<T, lanes<T>>(values);
 }
 
 inline FloatVector square_root(FloatVector v) {

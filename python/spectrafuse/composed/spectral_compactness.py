@@ -20,6 +20,20 @@ def _centered(spectra: Tensor, origin: Tensor, valid: Tensor | None) -> Tensor:
     return centered if valid is None else centered.masked_fill_(~valid, 0.0)
 
 
+def spectra_gradient(
+    spectra: Tensor, probs: Tensor, valid: Tensor | None, origin: Tensor, means: Tensor, scale: Tensor
+) -> Tensor:
+    """Gradient of the spectra (B, C, N); `scale` is the value's gradient over the number of pixels times bands.
+
+    `probs` (B, N, K) is zero where a pixel takes no part; `origin` is (C, 1), `means` (C, K) lie around it.
+    """
+    gradient = torch.empty_like(spectra)
+    for index, sample in enumerate(spectra):
+        centered = _centered(sample, origin, None if valid is None else valid[index])
+        gradient[index] = 2 * scale * (centered * probs[index].sum(1) - means @ probs[index].t())
+    return gradient
+
+
 class _SpectralCompactness(torch.autograd.Function):
     """The gradient of q_ik is |x_i - mu_k|^2, that of x_i is 2 (x_i sum_k q_ik - sum_k q_ik mu_k).
 
@@ -58,20 +72,19 @@ class _SpectralCompactness(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         spectra, probs, valid, origin, means, squared_norm, count = ctx.saved_tensors
         scale = grad / (count * spectra.shape[1])
-        grad_spectra = torch.empty_like(spectra) if ctx.needs_input_grad[0] else None
-        grad_probs = torch.empty_like(probs) if ctx.needs_input_grad[1] else None
-        mean_norm = means.square().sum(0)
-        for index in range(spectra.shape[0]):
-            row = None if valid is None else valid[index]
-            centered = _centered(spectra[index], origin, row)
-            if grad_probs is not None:
-                distance = squared_norm[index].unsqueeze(1) + mean_norm - 2 * (centered.t() @ means)
+        grad_spectra = grad_probs = None
+        if ctx.needs_input_grad[0]:
+            grad_spectra = spectra_gradient(spectra, probs, valid, origin, means, scale)
+        if ctx.needs_input_grad[1]:
+            grad_probs = torch.empty_like(probs)
+            mean_norm = means.square().sum(0)
+            for index, sample in enumerate(spectra):
+                row = None if valid is None else valid[index]
+                products = _centered(sample, origin, row).t() @ means
+                distance = (squared_norm[index].unsqueeze(1) + mean_norm - 2 * products).clamp_min_(0.0)
                 if row is not None:
                     distance.masked_fill_(~row.unsqueeze(1), 0.0)
-                grad_probs[index] = scale * distance.clamp_min_(0.0)
-            if grad_spectra is not None:
-                pull = centered * probs[index].sum(1) - means @ probs[index].t()
-                grad_spectra[index] = 2 * scale * pull
+                grad_probs[index] = scale * distance
         return grad_spectra, grad_probs, None
 
 

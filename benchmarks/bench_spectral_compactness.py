@@ -1,0 +1,64 @@
+"""spectral_compactness: time, memory and share of the bound of every implementation that runs here.
+
+The gradient goes to the assignments only, as in training. `make bench`, or `python -m pytest
+benchmarks/bench_spectral_compactness.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+import harness
+from spectrafuse.ops import spectral_compactness
+
+
+class Size(NamedTuple):
+    batch: int  # of both views
+    bands: int
+    side: int
+    clusters: int
+    layout: torch.memory_format = torch.contiguous_format
+
+
+def inputs(size: Size) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    spectra = torch.randn(size.batch, size.bands, size.side, size.side, generator=generator)
+    probs = torch.randn(size.batch, size.side, size.side, size.clusters, generator=generator).softmax(-1)
+    return spectra.contiguous(memory_format=size.layout), probs
+
+
+def passes(direction: str) -> int:
+    return 2 if direction == "both" else 1
+
+
+def operations(size: Size, direction: str) -> int:
+    """One product with the spectra each way, and the norms."""
+    products = passes(direction) * size.clusters + (direction != "backward")
+    return 2 * size.batch * size.side**2 * size.bands * products
+
+
+def bytes_moved(size: Size, direction: str) -> int:
+    return 4 * passes(direction) * size.batch * size.side**2 * (size.bands + size.clusters + 1)
+
+
+OPERATION = harness.Operation(
+    name="spectral_compactness",
+    sizes={
+        "small": Size(2, 100, 32, 4),
+        "paper": Size(8, 301, 64, 4),
+        "paper-channels-last": Size(8, 301, 64, 4, torch.channels_last),
+        "large": Size(8, 301, 64, 64),
+    },
+    inputs=inputs,
+    call=spectral_compactness,
+    operations=operations,
+    bytes_moved=bytes_moved,
+    leaves=(1,),
+)
+
+
+@harness.over(OPERATION)
+def test_spectral_compactness(benchmark, implementation, size, direction):
+    harness.run(benchmark, OPERATION, implementation, size, direction)
