@@ -6,13 +6,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import GOLDEN_GRADIENT_RTOL, GOLDEN_RTOL, assert_close_to_max, golden
-from spectrafuse import RandomStream, use_backend
+from helpers import (
+    GOLDEN_GRADIENT_RTOL,
+    GOLDEN_RTOL,
+    INSTRUCTION_SETS,
+    assert_close_to_max,
+    check_instruction_set,
+    golden,
+)
+from spectrafuse import RandomStream, _native, use_backend
 from spectrafuse.composed.mean_shift_assign import assign as composed_assign
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
 from spectrafuse.reference.mean_shift_assign import assign as reference_assign
 
-backends = pytest.mark.parametrize("backend", ["reference", "torch"])
+backends = pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 
 
 @backends
@@ -39,22 +46,111 @@ def draw(shape, seed=0):
     return F.normalize(RandomStream(seed).normal(shape, dtype=torch.float64), dim=1)
 
 
+def evaluate(backend, embeddings, bandwidth, num_iters=5):
+    """The result and all gradients of sum(sin(result))."""
+    embeddings, bandwidth = (x.detach().clone().requires_grad_() for x in (embeddings, bandwidth))
+    with use_backend(backend):
+        shifted = dense_mean_shift(embeddings, bandwidth, num_iters=num_iters)
+        gradients = torch.autograd.grad(
+            shifted.sin().sum(), (embeddings, bandwidth), allow_unused=True, materialize_grads=True
+        )
+    return [shifted.detach(), *gradients]
+
+
+# Below, at and above a block of 64 pixels, odd and even numbers of blocks.
+SHAPES = [
+    (1, 1, 1, 1),
+    (2, 3, 1, 7),
+    (1, 5, 11, 1),
+    (3, 4, 5, 6),
+    (0, 4, 5, 6),
+    (1, 17, 8, 8),
+    (1, 33, 5, 13),
+    (2, 2, 11, 13),
+    (1, 40, 19, 17),
+]
+
+
 @pytest.mark.parametrize("num_iters", [1, 4])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 7), (1, 5, 11, 1), (3, 4, 5, 6), (0, 4, 5, 6)])
-def test_torch_agrees_with_reference(shape, num_iters):
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_agrees_with_reference(backend, shape, num_iters):
+    inputs = draw(shape, seed=torch.seed() % 2**31), torch.tensor(0.7, dtype=torch.float64)
+    exact = evaluate("reference", *inputs, num_iters)
+    assert exact[0].shape == shape
+    for actual, expected in zip(evaluate(backend, *inputs, num_iters), exact, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
+    narrow = [x.float() for x in inputs]
+    exact = evaluate("reference", *(x.double() for x in narrow), num_iters)
+    # Values of order 1; an iteration multiplies an error by at most a few. The bandwidth's gradient is a sum over pixels
+    # of terms of either sign, whose errors add up like a random walk.
+    allowed = 64 * torch.finfo(torch.float32).eps * num_iters
+    for actual, expected in zip(evaluate(backend, *narrow, num_iters), exact, strict=True):
+        assert actual.dtype == torch.float32
+        terms = shape[0] * shape[2] * shape[3] if expected.ndim == 0 else 1
+        torch.testing.assert_close(actual.double(), expected, rtol=allowed, atol=allowed * max(terms, 1) ** 0.5)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
+    check_instruction_set(
+        isa,
+        "from test_dense_mean_shift import SHAPES, test_agrees_with_reference as check\n"
+        "[check('cpu', s, t) for s in SHAPES for t in (1, 4)]\n",
+    )
+
+
+def test_same_bits_at_any_number_of_threads():
+    inputs, before = (draw((2, 9, 23, 31)).float(), torch.tensor(0.5)), torch.get_num_threads()
     results = []
-    for backend in ("reference", "torch"):
-        embeddings = draw(shape, seed=sum(shape)).requires_grad_()
-        bandwidth = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-        with use_backend(backend):
-            shifted = dense_mean_shift(embeddings, bandwidth, num_iters=num_iters)
-            assert shifted.shape == shape
-            gradients = torch.autograd.grad(
-                shifted.sin().sum(), (embeddings, bandwidth), allow_unused=True, materialize_grads=True
-            )
-        results.append((shifted, *gradients))
-    for actual, expected in zip(results[1], results[0], strict=True):
-        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(evaluate("cpu", *inputs))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(other, results[0], strict=True))
+
+
+def test_more_blocks_than_teams():
+    """3000 pixels are 47 blocks in 32 teams: some have one block, some two."""
+    inputs = draw((1, 2, 50, 60)), torch.tensor(0.3, dtype=torch.float64)
+    for actual, expected in zip(evaluate("cpu", *inputs, 1), evaluate("torch", *inputs, 1), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_workspace_grows_with_pixels_not_with_pairs():
+    def size(side):
+        return _native.cpu().dense_mean_shift_workspace(0, (1, side * side, 32), True)
+
+    assert size(256) < 16.1 * size(64)
+    assert size(256) < 6.1 * 4 * 32 * 256**2
+
+
+def test_far_apart_and_nan():
+    """Weights that vanish leave a pixel where it is; a pixel without a number spoils the others' sums, as it must."""
+    embeddings = 100 * draw((1, 3, 5, 6)).float()
+    shifted, gradient, _ = evaluate("cpu", embeddings, torch.tensor(0.1))
+    torch.testing.assert_close(shifted, embeddings, rtol=1e-5, atol=1e-4)
+    assert gradient.isfinite().all()
+    embeddings[0, 0, 2, 2] = float("nan")
+    assert all(x.isnan().any() for x in evaluate("cpu", embeddings, torch.tensor(0.1)))
+
+
+def test_opcheck():
+    for dtype in (torch.float32, torch.float64):
+        leaves = draw((2, 3, 4, 5)).to(dtype).requires_grad_(), torch.tensor(0.6, dtype=dtype, requires_grad=True)
+        torch.library.opcheck(torch.ops.spectrafuse.dense_mean_shift_cpu.default, (*leaves, 3))
+
+
+def test_compiles_without_graph_breaks():
+    embeddings, bandwidth = draw((1, 4, 6, 7)).float(), torch.tensor(0.5)
+    expected = evaluate("auto", embeddings, bandwidth)
+    leaf = embeddings.clone().requires_grad_()
+    torch._dynamo.reset()
+    compiled = torch.compile(dense_mean_shift, fullgraph=True, backend="aot_eager")
+    (gradient,) = torch.autograd.grad(compiled(leaf, bandwidth).sin().sum(), leaf)
+    torch.testing.assert_close(gradient, expected[1])
 
 
 @backends
@@ -74,21 +170,23 @@ def test_strided_input(backend):
         torch.testing.assert_close(dense_mean_shift(strided, bandwidth), expected, rtol=1e-12, atol=1e-13)
 
 
-def test_float32_distances_around_a_common_vector():
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_float32_distances_around_a_common_vector(backend):
     """Embeddings that share a long vector: around the origin their distances would drown in rounding."""
     embeddings = 1.0 + 1e-2 * draw((1, 8, 6, 6))
     bandwidth = torch.tensor(1e-2)
-    with use_backend("torch"):
+    with use_backend(backend):
         actual = dense_mean_shift(embeddings.float(), bandwidth, num_iters=1)
     with use_backend("reference"):
         expected = dense_mean_shift(embeddings.float().double(), bandwidth.double(), num_iters=1)
     assert_close_to_max(actual.double(), expected, 8 * torch.finfo(torch.float32).eps)
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_narrow_floats_are_computed_in_float32(dtype):
+def test_narrow_floats_are_computed_in_float32(dtype, backend):
     embeddings = draw((1, 8, 5, 5)).to(dtype)
-    with use_backend("torch"):
+    with use_backend(backend):
         actual = dense_mean_shift(embeddings, torch.tensor(0.5))
         expected = dense_mean_shift(embeddings.double(), torch.tensor(0.5, dtype=torch.float64))
     assert actual.dtype == dtype

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.dense_mean_shift import dense_mean_shift as composed
+from spectrafuse.ops import _dense_mean_shift_cpu  # noqa: F401  registers the operation of the `cpu` kernel
 from spectrafuse.reference.dense_mean_shift import dense_mean_shift as reference
 
 _LARGEST_DIM = 128
 
-backends.declare("dense_mean_shift", {"triton": _triton.kernel_reason})
+backends.declare("dense_mean_shift", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
 
 
 def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 5) -> Tensor:
@@ -44,7 +45,8 @@ def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 
     Notes
     -----
     Source: arXiv 2512.24172, unrolled mean shift; in the public code the form without local approximation. The
-    `triton` kernel computes weights tile by tile, forward and backward, and takes up to 128 dimensions, no float64.
+    `triton` kernel computes weights tile by tile, forward and backward, and takes up to 128 dimensions, no float64;
+    the `cpu` kernel takes every pair of pixels once for both. Both keep one state an iteration for backward.
     """
     _checks.tensor("embeddings", embeddings, shape="(B, D, H, W)", ndim=4)
     _checks.tensor("bandwidth", bandwidth, shape="()", ndim=0)
@@ -57,6 +59,8 @@ def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 
     if dim > _LARGEST_DIM:
         limits["triton"] = f"it takes up to {_LARGEST_DIM} dimensions; got {dim}"
     chosen = backends.choose("dense_mean_shift", embeddings.device.type, limits)
+    if chosen == "cpu":
+        return torch.ops.spectrafuse.dense_mean_shift_cpu(embeddings, bandwidth, num_iters)[0]
     if chosen == "triton":
         return torch.ops.spectrafuse.dense_mean_shift(embeddings, bandwidth, num_iters)[0]
     implementation = reference if chosen == "reference" else composed
@@ -65,6 +69,8 @@ def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 
 
 # Registration. `states`, z before and after every iteration up to one vector an image, and `totals`, the sums of the
 # weights, are what the backward needs. Pixels are rows there: a pixel's numbers lie together.
+# Registration of the Triton kernel. `states` holds, for the image as (DIM, pitch) with zeros beyond, the differences of the embeddings to
+# their mean before every iteration and after the last; they and the sums of weights are what the backward needs.
 
 torch.library.define(
     "spectrafuse::dense_mean_shift",
