@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers import GOLDEN_GRADIENT_RTOL, GOLDEN_RTOL, assert_close_to_max, golden, saved_sizes
+from helpers import (
+    GOLDEN_GRADIENT_RTOL,
+    GOLDEN_RTOL,
+    INSTRUCTION_SETS,
+    assert_close_to_max,
+    check_instruction_set,
+    golden,
+    saved_sizes,
+)
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty
 
@@ -33,7 +41,7 @@ def spectra(shape: tuple[int, int], seed: int, dtype: torch.dtype = torch.float6
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_golden(kind: str, backend: str) -> None:
     expected = golden("ebgmcr_ambiguity")
@@ -45,17 +53,83 @@ def test_golden(kind: str, backend: str) -> None:
     assert_close_to_max(gradient, expected[f"grad.{kind}"], GOLDEN_GRADIENT_RTOL)
 
 
+def evaluate(backend: str, components: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """The penalty and its gradient."""
+    components = components.detach().requires_grad_(True)
+    with use_backend(backend):
+        penalty = ambiguity_penalty(components, **options)
+    return penalty.detach(), torch.autograd.grad(penalty, components)[0]
+
+
+# Below, at and above a block of 64 components; dimensions that fill no vector.
+SHAPES = [(2, 1), (2, 7), (13, 5), (31, 3), (64, 17), (67, 33), (150, 100)]
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.3])
-@pytest.mark.parametrize("shape", [(2, 1), (2, 7), (13, 5), (31, 3)])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_implementations_agree(kind: str, shape: tuple[int, int], scale: float) -> None:
-    components = RandomStream(61).normal(shape[::-1], dtype=torch.float64).T.requires_grad_(True)
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_agrees_with_the_reference(backend: str, kind: str, shape: tuple[int, int], scale: float) -> None:
+    components = RandomStream(torch.seed() % 2**31).normal(shape[::-1], dtype=torch.float64).T / shape[1] ** 0.5
+    options = KINDS[kind] | {"scale": scale, "offset": 0.5}
+    exact = evaluate("reference", components, **options)
+    torch.testing.assert_close(evaluate(backend, components, **options), exact, rtol=1e-9, atol=1e-11)
+    narrow = evaluate(backend, components.float(), **options)
+    # Rows of norm about 1: a distance is a sum of `shape[1]` rounded terms, whose relative error the exponential turns
+    # into an absolute one. Two rows have the largest gradient, which the mean over pairs makes smaller for more.
+    allowed = 16 * torch.finfo(torch.float32).eps * (4 + shape[1] ** 0.5) / scale**2
+    for actual, expected in zip(narrow, exact, strict=True):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual.double(), expected, rtol=allowed, atol=allowed / shape[0])
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa: str) -> None:
+    check_instruction_set(
+        isa,
+        "from test_ambiguity_penalty import KINDS, SHAPES, test_agrees_with_the_reference as check\n"
+        "[check('cpu', k, s, 1.0) for k in KINDS for s in SHAPES]\n",
+    )
+
+
+@pytest.mark.parametrize("kind", ["poly", "laplacian", "rbf"])
+def test_same_bits_at_any_number_of_threads(kind: str) -> None:
+    components, before = spectra((300, 40), seed=69).float(), torch.get_num_threads()
     results = []
-    for backend in ("reference", "torch"):
-        with use_backend(backend):
-            penalty = ambiguity_penalty(components, **KINDS[kind], scale=scale, offset=0.5)
-            results.append((penalty, *torch.autograd.grad(penalty, components)))
-    torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-11)
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(evaluate("cpu", components, **KINDS[kind]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(other, results[0], strict=True))
+
+
+def test_opcheck() -> None:
+    mask = torch.tensor([True, False, True, True, False])
+    for dtype, chosen in ((torch.float32, None), (torch.float64, mask)):
+        components = spectra((5, 4), seed=70).to(dtype)
+        for leaf in (components.clone().requires_grad_(True), components):
+            arguments = (leaf, chosen, "rbf", 2, 1.0, 1.0, 2.8, leaf.requires_grad)
+            torch.library.opcheck(torch.ops.spectrafuse.ambiguity_penalty.default, arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiles_without_graph_breaks(kind: str) -> None:
+    components = spectra((9, 6), seed=71)
+    expected = evaluate("auto", components, **KINDS[kind])
+    leaf = components.clone().requires_grad_(True)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda c: ambiguity_penalty(c, **KINDS[kind]), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(leaf), leaf)[0], expected[1])
+
+
+def test_without_a_gradient_none_is_computed() -> None:
+    components = spectra((9, 6), seed=72)
+    with saved_sizes() as sizes, torch.no_grad():
+        value = ambiguity_penalty(components.clone().requires_grad_(True))
+    assert not sizes
+    torch.testing.assert_close(value, evaluate("cpu", components)[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +146,7 @@ def test_matern_is_the_bessel_form(nu: float) -> None:
     a = math.sqrt(2 * nu) * r
     expected = 2 ** (1 - nu) / gamma(nu) * a**nu * kv(nu, a)
     pair = torch.tensor([[0.0, 0.0], [r, 0.0]], dtype=torch.float64)
-    for backend in ("reference", "torch"):
+    for backend in ("reference", "torch", "cpu"):
         with use_backend(backend):
             actual = ambiguity_penalty(pair, "matern", nu=nu).item()
             assert actual == pytest.approx(expected, rel=1e-12)
@@ -107,7 +181,7 @@ def test_float32_stays_near_float64(kind: str) -> None:
     assert_close_to_max(gradient.double(), torch.autograd.grad(exact, wide)[0], 2e-5)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_mask_picks_rows(kind: str, backend: str) -> None:
     components = spectra((9, 5), seed=65)
@@ -122,7 +196,7 @@ def test_mask_picks_rows(kind: str, backend: str) -> None:
     assert torch.equal(gradient.ne(0).any(dim=1), mask)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_fewer_than_two_components_give_zero(kind: str, backend: str) -> None:
     components = spectra((3, 5), seed=66).requires_grad_(True)

@@ -82,8 +82,8 @@ def test_agrees_with_reference(backend, shape, num_iters):
         torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
     narrow = [x.float() for x in inputs]
     exact = evaluate("reference", *(x.double() for x in narrow), num_iters)
-    # Values of order 1; an iteration multiplies an error by at most a few. The bandwidth's gradient is a sum over pixels
-    # of terms of either sign, whose errors add up like a random walk.
+    # Values of order 1; an iteration multiplies an error by at most a few. The bandwidth's gradient is a sum over
+    # pixels of terms of either sign, whose errors add up like a random walk.
     allowed = 64 * torch.finfo(torch.float32).eps * num_iters
     for actual, expected in zip(evaluate(backend, *narrow, num_iters), exact, strict=True):
         assert actual.dtype == torch.float32

@@ -20,6 +20,7 @@ T* pointer(Address address) {
 
 void bind_adamw_outer(py::module_& m);
 void bind_clustering_objective(py::module_& m);
+void bind_ambiguity_penalty(py::module_& m);
 void bind_crop_pairs(py::module_& m);
 void bind_gate(py::module_& m);
 void bind_gated_mixture(py::module_& m);

@@ -8,6 +8,7 @@ PYBIND11_MODULE(_cpu, m) {
     m.def("isa", [] { return isa_name(selected_isa()); });
     bind_adamw_outer(m);
     bind_clustering_objective(m);
+    bind_ambiguity_penalty(m);
     bind_crop_pairs(m);
     bind_gate(m);
     bind_gated_mixture(m);

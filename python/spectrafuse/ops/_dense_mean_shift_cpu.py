@@ -9,8 +9,8 @@ from torch import Tensor
 
 from spectrafuse import _native
 
-# `states`, z before and after every iteration, and `totals`, the sums of the weights, are what the
-# backward needs. Pixels are rows there: a pixel's numbers lie together.
+# `states`, z before and after every iteration, and `totals`, the sums of the weights, are what the backward needs.
+# Pixels are rows there: a pixel's numbers lie together.
 
 torch.library.define(
     "spectrafuse::dense_mean_shift_cpu",

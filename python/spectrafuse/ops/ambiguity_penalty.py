@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, backends
+from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.ambiguity_penalty import ambiguity_penalty as composed
 from spectrafuse.reference.ambiguity_penalty import ambiguity_penalty as reference
 
 KERNELS = ("linear", "poly", "laplacian", "rbf", "matern")
 MATERN_ORDERS = (0.5, 1.5, 2.5, 3.5)
 
-backends.declare("ambiguity_penalty")
+backends.declare("ambiguity_penalty", {"cpu": _native.cpu_kernel_reason})
 
 
 def ambiguity_penalty(
@@ -60,7 +62,8 @@ def ambiguity_penalty(
     Notes
     -----
     Identical rows have a finite gradient. The number of rows under a mask is read on the host. arXiv
-    2507.23600, loss.
+    2507.23600, loss. The `cpu` kernel takes every pair once and computes the gradient with the value; `linear` needs no
+    pairs and runs in PyTorch.
     """
     _checks.tensor("components", components, shape="(n, d)", ndim=2)
     _checks.choice("kernel", kernel, KERNELS)
@@ -76,6 +79,13 @@ def ambiguity_penalty(
     if _checks.number("nu", nu) not in MATERN_ORDERS:
         raise _checks.fail("nu", "one of 0.5, 1.5, 2.5, 3.5", nu)
     chosen = backends.choose("ambiguity_penalty", components.device.type)
+    if chosen == "cpu" and kernel != "linear":
+        kind = f"matern {float(nu)}" if kernel == "matern" else kernel
+        quadratic = 21.0 / 5.0 if published_coefficients else 14.0 / 5.0
+        needs_gradient = torch.is_grad_enabled() and components.requires_grad
+        return torch.ops.spectrafuse.ambiguity_penalty(
+            components, mask, kind, power, offset, scale, quadratic, needs_gradient
+        )[0]
     implementation = reference if chosen == "reference" else composed
     return implementation(
         components,
@@ -87,3 +97,80 @@ def ambiguity_penalty(
         nu=nu,
         published_coefficients=published_coefficients,
     )
+
+
+# Registration. `gradient` is that of the penalty, which the backward only scales.
+
+torch.library.define(
+    "spectrafuse::ambiguity_penalty",
+    "(Tensor components, Tensor? mask, str kind, int power, float offset, float scale, float quadratic, "
+    "bool needs_gradient) -> (Tensor penalty, Tensor gradient)",
+)
+torch.library.define("spectrafuse::ambiguity_penalty_backward", "(Tensor grad, Tensor gradient) -> Tensor")
+
+
+@torch.library.impl("spectrafuse::ambiguity_penalty", "CPU")
+def _forward_cpu(
+    components: Tensor,
+    mask: Tensor | None,
+    kind: str,
+    power: int,
+    offset: float,
+    scale: float,
+    quadratic: float,
+    needs_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    working = _native.working_dtype(components.dtype)
+    rows = (components if mask is None else components[mask]).to(working).contiguous()
+    gradient = torch.zeros(components.shape if needs_gradient else 0, dtype=working)
+    if rows.shape[0] < 2:
+        return components.new_zeros(()), gradient
+    own = torch.empty_like(rows) if needs_gradient else None
+    code, sizes = _native.DTYPE_CODE[working], tuple(rows.shape)
+    workspace = torch.empty(_native.cpu().ambiguity_penalty_workspace(code, sizes), dtype=torch.uint8)
+    value = _native.cpu().ambiguity_penalty(
+        code, sizes, kind, power, offset, scale, quadratic, rows.data_ptr(), 0 if own is None else own.data_ptr(),
+        workspace.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    if own is not None:
+        gradient = own if mask is None else gradient.index_put_((mask,), own)
+    return torch.full((), value, dtype=components.dtype), gradient
+
+
+@torch.library.impl("spectrafuse::ambiguity_penalty_backward", "CPU")
+def _backward_cpu(grad: Tensor, gradient: Tensor) -> Tensor:
+    return (grad.to(gradient.dtype) * gradient).to(grad.dtype)
+
+
+@torch.library.register_fake("spectrafuse::ambiguity_penalty")
+def _forward_fake(
+    components: Tensor,
+    mask: Tensor | None,
+    kind: str,
+    power: int,
+    offset: float,
+    scale: float,
+    quadratic: float,
+    needs_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    working = _native.working_dtype(components.dtype)
+    shape = components.shape if needs_gradient else 0
+    return components.new_empty(()), components.new_empty(shape, dtype=working)
+
+
+@torch.library.register_fake("spectrafuse::ambiguity_penalty_backward")
+def _backward_fake(grad: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.new_empty(gradient.shape, dtype=grad.dtype)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, unused: Tensor) -> tuple[Tensor | None, ...]:
+    gradient = torch.ops.spectrafuse.ambiguity_penalty_backward(grad, *ctx.saved_tensors)
+    return (gradient, *(None,) * 7)
+
+
+torch.library.register_autograd("spectrafuse::ambiguity_penalty", _backward, setup_context=_setup_context)

@@ -71,6 +71,9 @@ def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 
 # weights, are what the backward needs. Pixels are rows there: a pixel's numbers lie together.
 # Registration of the Triton kernel. `states` holds, for the image as (DIM, pitch) with zeros beyond, the differences of the embeddings to
 # their mean before every iteration and after the last; they and the sums of weights are what the backward needs.
+# Registration of the Triton kernel. `states` holds, for the image as (DIM, pitch) with zeros beyond, the differences of
+# the embeddings to their mean before every iteration and after the last; they and the sums of weights are what the
+# backward needs.
 
 torch.library.define(
     "spectrafuse::dense_mean_shift",
