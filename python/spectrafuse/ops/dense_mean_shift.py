@@ -67,13 +67,8 @@ def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 
     return implementation(embeddings, bandwidth, num_iters=num_iters)
 
 
-# Registration. `states`, z before and after every iteration up to one vector an image, and `totals`, the sums of the
-# weights, are what the backward needs. Pixels are rows there: a pixel's numbers lie together.
-# Registration of the Triton kernel. `states` holds, for the image as (DIM, pitch) with zeros beyond, the differences of the embeddings to
-# their mean before every iteration and after the last; they and the sums of weights are what the backward needs.
-# Registration of the Triton kernel. `states` holds, for the image as (DIM, pitch) with zeros beyond, the differences of
-# the embeddings to their mean before every iteration and after the last; they and the sums of weights are what the
-# backward needs.
+# Registration of the Triton kernel. `states`, z before and after every iteration up to one vector an image, and
+# `totals`, the sums of the weights, are what the backward needs. Pixels are rows there: a pixel's numbers lie together.
 
 torch.library.define(
     "spectrafuse::dense_mean_shift",
