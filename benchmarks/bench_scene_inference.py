@@ -40,16 +40,24 @@ def write_scene(path: Path, bands: int, rows: int, columns: int) -> None:
             stored[band] = (spectra[labels, band] * light + noise).T
 
 
-def _model(bands: int) -> Any:
+def model_of(bands: int) -> Any:
+    """A model with drawn weights."""
     from spectrafuse.dgc.model import SegmentationModel
     from spectrafuse.random import RandomStream
 
     return SegmentationModel(bands, **MODEL, stream=RandomStream(0)).eval()
 
 
-def _peak() -> int:
+def peak() -> int:
+    """The most memory this process ever had, bytes."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def reset_peak() -> int:
+    """Bytes the process holds now, from which on its peak is counted anew."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return peak()
 
 
 def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, Any]:
@@ -64,8 +72,8 @@ def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, A
     opened = time.perf_counter()
     normalization = Normalization("unit+meanstd").fit(scene)
     fitted = time.perf_counter()
-    model = _model(scene.shape[0])
-    before = _peak()
+    model = model_of(scene.shape[0])
+    before = peak()
     seconds = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -76,7 +84,7 @@ def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, A
         "open_and_check_seconds": opened - start,
         "statistics_seconds": fitted - opened,
         "predict_seconds": min(seconds),
-        "peak_mb": _peak() / 2**20,
+        "peak_mb": peak() / 2**20,
         "peak_before_predict_mb": before / 2**20,
         "max_memory_mb": memory / 2**20,
         "strip_rows": rows,
@@ -93,7 +101,7 @@ def encode(path: str, rounds: int) -> dict[str, Any]:
     from spectrafuse.io.cubes import open_cube
 
     scene = open_cube(path)
-    model = _model(scene.shape[0])
+    model = model_of(scene.shape[0])
     rows = scene.shape[1]
     normalization = Normalization("unit+meanstd")
     part = scene[:, :WHOLE_SIDE, :WHOLE_SIDE]
@@ -117,11 +125,11 @@ def encode(path: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def in_a_fresh_process(call: str, threads: int | None) -> dict[str, Any]:
-    """Run a call of this file in a process of its own, so that its peak is its own."""
+def in_a_fresh_process(call: str, threads: int | None, *, module: str = "bench_scene_inference") -> dict[str, Any]:
+    """Run a call of a file beside this one in a process of its own, so that its peak is its own."""
     lines = ["import sys", f"sys.path.insert(0, {str(Path(__file__).parent)!r})", "import json"]
     lines += [f"import torch; torch.set_num_threads({threads})"] if threads else []
-    lines += ["import bench_scene_inference as bench", f"print(json.dumps(bench.{call}))"]
+    lines += [f"import {module} as bench", f"print(json.dumps(bench.{call}))"]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -29,7 +29,7 @@ from spectrafuse.io.results import write_label_rows
 DEFAULT_MEMORY = 1 << 28
 _SPATIAL_RADIUS = 2
 # Pixels of a piece: few enough that what a layer writes is in the processor's cache when the next one reads it.
-_PIECE_PIXELS = 8192
+_PIECE_PIXELS = 4096
 _LEAST_PIECE = 256
 # Numbers of a strip as read; a larger one would only take longer to begin with.
 _STRIP_NUMBERS = 1 << 24
