@@ -1,0 +1,131 @@
+"""The whole training step of DGC without the crops, and its encoder in the layouts crops could have.
+
+Batch 4, 301 bands, 64 x 64 pixels, 32 dimensions, 4 clusters, 5 iterations, window 5, float32. The published step is
+the reference of both recipes: `corrected` does without its second forward pass and adds the spectral term.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from unittest import mock
+
+import pytest
+import torch
+
+import measure
+from spectrafuse import RandomStream, use_backend
+from spectrafuse.dgc import objective
+from spectrafuse.dgc.batches import CropBatches
+from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.objective import random_labels
+from spectrafuse.dgc.recipes import RECIPES, published
+from spectrafuse.dgc.step import StepInputs, training_step
+from spectrafuse.reference import dgc_step
+
+BATCH, BANDS, CROP, DIM, CLUSTERS = 4, 301, 64, 32, 4
+WITHOUT_KERNEL = "auto, objective in torch"
+
+
+def model_and_inputs() -> tuple[SegmentationModel, StepInputs]:
+    stream = RandomStream(0)
+    model = SegmentationModel(BANDS, DIM, CLUSTERS, stream=stream)
+    batches = CropBatches([stream.normal((BANDS, 128, 128))] * BATCH, published, CROP, BATCH, 0)
+    labels = torch.stack([random_labels(BATCH * CROP * CROP, CLUSTERS, stream) for _ in range(2)])
+    noise = stream.normal((CLUSTERS, DIM))
+    return model, StepInputs(next(batches.epoch(1)), labels, noise, torch.tensor(2.0), torch.tensor(0.05))
+
+
+def optimizer_of(model: SegmentationModel, *, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=fused)
+
+
+@contextmanager
+def objective_in_torch() -> Iterator[None]:
+    original = objective.clustering_objective
+
+    def in_torch(*args: object, **kwargs: object) -> object:
+        with use_backend("torch"):
+            return original(*args, **kwargs)
+
+    with mock.patch.object(objective, "clustering_objective", in_torch):
+        yield
+
+
+def own_step(implementation: str, recipe: str) -> Callable[[], object]:
+    model, inputs = model_and_inputs()
+    if not RECIPES[recipe].uniform:
+        inputs = inputs._replace(labels=None)
+    step = partial(training_step, model, optimizer_of(model, fused=True), RECIPES[recipe], inputs)
+
+    def run() -> object:
+        with objective_in_torch() if implementation == WITHOUT_KERNEL else use_backend(implementation):
+            return step()
+
+    return run
+
+
+def published_step(*, compiled: bool) -> Callable[[], object]:
+    model, inputs = model_and_inputs()
+    views = tuple(inputs.batch.views.contiguous().chunk(2))
+    optimizer = optimizer_of(model, fused=False)
+    forward = torch.compile(dgc_step.forward) if compiled else dgc_step.forward
+
+    def run() -> object:
+        with mock.patch.object(dgc_step, "forward", forward):
+            return dgc_step.train_step(
+                dict(model.named_parameters()), optimizer, views, inputs.labels, inputs.noise, published.loss_weights
+            )
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_training_step(benchmark, recipe):
+    steps = {name: own_step(name, recipe) for name in ("auto", WITHOUT_KERNEL, "torch")}
+    steps["reference"] = published_step(compiled=False)
+    if os.environ.get("SPECTRAFUSE_BENCH_COMPILE") == "1":
+        steps["compiled reference"] = published_step(compiled=True)
+    seconds = measure.interleaved(steps, rounds=3)
+    benchmark.group = f"training step {recipe}"
+    benchmark.extra_info.update(
+        measure.machine(),
+        **{f"milliseconds {name}": 1e3 * value for name, value in seconds.items()},
+        **{f"ratio of {name}": seconds["reference"] / value for name, value in seconds.items()},
+        peak_memory_mb=measure.peak_memory(steps["auto"]) / 2**20,
+        share_of_bound=_operations(recipe) / measure.product_rate() / seconds["auto"],
+    )
+    benchmark(steps["auto"])
+    print(benchmark.extra_info)
+
+
+def _operations(recipe: str) -> int:
+    """Of the convolutions: forward, and backward for the weights of all and the inputs of all but the first."""
+    first, others = 9 * BANDS * DIM, 2 * 9 * DIM * DIM + 2 * 9 * DIM * DIM
+    forwards = 2 if RECIPES[recipe].second_forward else 1
+    return 2 * 2 * BATCH * CROP * CROP * ((forwards + 1) * first + (forwards + 2) * others)
+
+
+@pytest.mark.parametrize("direction", ["forward", "both"])
+def test_encoder_layouts(benchmark, direction):
+    model, inputs = model_and_inputs()
+    padded, views = inputs.batch.padded, inputs.batch.views
+    layouts = {
+        "planes": views.contiguous(),
+        "bands side by side": views.contiguous(memory_format=torch.channels_last),
+        "filled up": padded,
+    }
+    upstream = RandomStream(1).normal((2 * BATCH, DIM, CROP, CROP))
+
+    def both(given: torch.Tensor) -> None:
+        model.encoder(given).backward(upstream)
+
+    run = torch.no_grad()(model.encoder.forward) if direction == "forward" else both
+    calls = {name: partial(run, given) for name, given in layouts.items()}
+    seconds = measure.interleaved(calls)
+    benchmark.group = f"encoder {direction}"
+    benchmark.extra_info.update(measure.machine(), **{f"milliseconds {n}": 1e3 * s for n, s in seconds.items()})
+    benchmark(calls["filled up"])
+    print(benchmark.extra_info)
