@@ -9,12 +9,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from spectrafuse.dgc.batches import CropBatch
 from spectrafuse.dgc.graph import StaticStep
 from spectrafuse.dgc.recipes import Recipe, corrected, published
+from spectrafuse.dgc.step import StepInputs
+from spectrafuse.random import RandomStream
 from test_dgc_batches import trainer as trainer_with_gaps
 from test_dgc_trainer import assert_same_bits, make_trainer
 
-# Two scenes and a batch of three: one scene's pair is a smaller last batch.
 RECIPES = [corrected, published, dataclasses.replace(published, fade_uniform=True)]
 
 
@@ -29,28 +31,27 @@ def test_inputs_that_stay_in_place_change_no_bit(make: object, recipe: Recipe) -
     assert_same_bits(static, ordinary)
 
 
-def test_a_smaller_last_batch_is_stepped_as_it_is() -> None:
-    calls: list[int] = []
-    static = make_trainer(dataclasses.replace(published, max_epoch=2, reuse_iter=1))
-    static.batches.batch_size = 1
-    ordinary_step = static._step
-    held = StaticStep(
-        lambda inputs: calls.append(inputs.batch.padded.data_ptr()) or ordinary_step(inputs), record=False
-    )
-    static._step = held
-    static.run()
-    assert held._inputs is not None
-    assert set(calls) == {held._inputs.batch.padded.data_ptr()}
-    calls.clear()
-    inputs = held._inputs
-    smaller = inputs._replace(
-        batch=inputs.batch._replace(padded=inputs.batch.padded[:, :, :8], geometry=inputs.batch.geometry.clone()),
-        labels=None,
-    )
-    static.recipe = corrected
-    held._step = lambda inputs: calls.append(tuple(inputs.batch.padded.shape)) or torch.zeros(7)
-    held(smaller)
-    assert calls == [tuple(smaller.batch.padded.shape)]
+def inputs_of(pairs: int) -> StepInputs:
+    stream = RandomStream(pairs)
+    batch = CropBatch(stream.normal((2 * pairs, 3, 4, 4)), stream.normal((pairs, 2, 9)), None, 3)
+    return StepInputs(batch, None, stream.normal((2, 5)), torch.tensor(0.0), torch.tensor(0.1))
+
+
+def test_inputs_are_copied_to_one_place_and_a_smaller_last_batch_is_stepped_as_it_is() -> None:
+    seen: list[StepInputs] = []
+
+    def step(inputs: StepInputs) -> torch.Tensor:
+        seen.append(inputs)
+        return inputs.batch.padded.sum()
+
+    static = StaticStep(step, record=False)
+    first, second, last = inputs_of(2), inputs_of(2)._replace(noise=torch.ones(2, 5)), inputs_of(1)
+    results = [static(inputs) for inputs in (first, second, last)]
+    assert seen[1] is seen[0]
+    assert seen[0].noise.data_ptr() not in (first.noise.data_ptr(), second.noise.data_ptr())
+    assert torch.equal(seen[1].noise, second.noise)
+    assert seen[2] is last
+    assert [x.item() for x in results] == [x.batch.padded.sum().item() for x in (first, second, last)]
 
 
 def test_a_step_that_cannot_be_recorded_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,8 @@ class StaticStep:
         assert self._inputs is not None
         try:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # The thread that reads ahead may copy to the GPU meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._result = self._step(self._inputs)
         except Exception as error:
             self._record = False

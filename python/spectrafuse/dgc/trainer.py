@@ -227,6 +227,9 @@ class Trainer:
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"] = group["lr"].to(self.device)
         self.stream.seed, self.stream.step = state["stream"]["seed"], state["stream"]["step"]
         self.watch.restore(state["watch"])
         self.history = list(state["history"])
