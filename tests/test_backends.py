@@ -27,8 +27,8 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 def test_a_forced_implementation_that_cannot_run_raises_and_says_why():
     with (
-        use_backend("triton"),
-        pytest.raises(BackendUnavailableError, match="'triton' cannot run: .*no triton kernel"),
+        use_backend("cuda"),
+        pytest.raises(BackendUnavailableError, match="'cuda' cannot run: .*no cuda kernel"),
     ):
         mean_shift_assign(*ARGUMENTS)
 

@@ -56,7 +56,7 @@ def evaluate(backend, embeddings, centers, bandwidth, grads, **options):
     leaves = [x.detach().clone().requires_grad_() for x in (embeddings, centers, bandwidth)]
     with use_backend(backend):
         shifted, probs = mean_shift_assign(*leaves, **options)
-    ((shifted * grads[0]).sum() + (probs * grads[1]).sum()).backward()
+        ((shifted * grads[0]).sum() + (probs * grads[1]).sum()).backward()
     return [shifted.detach(), probs.detach(), *(leaf.grad for leaf in leaves)]
 
 

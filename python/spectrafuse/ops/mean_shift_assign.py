@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, _native, backends
+from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.mean_shift_assign import mean_shift_assign as composed
 from spectrafuse.reference.mean_shift_assign import mean_shift_assign as reference
 
 _LARGEST_WINDOW = 11
+_LARGEST_DIM = 128
+_KERNELS = ("cpu", "triton")
 
 
 class MeanShiftResult(NamedTuple):
@@ -23,7 +25,7 @@ class MeanShiftResult(NamedTuple):
     """(B, H, W, K): soft assignments, each pixel sums to 1."""
 
 
-backends.declare("mean_shift_assign", {"cpu": _native.cpu_kernel_reason})
+backends.declare("mean_shift_assign", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
 
 
 def mean_shift_assign(
@@ -69,11 +71,11 @@ def mean_shift_assign(
 
     Notes
     -----
-    Source: arXiv 2512.24172, the unrolled mean-shift module. The `cpu` kernel stores nothing of size window^2 and
-    takes windows up to 11; larger ones run in PyTorch.
+    Source: arXiv 2512.24172, the unrolled mean-shift module. The kernels store nothing of size window^2 and take
+    windows up to 11, `triton` up to 128 dimensions and no float64; the rest runs in PyTorch.
     """
     chosen = _check(embeddings, centers, bandwidth, num_iters, window, temperature)
-    if chosen == "cpu":
+    if chosen in _KERNELS:
         outputs = torch.ops.spectrafuse.mean_shift_assign(
             embeddings, centers, bandwidth, num_iters, window, temperature
         )
@@ -100,7 +102,7 @@ def mean_shift_labels(
     where clusters tie. No gradient.
     """
     chosen = _check(embeddings, centers, bandwidth, num_iters, window, temperature)
-    if chosen == "cpu":
+    if chosen in _KERNELS:
         return torch.ops.spectrafuse.mean_shift_labels(embeddings, centers, bandwidth, num_iters, window, temperature)
     implementation = reference if chosen == "reference" else composed
     with torch.no_grad():
@@ -139,8 +141,14 @@ def choose_local(
     if _checks.integer("window", window) % 2 == 0:
         raise _checks.fail("window", "an odd integer", window)
     _checks.number("temperature", temperature, above=0.0)
-    too_large = f"it takes windows up to {_LARGEST_WINDOW}, got {window}" if window > _LARGEST_WINDOW else None
-    return backends.choose(op, embeddings.device.type, {"cpu": too_large})
+    return backends.choose(op, embeddings.device.type, _limits(embeddings, window))
+
+
+def _limits(embeddings: Tensor, window: int) -> dict[str, str | None]:
+    """Why kernels cannot take these arguments."""
+    large = f"it takes windows up to {_LARGEST_WINDOW}, got {window}" if window > _LARGEST_WINDOW else None
+    wide = f"it takes up to {_LARGEST_DIM} dimensions" if embeddings.shape[1] > _LARGEST_DIM else None
+    return {"cpu": large, "triton": large or wide or _triton.dtype_reason(embeddings.dtype)}
 
 
 # Registration. `previous` (z before the last iteration) and `weight_sum` are what the backward needs.
@@ -162,7 +170,6 @@ def _sizes(embeddings: Tensor, centers: Tensor) -> tuple[int, ...]:
     return (*embeddings.shape, centers.shape[0])
 
 
-@torch.library.impl("spectrafuse::mean_shift_assign", "CPU")
 def _forward_cpu(
     embeddings: Tensor, centers: Tensor, bandwidth: Tensor, num_iters: int, window: int, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -181,7 +188,6 @@ def _forward_cpu(
     return shifted.to(embeddings.dtype), probs.to(embeddings.dtype), previous, weight_sum
 
 
-@torch.library.impl("spectrafuse::mean_shift_labels", "CPU")
 def _labels_cpu(
     embeddings: Tensor, centers: Tensor, bandwidth: Tensor, num_iters: int, window: int, temperature: float
 ) -> Tensor:
@@ -196,7 +202,6 @@ def _labels_cpu(
     return labels
 
 
-@torch.library.impl("spectrafuse::mean_shift_assign_backward", "CPU")
 def _backward_cpu(
     grad_shifted: Tensor | None,
     grad_probs: Tensor | None,
@@ -234,6 +239,11 @@ def _backward_cpu(
         grad_centers.to(centers.dtype),
         torch.full_like(bandwidth, grad_bandwidth),
     )
+
+
+_triton.implement("mean_shift_assign", _forward_cpu, "mean_shift_assign.forward")
+_triton.implement("mean_shift_labels", _labels_cpu, "mean_shift_assign.labels")
+_triton.implement("mean_shift_assign_backward", _backward_cpu, "mean_shift_assign.backward")
 
 
 @torch.library.register_fake("spectrafuse::mean_shift_assign")
