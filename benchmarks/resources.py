@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -129,11 +130,7 @@ def digest(*files: Path) -> str:
 
 
 def key(operation: str) -> dict[str, str]:
-    """What a table must have been made from to be believed."""
-    if operation == "cuda":
-        sources = [*(ROOT / "csrc" / "cuda").glob("*"), *(ROOT / "csrc" / "common").glob("*")]
-        release = re.findall(r"release ([\d.]+)", run("nvcc", "--version"))[0]
-        return {"source": digest(*sources), "compiler": f"nvcc {release}"}
+    """What the table of a Triton file must have been made from to be believed."""
     shared = (ROOT / "kernels").glob("_[!_]*.py")
     return {
         "source": digest(ROOT / "kernels" / f"{operation}.py", *shared),
@@ -146,10 +143,14 @@ def operations() -> list[str]:
     return sorted(file.stem for file in (ROOT / "kernels").glob("*.py") if not file.stem.startswith("_"))
 
 
-def cuda_extension() -> Path | None:
-    """The built CUDA extension, or None where there is none."""
+def cuda_table() -> dict[str, Any] | None:
+    """The table of the CUDA extension as it was built; None where there is no CUDA compiler or no extension."""
     file = _native.cuda_info().get("file")
-    return None if file is None else Path(file)
+    if file is None or shutil.which("nvcc") is None:
+        return None
+    release = re.findall(r"release ([\d.]+)", run("nvcc", "--version"))[0]
+    rows = {name: {"paper": True, "targets": targets} for name, targets in cuda_rows(Path(file)).items()}
+    return {"compiler": f"nvcc {release}", "rows": rows}
 
 
 def read(operation: str) -> dict[str, Any]:
@@ -174,19 +175,19 @@ def update(everything: bool) -> None:
         }
         for job, measured in zip(jobs, compile_all(jobs), strict=True):
             rows[job.case]["targets"][f"sm_{job.target}"] = measured
-        write(operation, rows)
-    extension = cuda_extension()
-    if extension is not None:
-        write("cuda", {name: {"paper": True, "targets": row} for name, row in cuda_rows(extension).items()})
+        write(operation, {**key(operation), "rows": rows})
+    built = cuda_table()
+    if built is not None:
+        write("cuda", built)
     (FOLDER / "README.md").write_text(table(), encoding="utf-8")
 
 
-def write(operation: str, rows: dict[str, Any]) -> None:
-    text = json.dumps({**key(operation), "rows": rows}, indent=1)
+def write(operation: str, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1)
     # One line a target: a change is one line of a diff.
     text = re.sub(r"\{\s+(\"registers\"[^}]*?)\s+\}", lambda m: "{" + re.sub(r"\s+", " ", m[1]) + "}", text)
     (FOLDER / f"{operation}.json").write_text(text + "\n", encoding="utf-8")
-    print(f"{operation}: {len(rows)} kernels", file=sys.stderr)
+    print(f"{operation}: {len(content['rows'])} kernels", file=sys.stderr)
 
 
 def table() -> str:
@@ -218,11 +219,14 @@ def cell(measured: dict[str, int] | None) -> str:
 
 def check() -> list[str]:
     """Everything that is wrong with the tables; compiles only the published sizes, on two targets."""
-    problems = []
-    names = operations() + (["cuda"] if cuda_extension() is not None else [])
-    for operation in names:
-        if not read(operation).items() >= key(operation).items():
-            problems.append(f"{operation}: the table is not of this source and compiler; run `make resources`")
+    problems = [
+        f"{operation}: the table is not of this source and compiler; run `make resources`"
+        for operation in operations()
+        if not read(operation).items() >= key(operation).items()
+    ]
+    if cuda_table() not in (None, read("cuda")):
+        problems.append("cuda: the table is not of the extension that was built; run `make resources`")
+    for operation in (*operations(), "cuda"):
         for name, row in read(operation)["rows"].items():
             for target, measured in row["targets"].items():
                 if measured["spills"] and row["paper"]:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, _native, backends
+from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.spectral_compactness import spectra_gradient
 from spectrafuse.composed.spectral_compactness import spectral_compactness as composed
+from spectrafuse.ops import _spectral_compactness_triton as triton_kernels
 from spectrafuse.reference.spectral_compactness import spectral_compactness as reference
 
-backends.declare("spectral_compactness", {"cpu": _native.cpu_kernel_reason})
+backends.declare("spectral_compactness", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
 
 
 def spectral_compactness(spectra: Tensor, probs: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -53,8 +54,9 @@ def spectral_compactness(spectra: Tensor, probs: Tensor, valid: Tensor | None = 
             raise _checks.fail("valid", f"of shape {(batch, height, width)}", f"shape {tuple(valid.shape)}")
         if valid.device != spectra.device:
             raise _checks.fail("valid", f"on {spectra.device} like the other inputs", f"a tensor on {valid.device}")
-    chosen = backends.choose("spectral_compactness", spectra.device.type)
-    if chosen == "cpu":
+    limits = {"triton": _triton.dtype_reason(spectra.dtype)}
+    chosen = backends.choose("spectral_compactness", spectra.device.type, limits)
+    if chosen in ("cpu", "triton"):
         return torch.ops.spectrafuse.spectral_compactness(spectra, probs, valid)[0]
     implementation = reference if chosen == "reference" else composed
     return implementation(spectra, probs, valid)
@@ -84,6 +86,8 @@ def _address(valid: Tensor | None) -> int:
 
 @torch.library.impl("spectrafuse::spectral_compactness", "CPU")
 def _forward_cpu(spectra: Tensor, probs: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if backends.forced() == "triton":
+        return triton_kernels.forward(spectra, probs, valid)
     working = _native.working_dtype(spectra.dtype)
     x, q = _flat(spectra, working), probs.to(working).contiguous()
     valid = None if valid is None else valid.contiguous()
@@ -108,6 +112,8 @@ def _backward_cpu(
     for_spectra: bool,
     for_probs: bool,
 ) -> tuple[Tensor, Tensor]:
+    if backends.forced() == "triton":
+        return triton_kernels.backward(grad, spectra, probs, valid, origin, means, squared_norm, for_spectra, for_probs)
     working = squared_norm.dtype
     x = _flat(spectra, working)
     valid = None if valid is None else valid.contiguous()
@@ -129,6 +135,10 @@ def _backward_cpu(
         gradient = spectra_gradient(x, q, kept, origin.unsqueeze(1), means, scale)
         grad_spectra = gradient.reshape(spectra.shape).to(spectra.dtype)
     return grad_spectra, grad_probs
+
+
+torch.library.impl("spectrafuse::spectral_compactness", "CUDA", triton_kernels.forward)
+torch.library.impl("spectrafuse::spectral_compactness_backward", "CUDA", triton_kernels.backward)
 
 
 @torch.library.register_fake("spectrafuse::spectral_compactness")
