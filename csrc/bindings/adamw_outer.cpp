@@ -1,26 +1,24 @@
 #include "../common/adamw_outer.h"
 
+#include <vector>
+
 #include "bindings.h"
 
 namespace spectrafuse {
 
 namespace {
 
-void bound_step(int dtype, std::int64_t batch, std::int64_t rows, std::int64_t columns, Address x, Address grad_y,
-                Address weight, Address exp_avg, Address exp_avg_sq, double lr, double beta1, double beta2, double eps,
+// A parameter: batch, rows, columns, and the addresses of x, grad_y, the weight and its two moments.
+using Parameter = std::array<std::int64_t, 8>;
+
+void bound_step(int dtype, const std::vector<Parameter>& parameters, double lr, double beta1, double beta2, double eps,
                 double weight_decay, std::int64_t step, int threads) {
-    const AdamwOuter arguments{batch,
-                               rows,
-                               columns,
-                               pointer(x),
-                               pointer(grad_y),
-                               pointer(weight),
-                               pointer(exp_avg),
-                               pointer(exp_avg_sq),
-                               {lr, beta1, beta2, eps, weight_decay},
-                               step};
+    std::vector<AdamwOuter> all;
+    for (const Parameter& p : parameters)
+        all.push_back({p[0], p[1], p[2], pointer(p[3]), pointer(p[4]), pointer(p[5]), pointer(p[6]), pointer(p[7])});
     const py::gil_scoped_release release;
-    adamw_outer(arguments, dtype, threads);
+    adamw_outer(all.data(), static_cast<std::int64_t>(all.size()), {lr, beta1, beta2, eps, weight_decay}, step, dtype,
+                threads);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "philox.h"
+#include "host_device.h"
 
 namespace spectrafuse {
 
@@ -23,10 +23,9 @@ struct AdamwConstants {
     T eps;
 };
 
-// Functions are static: a copy for every instruction set that includes them.
 template <class T>
-SPECTRAFUSE_HOST_DEVICE static inline AdamwConstants<T> adamw_constants(const AdamwOptions& o, double beta1_power,
-                                                                        double root_of_correction) {
+SPECTRAFUSE_SHARED AdamwConstants<T> adamw_constants(const AdamwOptions& o, double beta1_power,
+                                                     double root_of_correction) {
     return {static_cast<T>(1 - o.lr * o.weight_decay),
             static_cast<T>(o.beta1),
             static_cast<T>(1 - o.beta1),
@@ -39,13 +38,13 @@ SPECTRAFUSE_HOST_DEVICE static inline AdamwConstants<T> adamw_constants(const Ad
 
 // Moments and then weight of one parameter, or of one vector of them; `root` is the second moment's square root.
 template <class V, class T>
-SPECTRAFUSE_HOST_DEVICE static inline void adamw_moments(const AdamwConstants<T>& c, V gradient, V& first, V& second) {
+SPECTRAFUSE_SHARED void adamw_moments(const AdamwConstants<T>& c, V gradient, V& first, V& second) {
     first = c.keep_first * first + c.add_first * gradient;
     second = c.keep_second * second + c.add_second * (gradient * gradient);
 }
 
 template <class V, class T>
-SPECTRAFUSE_HOST_DEVICE static inline V adamw_weight(const AdamwConstants<T>& c, V weight, V first, V root) {
+SPECTRAFUSE_SHARED V adamw_weight(const AdamwConstants<T>& c, V weight, V first, V root) {
     return c.decay * weight - c.step_size * (first / (root * c.inverse_root + c.eps));
 }
 
@@ -56,17 +55,16 @@ struct AdamwOuter {
     void* weight;        // (O, I), as are the moments
     void* exp_avg;
     void* exp_avg_sq;
-    AdamwOptions options;
-    std::int64_t step;
 };
 
-// Tiles are numbered row by row of a grid of kAdamwTileRows x kAdamwTileColumns elements of the weight and are
-// independent of each other. `scratch` holds the bytes that the function of that name returns, aligned to 64.
+// Tiles of kAdamwTileRows x kAdamwTileColumns elements of the weight are numbered down its columns and independent of
+// each other. `scratch` is the number of bytes that `run` needs, aligned to 64.
 constexpr std::int64_t kAdamwTileRows = 32, kAdamwTileColumns = 2048;
 
 struct AdamwOuterKernels {
     std::size_t (*scratch)(const AdamwOuter&);
-    void (*run)(const AdamwOuter&, std::int64_t tile_begin, std::int64_t tile_end, void* scratch);
+    void (*run)(const AdamwOuter&, const AdamwConstants<double>&, std::int64_t tile_begin, std::int64_t tile_end,
+                void* scratch);
 };
 
 #define SPECTRAFUSE_DECLARE_ISA(isa)                       \
@@ -78,6 +76,8 @@ SPECTRAFUSE_DECLARE_ISA(avx2)
 SPECTRAFUSE_DECLARE_ISA(avx512)
 #undef SPECTRAFUSE_DECLARE_ISA
 
-void adamw_outer(const AdamwOuter& arguments, int dtype, int threads);
+// One step, number `step`, of `count` parameters.
+void adamw_outer(const AdamwOuter* parameters, std::int64_t count, const AdamwOptions& options, std::int64_t step,
+                 int dtype, int threads);
 
 }  // namespace spectrafuse

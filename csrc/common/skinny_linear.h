@@ -4,15 +4,15 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "philox.h"
+#include "host_device.h"
 
 namespace spectrafuse {
 
 enum class Activation : int { none, tanh, relu, abs };
 
-// tanh(x) for |x| < 0.625, within 2 ulp (Cephes); V is T or a vector of T. Static: a copy for every instruction set.
+// tanh(x) for |x| < 0.625, within 2 ulp (Cephes); V is T or a vector of T.
 template <class V>
-SPECTRAFUSE_HOST_DEVICE static inline V small_tanh(V x, float) {
+SPECTRAFUSE_SHARED V small_tanh(V x, float) {
     const V z = x * x;
     V p = z * -5.70498872745e-3f + 2.06390887954e-2f;
     p = p * z - 5.37397155531e-2f;
@@ -22,7 +22,7 @@ SPECTRAFUSE_HOST_DEVICE static inline V small_tanh(V x, float) {
 }
 
 template <class V>
-SPECTRAFUSE_HOST_DEVICE static inline V small_tanh(V x, double) {
+SPECTRAFUSE_SHARED V small_tanh(V x, double) {
     const V z = x * x;
     V p = z * -9.64399179425052238628e-1 - 9.92877231001918586564e1;
     p = p * z - 1.61468768441708447952e3;

@@ -110,13 +110,15 @@ void update_rows(const AdamwOuter& a, const AdamwConstants<T>& c, std::int64_t r
 }
 
 template <class T>
-void run(const AdamwOuter& a, std::int64_t tile_begin, std::int64_t tile_end, void* scratch) {
+void run(const AdamwOuter& a, const AdamwConstants<double>& d, std::int64_t tile_begin, std::int64_t tile_end,
+         void* scratch) {
     T* packed = static_cast<T*>(scratch);
     T* gradient = packed + a.batch * kAdamwTileColumns;
     T* factors = gradient + kRows * kAdamwTileColumns;
-    const double first_power = __builtin_pow(a.options.beta1, static_cast<double>(a.step));
-    const double second_power = __builtin_pow(a.options.beta2, static_cast<double>(a.step));
-    const AdamwConstants<T> c = adamw_constants<T>(a.options, first_power, __builtin_sqrt(1 - second_power));
+    const AdamwConstants<T> c = {static_cast<T>(d.decay),        static_cast<T>(d.keep_first),
+                                 static_cast<T>(d.add_first),    static_cast<T>(d.keep_second),
+                                 static_cast<T>(d.add_second),   static_cast<T>(d.step_size),
+                                 static_cast<T>(d.inverse_root), static_cast<T>(d.eps)};
     const std::int64_t tiles_down = (a.rows + kAdamwTileRows - 1) / kAdamwTileRows;
     for (std::int64_t tile = tile_begin; tile < tile_end; ++tile) {
         const std::int64_t column = tile / tiles_down * kAdamwTileColumns;

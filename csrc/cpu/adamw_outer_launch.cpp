@@ -1,5 +1,9 @@
 // Chooses the instruction set and spreads tiles of the weight over threads.
+#include <algorithm>
+#include <cmath>
+
 #include "../common/adamw_outer.h"
+
 #include "isa.h"
 #include "parallel.h"
 
@@ -18,17 +22,40 @@ const AdamwOuterKernels& kernels_of(int dtype) {
 // Opening a parallel region costs more than it saves on fewer elements than these.
 constexpr std::int64_t kSmallest = 1 << 15;
 
+std::int64_t tiles_of(const AdamwOuter& a) {
+    return ((a.rows + kAdamwTileRows - 1) / kAdamwTileRows) * ((a.columns + kAdamwTileColumns - 1) / kAdamwTileColumns);
+}
+
 }  // namespace
 
-void adamw_outer(const AdamwOuter& a, int dtype, int threads) {
-    const std::int64_t down = (a.rows + kAdamwTileRows - 1) / kAdamwTileRows;
-    const std::int64_t tiles = down * ((a.columns + kAdamwTileColumns - 1) / kAdamwTileColumns);
-    if (a.rows * a.columns < kSmallest) threads = 1;
+void adamw_outer(const AdamwOuter* parameters, std::int64_t count, const AdamwOptions& options, std::int64_t step,
+                 int dtype, int threads) {
     const AdamwOuterKernels& kernels = kernels_of(dtype);
-    const ThreadScratch scratch(kernels.scratch(a), threads);
-    parallel_shares(tiles, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
-        kernels.run(a, begin, end, scratch.of(thread));
-    });
+    const double steps = static_cast<double>(step);
+    const AdamwConstants<double> constants =
+        adamw_constants<double>(options, std::pow(options.beta1, steps), std::sqrt(1 - std::pow(options.beta2, steps)));
+    std::int64_t elements = 0;
+    std::size_t bytes = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+        elements += parameters[i].rows * parameters[i].columns;
+        bytes = std::max(bytes, kernels.scratch(parameters[i]));
+    }
+    const ThreadScratch scratch(bytes, threads);
+    // Each thread takes its share of all elements, in whole tiles of parameter after parameter.
+    parallel_shares(elements, elements < kSmallest ? 1 : threads,
+                    [&](std::int64_t begin, std::int64_t end, int thread) {
+                        std::int64_t start = 0;
+                        for (std::int64_t i = 0; i < count; ++i) {
+                            const AdamwOuter& a = parameters[i];
+                            const std::int64_t size = a.rows * a.columns, tiles = tiles_of(a);
+                            const auto tile_at = [&](std::int64_t element) {
+                                return std::clamp<std::int64_t>(element - start, 0, size) * tiles / size;
+                            };
+                            if (size > 0 && tile_at(begin) < tile_at(end))
+                                kernels.run(a, constants, tile_at(begin), tile_at(end), scratch.of(thread));
+                            start += size;
+                        }
+                    });
 }
 
 }  // namespace spectrafuse

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse import _checks
+from spectrafuse.mcr.optimizer import Stash, stashing_network
 from spectrafuse.mcr.passes import (
     Aggregate,
     ModelNoise,
@@ -215,14 +216,9 @@ class UnmixingModel(nn.Module):
         shape = (batch_size, self.num_components)
         langevin = None
         if self.training and self.langevin.steps > 0:
-            # One draw for all three numbers of a gate: a draw costs more than the numbers.
-            first, second, third = stream.uniform((3, *shape), dtype=like.dtype, device=like.device)
-            radius = torch.sqrt(-2.0 * torch.log(first)) * (self.langevin.noise * math.sqrt(self.langevin.steps))
-            angle = (2.0 * math.pi) * second
-            langevin = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-            gumbel = torch.log(third) - torch.log1p(-third)
-        else:
-            gumbel = stream.logistic(shape, dtype=like.dtype, device=like.device)
+            std = self.langevin.noise * math.sqrt(self.langevin.steps)
+            langevin = stream.normal((*shape, 2), std, dtype=like.dtype, device=like.device)
+        gumbel = stream.logistic(shape, dtype=like.dtype, device=like.device)
         rng = None
         if self.sparse_component:
             rng = torch.tensor([stream.seed, stream.step], device=like.device)
@@ -236,6 +232,7 @@ class UnmixingModel(nn.Module):
         *,
         used_threshold: float = 0.5,
         select_threshold: float | None = None,
+        stash: Stash | None = None,
     ) -> ModelOutput:
         """One pass over spectra.
 
@@ -248,25 +245,30 @@ class UnmixingModel(nn.Module):
             In training a component counts as used if a gate exceeds it.
         select_threshold : float, optional
             Replaces the model's own in evaluation.
+        stash : Stash, optional
+            Of an `OuterAdamW`: backward leaves there what the two networks' gradients are made of, and none of their
+            parameters gets a `.grad`. None: they do, as for any optimiser.
         """
         noise = ModelNoise() if noise is None else noise
         langevin = self.langevin if self.training else None
         threshold = self.select_threshold if select_threshold is None else select_threshold
+        options: dict[str, Any] = {
+            "tau": self.tau,
+            "langevin": langevin,
+            "hard_threshold": None if self.training else threshold,
+            "used_threshold": used_threshold,
+        }
         *hidden, last = linear_layers(self._evaluator)
-        h = x
-        for layer in hidden:
-            h = skinny_linear(h, layer.weight, layer.bias, "tanh")
-        selected = energy_gate(
-            h,
-            last.weight,
-            last.bias,
-            noise.select,
-            tau=self.tau,
-            langevin=langevin,
-            hard_threshold=None if self.training else threshold,
-            used_threshold=used_threshold,
-        )
-        concentration = self.regress(x)
+        if stash is None:
+            h = x
+            for layer in hidden:
+                h = skinny_linear(h, layer.weight, layer.bias, "tanh")
+            selected = energy_gate(h, last.weight, last.bias, noise.select, **options)
+            concentration = self.regress(x)
+        else:
+            energy = stashing_network((*hidden, last), "tanh", x, stash)
+            selected = gate(energy.view(len(x), self.num_components, 2), noise.select, **options)
+            concentration = stashing_network(linear_layers(self.concentration_regressor), "relu", x, stash).abs()
         mixture, sparsity_sum = self._mix(concentration, selected.select_prob, noise, langevin)
         gates = selected.select_energy.numel()
         energy_sum, entries = selected.energy_sum, gates

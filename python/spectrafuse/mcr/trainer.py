@@ -27,6 +27,7 @@ from spectrafuse.mcr.known import HeldRows
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
+from spectrafuse.mcr.optimizer import OuterAdamW
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.mcr.rules import (
     Band,
@@ -184,12 +185,11 @@ class Trainer:
         self.bands = self._make_bands()
         self.held = HeldRows(model, fixed)
         self.keeper = StateKeeper(model.config, folder, self.scale)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = OuterAdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=learning_rate,
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
-            fused=True,
         )
         self.history: list[list[float]] = []
         self.record = Record(0, math.inf, -math.inf, 0.0, [])
@@ -275,13 +275,14 @@ class Trainer:
         mean_energy = total
         for indices in batches:
             x = self.spectra[indices]
-            out = model(x, model.draw_noise(len(indices), self.stream), used_threshold=recipe.used_threshold)
+            noise = model.draw_noise(len(indices), self.stream)
+            out = model(x, noise, used_threshold=recipe.used_threshold, stash=self.optimizer.stash)
             loss = torch.nn.functional.mse_loss(out.mixture, x)
             loss = loss + sparsity_weight * (out.select_prob.sum(1) / pool).mean()
             loss = loss + recipe.energy_coef * out.energy_square
             if recipe.ambiguity_coef > 0:
                 loss = loss + recipe.ambiguity_coef * self._ambiguity(out.used)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             self.held.put_back()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.adamw_outer import adamw_outer as composed
 from spectrafuse.reference.adamw_outer import adamw_outer as reference
+
+_MOST_ROWS = 256
+"""Beyond these a matrix product by blocks is faster than forming the gradient row by row."""
 
 backends.declare("adamw_outer", {"cpu": _native.cpu_kernel_reason})
 
@@ -76,57 +82,54 @@ def adamw_outer(
     _checks.number("eps", eps, minimum=0.0)
     _checks.number("weight_decay", weight_decay, minimum=0.0)
     _checks.integer("step", step, minimum=1)
-    update(
-        x,
-        grad_y,
-        weight,
-        exp_avg,
-        exp_avg_sq,
-        lr=lr,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        weight_decay=weight_decay,
-        step=step,
-    )
+    update([(x, grad_y, weight, exp_avg, exp_avg_sq)], AdamwOptions(lr, beta1, beta2, eps, weight_decay), step)
 
 
-def update(
-    x: Tensor,
-    grad_y: Tensor,
-    weight: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    *,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    step: int,
-) -> None:
-    """`adamw_outer` without its checks, for callers that made the arguments themselves."""
-    chosen = backends.choose("adamw_outer", weight.device.type)
-    if chosen == "cpu":
+class AdamwOptions(NamedTuple):
+    """Options of a step, in the order of the kernel's arguments."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+
+
+Entry = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""What one parameter's step takes: x, grad_y, weight and both moments."""
+
+
+def update(entries: Sequence[Entry], options: AdamwOptions, step: int) -> None:
+    """`adamw_outer` of several parameters of one type and device, without its checks: its caller made the arguments."""
+    chosen = backends.choose("adamw_outer", entries[0][2].device.type)
+    if chosen != "cpu":
+        implementation = reference if chosen == "reference" else composed
+        for entry in entries:
+            implementation(*entry, **options._asdict(), step=step)
+    elif torch.compiler.is_compiling():
         # The step is no part of any graph, and the parameter may be a leaf that requires a gradient.
-        torch.ops.spectrafuse.adamw_outer(
-            x, grad_y, weight.detach(), exp_avg, exp_avg_sq, lr, beta1, beta2, eps, weight_decay, step
-        )
-        return
-    implementation = reference if chosen == "reference" else composed
-    implementation(
-        x,
-        grad_y,
-        weight,
-        exp_avg,
-        exp_avg_sq,
-        lr=lr,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        weight_decay=weight_decay,
-        step=step,
-    )
+        for x, grad_y, weight, exp_avg, exp_avg_sq in entries:
+            torch.ops.spectrafuse.adamw_outer(x, grad_y, weight.detach(), exp_avg, exp_avg_sq, *options, step)
+    else:
+        _update_cpu(entries, options, step)
+
+
+def _update_cpu(entries: Sequence[Entry], options: AdamwOptions, step: int) -> None:
+    """One call of the kernel; tensors that are narrow or strided pass through dense copies of its type."""
+    working = _native.working_dtype(entries[0][2].dtype)
+    addresses, all_dense = [], []
+    for entry in entries:
+        if entry[0].shape[0] > _MOST_ROWS:
+            composed(*entry, **options._asdict(), step=step)
+            continue
+        dense = [t if t.dtype is working and t.is_contiguous() else t.to(working).contiguous() for t in entry]
+        addresses.append((len(dense[0]), *entry[2].shape, *[t.data_ptr() for t in dense]))
+        all_dense.append((entry, dense))
+    _native.cpu().adamw_outer(_native.DTYPE_CODE[working], addresses, *options, step, torch.get_num_threads())
+    for entry, dense in all_dense:
+        for tensor, copy in zip(entry[2:], dense[2:], strict=True):
+            if copy is not tensor:
+                tensor.detach().copy_(copy)
 
 
 torch.library.define(
@@ -137,7 +140,7 @@ torch.library.define(
 
 
 @torch.library.impl("spectrafuse::adamw_outer", "CPU")
-def step_cpu(
+def _step_cpu(
     x: Tensor,
     grad_y: Tensor,
     weight: Tensor,
@@ -150,18 +153,8 @@ def step_cpu(
     weight_decay: float,
     step: int,
 ) -> None:
-    """The kernel; narrow and strided parameters pass through dense copies of the type it computes in."""
-    working = _native.working_dtype(weight.dtype)
-    x, grad_y = x.to(working).contiguous(), grad_y.to(working).contiguous()
-    changed = [weight, exp_avg, exp_avg_sq]
-    dense = [t.to(working).contiguous() for t in changed]
-    _native.cpu().adamw_outer(
-        _native.DTYPE_CODE[working], x.shape[0], *weight.shape, x.data_ptr(), grad_y.data_ptr(),
-        *[t.data_ptr() for t in dense], lr, beta1, beta2, eps, weight_decay, step, torch.get_num_threads(),
-    )  # fmt: skip
-    for tensor, copy in zip(changed, dense, strict=True):
-        if copy is not tensor:
-            tensor.copy_(copy)
+    options = AdamwOptions(lr, beta1, beta2, eps, weight_decay)
+    _update_cpu([(x, grad_y, weight, exp_avg, exp_avg_sq)], options, step)
 
 
 @torch.library.register_fake("spectrafuse::adamw_outer")

@@ -67,13 +67,22 @@ def layer(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Te
     return implementation(x, weight, bias, activation)
 
 
-def before_activation(grad_y: Tensor, y: Tensor, before: Tensor, activation: str) -> Tensor:
+def input_gradient(grad_y: Tensor, weight: Tensor) -> Tensor:
+    """`grad_y @ weight`: from the gradient before a layer's activation (B, O) to that of its input (B, I)."""
+    chosen = backends.choose("skinny_linear", grad_y.device.type)
+    if chosen == "cpu" and grad_y.shape[0] <= MOST_ROWS:
+        return torch.ops.spectrafuse.skinny_linear_input_gradient(grad_y, weight)
+    return grad_y @ weight
+
+
+def before_activation(grad_y: Tensor, y: Tensor, before: Tensor | None, activation: str) -> Tensor:
     """Gradient with respect to the values before the activation, from what the forward pass returned."""
     if activation == "tanh":
         return torch.ops.aten.tanh_backward(grad_y, y)
     if activation == "relu":
         return torch.ops.aten.threshold_backward(grad_y, y, 0)
     if activation == "abs":
+        assert before is not None
         return grad_y * before.sgn()
     return grad_y
 

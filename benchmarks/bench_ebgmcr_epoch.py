@@ -1,0 +1,131 @@
+"""One training epoch of EB-gMCR: time of the solver, of plain PyTorch and of the published code, and the share of the
+bound.
+
+`python -m pytest benchmarks/bench_ebgmcr_epoch.py`: 64 spectra of 512 channels in batches of 16, with the evaluation
+and the ambiguity penalty. "early": nearly all of the pool is used; "late": 22 components are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import measure
+from spectrafuse import RandomStream, use_backend
+from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.noise import NoiseLevel
+from spectrafuse.mcr.recipes import published
+from spectrafuse.mcr.trainer import Trainer
+from spectrafuse.reference import ebgmcr_epoch
+
+SAMPLES, CHANNELS, BATCH, LATE = 64, 512, 16, 22
+RECIPE = dataclasses.replace(published, unit_scale=False)
+
+
+def spectra() -> Tensor:
+    return torch.rand(SAMPLES, CHANNELS, generator=torch.Generator().manual_seed(0))
+
+
+def new_model(pool: int, late: bool) -> UnmixingModel:
+    """The published solver's model; late in a run the gates of all but a few components are shut."""
+    model = UnmixingModel(
+        pool,
+        CHANNELS,
+        sparse_component=False,
+        component_norm=2,
+        hidden_size_extension=RECIPE.hidden_size_extension,
+        hidden_layers=RECIPE.hidden_layers,
+        temperature_eval=RECIPE.temperature_eval,
+        select_threshold=RECIPE.select_threshold,
+        stream=RandomStream(1),
+    )
+    if late:
+        with torch.no_grad():
+            bias = model.component_parser.energy_evaluator[-1].bias.view(pool, 2)
+            bias[:, 0], bias[:, 1] = 40.0, -40.0
+            bias[:LATE] *= -1.0
+    return model
+
+
+def trainer(pool: int, late: bool) -> Trainer:
+    noise = NoiseLevel(0.1, 1e-9, "given")
+    return Trainer(new_model(pool, late), spectra(), RECIPE, noise, RandomStream(2), batch_size=BATCH, max_epoch=10**9)
+
+
+def of_solver(pool: int, late: bool) -> Callable[[], object]:
+    return trainer(pool, late)._one_epoch
+
+
+def of_torch(pool: int, late: bool) -> Callable[[], object]:
+    """The same algebra as a good user would write it: plain PyTorch and torch's fused AdamW."""
+    plain = trainer(pool, late)
+    model, data, stream = plain.model, plain.spectra, plain.stream
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=5e-4, betas=(0.9, 0.995), weight_decay=1e-3, fused=True
+    )
+
+    def epoch() -> None:
+        with use_backend("torch"):
+            for x in data[stream.permutation(SAMPLES)].split(BATCH):
+                out = model.train()(x, model.draw_noise(len(x), stream))
+                loss = torch.nn.functional.mse_loss(out.mixture, x) + RECIPE.energy_coef * out.energy_square
+                loss = loss + RECIPE.ambiguity_coef * plain._ambiguity(out.used)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            plain._evaluate()
+
+    return epoch
+
+
+def of_reference(pool: int, late: bool) -> Callable[[], object]:
+    """The published code, with the same parameters."""
+    state = new_model(pool, late).state_dict()
+    parameters = {name: value.clone().requires_grad_(True) for name, value in state.items()}
+    optimizer = ebgmcr_epoch.published_optimizer(parameters)
+    options = ebgmcr_epoch.EpochOptions(batch_size=BATCH)
+    data, generator = spectra(), torch.Generator().manual_seed(3)
+    return lambda: ebgmcr_epoch.training_epoch(parameters, optimizer, data, options, generator=generator)
+
+
+MAKERS = {"solver": of_solver, "torch": of_torch, "reference": of_reference}
+
+
+def stream_rate(elements: int) -> float:
+    """Bytes a second of a step's mix: three tensors are read and written, and one is read twice more."""
+    weight, first, second = (torch.ones(elements) for _ in range(3))
+    total = torch.zeros(())
+
+    def mix() -> None:
+        total.copy_(weight.sum() + weight.sum())
+        torch._foreach_mul_([weight, first, second], 1.0)
+
+    return 8 * 4 * elements / measure.interleaved({"mix": mix}, rounds=7)["mix"]
+
+
+@pytest.mark.parametrize("stage", ["early", "late"])
+@pytest.mark.parametrize("pool", [64, 256, 1024])
+def test_ebgmcr_epoch(benchmark, pool, stage):
+    calls = {name: make(pool, stage == "late") for name, make in MAKERS.items()}
+    if pool < 1024:
+        seconds = measure.interleaved(calls, rounds=15, warm=2)
+    else:
+        seconds = measure.interleaved(calls, rounds=3, warm=2)
+    parameters = sum(p.numel() for p in new_model(pool, False).parameters() if p.requires_grad)
+    steps = math.ceil(SAMPLES / BATCH)
+    bound = steps * 8 * 4 * parameters / stream_rate(parameters)
+    benchmark.extra_info.update(
+        measure.machine(),
+        parameters=parameters,
+        **{f"milliseconds_{name}": 1e3 * value for name, value in seconds.items()},
+        ratio_to_reference=seconds["reference"] / seconds["solver"],
+        ratio_to_torch=seconds["torch"] / seconds["solver"],
+        share_of_bound=bound / seconds["solver"],
+    )
+    benchmark(calls["solver"])
+    print({k: round(v, 3) if isinstance(v, float) else v for k, v in benchmark.extra_info.items()})
