@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,57 @@ def test_a_kept_state_does_not_follow_the_model(on_disk: bool, tmp_path: Path) -
             parameter.add_(1.0)
     kept = keeper.state("band")
     assert all(torch.equal(kept[name], value) for name, value in better.items())
+
+
+def test_states_beyond_the_memory_allowed_go_to_a_temporary_folder() -> None:
+    model = _model()
+    size = sum(value.nbytes for value in model.state_dict().values())
+    keeper = StateKeeper(model.config, scale=4.0, memory=2 * size)
+    expected = {}
+    for epoch, name in enumerate("abcdab"):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        assert keeper.offer(name, _record(epoch, 9 - epoch, 0.01), model)
+        expected[name] = checkpoints.rescale(checkpoints.copy_state(model), 4.0)
+        states = {id(slot.state) for slot in keeper.slots.values() if slot.state is not None}
+        assert len(states) <= 2
+    assert keeper._temporary is not None
+    folder = Path(keeper._temporary.name)
+    for kept in (keeper, pickle.loads(pickle.dumps(keeper))):
+        for name, state in expected.items():
+            assert all(torch.equal(value, state[key]) for key, value in kept.state(name).items())
+    assert [path.name for path in folder.glob("*/*")] == ["model.safetensors"] * len(list(folder.iterdir()))
+    del keeper, kept
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_names_of_one_epoch_share_a_state_until_one_of_them_moves_on() -> None:
+    model = _model()
+    keeper = StateKeeper(model.config, memory=0)
+    keeper.offer("band", _record(1, 3, 0.01), model)
+    keeper.offer("chosen", _record(1, 3, 0.01), model)
+    assert keeper.slots["band"].state is keeper.slots["chosen"].state
+    first = checkpoints.copy_state(model)
+    with torch.no_grad():
+        model.vanilla_components.add_(1.0)
+    keeper.offer("band", _record(2, 2, 0.01), model)
+    assert torch.equal(keeper.state("chosen")["vanilla_components"], first["vanilla_components"])
+    assert torch.equal(keeper.state("band")["vanilla_components"], model.vanilla_components)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_written_states_are_read_by_the_formats_own_library(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = {
+        "a.weight": torch.rand(3, 5).to(dtype).T,
+        "b": torch.rand(7).to(dtype),
+        "none": torch.empty(0, 2).to(dtype),
+    }
+    checkpoints.write_state(tmp_path / "x.safetensors", state)
+    loaded = load_file(str(tmp_path / "x.safetensors"))
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], value) and loaded[key].dtype == dtype for key, value in state.items())
 
 
 def test_band_folders_have_the_published_files(tmp_path: Path) -> None:

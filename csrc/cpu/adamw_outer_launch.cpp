@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "../common/adamw_outer.h"
-
 #include "isa.h"
 #include "parallel.h"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ SOLVER_THRESHOLD = 0.9999994
 TRAINING_FILE = "training.pt"
 CONFIG_FILE, STATE_FILE, RESULT_FILE = "param.json", "model.safetensors", "result.csv"
 _TRAINING_VERSION = 1
+_STATE_MEMORY = 2**28
+_STATE_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 class Record(NamedTuple):
@@ -89,16 +92,29 @@ class StateKeeper:
     config : dict
         The model's `param.json`.
     folder : Path or None
-        Where `flush` writes states, a folder each; None: they stay in memory.
+        Where `flush` writes states, a folder each; None: those that are too many for memory go to a temporary folder.
     scale : float
         Factor by which states in `folder` are made to fit the spectra as given.
+    memory : int
+        Bytes that states may take in memory; one may be there whatever its size.
     """
 
-    def __init__(self, config: dict[str, Any], folder: Path | None = None, scale: float = 1.0) -> None:
+    def __init__(
+        self, config: dict[str, Any], folder: Path | None = None, scale: float = 1.0, memory: int = _STATE_MEMORY
+    ) -> None:
         self.config = config
         self.folder = folder
         self.scale = scale
+        self.memory = memory
         self.slots: dict[str, _Slot] = {}
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy or a pickle must not depend on a temporary folder.
+        if self._temporary is None:
+            return self.__dict__
+        slots = {name: _Slot(slot.record, self._loaded(name)) for name, slot in self.slots.items()}
+        return {**self.__dict__, "slots": slots, "_temporary": None}
 
     def offer(self, name: str, record: Record, model: UnmixingModel, criterion: str = "nMSE") -> bool:
         """Keep the model's present state under `name` if it has fewer components, or as many and no worse a fit."""
@@ -107,32 +123,70 @@ class StateKeeper:
             worse = record.r2 < slot.record.r2 if criterion == "R2" else record.nmse > slot.record.nmse
             if record.size > slot.record.size or (record.size == slot.record.size and worse):
                 return False
-        if slot is None or slot.state is None:
-            self.slots[name] = _Slot(record, copy_state(model))
-        else:
-            slot.record = record
-            for key, value in model.state_dict().items():
-                slot.state[key].copy_(value)
+        self.slots[name] = _Slot(record, self._copy(name, record, model))
         return True
+
+    def _copy(self, name: str, record: Record, model: UnmixingModel) -> State:
+        """The model's state in memory: shared with another name of this epoch, or in the place of what it replaces."""
+        others = [slot for other, slot in self.slots.items() if other != name and slot.state is not None]
+        for slot in others:
+            if slot.record.epoch == record.epoch and slot.state is not None:
+                return slot.state
+        old = self.slots[name].state if name in self.slots else None
+        if any(slot.state is old for slot in others):
+            old = None
+        self._make_room(name, sum(value.nbytes for value in model.state_dict().values()))
+        if old is None:
+            return copy_state(model)
+        for key, value in model.state_dict().items():
+            old[key].copy_(value)
+        return old
+
+    def _make_room(self, name: str, size: int) -> None:
+        """Write states other than `name`'s until one of this size finds room beside those that stay in memory."""
+        held = {id(s.state): s.state for n, s in self.slots.items() if n != name and s.state is not None}
+        if (len(held) + 1) * size <= self.memory:
+            return
+        for other in self.slots:
+            if other != name:
+                self._write(other)
+
+    def _write(self, name: str) -> None:
+        """Write a state that is in memory, and let it go."""
+        slot = self.slots[name]
+        if slot.state is None:
+            return
+        if self.folder is not None:
+            with atomic_folder(self.folder / name) as temporary:
+                write_model(temporary, self.config, rescale(slot.state, self.scale))
+                write_result(temporary / RESULT_FILE, slot.record)
+        else:
+            if self._temporary is None:
+                self._temporary = tempfile.TemporaryDirectory(prefix="spectrafuse-")
+            folder = Path(self._temporary.name, name)
+            folder.mkdir(exist_ok=True)
+            write_state(folder / STATE_FILE, rescale(slot.state, self.scale))
+        slot.state = None
 
     def flush(self) -> None:
         """Write what has changed since the last time; does nothing without a folder."""
-        if self.folder is None:
-            return
-        for name, slot in self.slots.items():
-            if slot.state is not None:
-                with atomic_folder(self.folder / name) as temporary:
-                    write_model(temporary, self.config, rescale(slot.state, self.scale))
-                    write_result(temporary / RESULT_FILE, slot.record)
-                slot.state = None
+        if self.folder is not None:
+            for name in self.slots:
+                self._write(name)
+
+    def _loaded(self, name: str) -> State:
+        """A kept state in the unit of the training, which memory holds."""
+        slot = self.slots[name]
+        return rescale(self.state(name), 1.0 / self.scale) if slot.state is None else slot.state
 
     def state(self, name: str) -> State:
         """A kept state, for spectra as given."""
         slot = self.slots[name]
         if slot.state is not None:
             return rescale(slot.state, self.scale)
-        assert self.folder is not None
-        return read_state(self.folder / name)
+        folder = self.folder if self._temporary is None else Path(self._temporary.name)
+        assert folder is not None
+        return read_state(folder / name)
 
     def saved(self) -> dict[str, Any]:
         """The records, as plain values; states are in the folder once `flush` has run."""
@@ -153,10 +207,23 @@ def copy_state(model: UnmixingModel) -> State:
 
 def write_model(folder: Path, config: dict[str, Any], state: State) -> None:
     """Write `param.json` and `model.safetensors`, as the published code does, into an existing folder."""
-    from safetensors.torch import save_file
-
     (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
-    save_file({key: value.contiguous() for key, value in state.items()}, str(folder / STATE_FILE))
+    write_state(folder / STATE_FILE, state)
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write a safetensors file, tensor by tensor: its own library first copies all of them."""
+    header, offset = {}, 0
+    for key, value in state.items():
+        ends = [offset, offset + value.nbytes]
+        header[key] = {"dtype": _STATE_DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": ends}
+        offset = ends[1]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for value in state.values():
+            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
 
 
 def write_result(path: Path, record: Record) -> None:

@@ -204,7 +204,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._take(trainer.run(callback), model)
         inputs.remember_features(self, X, data)
         self.noise_: NoiseLevel | None = noise
-        self._fitted_concentrations: NDArray[np.float32] | None = self._parse(data)["concentration"]
+        self._fitted_concentrations: NDArray[np.float32] | None = self._parse(data, "concentration")["concentration"]
         if self.n_components_ == 0:
             warnings.warn(f"No component was found: no gate opened for any spectrum. {self.stop_reason_}", stacklevel=2)
         return self
@@ -226,7 +226,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Of the components in `components_`, 0 where one is not selected. float64 if X is, else float32; the model
             computes in float32.
         """
-        concentration = self._parse(self._read(X))["concentration"]
+        concentration = self._parse(self._read(X), "concentration")["concentration"]
         return concentration.astype(inputs.result_dtype(X), copy=False)
 
     def parse(self, X: Spectra) -> dict[str, NDArray[Any]]:
@@ -242,7 +242,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             `reconstruction` (n, d), `concentration` (n, n_components_), `component_ids` (n_components_,) and
             `select_prob` (n, n_components_) with gates of 0 or 1.
         """
-        return {**self._parse(self._read(X), reconstruct=True), "component_ids": self.component_ids_.copy()}
+        parts = self._parse(self._read(X), "concentration", "select_prob", "reconstruction")
+        return {**parts, "component_ids": self.component_ids_.copy()}
 
     def inverse_transform(self, X: Any) -> NDArray[np.floating]:
         """Spectra (n, d) from concentrations (n, n_components_); float64 if these are, else float32."""
@@ -394,5 +395,5 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
         self.components_ = self.model_.effective_components()[self._indices].cpu().numpy()
 
-    def _parse(self, data: NDArray[np.float32], *, reconstruct: bool = False) -> dict[str, NDArray[Any]]:
-        return evaluation.parse(self.model_, self._indices, data, reconstruct=reconstruct)
+    def _parse(self, data: NDArray[np.float32], *wanted: str) -> dict[str, NDArray[Any]]:
+        return evaluation.parse(self.model_, self._indices, data, wanted=wanted)

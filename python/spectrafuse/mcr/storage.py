@@ -74,12 +74,10 @@ def save(folder: Path, model: UnmixingModel, extra: dict[str, Any]) -> None:
     Other files in the folder are left alone. `spectrafuse.json` comes last and holds the state's hash, so a folder
     whose writing was cut short is recognised.
     """
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / checkpoints.STATE_FILE
     with atomic_write(state_file) as temporary:
-        save_file(checkpoints.copy_state(model), str(temporary))
+        checkpoints.write_state(temporary, model.state_dict())
     with atomic_write(folder / checkpoints.CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(model.config), encoding="utf-8")
     contents = {"format": _FORMAT, "state_sha256": hash_file(state_file), **extra}

@@ -242,6 +242,8 @@ class Trainer:
                     saved_at = time.monotonic()
                     saving_took = saved_at - started
         self._save()
+        # Its moments are twice the model's size, and the result needs room for another state.
+        self.optimizer.state.clear()
         return self._result()
 
     def _one_epoch(self) -> None:
