@@ -10,7 +10,9 @@ namespace spectrafuse {
 
 enum class Activation : int { none, tanh, relu, abs };
 
-// tanh(x) for |x| < 0.625, within 2 ulp (Cephes); V is T or a vector of T.
+constexpr float kSmallTanh = 0.625f;
+
+// tanh(x) for |x| < kSmallTanh, within 2 ulp (Cephes); V is T or a vector of T.
 template <class V>
 SPECTRAFUSE_SHARED V small_tanh(V x, float) {
     const V z = x * x;

@@ -43,7 +43,7 @@ inline Vector<T> activated(Vector<T> y, Activation activation) {
     if (activation == Activation::none) return y;
     const V e = exp_nonpositive(-2 * magnitude);
     const V large = (1 - e) / (1 + e);
-    return magnitude < static_cast<T>(0.625) ? small_tanh(y, T{}) : y < 0 ? -large : large;
+    return magnitude < static_cast<T>(kSmallTanh) ? small_tanh(y, T{}) : y < 0 ? -large : large;
 }
 
 // Outputs [output, output + Outputs) of the samples in `Vectors` vectors from the sample `first` on.

@@ -1,5 +1,5 @@
-// The module spectrafuse._cuda. It imports without a GPU and without a driver.
-#include <pybind11/pybind11.h>
+// The module spectrafuse._cuda: kernels for CUDA tensors. It imports without a GPU and without a driver.
+#include "bindings.h"
 
 #include "device.h"
 
@@ -27,4 +27,6 @@ PYBIND11_MODULE(_cuda, m) {
         out["devices"] = devices;
         return out;
     });
+    spectrafuse::bind_adamw_outer(m);
+    spectrafuse::bind_skinny_linear(m);
 }

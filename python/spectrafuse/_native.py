@@ -82,6 +82,22 @@ def cuda_reason() -> str | None:
     return "; ".join(failures) if len(failures) == len(report["devices"]) else None
 
 
+cuda_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def cuda_kernel_reason(device: str) -> str | None:
+    """The predicate of every CUDA kernel: why it cannot take tensors of this device type, or None."""
+    return cuda_reason() if device == "cuda" else f"it takes CUDA tensors, not {device} tensors"
+
+
+def cuda() -> ModuleType:
+    """The CUDA extension; call it only where `cuda_reason()` is None."""
+    module, reason = _load("_cuda")
+    if module is None:
+        raise ImportError(reason)
+    return module
+
+
 def cpu_info() -> dict[str, Any]:
     """Facts about the C++ extension for `spectrafuse doctor`; empty where it is missing."""
     if cpu_reason() is not None:

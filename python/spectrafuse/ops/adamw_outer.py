@@ -15,7 +15,7 @@ from spectrafuse.reference.adamw_outer import adamw_outer as reference
 _MOST_ROWS = 256
 """Beyond these a matrix product by blocks is faster than forming the gradient row by row."""
 
-backends.declare("adamw_outer", {"cpu": _native.cpu_kernel_reason})
+backends.declare("adamw_outer", {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason})
 
 
 def adamw_outer(
@@ -99,33 +99,48 @@ Entry = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """What one parameter's step takes: x, grad_y, weight and both moments."""
 
 
-def update(entries: Sequence[Entry], options: AdamwOptions, step: int) -> None:
-    """`adamw_outer` of several parameters of one type and device, without its checks: its caller made the arguments."""
-    chosen = backends.choose("adamw_outer", entries[0][2].device.type)
-    if chosen != "cpu":
-        implementation = reference if chosen == "reference" else composed
-        for entry in entries:
-            implementation(*entry, **options._asdict(), step=step)
-    elif torch.compiler.is_compiling():
+def update(entries: Sequence[Entry], options: AdamwOptions, step: int | Tensor) -> None:
+    """`adamw_outer` of several parameters of one type and device, without its checks: its caller made the arguments.
+
+    The number of the step may be a float32 scalar on the parameters' device: a CUDA graph then finds the present one.
+    """
+    weight = entries[0][2]
+    chosen = backends.choose("adamw_outer", weight.device.type)
+    if chosen == "cuda" and weight.dtype == torch.float64:
+        chosen = "torch"
+    if chosen in ("cpu", "cuda") and not torch.compiler.is_compiling():
+        _update_natively(entries, options, step, chosen)
+        return
+    number = int(step)
+    if chosen in ("cpu", "cuda"):
         # The step is no part of any graph, and the parameter may be a leaf that requires a gradient.
         for x, grad_y, weight, exp_avg, exp_avg_sq in entries:
-            torch.ops.spectrafuse.adamw_outer(x, grad_y, weight.detach(), exp_avg, exp_avg_sq, *options, step)
-    else:
-        _update_cpu(entries, options, step)
+            torch.ops.spectrafuse.adamw_outer(x, grad_y, weight.detach(), exp_avg, exp_avg_sq, *options, number)
+        return
+    implementation = reference if chosen == "reference" else composed
+    for entry in entries:
+        implementation(*entry, **options._asdict(), step=number)
 
 
-def _update_cpu(entries: Sequence[Entry], options: AdamwOptions, step: int) -> None:
-    """One call of the kernel; tensors that are narrow or strided pass through dense copies of its type."""
+def _update_natively(entries: Sequence[Entry], options: AdamwOptions, step: int | Tensor, chosen: str) -> None:
+    """One call of a kernel; tensors that are narrow or strided pass through dense copies of its type."""
     working = _native.working_dtype(entries[0][2].dtype)
     addresses, all_dense = [], []
     for entry in entries:
-        if entry[0].shape[0] > _MOST_ROWS:
-            composed(*entry, **options._asdict(), step=step)
+        if chosen == "cpu" and entry[0].shape[0] > _MOST_ROWS:
+            composed(*entry, **options._asdict(), step=int(step))
             continue
         dense = [t if t.dtype is working and t.is_contiguous() else t.to(working).contiguous() for t in entry]
         addresses.append((len(dense[0]), *entry[2].shape, *[t.data_ptr() for t in dense]))
         all_dense.append((entry, dense))
-    _native.cpu().adamw_outer(_native.DTYPE_CODE[working], addresses, *options, step, torch.get_num_threads())
+    if chosen == "cpu":
+        _native.cpu().adamw_outer(_native.DTYPE_CODE[working], addresses, *options, int(step), torch.get_num_threads())
+    else:
+        on_device = isinstance(step, Tensor) and step.is_cuda
+        number, address = (0, step.data_ptr()) if on_device else (int(step), 0)  # type: ignore[union-attr]
+        with torch.cuda.device(entries[0][2].device):
+            stream = torch.cuda.current_stream().cuda_stream
+            _native.cuda().adamw_outer(addresses, *options, number, address, stream)
     for entry, dense in all_dense:
         for tensor, copy in zip(entry[2:], dense[2:], strict=True):
             if copy is not tensor:
@@ -139,8 +154,7 @@ torch.library.define(
 )
 
 
-@torch.library.impl("spectrafuse::adamw_outer", "CPU")
-def _step_cpu(
+def _step(
     x: Tensor,
     grad_y: Tensor,
     weight: Tensor,
@@ -154,7 +168,11 @@ def _step_cpu(
     step: int,
 ) -> None:
     options = AdamwOptions(lr, beta1, beta2, eps, weight_decay)
-    _update_cpu([(x, grad_y, weight, exp_avg, exp_avg_sq)], options, step)
+    _update_natively([(x, grad_y, weight, exp_avg, exp_avg_sq)], options, step, weight.device.type)
+
+
+torch.library.impl("spectrafuse::adamw_outer", "CPU", _step)
+torch.library.impl("spectrafuse::adamw_outer", "CUDA", _step)
 
 
 @torch.library.register_fake("spectrafuse::adamw_outer")

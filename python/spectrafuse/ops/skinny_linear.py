@@ -16,7 +16,7 @@ ACTIVATIONS = ("none", "tanh", "relu", "abs")
 MOST_ROWS = 64
 """Beyond these a matrix product by blocks is faster than reading every weight once."""
 
-backends.declare("skinny_linear", {"cpu": _native.cpu_kernel_reason})
+backends.declare("skinny_linear", {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason})
 
 
 def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
@@ -61,16 +61,20 @@ def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: st
 def layer(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     """`skinny_linear` without its checks, for callers that made the arguments themselves."""
     chosen = backends.choose("skinny_linear", x.device.type)
-    if chosen == "cpu" and x.shape[0] <= MOST_ROWS:
+    if _has_kernel(chosen, x):
         return torch.ops.spectrafuse.skinny_linear(x, weight, bias, ACTIVATIONS.index(activation))[0]
     implementation = reference if chosen == "reference" else composed
     return implementation(x, weight, bias, activation)
 
 
+def _has_kernel(chosen: str, x: Tensor) -> bool:
+    """Whether a kernel takes these rows: the C++ ones up to `MOST_ROWS`, those for CUDA in float32 only."""
+    return x.shape[0] <= MOST_ROWS and (chosen == "cpu" or (chosen == "cuda" and x.dtype != torch.float64))
+
+
 def input_gradient(grad_y: Tensor, weight: Tensor) -> Tensor:
     """`grad_y @ weight`: from the gradient before a layer's activation (B, O) to that of its input (B, I)."""
-    chosen = backends.choose("skinny_linear", grad_y.device.type)
-    if chosen == "cpu" and grad_y.shape[0] <= MOST_ROWS:
+    if _has_kernel(backends.choose("skinny_linear", grad_y.device.type), grad_y):
         return torch.ops.spectrafuse.skinny_linear_input_gradient(grad_y, weight)
     return grad_y @ weight
 
@@ -119,6 +123,37 @@ def input_gradient_cpu(grad_y: Tensor, weight: Tensor) -> Tensor:
         _native.DTYPE_CODE[working], grad_y.shape[0], weight.shape[1], weight.shape[0], weights.data_ptr(),
         upstream.data_ptr(), grad_x.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
+    return grad_x.to(grad_y.dtype)
+
+
+@torch.library.impl("spectrafuse::skinny_linear", "CUDA")
+def _forward_cuda(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> tuple[Tensor, Tensor]:
+    dense, weights = x.float().contiguous(), weight.float().contiguous()
+    added = None if bias is None else bias.float().contiguous()
+    batch, inputs = x.shape
+    y = dense.new_empty((batch, weight.shape[0]))
+    before = torch.empty_like(y) if ACTIVATIONS[activation] == "abs" else dense.new_empty(0)
+    with torch.cuda.device(x.device):
+        _native.cuda().skinny_linear_forward(
+            batch, inputs, weight.shape[0], activation, dense.data_ptr(), weights.data_ptr(),
+            0 if added is None else added.data_ptr(), y.data_ptr(), before.data_ptr(),
+            torch.cuda.current_stream().cuda_stream,
+        )  # fmt: skip
+    return y.to(x.dtype), before.to(x.dtype)
+
+
+@torch.library.impl("spectrafuse::skinny_linear_input_gradient", "CUDA")
+def _input_gradient_cuda(grad_y: Tensor, weight: Tensor) -> Tensor:
+    upstream, weights = grad_y.float().contiguous(), weight.float().contiguous()
+    batch, (outputs, inputs) = len(grad_y), weight.shape
+    module = _native.cuda()
+    grad_x, parts = upstream.new_empty((batch, inputs)), -(-outputs // module.linear_part)
+    workspace = upstream.new_empty((parts, batch, inputs))
+    with torch.cuda.device(grad_y.device):
+        module.skinny_linear_backward(
+            batch, inputs, outputs, weights.data_ptr(), upstream.data_ptr(), grad_x.data_ptr(), workspace.data_ptr(),
+            torch.cuda.current_stream().cuda_stream,
+        )  # fmt: skip
     return grad_x.to(grad_y.dtype)
 
 

@@ -1,0 +1,50 @@
+"""skinny_linear: time, memory and share of the bound of every implementation that runs here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+import harness
+from spectrafuse.ops import skinny_linear
+
+
+class Size(NamedTuple):
+    batch: int
+    inputs: int
+    outputs: int
+
+
+def inputs(size: Size) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (size.batch, size.inputs), (size.outputs, size.inputs), (size.outputs,)
+    return tuple(torch.randn(*shape, generator=generator) * 0.05 for shape in shapes)
+
+
+def operations(size: Size, direction: str) -> int:
+    """Two per weight and row for each product: the layer, and the gradients of its input and its weight."""
+    products = {"forward": 1, "backward": 2, "both": 3}[direction]
+    return 2 * products * size.batch * size.inputs * size.outputs
+
+
+def bytes_moved(size: Size, direction: str) -> int:
+    """The weights are read once in each direction, and their gradient is written."""
+    passes = {"forward": 1, "backward": 2, "both": 3}[direction]
+    return 4 * passes * size.inputs * size.outputs
+
+
+OPERATION = harness.Operation(
+    name="skinny_linear",
+    sizes={"small": Size(16, 256, 256), "paper": Size(16, 4096, 4096), "large": Size(64, 4096, 4096)},
+    inputs=inputs,
+    call=lambda x, weight, bias: skinny_linear(x, weight, bias, "tanh"),
+    operations=operations,
+    bytes_moved=bytes_moved,
+    leaves=(0, 1, 2),
+)
+
+
+@harness.over(OPERATION)
+def test_skinny_linear(benchmark, implementation, size, direction):
+    harness.run(benchmark, OPERATION, implementation, size, direction)
