@@ -138,13 +138,16 @@ def test_kernel_equals_the_reference(shape, dtype, masked):
         expected = spectral_compactness(*inputs, valid)
     expected_gradients = torch.autograd.grad(expected, inputs)
     # Squared distances of values of order 1: every term of a sum over bands or pixels brings one rounding.
-    allowed = 16 * torch.finfo(dtype).eps * (sizes[1] + 16)
+    eps = torch.finfo(dtype).eps
+    allowed = 16 * eps * (sizes[1] + 16)
+    # The mean over all pixels walks at random with their roundings, in the reference too.
+    of_the_mean = allowed / sizes[1] + 4 * eps * (sizes[0] * sizes[2] * sizes[3]) ** 0.5
     for layout in LAYOUTS.values():
         leaves = [layout(spectra.to(dtype)).requires_grad_(), probs.to(dtype).requires_grad_()]
         with use_backend("cpu"):
             actual = spectral_compactness(*leaves, valid)
         gradients = torch.autograd.grad(actual, leaves)
-        torch.testing.assert_close(actual.double(), expected, rtol=0, atol=allowed / sizes[1])
+        torch.testing.assert_close(actual.double(), expected, rtol=0, atol=of_the_mean)
         for got, want in zip(gradients, expected_gradients, strict=True):
             assert got.dtype == dtype
             torch.testing.assert_close(got.double(), want, rtol=0, atol=allowed / inputs[0].numel() * sizes[1])
