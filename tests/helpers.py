@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,3 +96,16 @@ def check_instruction_set(isa: str, code: str) -> None:
     present = INSTRUCTION_SETS[isa] in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     first = done.stdout.splitlines()[0]
     assert first == isa if present else first.startswith("SPECTRAFUSE_ISA must name an instruction set")
+
+
+def assert_same_bits_at_any_number_of_threads(results: Callable[[], Sequence[Tensor]]) -> None:
+    """Compare what `results` returns at 1, 2, 3 and 7 threads, bit by bit."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            found.append(results())
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
 
+from helpers import INSTRUCTION_SETS, assert_same_bits_at_any_number_of_threads, check_instruction_set
 from spectrafuse import RandomStream, backends, use_backend
 from spectrafuse.composed import adamw_outer as composed_module
 from spectrafuse.ops.adamw_outer import adamw_outer
@@ -67,28 +65,14 @@ def check_twenty_steps(shape: tuple[int, int, int], dtype: torch.dtype, backend:
     assert weight.grad_fn is None
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set_of_this_machine(isa: str) -> None:
-    """The instruction set is fixed when the extension loads, so each runs in its own process."""
-    code = (
+    check_instruction_set(
+        isa,
         "from test_adamw_outer import SHAPES, check_twenty_steps as check\n"
         "import torch\n"
-        "from spectrafuse import _native\n"
-        "reason = _native.cpu_reason()\n"
-        "print(reason or _native.cpu_info()['instruction_set'])\n"
-        "if reason is None:\n"
-        "    [check(s, d, 'cpu') for s in SHAPES for d in (torch.float32, torch.float64)]\n"
+        "[check(s, d, 'cpu') for s in SHAPES for d in (torch.float32, torch.float64)]\n",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "SPECTRAFUSE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    first = done.stdout.splitlines()[0]
-    assert first == isa or first.startswith("SPECTRAFUSE_ISA must name an instruction set")
 
 
 def _problem(batch: int, outputs: int, width: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -102,18 +86,14 @@ def _problem(batch: int, outputs: int, width: int, dtype: torch.dtype = torch.fl
 def test_same_bits_at_any_number_of_threads() -> None:
     # Large enough for several tiles in both directions, with a rest in each.
     start = _problem(5, 131, 2077)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            changed = [t.clone() for t in start]
-            with use_backend("cpu"):
-                adamw_outer(*changed, step=4, **OPTIONS)
-            results.append(changed)
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+
+    def changed() -> list[torch.Tensor]:
+        tensors = [t.clone() for t in start]
+        with use_backend("cpu"):
+            adamw_outer(*tensors, step=4, **OPTIONS)
+        return tensors
+
+    assert_same_bits_at_any_number_of_threads(changed)
 
 
 def test_strided_arguments_are_updated_in_place() -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from clustering_inputs import draw, draw_valid, plain_views
-from helpers import assert_close_to_max, saved_sizes
+from helpers import assert_close_to_max, assert_same_bits_at_any_number_of_threads, saved_sizes
 from spectrafuse import _native, use_backend
 from spectrafuse.backends import BackendUnavailableError
 from spectrafuse.composed.clustering_objective import clustering_terms
@@ -114,16 +114,7 @@ def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_same_bits_at_any_number_of_threads(variant):
     data = inputs(2, 16, 23, 31, 5, torch.float32)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            results.append(evaluate("cpu", *data, **VARIANTS[variant]))
-    finally:
-        torch.set_num_threads(before)
-    for other, i in itertools.product(results[1:], range(len(results[0]))):
-        assert torch.equal(other[i], results[0][i])
+    assert_same_bits_at_any_number_of_threads(lambda: evaluate("cpu", *data, **VARIANTS[variant]))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

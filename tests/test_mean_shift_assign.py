@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +11,7 @@ from helpers import (
     GOLDEN_RTOL,
     INSTRUCTION_SETS,
     assert_close_to_max,
+    assert_same_bits_at_any_number_of_threads,
     check_instruction_set,
     golden,
 )
@@ -108,16 +107,7 @@ def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
 
 def test_same_bits_at_any_number_of_threads():
     data = inputs(2, 16, 23, 31, 5, torch.float32)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            results.append(evaluate("cpu", *data))
-    finally:
-        torch.set_num_threads(before)
-    for other, i in itertools.product(results[1:], range(5)):
-        assert torch.equal(other[i], results[0][i])
+    assert_same_bits_at_any_number_of_threads(lambda: evaluate("cpu", *data))
 
 
 def test_gradcheck_of_the_last_iteration():

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from helpers import check_instruction_set
+from helpers import INSTRUCTION_SETS, check_instruction_set
 from spectrafuse import RandomStream, _native
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise
@@ -77,7 +77,7 @@ def check_bits_one_by_one() -> None:
             assert torch.equal(vector, fill(distribution, count, dtype, threads=0)), (distribution, dtype, count)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set_makes_the_bits_of_one_number_at_a_time(isa):
     check_instruction_set(isa, "from test_random import check_bits_one_by_one as check; check()")
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from helpers import INSTRUCTION_SETS, assert_same_bits_at_any_number_of_threads, check_instruction_set
 from spectrafuse import RandomStream, backends, use_backend
 from spectrafuse.ops.skinny_linear import ACTIVATIONS, skinny_linear
 
@@ -80,28 +78,14 @@ def test_kernel_equals_the_reference(shape: tuple[int, int, int], activation: st
     check_kernel(shape, dtype, activation)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set_of_this_machine(isa: str) -> None:
-    """The instruction set is fixed when the extension loads, so each runs in its own process."""
-    code = (
+    check_instruction_set(
+        isa,
         "from test_skinny_linear import ACTIVATIONS, LARGE, SHAPES, check_kernel as check\n"
         "import torch\n"
-        "from spectrafuse import _native\n"
-        "reason = _native.cpu_reason()\n"
-        "print(reason or _native.cpu_info()['instruction_set'])\n"
-        "if reason is None:\n"
-        "    [check(s, d, a) for s in SHAPES + LARGE for d in (torch.float32, torch.float64) for a in ACTIVATIONS]\n"
+        "[check(s, d, a) for s in SHAPES + LARGE for d in (torch.float32, torch.float64) for a in ACTIVATIONS]\n",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "SPECTRAFUSE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    first = next(line for line in done.stdout.splitlines() if not line.startswith("seed"))
-    assert first == isa or first.startswith("SPECTRAFUSE_ISA must name an instruction set")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -120,15 +104,7 @@ def test_same_bits_at_any_number_of_threads() -> None:
     stream = RandomStream(33)
     tensors = [stream.normal((19, 777)), stream.normal((131, 777)), stream.normal((131,))]
     upstream = stream.normal((19, 131))
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            results.append(evaluate("cpu", tensors, upstream, "tanh")[:2])
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+    assert_same_bits_at_any_number_of_threads(lambda: evaluate("cpu", tensors, upstream, "tanh")[:2])
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
