@@ -1,4 +1,4 @@
-"""The command line: help, errors in one sentence, output folders, interruption and going on."""
+"""The command line: what commands leave behind, print and resume."""
 
 from __future__ import annotations
 
@@ -9,87 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from command_line import SEGMENT, UNMIX, fails_with, run
 from matplotlib.image import imread
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import spectrafuse
-from spectrafuse import report_maps, segment_command, terminal
-from spectrafuse._progress import Progress
-from spectrafuse.cli import app
+from spectrafuse import report_maps, segment_command
 from spectrafuse.io import results
-from spectrafuse.io.labels import read_labels
 from spectrafuse.io.results import colors
 from spectrafuse.segment_command import _scores
-from spectrafuse.segment_inputs import parse_bytes, parse_classes, parse_merge, scene_names, split_key
+from spectrafuse.segment_inputs import parse_bytes, parse_classes
 from spectrafuse.terminal import CommandError
-
-SEGMENT = ["--n-clusters", "3", "--crop-size", "8", "--batch-size", "2", "--device", "cpu"]
-UNMIX = ["--pool-size", "5", "--max-epoch", "60", "--device", "cpu"]
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def fails_with(result: Result, *parts: str) -> None:
-    """Exit code 2 and one line on stderr that holds the parts."""
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert result.exit_code == 2, result.output
-    assert len(lines) == 1, result.stderr
-    for part in parts:
-        assert part in lines[0]
-    assert "Traceback" not in result.output
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny problems are slower on more threads, and --threads would stay in force for later tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cube (rows, columns, bands) of two materials, with wavelengths and labels."""
-    generator = np.random.default_rng(7)
-    labels = np.zeros((12, 15), dtype=np.int64)
-    labels[:, 7:] = 1
-    spectra = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
-    cube = spectra[labels] + 0.05 * generator.standard_normal((12, 15, 6))
-    path = tmp_path_factory.mktemp("data") / "scene.npz"
-    np.savez(path, cube=cube, wavelengths=np.linspace(450, 700, 6), labels=labels)
-    return path
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Spectra of two components, with their concentrations and spectra beside."""
-    generator = np.random.default_rng(8)
-    folder = tmp_path_factory.mktemp("spectra")
-    components = generator.random((2, 20))
-    concentrations = generator.uniform(1, 3, (9, 2))
-    header = ",".join(str(x) for x in range(900, 1100, 10))
-    np.savetxt(
-        folder / "spectra.csv", concentrations @ components, delimiter=",", header=header, comments="", fmt="%.6f"
-    )
-    np.save(folder / "components.npy", components)
-    np.savetxt(folder / "concentrations.csv", concentrations, delimiter=",", header="sugar,salt", comments="")
-    return folder / "spectra.csv"
-
-
-@pytest.fixture(scope="module")
-def segmented(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    output = tmp_path_factory.mktemp("run") / "deep" / "out"
-    words = ["segment", scene, "-o", output, *SEGMENT, "--max-epoch", 2, "--labels", f"{scene}:labels"]
-    return output, run(*words)
 
 
 @pytest.mark.parametrize("words", [[], ["segment"], ["unmix"], ["demo"], ["doctor"]])
@@ -341,140 +275,3 @@ def test_classes_are_names_or_a_file(tmp_path: Path) -> None:
     for text, words in ((str(path), "as JSON"), (str(tmp_path / "no.json"), "as JSON"), ("a,,b", "must be names")):
         with pytest.raises(CommandError, match=words):
             parse_classes(text)
-
-
-def test_errors_of_the_user_are_one_sentence(scene: Path, table: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    fails_with(run("segment", tmp_path / "absent.mat", "-o", out), "absent.mat")
-    fails_with(run("segment", scene, "-o", out, "--key", "nothing"), "nothing", "cube")
-    fails_with(run("segment", scene, "-o", out, "--merge", "0:1"), "--merge", "'0:1'")
-    fails_with(run("segment", scene, "-o", out, "--n-clusters", 3, "--merge", "0=0,1"), "--merge", "2")
-    fails_with(run("segment", scene, "-o", out, "--labels", "a.npy", "--labels", "b.npy"), "--labels", "once per scene")
-    fails_with(run("segment", scene, "-o", out, "--mask", "a.npy", "--mask", "b.npy"), "--mask", "once per scene")
-    fails_with(run("segment", scene, "-o", out, "--mask", "a.npy"), "a.npy", "does not exist")
-    np.save(tmp_path / "mask.npy", np.full((12, 15), 2))
-    fails_with(run("segment", scene, "-o", out, "--mask", tmp_path / "mask.npy"), "--mask", "it has 2")
-    np.save(tmp_path / "mask.npy", np.zeros((15, 12), int))
-    fails_with(run("segment", scene, "-o", out, "--mask", tmp_path / "mask.npy"), "transposed")
-    fails_with(run("segment", scene, "-o", out, "--classes", "a,b"), "--classes", "no --labels file")
-    for size in ("much", "0", "-3MB", "3TB"):
-        fails_with(run("segment", scene, "-o", out, f"--max-memory={size}"), "--max-memory", size)
-    fails_with(
-        run("segment", scene, "-o", tmp_path / "small", "--max-memory", 9), "`max_memory` must be at least 1 MiB"
-    )
-    fails_with(run("unmix", tmp_path / "absent.csv", "-o", out), "absent.csv")
-    short = tmp_path / "short.csv"
-    short.write_text("sugar,salt\n1,2\n")
-    fails_with(run("unmix", table, "-o", out, "--true-concentrations", short), "9 spectra")
-    fails_with(run("unmix", table, "-o", out, "--true-components", short), "20 channels")
-    assert not out.exists(), "a command that cannot begin leaves nothing behind"
-
-
-def test_output_that_cannot_be_used(scene: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    fails_with(run("segment", scene, "-o", tmp_path / "file"), "is a file")
-    fails_with(run("segment", scene, "-o", tmp_path / "file" / "out"), "cannot be made")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.tex").write_text("")
-    fails_with(run("segment", scene, "-o", tmp_path / "full"), "not empty", "thesis.tex")
-
-
-def test_a_folder_in_use_is_left_alone(table: Path, tmp_path: Path) -> None:
-    from spectrafuse.run_folder import RunFolder
-
-    first = RunFolder(tmp_path / "out", {"command": "test"})
-    with pytest.raises(spectrafuse.io.errors.DataError, match="right now"):
-        RunFolder(tmp_path / "out", {"command": "test"})
-    first.release()
-    RunFolder(tmp_path / "out", {"command": "test"}).release()
-
-
-def test_forced_backend_that_cannot_run_is_an_error(scene: Path, tmp_path: Path) -> None:
-    with spectrafuse.use_backend("cuda"):
-        result = run("segment", scene, "-o", tmp_path / "out", *SEGMENT, "--max-epoch", 1)
-    fails_with(result, "cuda", "cannot run")
-
-
-def test_debug_shows_where_an_error_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPECTRAFUSE_DEBUG", "1")
-    result = run("unmix", tmp_path / "absent.csv", "-o", tmp_path / "out")
-    assert isinstance(result.exception, ValueError)
-
-
-def test_bugs_keep_their_traceback() -> None:
-    @terminal.friendly
-    def broken() -> None:
-        raise KeyError("a bug of ours")
-
-    with pytest.raises(KeyError):
-        broken()
-
-
-def test_demo_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorly.datasets", None)
-    monkeypatch.chdir(tmp_path)
-    fails_with(run("demo"), "pip install 'spectrafuse[demo]'")
-
-
-def test_demo_data() -> None:
-    from spectrafuse import demo
-
-    cube, wavelengths, labels = demo.indian_pines()
-    assert cube.shape == (145, 145, 200)
-    assert wavelengths.shape == (200,)
-    assert np.unique(labels).tolist() == list(range(len(demo.INDIAN_PINES_CLASSES)))
-    spectra, wavenumbers, glucose = demo.fermentation()
-    assert spectra.shape == (21, len(wavenumbers))
-    assert glucose.shape == (21,)
-    assert spectra.min() == 0.0
-    # Absorbance rises with glucose where glucose absorbs: the sign of the preparation is right.
-    assert np.corrcoef(spectra[:, np.argmin(np.abs(wavenumbers - 1035))], glucose)[0, 1] > 0.5
-
-
-def test_small_parts_of_the_command_line() -> None:
-    assert parse_merge("0=0,2; 1=1;") == {0: [0, 2], 1: [1]}
-    assert parse_merge(None) == {}
-    assert scene_names([Path("a/x.mat"), Path("b/x.npy"), Path("y.mat")]) == ["x", "x-2", "y"]
-    assert split_key("truth.mat:GT") == ("truth.mat", "GT")
-    assert split_key("truth.mat") == ("truth.mat", None)
-
-
-def test_file_name_with_a_colon_is_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "a:b.npy"
-    path.write_bytes(b"")
-    assert split_key(str(path)) == (str(path), None)
-
-
-def test_progress_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with terminal.training_progress("title") as report:
-        for epoch in (1, 2, 3):
-            report(Progress(epoch, 3, {"loss": 0.25}, ""))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == ["title: epoch 1/3: loss 0.25", "title: epoch 3/3: loss 0.25"]
-
-
-def test_segment_of_an_image_with_pixels_that_hold_no_data(tmp_path: Path) -> None:
-    cube = np.random.default_rng(0).random((5, 11, 14), dtype=np.float32) + 1
-    absent = np.zeros((11, 14), bool)
-    absent[:4, 5:] = True
-    cube[:, absent] = -9
-    (tmp_path / "x.bsq").write_bytes(cube.tobytes())
-    (tmp_path / "x.hdr").write_text(
-        "ENVI\nsamples = 14\nlines = 11\nbands = 5\ndata type = 4\ninterleave = bsq\nbyte order = 0\n"
-    )
-    output = tmp_path / "out"
-    result = run(
-        "segment", tmp_path / "x.hdr", "-o", output, "--nodata", "-9", "--n-clusters", "2", "--max-epoch", "1",
-        "--crop-size", "8", "--device", "cpu",
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    assert "36 pixels without data" in " ".join(result.stdout.split())
-    labels = np.load(output / "labels.npy")
-    np.testing.assert_array_equal(labels == -1, absent)
-    np.testing.assert_array_equal(imread(output / "labels.png")[..., 3] == 0, absent)
-    np.testing.assert_array_equal(read_labels(output / "classes.hdr"), np.where(labels < 0, -1, labels + 1))
-    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
-    assert record["inputs"][0]["pixels_without_data"] == 36
-    assert sum(row["share"] for row in record["clusters"][0]) == pytest.approx(1)
-    loaded = spectrafuse.DeepGlobalClustering.load(output / "model", device="cpu")
-    np.testing.assert_array_equal(loaded.predict(tmp_path / "x.hdr"), labels)
