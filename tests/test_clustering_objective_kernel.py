@@ -59,8 +59,8 @@ def evaluate(backend, leaves, keywords, valid, upstream, *, masked=False, **opti
     options = {"temperature": TEMPERATURE, **keywords, "valid": valid if masked else None, **options}
     with use_backend(backend):
         terms = clustering_objective(*leaves, **options)
-    loss = sum((weight + 1) * term.sum() for weight, term in enumerate(terms[:5])) + (terms.probs * upstream).sum()
-    gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        loss = sum((weight + 1) * term.sum() for weight, term in enumerate(terms[:5])) + (terms.probs * upstream).sum()
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
     return [x.detach() for x in (*terms, *gradients)]
 
 

@@ -1,4 +1,4 @@
-"""The registered operation behind `clustering_objective`: its schema, its CPU kernel, its gradient."""
+"""The registered operation behind `clustering_objective`: its schema, its kernels, its gradient."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse import _native
+from spectrafuse import _native, _triton
 
 # spectrafuse::clustering_objective. Embeddings may have any float type and strides; the working type is float64 for
 # float64 embeddings, else float32. Without `geometry` the views are compared index by index.
@@ -63,7 +63,6 @@ class _Inputs:
         self.addresses = [_address(x) for x in self.tensors]
 
 
-@torch.library.impl("spectrafuse::clustering_objective", "CPU")
 def _forward_cpu(
     embeddings: Tensor,
     centers: Tensor,
@@ -107,7 +106,6 @@ def _forward_cpu(
     )
 
 
-@torch.library.impl("spectrafuse::clustering_objective_backward", "CPU")
 def _backward_cpu(
     grad_compactness: Tensor | None,
     grad_uniform: Tensor | None,
@@ -147,6 +145,10 @@ def _backward_cpu(
         grad_centers.to(centers.dtype),
         torch.full_like(bandwidth, grad_bandwidth),
     )
+
+
+_triton.implement("clustering_objective", _forward_cpu, "clustering_objective.forward")
+_triton.implement("clustering_objective_backward", _backward_cpu, "clustering_objective.backward")
 
 
 @torch.library.register_fake("spectrafuse::clustering_objective")
