@@ -117,15 +117,18 @@ def test_strides_beyond_2_to_the_31():
 # The interpreter has no bfloat16.
 @pytest.mark.parametrize("dtype", [torch.float16] + [torch.bfloat16] * (TRITON_DEVICE == "cuda"))
 def test_narrow_types_are_computed_in_float32(dtype):
-    data = triton_inputs(1, 8, 3, 11, 3, dtype=dtype)
-    narrow = evaluate("triton", *data, num_iters=2, window=3)
-    wide = evaluate("triton", *(x.float() for x in data[:3]), [g.float() for g in data[3]], num_iters=2, window=3)
-    assert all(x.dtype == dtype for x in narrow)
-    assert torch.equal(narrow[0], wide[0].to(dtype))
-    assert torch.equal(narrow[1], wide[1].to(dtype))
-    # Backward reads the rounded outputs.
-    for got, want in zip(narrow[2:], wide[2:], strict=True):
-        assert_close_to_max(got.float(), want, 16 * torch.finfo(dtype).eps)
+    *leaves, grads = triton_inputs(1, 8, 3, 11, 3, dtype=dtype)
+    forward, backward = torch.ops.spectrafuse.mean_shift_assign, torch.ops.spectrafuse.mean_shift_assign_backward
+    with use_backend("triton"):
+        narrow = forward(*leaves, 2, 3, 0.2)
+        wide = forward(*(x.float() for x in leaves), 2, 3, 0.2)
+        # Backward reads the rounded outputs.
+        tensors = (*grads, *leaves, *narrow)
+        narrow += backward(*tensors, 3, 0.2)
+        wide += backward(*(x.float() for x in tensors), 3, 0.2)
+    for got, want in zip(narrow, wide, strict=True):
+        assert torch.equal(got, want.to(got.dtype))
+    assert [x.dtype for x in narrow] == [dtype, dtype, torch.float32, torch.float32, dtype, dtype, dtype]
 
 
 def test_constants_of_the_code_and_numbers_of_programs_do_not_matter(monkeypatch):
