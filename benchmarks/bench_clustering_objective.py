@@ -71,7 +71,7 @@ def bytes_moved(size: Size, direction: str) -> int:
     return 4 * 2 * size.pairs * size.side**2 * numbers
 
 
-def _operation(call: Any) -> harness.Operation:
+def _operation(call: Any, variant: str) -> harness.Operation:
     return harness.Operation(
         name="clustering_objective",
         sizes=SIZES,
@@ -81,10 +81,11 @@ def _operation(call: Any) -> harness.Operation:
         bytes_moved=bytes_moved,
         leaves=(0, 1, 2),
         without_reference=("large",),
+        variant=variant,
     )
 
 
-CORRECTED, PUBLISHED = _operation(corrected), _operation(published)
+CORRECTED, PUBLISHED = _operation(corrected, "corrected"), _operation(published, "published")
 
 
 @harness.over(CORRECTED)

@@ -106,7 +106,7 @@ def cases(
         raise ValueError(f"`operations` must be among {', '.join(declared())}; got {', '.join(unknown)}.")
     chosen = [declared()[name] for name in operations or declared()]
     return [
-        Case(operation.name, implementation, size, direction)
+        Case(operation.label, implementation, size, direction)
         for operation in chosen
         for size in sizes
         if size in operation.sizes
@@ -150,7 +150,8 @@ def _block(pair: tuple[Remote, Remote], first: int, best: list[float]) -> float:
 def tests_pass(version: Build, operation: str) -> bool:
     """Whether the operation's own tests pass in a version; without its checkout, those of this one."""
     sources = version.sources or ROOT
-    test = sources / "tests" / f"test_{operation}.py"
+    # A variant of an operation has the operation's tests.
+    test = sources / "tests" / f"test_{operation.split()[0]}.py"
     if not test.exists():
         return False
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test)]

@@ -11,7 +11,7 @@ from harness import Operation
 
 @functools.cache
 def operations() -> dict[str, Operation]:
-    """Every `OPERATION` by its name."""
+    """Every operation that is declared, by its label."""
     modules = [importlib.import_module(file.stem) for file in sorted(Path(__file__).parent.glob("bench_*.py"))]
-    found = [module.OPERATION for module in modules if hasattr(module, "OPERATION")]
-    return {operation.name: operation for operation in found}
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Operation)]
+    return {operation.label: operation for operation in found}

@@ -41,6 +41,8 @@ class Operation:
         Which inputs carry gradient; none: the operation is measured forward only.
     without_reference : container of str
         Sizes for which the reference needs more memory than a laptop has.
+    variant : str
+        Tells two uses of the same operation apart.
     """
 
     name: str
@@ -51,6 +53,12 @@ class Operation:
     bytes_moved: Callable[[Any, str], int]
     leaves: Sequence[int] = ()
     without_reference: Container[str] = ()
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"{self.name} {self.variant}".rstrip()
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -109,7 +117,7 @@ def run(benchmark: Any, operation: Operation, implementation: str, size: str, di
     operations = operation.operations(operation.sizes[size], direction)
     moved = operation.bytes_moved(operation.sizes[size], direction)
     bound = max(operations / measure.product_rate(), moved / measure.copy_bandwidth(64))
-    benchmark.group = f"{operation.name} {size} {direction}"
+    benchmark.group = f"{operation.label} {size} {direction}"
     benchmark.extra_info.update(
         measure.machine(),
         milliseconds=1e3 * seconds[implementation],

@@ -35,9 +35,9 @@ class Worker:
 
         case = operations()[operation]
         try:
-            reason = backends.why_not(operation, implementation, "cpu")
+            reason = backends.why_not(case.name, implementation, "cpu")
         except KeyError:
-            reason = f"this version has no {operation}"
+            reason = f"this version has no {case.name}"
         call = None if reason else case.prepare(implementation, size, direction)
         if call is None:
             return {"reason": reason or "it needs too much memory"}

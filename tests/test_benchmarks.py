@@ -50,7 +50,9 @@ def test_verdicts(center, expected):
 def test_every_declared_case_names_an_operation_and_can_be_chosen():
     from spectrafuse import backends
 
-    assert set(declared.operations()) <= set(backends.operations())
+    named = {operation.name for operation in declared.operations().values()}
+    assert named <= set(backends.operations())
+    assert {"clustering_objective corrected", "clustering_objective published", "gate"} <= set(declared.operations())
     chosen = compare.cases(["mean_shift_assign"], ["small"])
     assert [case.direction for case in chosen] == ["forward", "backward", "both"]
     with pytest.raises(ValueError, match=r"`operations` must be among .*mean_shift_assign.*; got nothing"):
