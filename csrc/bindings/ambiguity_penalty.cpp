@@ -1,35 +1,40 @@
 #include "../common/ambiguity_penalty.h"
 
+#include "../common/pair_names.h"
+#include "../common/pair_scalar.h"
 #include "bindings.h"
 
 namespace spectrafuse {
 
 namespace {
 
-AmbiguityPenalty arguments_of(const std::array<std::int64_t, 2>& sizes, const std::string& kind, int power,
-                              double offset, double scale, double quadratic) {
-    static constexpr const char* names[] = {"poly",       "laplacian",  "rbf",       "matern 0.5",
-                                            "matern 1.5", "matern 2.5", "matern 3.5"};
-    int which = 0;
-    while (which < 7 && kind != names[which]) ++which;
-    if (which == 7) throw std::invalid_argument("no such kernel: " + kind);
-    return {sizes[0], sizes[1], {static_cast<PairKind>(which), power, offset, scale, quadratic},
-            nullptr,  nullptr,  nullptr};
-}
-
 std::size_t bound_workspace(int dtype, const std::array<std::int64_t, 2>& sizes) {
-    return ambiguity_workspace(arguments_of(sizes, "rbf", 1, 0.0, 1.0, 0.0), dtype);
+    return ambiguity_workspace({sizes[0], sizes[1], {}, nullptr, nullptr, nullptr}, dtype);
 }
 
 double bound_penalty(int dtype, const std::array<std::int64_t, 2>& sizes, const std::string& kind, int power,
                      double offset, double scale, double quadratic, Address components, Address gradient,
                      Address workspace, int threads) {
-    AmbiguityPenalty arguments = arguments_of(sizes, kind, power, offset, scale, quadratic);
-    arguments.components = pointer(components);
-    arguments.gradient = pointer(gradient);
-    arguments.workspace = pointer(workspace);
+    const AmbiguityPenalty arguments{sizes[0],
+                                     sizes[1],
+                                     pair_kernel_of(kind, power, offset, scale, quadratic),
+                                     pointer(components),
+                                     pointer(gradient),
+                                     pointer(workspace)};
     const py::gil_scoped_release release;
     return ambiguity_penalty(arguments, dtype, threads);
+}
+
+// Value and slope of one pair, from its inner product (poly), sum of absolute differences (laplacian) or squared
+// distance, in the arithmetic of a CUDA thread.
+template <class T>
+std::pair<T, T> bound_term(const std::string& kind, int power, double offset, double scale, double quadratic, T x) {
+    using Math = PairScalar<T>;
+    const PairKernel kernel = pair_kernel_of(kind, power, offset, scale, quadratic);
+    const PairTerm<T> term = kernel.kind == PairKind::poly        ? term_of_product<Math>(kernel, x)
+                             : kernel.kind == PairKind::laplacian ? term_of_absolute<Math>(kernel, x)
+                                                                  : term_of_squared<Math>(kernel, x);
+    return {term.value, term.slope};
 }
 
 }  // namespace
@@ -37,6 +42,8 @@ double bound_penalty(int dtype, const std::array<std::int64_t, 2>& sizes, const 
 void bind_ambiguity_penalty(py::module_& m) {
     m.def("ambiguity_penalty_workspace", &bound_workspace);
     m.def("ambiguity_penalty", &bound_penalty);
+    m.def("pair_term_float32", &bound_term<float>);
+    m.def("pair_term_float64", &bound_term<double>);
 }
 
 }  // namespace spectrafuse

@@ -38,6 +38,12 @@ SPECTRAFUSE_SHARED PairTerm<typename Math::V> term_of_absolute(const PairKernel&
     return {value, value * static_cast<T>(1 / kernel.scale)};
 }
 
+// What a pair of the Laplacian adds to the gradient of one row, from the other row's number less its own.
+template <class V>
+SPECTRAFUSE_SHARED V pull_of_absolute(V slope, V difference) {
+    return difference > 0 ? slope : (difference < 0 ? -slope : V{});
+}
+
 // From the squared Euclidean distance. With r the distance over the scale and k(r) the kernel, the slope is -k'(r) /
 // (r scale^2); for Matern kernels above order 1/2 the division by r cancels. At r = 0 the kernel of order 1/2 has a
 // kink, and slope 0.

@@ -179,8 +179,7 @@ double pair(const AmbiguityPenalty& a, std::int64_t one_index, std::int64_t othe
     if (a.gradient == nullptr) return total / (both ? 1 : 2);
     using V = Vector<T>;
     if (distance == Distance::absolutes) {
-        add_differences(slopes, one, other, a.dim, both,
-                        [](V slope, V x) { return x > 0 ? slope : (x < 0 ? -slope : V{}); });
+        add_differences(slopes, one, other, a.dim, both, [](V slope, V x) { return pull_of_absolute(slope, x); });
     } else if (distance == Distance::squares) {
         add_differences(slopes, one, other, a.dim, both, [](V slope, V x) { return slope * x; });
     } else {

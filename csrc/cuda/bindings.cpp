@@ -28,5 +28,6 @@ PYBIND11_MODULE(_cuda, m) {
         return out;
     });
     spectrafuse::bind_adamw_outer(m);
+    spectrafuse::bind_ambiguity_penalty(m);
     spectrafuse::bind_skinny_linear(m);
 }

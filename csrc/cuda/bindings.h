@@ -19,6 +19,7 @@ T* pointer(Address address) {
 }
 
 void bind_adamw_outer(py::module_& m);
+void bind_ambiguity_penalty(py::module_& m);
 void bind_skinny_linear(py::module_& m);
 
 }  // namespace spectrafuse

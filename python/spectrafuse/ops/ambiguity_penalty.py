@@ -14,7 +14,7 @@ from spectrafuse.reference.ambiguity_penalty import ambiguity_penalty as referen
 KERNELS = ("linear", "poly", "laplacian", "rbf", "matern")
 MATERN_ORDERS = (0.5, 1.5, 2.5, 3.5)
 
-backends.declare("ambiguity_penalty", {"cpu": _native.cpu_kernel_reason})
+backends.declare("ambiguity_penalty", {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason})
 
 
 def ambiguity_penalty(
@@ -61,9 +61,10 @@ def ambiguity_penalty(
 
     Notes
     -----
-    Identical rows have a finite gradient. The number of rows under a mask is read on the host. arXiv
-    2507.23600, loss. The `cpu` kernel takes every pair once and computes the gradient with the value; `linear` needs no
-    pairs and runs in PyTorch.
+    Identical rows have a finite gradient. The number of rows under a mask is read on the host, but not for the `cuda`
+    kernel, whose calls a CUDA graph can hold. arXiv 2507.23600, loss. The kernels take every pair once and compute the
+    gradient with the value; for it the `cuda` kernel keeps a slope for every pair. `linear` needs no pairs and runs in
+    PyTorch.
     """
     _checks.tensor("components", components, shape="(n, d)", ndim=2)
     _checks.choice("kernel", kernel, KERNELS)
@@ -79,7 +80,7 @@ def ambiguity_penalty(
     if _checks.number("nu", nu) not in MATERN_ORDERS:
         raise _checks.fail("nu", "one of 0.5, 1.5, 2.5, 3.5", nu)
     chosen = backends.choose("ambiguity_penalty", components.device.type)
-    if chosen == "cpu" and kernel != "linear":
+    if chosen in ("cpu", "cuda") and kernel != "linear":
         kind = f"matern {float(nu)}" if kernel == "matern" else kernel
         quadratic = 21.0 / 5.0 if published_coefficients else 14.0 / 5.0
         needs_gradient = torch.is_grad_enabled() and components.requires_grad
@@ -137,8 +138,41 @@ def _forward_cpu(
     return torch.full((), value, dtype=components.dtype), gradient
 
 
-@torch.library.impl("spectrafuse::ambiguity_penalty_backward", "CPU")
-def _backward_cpu(grad: Tensor, gradient: Tensor) -> Tensor:
+@torch.library.impl("spectrafuse::ambiguity_penalty", "CUDA")
+def _forward_cuda(
+    components: Tensor,
+    mask: Tensor | None,
+    kind: str,
+    power: int,
+    offset: float,
+    scale: float,
+    quadratic: float,
+    needs_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    working = _native.working_dtype(components.dtype)
+    rows = components.to(working).contiguous()
+    penalty, gradient = rows.new_empty(()), rows.new_empty(rows.shape if needs_gradient else 0)
+    order, selected = (None, None) if mask is None else selection(mask)
+    module, code, sizes = _native.cuda(), _native.DTYPE_CODE[working], tuple(rows.shape)
+    size = module.ambiguity_penalty_workspace(sizes[0], code, needs_gradient)
+    workspace = torch.empty(size, dtype=torch.uint8, device=rows.device)
+    with torch.cuda.device(rows.device):
+        module.ambiguity_penalty(
+            code, sizes, kind, power, offset, scale, quadratic, rows.data_ptr(),
+            0 if order is None else order.data_ptr(), 0 if selected is None else selected.data_ptr(),
+            penalty.data_ptr(), gradient.data_ptr() if needs_gradient else 0, workspace.data_ptr(),
+            torch.cuda.current_stream().cuda_stream,
+        )  # fmt: skip
+    return penalty.to(components.dtype), gradient
+
+
+def selection(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Row numbers (n,) int64, those under `mask` (n,) first, and how many they are (), without asking the device."""
+    return mask.logical_not().to(torch.uint8).argsort(stable=True), mask.sum()
+
+
+@torch.library.impl("spectrafuse::ambiguity_penalty_backward", ("CPU", "CUDA"))
+def _scaled(grad: Tensor, gradient: Tensor) -> Tensor:
     return (grad.to(gradient.dtype) * gradient).to(grad.dtype)
 
 
