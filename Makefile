@@ -27,7 +27,8 @@ bench: $(VENV)/test.stamp
 
 # The tests of every operation that has a C++ kernel, with the address and undefined-behaviour sanitizers under them. The
 # instrumented package lies in a folder of its own that Python looks into before its site-packages.
-KERNEL_TESTS := tests/test_random.py $(patsubst csrc/cpu/%_launch.cpp,tests/test_%.py,$(wildcard csrc/cpu/*_launch.cpp))
+KERNEL_TESTS := tests/test_random.py tests/test_instruction_sets.py \
+	$(wildcard $(patsubst csrc/cpu/%_launch.cpp,tests/test_%.py,$(wildcard csrc/cpu/*_launch.cpp)))
 SANITIZERS = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libubsan.so)
 
 sanitize: build/sanitize.stamp
