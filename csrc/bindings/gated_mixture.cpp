@@ -1,5 +1,3 @@
-#include "../common/gated_mixture.h"
-
 #include "mixture_pool.h"
 
 namespace spectrafuse {

@@ -1,44 +1,27 @@
-#include "../common/sparse_gated_mixture.h"
-
 #include "mixture_pool.h"
 
 namespace spectrafuse {
 
 namespace {
 
-// Addresses: energy, rng, gumbel, langevin. Options: shift, noise, tau.
-SparsityGates gates(const std::array<Address, 4>& tensors, bool gumbel_of_both, const std::array<double, 3>& options) {
-    return {pointer(tensors[0]), pointer<const std::int64_t>(tensors[1]),
-            pointer(tensors[2]), gumbel_of_both,
-            pointer(tensors[3]), options[0],
-            options[1],          options[2]};
-}
-
 void bound_forward(int dtype, const std::array<std::int64_t, 3>& sizes, bool non_negative, int norm,
                    const std::array<Address, 3>& inputs, const std::array<Address, 4>& gate_tensors,
                    bool gumbel_of_both, const std::array<double, 3>& options, Address mixture, Address energy_sum,
                    Address energy_square_sum, int threads) {
     const SparseGatedMixture arguments{mixture_pool(sizes, non_negative, norm, inputs),
-                                       gates(gate_tensors, gumbel_of_both, options), pointer(mixture),
+                                       sparsity_gates(gate_tensors, gumbel_of_both, options), pointer(mixture),
                                        pointer(energy_sum), pointer(energy_square_sum)};
     const py::gil_scoped_release release;
     sparse_gated_mixture_forward(arguments, dtype, threads);
 }
 
-// Gradients in: mixture, energy sum, energy square sum. Out: concentration, gates, raw components, energies.
 void bound_backward(int dtype, const std::array<std::int64_t, 3>& sizes, bool non_negative, int norm,
                     const std::array<Address, 3>& inputs, const std::array<Address, 4>& gate_tensors,
                     bool gumbel_of_both, const std::array<double, 3>& options, const std::array<Address, 3>& upstream,
                     const std::array<Address, 4>& grads, int threads) {
-    const SparseGatedMixtureBackward arguments{mixture_pool(sizes, non_negative, norm, inputs),
-                                               gates(gate_tensors, gumbel_of_both, options),
-                                               pointer(upstream[0]),
-                                               pointer(upstream[1]),
-                                               pointer(upstream[2]),
-                                               pointer(grads[0]),
-                                               pointer(grads[1]),
-                                               pointer(grads[2]),
-                                               pointer(grads[3])};
+    const SparseGatedMixtureBackward arguments =
+        sparse_backward(mixture_pool(sizes, non_negative, norm, inputs),
+                        sparsity_gates(gate_tensors, gumbel_of_both, options), upstream, grads);
     const py::gil_scoped_release release;
     sparse_gated_mixture_backward(arguments, dtype, threads);
 }

@@ -29,5 +29,8 @@ PYBIND11_MODULE(_cuda, m) {
     });
     spectrafuse::bind_adamw_outer(m);
     spectrafuse::bind_ambiguity_penalty(m);
+    spectrafuse::bind_gate(m);
+    spectrafuse::bind_gated_mixture(m);
     spectrafuse::bind_skinny_linear(m);
+    spectrafuse::bind_sparse_gated_mixture(m);
 }

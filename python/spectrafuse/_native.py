@@ -98,6 +98,15 @@ def cuda() -> ModuleType:
     return module
 
 
+def run(kernel: str, dtype: torch.dtype, device: torch.device, *arguments: Any) -> None:
+    """Call a kernel that both extensions have: the C++ one on all threads, or the CUDA one (float32) on its stream."""
+    if device.type == "cpu":
+        getattr(cpu(), kernel)(DTYPE_CODE[dtype], *arguments, torch.get_num_threads())
+        return
+    with torch.cuda.device(device):
+        getattr(cuda(), kernel)(*arguments, torch.cuda.current_stream().cuda_stream)
+
+
 def cpu_info() -> dict[str, Any]:
     """Facts about the C++ extension for `spectrafuse doctor`; empty where it is missing."""
     if cpu_reason() is not None:

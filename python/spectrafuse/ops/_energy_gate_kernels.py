@@ -1,4 +1,7 @@
-"""Registration of `energy_gate` with torch: the last layer and the gate in one call; float32 and float64."""
+"""Registration of `energy_gate` with torch: the last layer and the gate in one call.
+
+Few rows take the kernel of `skinny_linear`, more a matrix product; then comes the kernel of `gate`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from spectrafuse.ops._gate_kernels import (
     GateOutputs,
     empty_outputs,
     energy_gradient,
-    gate_cpu,
+    gate_kernel,
     mark,
 )
 from spectrafuse.ops.skinny_linear import ACTIVATIONS, MOST_ROWS
@@ -23,15 +26,15 @@ torch.library.define(
 )
 
 
-@torch.library.impl("spectrafuse::energy_gate", "CPU")
-def _forward_cpu(
+@torch.library.impl("spectrafuse::energy_gate", ("CPU", "CUDA"))
+def _forward(
     hidden: Tensor, weight: Tensor, bias: Tensor, gumbel: Tensor | None, langevin: Tensor | None, *options: Any
 ) -> GateOutputs:
     if hidden.shape[0] <= MOST_ROWS:
         energy, _ = torch.ops.spectrafuse.skinny_linear(hidden, weight, bias, ACTIVATIONS.index("none"))
     else:
-        energy = torch.addmm(bias, hidden, weight.T)
-    return gate_cpu(energy.view(hidden.shape[0], weight.shape[0] // 2, 2), gumbel, langevin, *options)
+        energy = torch.addmm(bias, hidden, weight.T).to(hidden.dtype)  # autocast would narrow it
+    return gate_kernel(energy.view(hidden.shape[0], weight.shape[0] // 2, 2), gumbel, langevin, *options)
 
 
 @torch.library.register_fake("spectrafuse::energy_gate")

@@ -1,4 +1,7 @@
-"""Registration of `gate` with torch: one call of the C++ kernel forward, one backward; float32 and float64."""
+"""Registration of `gate` with torch: one kernel call forward, one backward.
+
+The C++ kernels take float32 and float64, those for CUDA float32.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def empty_outputs(energy: Tensor) -> GateOutputs:
     )
 
 
-def gate_cpu(
+def gate_kernel(
     energy: Tensor,
     gumbel: Tensor | None,
     langevin: Tensor | None,
@@ -53,25 +56,28 @@ def gate_cpu(
     hard_threshold: float | None,
     used_threshold: float,
 ) -> GateOutputs:
-    """The gate of energies (B, N, 2) by the C++ kernel."""
+    """The gate of energies (B, N, 2) by the kernel of their device."""
     dense = energy.contiguous()
     gumbel = None if gumbel is None else gumbel.contiguous()
     langevin = None if langevin is None else langevin.contiguous()
     out = empty_outputs(dense)
-    _native.cpu().gate_forward(
-        _native.DTYPE_CODE[energy.dtype], energy.shape[:2], 0.0 if langevin is None else shift, tau,
+    workspace = []
+    if energy.is_cuda:
+        workspace.append(energy.new_empty((3 * _native.cuda().gate_blocks(energy.shape[1]),), dtype=torch.float64))
+    _native.run(
+        "gate_forward", energy.dtype, energy.device, energy.shape[:2], 0.0 if langevin is None else shift, tau,
         -1.0 if hard_threshold is None else hard_threshold, used_threshold, dense.data_ptr(), address(gumbel),
         gumbel is not None and gumbel.ndim == 3, address(langevin), out[0].data_ptr(), out[1].data_ptr(),
-        (out[2].data_ptr(), out[3].data_ptr(), out[5].data_ptr()), out[4].data_ptr(), torch.get_num_threads(),
+        (out[2].data_ptr(), out[3].data_ptr(), out[5].data_ptr()), out[4].data_ptr(), *map(address, workspace),
     )  # fmt: skip
     return out
 
 
-torch.library.impl("spectrafuse::gate", "CPU", gate_cpu)
+torch.library.impl("spectrafuse::gate", ("CPU", "CUDA"), gate_kernel)
 
 
-@torch.library.impl("spectrafuse::gate_backward", "CPU")
-def _gate_backward_cpu(
+@torch.library.impl("spectrafuse::gate_backward", ("CPU", "CUDA"))
+def _gate_backward(
     grad_prob: Tensor | None,
     grad_energy: Tensor | None,
     grad_energy_sum: Tensor | None,
@@ -86,11 +92,10 @@ def _gate_backward_cpu(
     grad_energy = None if grad_energy is None else grad_energy.contiguous()
     prob, energy = select_prob.contiguous(), select_energy.contiguous()
     grad = torch.empty_like(energy)
-    _native.cpu().gate_backward(
-        _native.DTYPE_CODE[energy.dtype], prob.shape, tau, hard, prob.data_ptr(), energy.data_ptr(),
+    _native.run(
+        "gate_backward", energy.dtype, energy.device, prob.shape, tau, hard, prob.data_ptr(), energy.data_ptr(),
         address(grad_prob), address(grad_energy),
         (address(grad_energy_sum), address(grad_energy_square_sum), address(grad_select_sum)), grad.data_ptr(),
-        torch.get_num_threads(),
     )  # fmt: skip
     return grad
 

@@ -1,4 +1,7 @@
-"""Registration of `sparse_gated_mixture` with torch: one kernel forward, one backward; float32 and float64."""
+"""Registration of `sparse_gated_mixture` with torch: one kernel call forward, one backward.
+
+The C++ kernels take float32 and float64, those for CUDA float32.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from spectrafuse import _native
 from spectrafuse.ops._gate_kernels import address
+from spectrafuse.ops.gated_mixture import mixture_workspace, workspace_addresses
 
 _INPUTS = (
     "Tensor concentration, Tensor select_prob, Tensor components, Tensor sparsity_energy, Tensor? rng, Tensor? gumbel, "
@@ -38,7 +42,8 @@ def _arguments(
     tau, shift, noise = options
     refined = langevin is not None or (rng is not None and shift > 0)
     return (
-        _native.DTYPE_CODE[components.dtype],
+        components.dtype,
+        components.device,
         (*concentration.shape, components.shape[1]),
         non_negative,
         norm,
@@ -53,8 +58,8 @@ def _dense(*tensors: Tensor | None) -> tuple[Any, ...]:
     return tuple(None if t is None else t.contiguous() for t in tensors)
 
 
-@torch.library.impl("spectrafuse::sparse_gated_mixture", "CPU")
-def _forward_cpu(
+@torch.library.impl("spectrafuse::sparse_gated_mixture", ("CPU", "CUDA"))
+def _forward_kernel(
     concentration: Tensor,
     select_prob: Tensor,
     components: Tensor,
@@ -71,15 +76,21 @@ def _forward_cpu(
     inputs, numbers = _dense(concentration, select_prob, components, sparsity_energy), _dense(rng, gumbel, langevin)
     mixture = components.new_empty((concentration.shape[0], components.shape[1]))
     sums = components.new_empty(()), components.new_empty(())
-    _native.cpu().sparse_gated_mixture_forward(
-        *_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm), mixture.data_ptr(), sums[0].data_ptr(),
-        sums[1].data_ptr(), torch.get_num_threads(),
+    workspace, part_sums = mixture_workspace(len(concentration), inputs[2], forward=True), []
+    if workspace:
+        module, (count, bands) = _native.cuda(), components.shape
+        blocks = module.mixture_parts(count) * module.sparse_column_blocks(bands)
+        part_sums.append(components.new_empty((2 * blocks,), dtype=torch.float64))
+    _native.run(
+        "sparse_gated_mixture_forward", *_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
+        mixture.data_ptr(), sums[0].data_ptr(), sums[1].data_ptr(), *workspace_addresses(workspace),
+        *map(address, part_sums),
     )  # fmt: skip
     return mixture, *sums
 
 
-@torch.library.impl("spectrafuse::sparse_gated_mixture_backward", "CPU")
-def _backward_cpu(
+@torch.library.impl("spectrafuse::sparse_gated_mixture_backward", ("CPU", "CUDA"))
+def _backward_kernel(
     grad: Tensor | None,
     grad_energy_sum: Tensor | None,
     grad_energy_square_sum: Tensor | None,
@@ -99,10 +110,11 @@ def _backward_cpu(
     inputs, numbers = _dense(concentration, select_prob, components, sparsity_energy), _dense(rng, gumbel, langevin)
     upstream = grad.contiguous() if grad is not None else components.new_zeros(len(concentration), components.shape[1])
     grads = tuple(torch.empty_like(t) for t in inputs)
-    _native.cpu().sparse_gated_mixture_backward(
-        *_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
+    workspace = mixture_workspace(len(concentration), inputs[2], forward=False)
+    _native.run(
+        "sparse_gated_mixture_backward", *_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
         (upstream.data_ptr(), address(grad_energy_sum), address(grad_energy_square_sum)),
-        tuple(t.data_ptr() for t in grads), torch.get_num_threads(),
+        tuple(t.data_ptr() for t in grads), *workspace_addresses(workspace),
     )  # fmt: skip
     return grads  # type: ignore[return-value]
 

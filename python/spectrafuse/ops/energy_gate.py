@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import spectrafuse.ops._energy_gate_kernels  # noqa: F401  registers the kernel
-from spectrafuse import _checks, _native, backends
+from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.gate import energy_gate as composed
 from spectrafuse.ops.gate import (
     GateNoise,
@@ -79,8 +79,8 @@ def energy_gate(
     check_thresholds(hard_threshold, used_threshold)
     gumbel = None if noise is None else noise.gumbel
     refinement = None if noise is None or langevin is None else noise.langevin
-    chosen = backends.choose("energy_gate", hidden.device.type)
-    if chosen == "cpu":
+    chosen = backends.choose("energy_gate", hidden.device.type, {"cuda": _triton.dtype_reason(hidden.dtype)})
+    if chosen in ("cpu", "cuda"):
         wide_hidden, gumbel, refinement = widened(hidden, gumbel, refinement, options)
         outputs = torch.ops.spectrafuse.energy_gate(
             wide_hidden, weight.to(wide_hidden.dtype), bias.to(wide_hidden.dtype), gumbel, refinement,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import spectrafuse.ops._gate_kernels  # noqa: F401  registers the kernel
-from spectrafuse import _checks, _native, backends
+from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.gate import gate as composed
 from spectrafuse.reference.gate import gate as reference
 
@@ -165,8 +165,8 @@ def gate(
     check_thresholds(hard_threshold, used_threshold)
     gumbel = None if noise is None else noise.gumbel
     refinement = None if noise is None or langevin is None else noise.langevin
-    chosen = backends.choose("gate", energy.device.type)
-    if chosen == "cpu":
+    chosen = backends.choose("gate", energy.device.type, {"cuda": _triton.dtype_reason(energy.dtype)})
+    if chosen in ("cpu", "cuda"):
         options_of_kernel = kernel_options(options, tau, hard_threshold, used_threshold)
         outputs = torch.ops.spectrafuse.gate(*widened(energy, gumbel, refinement, options), *options_of_kernel)
         return kernel_result(outputs, energy.dtype)

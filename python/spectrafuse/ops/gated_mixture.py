@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, _native, backends
+from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.gated_mixture import gated_mixture as composed
 from spectrafuse.reference.gated_mixture import gated_mixture as reference
 
@@ -74,8 +74,9 @@ def gated_mixture(
     contributes a zero spectrum and its gradient is finite. arXiv 2507.23600, model output.
     """
     check_mixture(concentration, select_prob, components, norm)
-    chosen = backends.choose("gated_mixture", components.device.type)
-    if chosen == "cpu":
+    limits = {"cuda": _triton.dtype_reason(components.dtype)}
+    chosen = backends.choose("gated_mixture", components.device.type, limits)
+    if chosen in ("cpu", "cuda"):
         working = _native.working_dtype(components.dtype)
         inputs = (concentration.to(working), select_prob.to(working), components.to(working))
         return torch.ops.spectrafuse.gated_mixture(*inputs, bool(non_negative), norm or 0).to(components.dtype)
@@ -83,37 +84,55 @@ def gated_mixture(
     return implementation(concentration, select_prob, components, non_negative=non_negative, norm=norm)
 
 
-# Registration: float32 and float64.
+# Registration: float32 and float64 on the CPU, float32 on CUDA devices.
+
+
+def mixture_workspace(batch: int, components: Tensor, forward: bool) -> list[Tensor]:
+    """What the CUDA kernels of both mixtures take as workspace: lengths, weights and partial mixtures; else nothing."""
+    if not components.is_cuda:
+        return []
+    count, bands = components.shape
+    parts = _native.cuda().mixture_parts(count) if forward else 0
+    return [components.new_empty(shape) for shape in ((count,), (count, batch), (parts, batch, bands))]
+
+
+def workspace_addresses(workspace: list[Tensor]) -> list[tuple[int, ...]]:
+    """The one argument that CUDA kernels take for their workspace; the C++ kernels take none."""
+    return [tuple(t.data_ptr() for t in workspace)] if workspace else []
+
 
 _INPUTS = "Tensor concentration, Tensor select_prob, Tensor components, bool non_negative, int norm"
 torch.library.define("spectrafuse::gated_mixture", f"({_INPUTS}) -> Tensor")
 torch.library.define("spectrafuse::gated_mixture_backward", f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)")
 
 
-@torch.library.impl("spectrafuse::gated_mixture", "CPU")
-def _forward_cpu(
+@torch.library.impl("spectrafuse::gated_mixture", ("CPU", "CUDA"))
+def _forward_kernel(
     concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
 ) -> Tensor:
     c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
     mixture = v.new_empty((c.shape[0], v.shape[1]))
-    _native.cpu().gated_mixture_forward(
-        _native.DTYPE_CODE[v.dtype], (*c.shape, v.shape[1]), non_negative, norm,
-        (c.data_ptr(), s.data_ptr(), v.data_ptr()), mixture.data_ptr(), torch.get_num_threads(),
+    workspace = mixture_workspace(len(c), v, forward=True)
+    _native.run(
+        "gated_mixture_forward", v.dtype, v.device, (*c.shape, v.shape[1]), non_negative, norm,
+        (c.data_ptr(), s.data_ptr(), v.data_ptr()), mixture.data_ptr(),
+        *workspace_addresses(workspace),
     )  # fmt: skip
     return mixture
 
 
-@torch.library.impl("spectrafuse::gated_mixture_backward", "CPU")
-def _backward_cpu(
+@torch.library.impl("spectrafuse::gated_mixture_backward", ("CPU", "CUDA"))
+def _backward_kernel(
     grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
     upstream = grad.contiguous()
     grads = torch.empty_like(c), torch.empty_like(s), torch.empty_like(v)
-    _native.cpu().gated_mixture_backward(
-        _native.DTYPE_CODE[v.dtype], (*c.shape, v.shape[1]), non_negative, norm,
+    workspace = mixture_workspace(len(c), v, forward=False)
+    _native.run(
+        "gated_mixture_backward", v.dtype, v.device, (*c.shape, v.shape[1]), non_negative, norm,
         (c.data_ptr(), s.data_ptr(), v.data_ptr()), upstream.data_ptr(), tuple(g.data_ptr() for g in grads),
-        torch.get_num_threads(),
+        *workspace_addresses(workspace),
     )  # fmt: skip
     return grads
 

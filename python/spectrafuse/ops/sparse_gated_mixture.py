@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import spectrafuse.ops._sparse_gated_mixture_kernels  # noqa: F401  registers the kernel
-from spectrafuse import _checks, _native, backends
+from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.sparse_gated_mixture import sparse_gated_mixture as composed
 from spectrafuse.ops.gate import GateNoise, Langevin, check_langevin, check_noise
 from spectrafuse.ops.gated_mixture import check_mixture
@@ -164,10 +164,11 @@ def sparse_gated_mixture(
     noise = check_noise(noise, (batch_size, *shape, 2), components)
     options = check_langevin(langevin)
     _checks.number("tau", tau, above=0.0)
-    chosen = backends.choose("sparse_gated_mixture", components.device.type)
+    limits = {"cuda": _triton.dtype_reason(components.dtype)}
+    chosen = backends.choose("sparse_gated_mixture", components.device.type, limits)
     inputs = (concentration, select_prob, components, sparsity_energy)
 
-    if chosen == "cpu":
+    if chosen in ("cpu", "cuda"):
         refinement = None if noise is None or langevin is None or options.steps == 0 else noise.langevin
         gumbel = None if noise is None else noise.gumbel
         working = _native.working_dtype(components.dtype)
