@@ -10,12 +10,17 @@ from torch import Tensor
 
 from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.adamw_outer import adamw_outer as composed
+from spectrafuse.ops import _trials
 from spectrafuse.reference.adamw_outer import adamw_outer as reference
 
 _MOST_ROWS = 256
 """Beyond these a matrix product by blocks is faster than forming the gradient row by row."""
 
-backends.declare("adamw_outer", {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason})
+backends.declare(
+    "adamw_outer",
+    {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason},
+    trial=_trials.adamw_outer,
+)
 
 
 def adamw_outer(

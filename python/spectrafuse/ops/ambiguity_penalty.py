@@ -9,12 +9,17 @@ from torch import Tensor
 
 from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.ambiguity_penalty import ambiguity_penalty as composed
+from spectrafuse.ops import _trials
 from spectrafuse.reference.ambiguity_penalty import ambiguity_penalty as reference
 
 KERNELS = ("linear", "poly", "laplacian", "rbf", "matern")
 MATERN_ORDERS = (0.5, 1.5, 2.5, 3.5)
 
-backends.declare("ambiguity_penalty", {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason})
+backends.declare(
+    "ambiguity_penalty",
+    {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason},
+    trial=_trials.ambiguity_penalty,
+)
 
 
 def ambiguity_penalty(

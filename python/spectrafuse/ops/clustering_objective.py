@@ -10,13 +10,20 @@ from torch import Tensor
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed import clustering_objective as composed
 from spectrafuse.composed.mean_shift_assign import assign as composed_assign
-from spectrafuse.ops import _clustering_objective  # noqa: F401  registers the operation
+from spectrafuse.ops import (
+    _clustering_objective,  # noqa: F401  registers the operation
+    _trials,
+)
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
 from spectrafuse.ops.mean_shift_assign import choose_local, mean_shift_assign
 from spectrafuse.reference import clustering_objective as reference
 from spectrafuse.reference.mean_shift_assign import assign as reference_assign
 
-backends.declare("clustering_objective", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
+backends.declare(
+    "clustering_objective",
+    {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason},
+    trial=_trials.clustering_objective,
+)
 
 
 class ClusteringTerms(NamedTuple):

@@ -9,12 +9,19 @@ from torch import Tensor
 
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.dense_mean_shift import dense_mean_shift as composed
-from spectrafuse.ops import _dense_mean_shift_cpu  # noqa: F401  registers the operation of the `cpu` kernel
+from spectrafuse.ops import (
+    _dense_mean_shift_cpu,  # noqa: F401  registers the operation of the `cpu` kernel
+    _trials,
+)
 from spectrafuse.reference.dense_mean_shift import dense_mean_shift as reference
 
 _LARGEST_DIM = 128
 
-backends.declare("dense_mean_shift", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
+backends.declare(
+    "dense_mean_shift",
+    {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason},
+    trial=_trials.dense_mean_shift,
+)
 
 
 def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 5) -> Tensor:

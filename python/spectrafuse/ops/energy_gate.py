@@ -8,6 +8,7 @@ from torch import Tensor
 import spectrafuse.ops._energy_gate_kernels  # noqa: F401  registers the kernel
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.gate import energy_gate as composed
+from spectrafuse.ops import _trials
 from spectrafuse.ops.gate import (
     GateNoise,
     GateResult,
@@ -21,7 +22,11 @@ from spectrafuse.ops.gate import (
 )
 from spectrafuse.reference.gate import energy_gate as reference
 
-backends.declare("energy_gate", {"cpu": _native.cpu_kernel_reason})
+backends.declare(
+    "energy_gate",
+    {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason},
+    trial=_trials.energy_gate,
+)
 
 
 def energy_gate(

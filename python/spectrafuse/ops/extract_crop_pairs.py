@@ -9,9 +9,14 @@ from torch import Tensor
 
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.crop_pairs import extract_crop_pairs as composed
+from spectrafuse.ops import _trials
 from spectrafuse.reference.crop_pairs import extract_crop_pairs as reference
 
-backends.declare("extract_crop_pairs", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
+backends.declare(
+    "extract_crop_pairs",
+    {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason},
+    trial=_trials.extract_crop_pairs,
+)
 
 
 def extract_crop_pairs(

@@ -10,9 +10,14 @@ from torch import Tensor
 import spectrafuse.ops._gate_kernels  # noqa: F401  registers the kernel
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.gate import gate as composed
+from spectrafuse.ops import _trials
 from spectrafuse.reference.gate import gate as reference
 
-backends.declare("gate", {"cpu": _native.cpu_kernel_reason})
+backends.declare(
+    "gate",
+    {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason},
+    trial=_trials.gate,
+)
 
 
 class GateNoise(NamedTuple):

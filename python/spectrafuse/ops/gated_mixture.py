@@ -9,9 +9,14 @@ from torch import Tensor
 
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.gated_mixture import gated_mixture as composed
+from spectrafuse.ops import _trials
 from spectrafuse.reference.gated_mixture import gated_mixture as reference
 
-backends.declare("gated_mixture", {"cpu": _native.cpu_kernel_reason})
+backends.declare(
+    "gated_mixture",
+    {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason},
+    trial=_trials.gated_mixture,
+)
 
 
 def check_mixture(concentration: Tensor, select_prob: Tensor, components: Tensor, norm: int | None) -> None:

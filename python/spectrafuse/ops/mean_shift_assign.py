@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.mean_shift_assign import mean_shift_assign as composed
+from spectrafuse.ops import _trials
 from spectrafuse.reference.mean_shift_assign import mean_shift_assign as reference
 
 _LARGEST_WINDOW = 11
@@ -25,7 +26,11 @@ class MeanShiftResult(NamedTuple):
     """(B, H, W, K): soft assignments, each pixel sums to 1."""
 
 
-backends.declare("mean_shift_assign", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
+backends.declare(
+    "mean_shift_assign",
+    {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason},
+    trial=_trials.mean_shift_assign,
+)
 
 
 def mean_shift_assign(

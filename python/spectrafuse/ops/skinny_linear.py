@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrafuse import _checks, _native, backends
 from spectrafuse.composed.skinny_linear import skinny_linear as composed
+from spectrafuse.ops import _trials
 from spectrafuse.reference.skinny_linear import skinny_linear as reference
 
 ACTIVATIONS = ("none", "tanh", "relu", "abs")
@@ -16,7 +17,11 @@ ACTIVATIONS = ("none", "tanh", "relu", "abs")
 MOST_ROWS = 64
 """Beyond these a matrix product by blocks is faster than reading every weight once."""
 
-backends.declare("skinny_linear", {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason})
+backends.declare(
+    "skinny_linear",
+    {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason},
+    trial=_trials.skinny_linear,
+)
 
 
 def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:

@@ -11,12 +11,17 @@ from torch import Tensor
 import spectrafuse.ops._sparse_gated_mixture_kernels  # noqa: F401  registers the kernel
 from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.sparse_gated_mixture import sparse_gated_mixture as composed
+from spectrafuse.ops import _trials
 from spectrafuse.ops.gate import GateNoise, Langevin, check_langevin, check_noise
 from spectrafuse.ops.gated_mixture import check_mixture
 from spectrafuse.random import philox_words
 from spectrafuse.reference.sparse_gated_mixture import sparse_gated_mixture as reference
 
-backends.declare("sparse_gated_mixture", {"cpu": _native.cpu_kernel_reason})
+backends.declare(
+    "sparse_gated_mixture",
+    {"cpu": _native.cpu_kernel_reason, "cuda": _native.cuda_kernel_reason},
+    trial=_trials.sparse_gated_mixture,
+)
 
 
 class SparseMixtureResult(NamedTuple):

@@ -11,9 +11,14 @@ from spectrafuse import _checks, _native, _triton, backends
 from spectrafuse.composed.spectral_compactness import spectra_gradient
 from spectrafuse.composed.spectral_compactness import spectral_compactness as composed
 from spectrafuse.ops import _spectral_compactness_triton as triton_kernels
+from spectrafuse.ops import _trials
 from spectrafuse.reference.spectral_compactness import spectral_compactness as reference
 
-backends.declare("spectral_compactness", {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason})
+backends.declare(
+    "spectral_compactness",
+    {"cpu": _native.cpu_kernel_reason, "triton": _triton.kernel_reason},
+    trial=_trials.spectral_compactness,
+)
 
 
 def spectral_compactness(spectra: Tensor, probs: Tensor, valid: Tensor | None = None) -> Tensor:
