@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -127,20 +127,24 @@ class OuterAdamW(torch.optim.AdamW):
                 pair = self._pair(parameter)
                 if pair is None:
                     continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = torch.zeros(())
-                    state["exp_avg"] = torch.zeros_like(parameter)
-                    state["exp_avg_sq"] = torch.zeros_like(parameter)
-                state["step"] += 1
                 shape = pair[1].shape[1], pair[0].shape[1]
-                entry = (*pair, *(t.view(shape) for t in (parameter.data, state["exp_avg"], state["exp_avg_sq"])))
-                by_step.setdefault(int(state["step"]), []).append(entry)
-            beta1, beta2 = group["betas"]
-            options = AdamwOptions(group["lr"], beta1, beta2, group["eps"], group["weight_decay"])
-            for step, entries in by_step.items():
-                update(entries, options, step)
+                step, tensors = self.present(parameter, shape)
+                step += 1
+                by_step.setdefault(int(step), []).append((*pair, *tensors))
+            options = _options(group)
+            for number, entries in by_step.items():
+                update(entries, options, number)
         return loss
+
+    def present(self, parameter: nn.Parameter, shape: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """A parameter's number of steps, and its values and two moments seen as (O, I); the moments begin as zeros."""
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        first, second = state["exp_avg"], state["exp_avg_sq"]
+        return state["step"], (parameter.data.view(shape), first.view(shape), second.view(shape))
 
     def _pair(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor] | None:
         """What a parameter's gradient is the product of; None: it has none."""
@@ -151,3 +155,46 @@ class OuterAdamW(torch.optim.AdamW):
             gradient = gradient + (pair[1].T @ pair[0]).view(gradient.shape)
         # A gradient that exists already is a product too, of one row and the number 1.
         return gradient.reshape(1, -1), gradient.new_ones((1, 1))
+
+
+def _options(group: dict[str, Any]) -> AdamwOptions:
+    beta1, beta2 = group["betas"]
+    return AdamwOptions(group["lr"], beta1, beta2, group["eps"], group["weight_decay"])
+
+
+class SteadySteps:
+    """Steps of an `OuterAdamW` that move the same parameters again and again: what they share is looked up once.
+
+    A context: the optimiser's own numbers of steps follow at its end.
+
+    Parameters
+    ----------
+    optimizer : OuterAdamW
+        With one group of parameters.
+    parameters : sequence of Parameter
+        That have done as many steps each.
+    shapes : sequence of (int, int)
+        (O, I) of each.
+    """
+
+    def __init__(
+        self, optimizer: OuterAdamW, parameters: Sequence[nn.Parameter], shapes: Sequence[tuple[int, int]]
+    ) -> None:
+        (group,) = optimizer.param_groups
+        self._options = _options(group)
+        present = [optimizer.present(p, shape) for p, shape in zip(parameters, shapes, strict=True)]
+        self._steps, self._tensors = [step for step, _ in present], [tensors for _, tensors in present]
+        self._before = int(self._steps[0])
+        self._done = 0
+
+    def __enter__(self) -> SteadySteps:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        torch._foreach_add_(self._steps, self._done)
+
+    def step(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """One step with gradients that are the products of pairs x (B, I) and grad_y (B, O), one for each parameter."""
+        self._done += 1
+        entries = [(*pair, *tensors) for pair, tensors in zip(pairs, self._tensors, strict=True)]
+        update(entries, self._options, self._before + self._done)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spectrafuse import _checks
 from spectrafuse._progress import Callback, Progress
+from spectrafuse.mcr import direct
 from spectrafuse.mcr.checkpoints import (
     Record,
     State,
@@ -273,7 +274,13 @@ class Trainer:
         """One pass over all samples; mean loss, and the last batch's mean energy, on the device."""
         model, recipe, pool = self.model.train(), self.recipe, self.model.num_components
         order = self.stream.permutation(len(self.spectra), device=self.spectra.device)
-        total, batches = torch.zeros((), device=self.spectra.device), order.split(self.batch_size)
+        batches = order.split(self.batch_size)
+        if direct.applies(model, recipe):
+            with torch.no_grad():
+                drawn = (self.spectra[indices] for indices in batches)
+                epoch = direct.DirectEpoch(model, recipe)
+                return epoch.train(drawn, self.stream, self.optimizer, sparsity_weight, self.held)
+        total = torch.zeros((), device=self.spectra.device)
         mean_energy = total
         for indices in batches:
             x = self.spectra[indices]
@@ -304,8 +311,12 @@ class Trainer:
             threshold=_SPARSE_METRIC_THRESHOLD if model.sparse_component else None,
             device=self.spectra.device,
         )
+        batch_size = self.recipe.evaluation_batch or self.batch_size
+        if direct.applies(model, self.recipe):
+            used = direct.DirectEpoch(model, self.recipe).evaluate(self.spectra, batch_size, self.stream, metrics)
+            return metrics, used
         used = torch.zeros(model.num_components, dtype=torch.bool, device=self.spectra.device)
-        for x in self.spectra.split(self.recipe.evaluation_batch or self.batch_size):
+        for x in self.spectra.split(batch_size):
             noise = model.draw_noise(len(x), self.stream) if self.recipe.noisy_evaluation else None
             out = model(x, noise)
             metrics.update(x, out.mixture)

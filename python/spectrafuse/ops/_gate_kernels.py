@@ -76,8 +76,7 @@ def gate_kernel(
 torch.library.impl("spectrafuse::gate", ("CPU", "CUDA"), gate_kernel)
 
 
-@torch.library.impl("spectrafuse::gate_backward", ("CPU", "CUDA"))
-def _gate_backward(
+def gate_backward_kernel(
     grad_prob: Tensor | None,
     grad_energy: Tensor | None,
     grad_energy_sum: Tensor | None,
@@ -98,6 +97,9 @@ def _gate_backward(
         (address(grad_energy_sum), address(grad_energy_square_sum), address(grad_select_sum)), grad.data_ptr(),
     )  # fmt: skip
     return grad
+
+
+torch.library.impl("spectrafuse::gate_backward", ("CPU", "CUDA"), gate_backward_kernel)
 
 
 @torch.library.register_fake("spectrafuse::gate")

@@ -58,8 +58,7 @@ def _dense(*tensors: Tensor | None) -> tuple[Any, ...]:
     return tuple(None if t is None else t.contiguous() for t in tensors)
 
 
-@torch.library.impl("spectrafuse::sparse_gated_mixture", ("CPU", "CUDA"))
-def _forward_kernel(
+def forward_kernel(
     concentration: Tensor,
     select_prob: Tensor,
     components: Tensor,
@@ -89,8 +88,10 @@ def _forward_kernel(
     return mixture, *sums
 
 
-@torch.library.impl("spectrafuse::sparse_gated_mixture_backward", ("CPU", "CUDA"))
-def _backward_kernel(
+torch.library.impl("spectrafuse::sparse_gated_mixture", ("CPU", "CUDA"), forward_kernel)
+
+
+def backward_kernel(
     grad: Tensor | None,
     grad_energy_sum: Tensor | None,
     grad_energy_square_sum: Tensor | None,
@@ -117,6 +118,9 @@ def _backward_kernel(
         tuple(t.data_ptr() for t in grads), *workspace_addresses(workspace),
     )  # fmt: skip
     return grads  # type: ignore[return-value]
+
+
+torch.library.impl("spectrafuse::sparse_gated_mixture_backward", ("CPU", "CUDA"), backward_kernel)
 
 
 @torch.library.register_fake("spectrafuse::sparse_gated_mixture")

@@ -86,12 +86,11 @@ def ambiguity_penalty(
         raise _checks.fail("nu", "one of 0.5, 1.5, 2.5, 3.5", nu)
     chosen = backends.choose("ambiguity_penalty", components.device.type)
     if chosen in ("cpu", "cuda") and kernel != "linear":
-        kind = f"matern {float(nu)}" if kernel == "matern" else kernel
-        quadratic = 21.0 / 5.0 if published_coefficients else 14.0 / 5.0
+        options = kernel_options(
+            kernel, power=power, offset=offset, scale=scale, nu=nu, published_coefficients=published_coefficients
+        )
         needs_gradient = torch.is_grad_enabled() and components.requires_grad
-        return torch.ops.spectrafuse.ambiguity_penalty(
-            components, mask, kind, power, offset, scale, quadratic, needs_gradient
-        )[0]
+        return torch.ops.spectrafuse.ambiguity_penalty(components, mask, *options, needs_gradient)[0]
     implementation = reference if chosen == "reference" else composed
     return implementation(
         components,
@@ -105,6 +104,20 @@ def ambiguity_penalty(
     )
 
 
+def kernel_options(
+    kernel: str,
+    *,
+    power: int = 2,
+    offset: float = 1.0,
+    scale: float = 1.0,
+    nu: float = 1.5,
+    published_coefficients: bool = False,
+) -> tuple[str, int, float, float, float]:
+    """What the C++ kernel takes for options of `ambiguity_penalty`: kind, power, offset, scale, quadratic."""
+    kind = f"matern {float(nu)}" if kernel == "matern" else kernel
+    return kind, power, offset, scale, 21.0 / 5.0 if published_coefficients else 14.0 / 5.0
+
+
 # Registration. `gradient` is that of the penalty, which the backward only scales.
 
 torch.library.define(
@@ -115,8 +128,7 @@ torch.library.define(
 torch.library.define("spectrafuse::ambiguity_penalty_backward", "(Tensor grad, Tensor gradient) -> Tensor")
 
 
-@torch.library.impl("spectrafuse::ambiguity_penalty", "CPU")
-def _forward_cpu(
+def penalty_cpu(
     components: Tensor,
     mask: Tensor | None,
     kind: str,
@@ -141,6 +153,9 @@ def _forward_cpu(
     if own is not None:
         gradient = own if mask is None else gradient.index_put_((mask,), own)
     return torch.full((), value, dtype=components.dtype), gradient
+
+
+torch.library.impl("spectrafuse::ambiguity_penalty", "CPU", penalty_cpu)
 
 
 @torch.library.impl("spectrafuse::ambiguity_penalty", "CUDA")

@@ -111,8 +111,7 @@ torch.library.define("spectrafuse::gated_mixture", f"({_INPUTS}) -> Tensor")
 torch.library.define("spectrafuse::gated_mixture_backward", f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)")
 
 
-@torch.library.impl("spectrafuse::gated_mixture", ("CPU", "CUDA"))
-def _forward_kernel(
+def forward_kernel(
     concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
 ) -> Tensor:
     c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
@@ -126,8 +125,10 @@ def _forward_kernel(
     return mixture
 
 
-@torch.library.impl("spectrafuse::gated_mixture_backward", ("CPU", "CUDA"))
-def _backward_kernel(
+torch.library.impl("spectrafuse::gated_mixture", ("CPU", "CUDA"), forward_kernel)
+
+
+def backward_kernel(
     grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
@@ -140,6 +141,9 @@ def _backward_kernel(
         *workspace_addresses(workspace),
     )  # fmt: skip
     return grads
+
+
+torch.library.impl("spectrafuse::gated_mixture_backward", ("CPU", "CUDA"), backward_kernel)
 
 
 @torch.library.register_fake("spectrafuse::gated_mixture")

@@ -102,7 +102,6 @@ torch.library.define(
 torch.library.define("spectrafuse::skinny_linear_input_gradient", "(Tensor grad_y, Tensor weight) -> Tensor")
 
 
-@torch.library.impl("spectrafuse::skinny_linear", "CPU")
 def forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> tuple[Tensor, Tensor]:
     """The layer, and for the absolute value what it was taken of; else nothing (0,)."""
     working = _native.working_dtype(x.dtype)
@@ -118,7 +117,16 @@ def forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int)
     return y.to(x.dtype), before.to(x.dtype)
 
 
-@torch.library.impl("spectrafuse::skinny_linear_input_gradient", "CPU")
+torch.library.impl("spectrafuse::skinny_linear", "CPU", forward_cpu)
+
+
+def layer_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """`layer` of CPU tensors without torch's dispatcher and without a gradient."""
+    if len(x) > MOST_ROWS:
+        return composed(x, weight, bias, activation)
+    return forward_cpu(x, weight, bias, ACTIVATIONS.index(activation))[0]
+
+
 def input_gradient_cpu(grad_y: Tensor, weight: Tensor) -> Tensor:
     """`grad_y @ weight`."""
     working = _native.working_dtype(grad_y.dtype)
@@ -129,6 +137,9 @@ def input_gradient_cpu(grad_y: Tensor, weight: Tensor) -> Tensor:
         upstream.data_ptr(), grad_x.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return grad_x.to(grad_y.dtype)
+
+
+torch.library.impl("spectrafuse::skinny_linear_input_gradient", "CPU", input_gradient_cpu)
 
 
 @torch.library.impl("spectrafuse::skinny_linear", "CUDA")

@@ -1,0 +1,119 @@
+"""Epochs straight through the C++ kernels against the same epochs through autograd."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from spectrafuse import use_backend
+from spectrafuse.mcr import direct
+from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.noise import NoiseLevel
+from spectrafuse.mcr.recipes import Recipe, corrected, published
+from spectrafuse.mcr.trainer import Trainer
+from spectrafuse.random import RandomStream
+
+POOL, FEATURES, SAMPLES = 9, 13, 23
+# Coefficients far above the usual ones, so that every term of the loss moves the parameters.
+LOUD = {"energy_coef": 0.3, "ambiguity_coef": 0.4}
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Recipe]] = {
+    "dense": ({}, {}, published),
+    "sparse": ({"sparse_component": True}, {}, published),
+    "no noise in evaluation": ({"sparse_component": True}, {}, corrected),
+    "one hidden layer": ({"hidden_layers": 1}, {}, corrected),
+    "no hidden layer": ({"hidden_size_extension": None}, {}, published),
+    "norm 1": ({"component_norm": 1}, {}, published),
+    "no norm": ({"component_norm": None}, {}, published),
+    "signed, norm 1": ({"non_negative_component": False, "component_norm": 1}, {}, published),
+    "no refinement": ({"langevin_steps": 0, "sparse_component": True}, {}, corrected),
+    "known components": ({"sparse_component": True}, {"fixed": [0, 3]}, published),
+    "all components given": ({"learnable_component": False}, {}, published),
+    "no penalty": ({}, {}, dataclasses.replace(published, ambiguity_coef=0.0, energy_coef=0.0)),
+    "laplacian": ({}, {}, dataclasses.replace(published, ambiguity_kernel="laplacian")),
+    "batches beyond the kernels' rows": ({}, {"batch_size": 70, "samples": 75}, published),
+    "a batch of one sample": ({}, {"batch_size": 22}, published),
+}
+
+
+def _trainer(model_options: dict[str, Any], options: dict[str, Any], recipe: Recipe) -> Trainer:
+    settings: dict[str, Any] = {
+        "sparse_component": False,
+        "component_norm": 2,
+        "hidden_size_extension": 2,
+        "hidden_layers": 2,
+        "select_threshold": 0.9,
+        "temperature_eval": 0.1,
+        **model_options,
+    }
+    model = UnmixingModel(POOL, FEATURES, stream=RandomStream(1), **settings)
+    options = {"batch_size": 4, **options}
+    spectra = RandomStream(2).uniform((options.pop("samples", SAMPLES), FEATURES))
+    if recipe.ambiguity_coef > 0:
+        recipe = dataclasses.replace(recipe, **LOUD)
+    trainer = Trainer(model, spectra, recipe, NoiseLevel(0.1, 0.02, "given"), RandomStream(3), **options)
+    trainer.pressure.weight = 0.2
+    return trainer
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_training_through_autograd(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = _trainer(*CASES[case]), _trainer(*CASES[case])
+    assert direct.applies(ours.model, ours.recipe)
+    for _ in range(9):  # 54 steps
+        ours._one_epoch()
+    with monkeypatch.context() as patch:
+        patch.setattr(direct, "applies", lambda model, recipe: False)
+        for _ in range(9):
+            theirs._one_epoch()
+    assert ours.stream.state == theirs.stream.state
+    for one, two in zip(ours.history, theirs.history, strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    assert ours.record.component_ids == theirs.record.component_ids
+    states = ours.optimizer.state_dict()["state"], theirs.optimizer.state_dict()["state"]
+    assert states[0].keys() == states[1].keys()
+    for name in states[0]:
+        assert states[0][name]["step"] == states[1][name]["step"]
+    for mine, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_bits_are_those_of_autograd_without_a_penalty(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = dataclasses.replace(published, ambiguity_coef=0.0)
+    ours, theirs = (_trainer({"sparse_component": sparse}, {}, recipe) for _ in range(2))
+    for trainer in (ours, theirs):
+        for _ in range(5):
+            trainer._one_epoch()
+        monkeypatch.setattr(direct, "applies", lambda model, recipe: False)
+    for one, two in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_training_goes_on_from_either_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed, theirs = _trainer(*CASES["sparse"]), _trainer(*CASES["sparse"])
+    for epoch in range(6):
+        for trainer in (mixed, theirs):
+            with monkeypatch.context() as patch:
+                if trainer is theirs or epoch % 2:
+                    patch.setattr(direct, "applies", lambda model, recipe: False)
+                trainer._one_epoch()
+    for one, two in zip(mixed.history, theirs.history, strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+
+
+def test_only_the_standard_model_on_its_kernels_is_trained_so() -> None:
+    def applies(recipe: Recipe = published, **options: Any) -> bool:
+        return direct.applies(UnmixingModel(3, 4, initialise=False, **options), recipe)
+
+    assert applies()
+    assert not applies(component_norm=3)
+    assert not applies(component_post_processing=torch.abs)
+    assert not applies(aggregate_function=lambda c, s: (c * s).sum(1))
+    assert not applies(dataclasses.replace(published, ambiguity_kernel="linear"))
+    for backend in ("torch", "reference"):
+        with use_backend(backend):
+            assert not applies()
