@@ -114,6 +114,9 @@ def test_only_the_standard_model_on_its_kernels_is_trained_so() -> None:
     assert not applies(component_post_processing=torch.abs)
     assert not applies(aggregate_function=lambda c, s: (c * s).sum(1))
     assert not applies(dataclasses.replace(published, ambiguity_kernel="linear"))
+    hooked = UnmixingModel(3, 4, initialise=False)
+    hooked.concentration_regressor.register_forward_pre_hook(lambda module, inputs: None)
+    assert not direct.applies(hooked, published)
     for backend in ("torch", "reference"):
         with use_backend(backend):
             assert not applies()

@@ -35,10 +35,11 @@ _OPERATIONS = (
 
 
 def applies(model: UnmixingModel, recipe: Recipe) -> bool:
-    """Whether a model, where it is, can be trained this way: no plug-ins, and a C++ kernel for every operation."""
+    """Whether a model, where it is, can be trained this way: no plug-ins, no hooks, and C++ kernels everywhere."""
     values = model.vanilla_components
     return (
-        model.aggregate_function is None
+        not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        and model.aggregate_function is None
         and model.component_post_processing is None
         and model.component_norm in (None, 1, 2)
         and (recipe.ambiguity_coef <= 0 or recipe.ambiguity_kernel != "linear")
