@@ -20,6 +20,8 @@ from spectrafuse.io.nodata import window_blocks
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
 _EPSILON = 1e-6
 _NORM_FLOOR = 1e-12
+_SAFE_SQUARES = (1e-20, 1e30)
+"""Sums of squares between these lost nothing to the range of float32."""
 _BLOCK_VALUES = 1 << 20
 
 
@@ -35,9 +37,18 @@ def as_float_tensor(values: Any) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     """Every spectrum divided by its L2 norm; an all-zero spectrum stays zero."""
-    # The largest magnitude is divided out first: squares of very large or small values would leave the float range.
-    # Two extremes and a sum of squares take a quarter of the time of torch's norms along this axis.
-    peak = torch.maximum(x.amax(dim=-3, keepdim=True), -x.amin(dim=-3, keepdim=True))
+    # Squares and their sum take a quarter of the time of torch's norms along this axis.
+    squares = x.square().sum(dim=-3, keepdim=True)
+    unit = x / squares.sqrt().clamp_min_(_NORM_FLOOR)
+    extreme = ~((squares > _SAFE_SQUARES[0]) & (squares < _SAFE_SQUARES[1]))
+    if extreme.any():
+        unit = torch.where(extreme, _unit_of_extremes(torch.where(extreme, x, 0.0)), unit)
+    return unit
+
+
+def _unit_of_extremes(x: Tensor) -> Tensor:
+    """The same for values whose squares leave the float range: the largest magnitude is divided out first."""
+    peak = x.abs().amax(dim=-3, keepdim=True)
     scaled = x / torch.where(peak > 0, peak, torch.ones_like(peak))
     return scaled.div_(scaled.square().sum(dim=-3, keepdim=True).sqrt_().clamp_min_(_NORM_FLOOR))
 
