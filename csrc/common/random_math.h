@@ -41,11 +41,8 @@ template <class A>
 SPECTRAFUSE_SHARED LogarithmParts<A> logarithm_parts(typename A::Real x, typename A::Integer root_of_half,
                                                      int mantissa_bits) {
     using T = typename A::Number;
-    using Integer = typename A::Integer;
-    const Integer bits = A::bits(x), above = bits - root_of_half, one = Integer{} + 1;
-    // `above` without its low bits: a negative exponent must not be shifted to the left.
-    const Integer exponent_bits = above & ~((one << mantissa_bits) - one);
-    return {A::real(above >> mantissa_bits), A::from_bits(bits - exponent_bits) - T(1)};
+    const typename A::Integer bits = A::bits(x), exponent = (bits - root_of_half) >> mantissa_bits;
+    return {A::real(exponent), A::from_bits(bits - (exponent << mantissa_bits)) - T(1)};
 }
 
 template <class A>
