@@ -14,8 +14,9 @@ from spectrafuse._progress import Progress
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import Recipe, corrected, published
+from spectrafuse.mcr.result import TrainingResult
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
-from spectrafuse.mcr.trainer import CHOSEN, Trainer, TrainingResult, default_batch_size, unit_scale
+from spectrafuse.mcr.trainer import CHOSEN, Trainer, default_batch_size, unit_scale
 from spectrafuse.random import RandomStream
 
 POOL, FEATURES, SAMPLES = 8, 12, 11

@@ -23,7 +23,8 @@ from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level
 from spectrafuse.mcr.passes import Aggregate, PostProcessing
 from spectrafuse.mcr.recipes import Recipe, resolve
-from spectrafuse.mcr.trainer import Trainer, TrainingResult
+from spectrafuse.mcr.result import TrainingResult
+from spectrafuse.mcr.trainer import Trainer
 from spectrafuse.random import RandomStream
 
 
