@@ -41,8 +41,11 @@ template <class A>
 SPECTRAFUSE_SHARED LogarithmParts<A> logarithm_parts(typename A::Real x, typename A::Integer root_of_half,
                                                      int mantissa_bits) {
     using T = typename A::Number;
-    const typename A::Integer bits = A::bits(x), exponent = (bits - root_of_half) >> mantissa_bits;
-    return {A::real(exponent), A::from_bits(bits - (exponent << mantissa_bits)) - T(1)};
+    using Integer = typename A::Integer;
+    const Integer bits = A::bits(x), above = bits - root_of_half, one = Integer{} + 1;
+    // The exponent in its place, without the bits below: shifting a negative exponent to the left is not defined.
+    const Integer exponent_bits = above & ~((one << mantissa_bits) - one);
+    return {A::real(above >> mantissa_bits), A::from_bits(bits - exponent_bits) - T(1)};
 }
 
 template <class A>
