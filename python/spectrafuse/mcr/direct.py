@@ -212,9 +212,10 @@ class DirectEpoch:
             if norm:
                 # The norm's own gradient: a unit vector in the same direction, or signs.
                 along = components if norm == 2 else components.sgn()
-                grad = (grad - along * (grad * components).sum(1, keepdim=True)) / length
+                dots = torch.linalg.vecdot(grad, components).unsqueeze(1)
+                grad.addcmul_(along, dots, value=-1.0).div_(length)
             if non_negative:
-                grad = grad * raw.sgn()
+                grad.mul_(raw.sgn())
             gradient.index_add_(0, rows, grad, alpha=self.recipe.ambiguity_coef)
         return penalty
 
@@ -232,8 +233,10 @@ class DirectEpoch:
             ]
             energies = self.evaluator.forward(group)[-1].split(batch_size)
             concentrations = self.regressor.forward(group)[-1].abs_().split(batch_size)
-            for x, noise, energy, concentration in zip(batches, noises, energies, concentrations, strict=True):
+            mixtures = []
+            for noise, energy, concentration in zip(noises, energies, concentrations, strict=True):
                 selected = self._gate(energy, noise, model.tau, None, model.select_threshold)
-                metrics.update(x, self._mix((concentration, selected[0]), noise.rng, model.tau, None)[0])
+                mixtures.append(self._mix((concentration, selected[0]), noise.rng, model.tau, None)[0])
                 used |= selected[4]
+            metrics.update(group, torch.cat(mixtures), batch_size)
         return used

@@ -50,17 +50,19 @@ class FitMetrics:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def update(self, x: Tensor, y: Tensor) -> None:
-        """Add a batch: spectra `x` and reconstruction `y`, both (B, d)."""
+    def update(self, x: Tensor, y: Tensor, batch_size: int | None = None) -> None:
+        """Add spectra `x` and reconstruction `y`, both (B, d): one batch, or several of `batch_size` rows each."""
         x, y = x.double(), y.double()
-        mse = (x - y).square().mean()
+        squares = (x - y).square_()
+        batches = squares.split(batch_size or max(len(x), 1))
+        mse = torch.stack([batch.mean() for batch in batches]).sum()
         if self.threshold is not None:
             kept = (x.abs() >= self.threshold) | (y.abs() >= self.threshold)
-            x, y = x * kept, y * kept
-        self._sums += torch.stack(((x - y).square().sum(), x.square().sum(), mse))
+            x, squares = x * kept, squares * kept
+        self._sums += torch.stack((squares.sum(), x.square().sum(), mse))
         self._column_sum += x.sum(0)
         self.count += x.shape[0]
-        self.batches += 1
+        self.batches += len(batches)
 
     def packed(self) -> Tensor:
         """(4,) float64 on the device: residual, power, power of the column means, mean MSE. No transfer."""

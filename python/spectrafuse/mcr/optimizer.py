@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrafuse.ops.adamw_outer import AdamwOptions, Entry, update
+from spectrafuse.ops.adamw_outer import AdamwOptions, Entry, addresses_of, update, update_cpu
 from spectrafuse.ops.skinny_linear import before_activation, input_gradient, layer
 
 
@@ -184,6 +184,7 @@ class SteadySteps:
         self._options = _options(group)
         present = [optimizer.present(p, shape) for p, shape in zip(parameters, shapes, strict=True)]
         self._steps, self._tensors = [step for step, _ in present], [tensors for _, tensors in present]
+        self._addresses = [addresses_of(*tensors) for tensors in self._tensors]
         self._before = int(self._steps[0])
         self._done = 0
 
@@ -196,5 +197,4 @@ class SteadySteps:
     def step(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         """One step with gradients that are the products of pairs x (B, I) and grad_y (B, O), one for each parameter."""
         self._done += 1
-        entries = [(*pair, *tensors) for pair, tensors in zip(pairs, self._tensors, strict=True)]
-        update(entries, self._options, self._before + self._done)
+        update_cpu(pairs, self._tensors, self._addresses, self._options, self._before + self._done)

@@ -152,6 +152,34 @@ def _update_natively(entries: Sequence[Entry], options: AdamwOptions, step: int 
                 tensor.detach().copy_(copy)
 
 
+Addresses = tuple[int, int, int, int, int]
+"""O and I of a parameter, and where it and its two moments lie."""
+
+
+def addresses_of(weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> Addresses:
+    """What `update_cpu` asks for, of dense tensors (O, I)."""
+    return (weight.shape[0], weight.shape[1], weight.data_ptr(), exp_avg.data_ptr(), exp_avg_sq.data_ptr())
+
+
+def update_cpu(
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    tensors: Sequence[tuple[Tensor, Tensor, Tensor]],
+    addresses: Sequence[Addresses],
+    options: AdamwOptions,
+    step: int,
+) -> None:
+    """`update` by the C++ kernel for dense tensors of one type it computes in, whose addresses are known."""
+    if any(x.shape[0] > _MOST_ROWS for x, _ in pairs):
+        update([(*pair, *three) for pair, three in zip(pairs, tensors, strict=True)], options, step)
+        return
+    parameters = [
+        (x.shape[0], rows, columns, x.data_ptr(), grad_y.data_ptr(), *rest)
+        for (x, grad_y), (rows, columns, *rest) in zip(pairs, addresses, strict=True)
+    ]
+    code = _native.DTYPE_CODE[tensors[0][0].dtype]
+    _native.cpu().adamw_outer(code, parameters, *options, step, torch.get_num_threads())
+
+
 torch.library.define(
     "spectrafuse::adamw_outer",
     "(Tensor x, Tensor grad_y, Tensor(a!) weight, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, float lr, float beta1, "

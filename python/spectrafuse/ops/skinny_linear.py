@@ -107,24 +107,30 @@ def forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int)
     working = _native.working_dtype(x.dtype)
     dense, weights = x.to(working).contiguous(), weight.to(working).contiguous()
     added = None if bias is None else bias.to(working).contiguous()
-    batch, inputs = x.shape
-    y = dense.new_empty((batch, weight.shape[0]))
-    before = torch.empty_like(y) if ACTIVATIONS[activation] == "abs" else dense.new_empty(0)
-    _native.cpu().skinny_linear_forward(
-        _native.DTYPE_CODE[working], batch, inputs, weight.shape[0], activation, dense.data_ptr(), weights.data_ptr(),
-        0 if added is None else added.data_ptr(), y.data_ptr(), before.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
+    before = dense.new_empty((len(x), len(weight)) if ACTIVATIONS[activation] == "abs" else 0)
+    y = _dense_forward(dense, weights, added, activation, before.data_ptr())
     return y.to(x.dtype), before.to(x.dtype)
+
+
+def _dense_forward(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int, before: int) -> Tensor:
+    batch, inputs = x.shape
+    outputs = weight.shape[0]
+    y = torch.empty((batch, outputs), dtype=x.dtype)
+    _native.cpu().skinny_linear_forward(
+        _native.DTYPE_CODE[x.dtype], batch, inputs, outputs, activation, x.data_ptr(), weight.data_ptr(),
+        0 if bias is None else bias.data_ptr(), y.data_ptr(), before, torch.get_num_threads(),
+    )  # fmt: skip
+    return y
 
 
 torch.library.impl("spectrafuse::skinny_linear", "CPU", forward_cpu)
 
 
 def layer_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    """`layer` of CPU tensors without torch's dispatcher and without a gradient."""
-    if len(x) > MOST_ROWS:
+    """`layer` of dense CPU tensors, float32 or float64, without torch's dispatcher and without a gradient."""
+    if x.shape[0] > MOST_ROWS:
         return composed(x, weight, bias, activation)
-    return forward_cpu(x, weight, bias, ACTIVATIONS.index(activation))[0]
+    return _dense_forward(x, weight, bias, ACTIVATIONS.index(activation), 0)
 
 
 def input_gradient_cpu(grad_y: Tensor, weight: Tensor) -> Tensor:
