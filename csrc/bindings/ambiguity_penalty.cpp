@@ -1,8 +1,9 @@
 #include "../common/ambiguity_penalty.h"
 
+#include "../common/component_penalty.h"
 #include "../common/pair_names.h"
 #include "../common/pair_scalar.h"
-#include "bindings.h"
+#include "mixture_pool.h"
 
 namespace spectrafuse {
 
@@ -25,6 +26,16 @@ double bound_penalty(int dtype, const std::array<std::int64_t, 2>& sizes, const 
     return ambiguity_penalty(arguments, dtype, threads);
 }
 
+double bound_component_penalty(int dtype, const std::array<std::int64_t, 2>& sizes, const std::string& kind, int power,
+                               double offset, double scale, double quadratic, bool non_negative, int norm, Address raw,
+                               Address used, double weight, Address grad_raw, int threads) {
+    const ComponentPenalty arguments{mixture_pool({0, sizes[0], sizes[1]}, non_negative, norm, {0, 0, raw}),
+                                     pointer<const bool>(used), pair_kernel_of(kind, power, offset, scale, quadratic),
+                                     weight, pointer(grad_raw)};
+    const py::gil_scoped_release release;
+    return component_penalty(arguments, dtype, threads);
+}
+
 // Value and slope of one pair, from its inner product (poly), sum of absolute differences (laplacian) or squared
 // distance, in the arithmetic of a CUDA thread.
 template <class T>
@@ -42,6 +53,7 @@ std::pair<T, T> bound_term(const std::string& kind, int power, double offset, do
 void bind_ambiguity_penalty(py::module_& m) {
     m.def("ambiguity_penalty_workspace", &bound_workspace);
     m.def("ambiguity_penalty", &bound_penalty);
+    m.def("component_penalty", &bound_component_penalty);
     m.def("pair_term_float32", &bound_term<float>);
     m.def("pair_term_float64", &bound_term<double>);
 }

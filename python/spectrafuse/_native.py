@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -105,6 +106,11 @@ def run(kernel: str, dtype: torch.dtype, device: torch.device, *arguments: Any) 
         return
     with torch.cuda.device(device):
         getattr(cuda(), kernel)(*arguments, torch.cuda.current_stream().cuda_stream)
+
+
+def prepared(kernel: str, dtype: torch.dtype, *arguments: Any) -> Callable[[], Any]:
+    """A call of a C++ kernel on all threads, to be made again and again; the tensors must stay where they are."""
+    return functools.partial(getattr(cpu(), kernel), DTYPE_CODE[dtype], *arguments, torch.get_num_threads())
 
 
 def cpu_info() -> dict[str, Any]:

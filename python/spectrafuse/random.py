@@ -126,6 +126,27 @@ class RandomStream:
         self.step += 1
         return words
 
+    def fill(self, out: Tensor, distribution: str, *, low: float = 0.0, scale: float = 1.0) -> Tensor:
+        """Overwrite a dense tensor with `low + scale * number`; what a draw of its shape, dtype and device returns.
+
+        Parameters
+        ----------
+        out : Tensor
+            float32 or float64.
+        distribution : {"uniform", "normal", "logistic", "gumbel"}
+            Standard ones, uniform in (0, 1).
+        """
+        if out.device.type == "cpu" and _native.cpu_reason() is None:
+            _native.cpu().random_fill(
+                _native.DTYPE_CODE[out.dtype], distribution, self.seed, self.step, out.numel(), low, scale,
+                out.data_ptr(), torch.get_num_threads(),
+            )  # fmt: skip
+        else:
+            numbers = fill_in_torch(distribution, self.seed, self.step, out.numel(), out.dtype, out.device)
+            out.copy_((low + scale * numbers).view(out.shape))
+        self.step += 1
+        return out
+
     def _fill(
         self,
         distribution: str,
@@ -137,17 +158,8 @@ class RandomStream:
     ) -> Tensor:
         """`low + scale * number` of one step; floats narrower than 32 bits are drawn as float32."""
         chosen = self.device if device is None else torch.device(device)
-        working, count = _native.working_dtype(dtype), math.prod(shape)
-        if chosen.type == "cpu" and _native.cpu_reason() is None:
-            out = torch.empty(count, dtype=working)
-            _native.cpu().random_fill(
-                _native.DTYPE_CODE[working], distribution, self.seed, self.step, count, low, scale, out.data_ptr(),
-                torch.get_num_threads(),
-            )  # fmt: skip
-        else:
-            out = low + scale * fill_in_torch(distribution, self.seed, self.step, count, working, chosen)
-        self.step += 1
-        return out.view(tuple(shape)).to(dtype)
+        out = torch.empty(tuple(shape), dtype=_native.working_dtype(dtype), device=chosen)
+        return self.fill(out, distribution, low=low, scale=scale).to(dtype)
 
     def uniform(
         self,

@@ -1,13 +1,15 @@
 """Epochs of the standard model straight through the C++ kernels: no graph of autograd, no dispatcher.
 
 At small pools these take several times as long as the work itself. Forward and backward are written out; the noise, the
-kernels and what they are given are those of `UnmixingModel.forward`.
+kernels and what they are given are those of `UnmixingModel.forward`. Everything a pass reads and writes stays where it
+is from one pass to the next, so its kernel calls are put together once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,16 +20,18 @@ from spectrafuse.mcr.known import HeldRows
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.optimizer import OuterAdamW, SteadySteps
-from spectrafuse.mcr.passes import ModelNoise, linear_layers
+from spectrafuse.mcr.passes import linear_layers
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.ops import _gate_kernels as gates
-from spectrafuse.ops import _sparse_gated_mixture_kernels as sparse_mixture
-from spectrafuse.ops.ambiguity_penalty import kernel_options, penalty_cpu
-from spectrafuse.ops.gate import Langevin
-from spectrafuse.ops.gated_mixture import backward_kernel as dense_backward
-from spectrafuse.ops.gated_mixture import forward_kernel as dense_forward
-from spectrafuse.ops.skinny_linear import MOST_ROWS, before_activation, input_gradient_cpu, layer_cpu
+from spectrafuse.ops._sparse_gated_mixture_kernels import shared_arguments as sparse_arguments
+from spectrafuse.ops.adamw_outer import MOST_ROWS, addressed
+from spectrafuse.ops.ambiguity_penalty import component_penalty_call, kernel_options
+from spectrafuse.ops.gated_mixture import shared_arguments as dense_arguments
+from spectrafuse.ops.skinny_linear import MOST_ROWS as LAYER_ROWS
+from spectrafuse.ops.skinny_linear import input_gradient_call, layer_call
 from spectrafuse.random import RandomStream
+
+__all__ = ["MOST_ROWS", "DirectEpochs", "applies"]
 
 _OPERATIONS = (
     "adamw_outer", "ambiguity_penalty", "energy_gate", "gate", "gated_mixture", "skinny_linear", "sparse_gated_mixture",
@@ -35,7 +39,10 @@ _OPERATIONS = (
 
 
 def applies(model: UnmixingModel, recipe: Recipe) -> bool:
-    """Whether a model, where it is, can be trained this way: no plug-ins, no hooks, and C++ kernels everywhere."""
+    """Whether a model, where it is, can be trained this way: no plug-ins, no hooks, and C++ kernels everywhere.
+
+    Batches may then have `MOST_ROWS` spectra.
+    """
     values = model.vanilla_components
     return (
         not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -49,194 +56,295 @@ def applies(model: UnmixingModel, recipe: Recipe) -> bool:
     )
 
 
+Call = Callable[[], Any]
+
+
 class _Network:
-    """One of the model's two networks: linear layers with an activation between them."""
+    """One of the model's two networks on some rows of spectra: the calls of a pass, and where they leave what.
 
-    def __init__(self, module: nn.Module, activation: str) -> None:
+    Parameters
+    ----------
+    module : nn.Module
+    activation, last : str
+        Of the hidden layers, and of the last one.
+    x : Tensor, (B, d)
+    """
+
+    def __init__(self, module: nn.Module, activation: str, last: str, x: Tensor) -> None:
         layers = linear_layers(module)
-        self.parameters = [parameter for layer in layers for parameter in layer.parameters()]
-        self.layers = [(layer.weight.detach(), layer.bias.detach()) for layer in layers]
-        self.activation = activation
+        self._layers = [(layer.weight.detach(), layer.bias.detach()) for layer in layers]
+        self._activation, self._values = activation, [x]
+        self.calls: list[Call] = []
+        for i, (weight, bias) in enumerate(self._layers):
+            kind = activation if i < len(layers) - 1 else last
+            y = x.new_empty((len(x), len(weight)))
+            before = torch.empty_like(y) if kind == "abs" else None
+            self.calls.append(layer_call(self._values[-1], weight, bias, kind, y, before))
+            self._values.append(y)
+        self.output, self.before = y, before
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """What enters each layer, and what the last one returns."""
-        values, last = [x], len(self.layers) - 1
-        for i, (weight, bias) in enumerate(self.layers):
-            values.append(layer_cpu(values[-1], weight, bias, self.activation if i < last else "none"))
-        return values
+    def backward(self, grad: Tensor) -> tuple[list[Call], list[tuple[Tensor, Tensor]]]:
+        """From the gradient before the last activation: calls, and the pairs whose products are the gradients.
 
-    def backward(self, values: list[Tensor], grad: Tensor, ones: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Pairs whose products are the gradients, in the order of `parameters`, from the output's gradient (B, O)."""
-        found = []
-        for i in reversed(range(len(self.layers))):
-            found += [(grad, ones), (values[i], grad)]
+        The pairs are in the order of the module's parameters.
+        """
+        calls: list[Call] = []
+        pairs, ones = [], grad.new_ones((len(grad), 1))
+        for i in reversed(range(len(self._layers))):
+            value = self._values[i]
+            pairs += [(grad, ones), (value, grad)]
             if i > 0:
-                grad = input_gradient_cpu(grad, self.layers[i][0])
-                grad = before_activation(grad, values[i], None, self.activation)
-        return found[::-1]
+                upstream, grad = grad, torch.empty_like(value)
+                calls.append(input_gradient_call(upstream, self._layers[i][0], grad))
+                if self._activation == "tanh":
+                    calls.append(partial(torch.ops.aten.tanh_backward.grad_input, grad, value, grad_input=grad))
+                else:
+                    calls.append(partial(torch.ops.aten.threshold_backward.grad_input, grad, value, 0, grad_input=grad))
+        return calls, pairs[::-1]
 
 
-class DirectEpoch:
-    """Training and evaluation of one epoch; made anew for each, as it holds the model's settings of the moment.
+class _Pass:
+    """Forward pass of `rows` spectra, in batches of `batch`, with or without the noise of training or evaluation.
+
+    Attributes
+    ----------
+    x, mixture : Tensor, (rows, d)
+        Spectra, to be filled in, and their reconstruction.
+    used : Tensor, (batches, N)
+    sums : Tensor, (6,)
+        Energies, their squares, gates, the sparse form's energies and their squares, squared residuals: of the last
+        batch.
+    """
+
+    def __init__(self, epochs: DirectEpochs, rows: int, batch: int, *, training: bool, noisy: bool) -> None:
+        model, new = epochs.model, epochs.components.new_empty
+        count = model.num_components
+        self.epochs = epochs
+        self.tau = model.temperature_train if training else model.temperature_eval
+        self.hard_threshold = None if training else model.select_threshold
+        self.x, self.mixture, self.sums = new((rows, model.dim_components)), new((rows, model.dim_components)), new(6)
+        self.sums.zero_()
+        self.evaluator = _Network(epochs.evaluator, "tanh", "none", self.x)
+        self.regressor = _Network(epochs.regressor, "relu", "abs", self.x)
+        self.select_prob, self.select_energy = new((rows, count)), new((rows, count, 2))
+        self.used = new((-(-rows // batch), count), dtype=torch.bool)
+        langevin = model.langevin if training else None
+        self.shift = self.std = 0.0
+        if langevin is not None:
+            self.shift, self.std = langevin.step_size * langevin.steps, langevin.noise * math.sqrt(langevin.steps)
+        self.gumbel = new((rows, count)) if noisy else None
+        self.langevin = new((rows, count, 2)) if noisy and langevin is not None and langevin.steps > 0 else None
+        self.rng = new(2, dtype=torch.int64) if noisy and model.sparse_component else None
+        self.batches = [self._of_batch(i, slice(start, start + batch)) for i, start in enumerate(range(0, rows, batch))]
+
+    def _of_batch(self, index: int, rows: slice) -> tuple[Tensor | None, Tensor | None, Call, Call]:
+        """Where a batch's noise goes, and its calls: gates and mixture."""
+        model, (e_sum, e_squares, gate_sum, *_) = self.epochs.model, self.sums
+        energy = self.evaluator.output.view(len(self.x), -1, 2)[rows]
+        gumbel, langevin = (None if noise is None else noise[rows] for noise in (self.gumbel, self.langevin))
+        prob = self.select_prob[rows]
+        gate = gates.forward_arguments(
+            energy, gumbel, langevin, self.tau, self.shift, self.hard_threshold, self.epochs.recipe.used_threshold,
+            (prob, self.select_energy[rows], e_sum, e_squares, self.used[index], gate_sum),
+        )  # fmt: skip
+        mix = self.mixing(self.regressor.output[rows], prob)
+        kernel, outputs = "gated_mixture", [self.mixture[rows]]
+        if model.sparse_component:
+            kernel, outputs = "sparse_gated_mixture", [*outputs, self.sums[3], self.sums[4]]
+        return (
+            gumbel,
+            langevin,
+            _native.prepared("gate_forward", energy.dtype, *gate),
+            _native.prepared(f"{kernel}_forward", *mix, *(t.data_ptr() for t in outputs)),
+        )
+
+    def mixing(self, concentration: Tensor, prob: Tensor) -> tuple[Any, ...]:
+        """What a mixture's kernels take first, the device left out."""
+        epochs = self.epochs
+        inputs = concentration, prob, epochs.components
+        if epochs.model.sparse_component:
+            dtype, _, *rest = sparse_arguments(
+                (*inputs, epochs.sparsity_energy), (self.rng, None, None), (self.tau, self.shift, self.std),
+                *epochs.form,
+            )  # fmt: skip
+        else:
+            dtype, _, *rest = dense_arguments(*inputs, *epochs.form)
+        return dtype, *rest
+
+    def forward(self, stream: RandomStream) -> None:
+        """Mixture, gates and sums of what is in `x`."""
+        for call in self.evaluator.calls:
+            call()
+        for call in self.regressor.calls:
+            call()
+        for gumbel, langevin, gate, mix in self.batches:
+            # In the order of `UnmixingModel.draw_noise`.
+            if langevin is not None:
+                stream.fill(langevin, "normal", scale=self.std)
+            if gumbel is not None:
+                stream.fill(gumbel, "logistic")
+            if self.rng is not None:
+                self.rng.copy_(torch.tensor((stream.seed, stream.step)))
+                stream.step += 1
+            gate()
+            mix()
+
+
+class _Step(_Pass):
+    """Forward and backward pass of one batch.
+
+    Attributes
+    ----------
+    weights : Tensor, (6,)
+        Of `sums` in the loss, the penalty aside; the one of the gates is to be filled in.
+    pairs : list of (Tensor, Tensor)
+        Whose products are the gradients of the trained parameters.
+    """
+
+    def __init__(self, epochs: DirectEpochs, rows: int) -> None:
+        super().__init__(epochs, rows, rows, training=True, noisy=True)
+        model, recipe, x = epochs.model, epochs.recipe, self.x
+        self._energies = self.select_energy.numel()
+        if model.sparse_component:
+            self._energies += 2 * rows * epochs.components.numel()
+        self.weights = x.new_zeros(6)
+        # Rounded step by step as autograd does.
+        self.weights[1] = x.new_full((), recipe.energy_coef) / self.select_energy.numel()
+        self.weights[5] = 1.0 / x.numel()
+        grads = [torch.empty_like(t) for t in (self.regressor.output, self.select_prob)]
+        grad_energy, upstream = torch.empty_like(self.select_energy), torch.empty_like(x)
+        self._held = grads  # calls know their addresses only
+        mixing = self.mixing(self.regressor.output, self.select_prob)
+        outputs = tuple(t.data_ptr() for t in (*grads, *epochs.gradients))
+        if model.sparse_component:
+            mix = _native.prepared("sparse_gated_mixture_backward", *mixing, (upstream.data_ptr(), 0, 0), outputs)
+        else:
+            mix = _native.prepared("gated_mixture_backward", *mixing, upstream.data_ptr(), outputs)
+        gate = gates.backward_arguments(
+            (grads[1], None, None, self.weights[1], self.weights[2]), self.select_prob, self.select_energy, self.tau,
+            False, grad_energy,
+        )  # fmt: skip
+        assert self.regressor.before is not None
+        signs = torch.empty_like(grads[0])
+        evaluator_calls, evaluator_pairs = self.evaluator.backward(grad_energy.view(rows, -1))
+        regressor_calls, regressor_pairs = self.regressor.backward(grads[0])
+        self._calls: list[Call] = [
+            partial(torch.sub, self.mixture, x, out=upstream),
+            partial(torch.dot, upstream.view(-1), upstream.view(-1), out=self.sums[5]),
+            partial(upstream.mul_, 2.0 / x.numel()),
+            mix,
+            _native.prepared("gate_backward", x.dtype, *gate),
+            partial(torch.sgn, self.regressor.before, out=signs),
+            partial(grads[0].mul_, signs),
+            *evaluator_calls,
+            *regressor_calls,
+        ]
+        self._penalty: Call = float
+        if recipe.ambiguity_coef > 0:
+            self._penalty = component_penalty_call(
+                epochs.components, self.used, epochs.form, kernel_options(**recipe.penalty_options()),
+                recipe.ambiguity_coef, epochs.gradients[0] if model.learnable_component else None,
+            )  # fmt: skip
+        one = x.new_ones((1, 1))
+        self.pairs = [*evaluator_pairs, *regressor_pairs]
+        if model.learnable_component:
+            self.pairs.append((epochs.gradients[0].view(1, -1), one))
+        if model.sparse_component:
+            self.pairs.append((epochs.gradients[1].view(1, -1), one))
+
+    def run(self, stream: RandomStream) -> Tensor:
+        """The loss of what is in `x`; the gradients are ready then."""
+        self.forward(stream)
+        for call in self._calls:
+            call()
+        return torch.dot(self.sums, self.weights) + self.epochs.recipe.ambiguity_coef * self._penalty()
+
+    def mean_energy(self) -> Tensor:
+        """Of the last run."""
+        return (self.sums[0] + self.sums[3]) / self._energies
+
+
+class DirectEpochs:
+    """Training and evaluation epochs of one model.
 
     Parameters
     ----------
     model : UnmixingModel
         One that `applies` accepts.
     recipe : Recipe
+    optimizer : OuterAdamW
     """
 
-    def __init__(self, model: UnmixingModel, recipe: Recipe) -> None:
-        self.model, self.recipe = model, recipe
-        self.evaluator = _Network(model.component_parser.energy_evaluator, "tanh")  # type: ignore[arg-type]
-        self.regressor = _Network(model.concentration_regressor, "relu")
+    def __init__(self, model: UnmixingModel, recipe: Recipe, optimizer: OuterAdamW) -> None:
+        self.model, self.recipe, self.optimizer = model, recipe, optimizer
+        self.evaluator: nn.Module = model.component_parser.energy_evaluator  # type: ignore[assignment]
+        self.regressor = model.concentration_regressor
         self.components = model.vanilla_components.detach()
         energy = model.component_sparsity.energy
         assert isinstance(energy, nn.Parameter)
-        self.free = [p for p in (model.vanilla_components, energy) if p.requires_grad]
         self.sparsity_energy = energy.detach().view(*self.components.shape, 2)
         self.form = model.non_negative_component, model.component_norm or 0
-        self.penalty_options = kernel_options(**recipe.penalty_options())
+        shapes = [self.components, *([self.sparsity_energy] if model.sparse_component else [])]
+        self.gradients = [torch.empty_like(t) for t in shapes]
+        layers = [*self.evaluator.parameters(), *self.regressor.parameters()]
+        self._trained = [*layers, *(p for p in (model.vanilla_components, energy) if p.requires_grad)]
+        # A bias is a product too, and so are gradients that exist already: of one row and the number 1.
+        self._shapes = [(len(p), p.shape[1]) if p.ndim == 2 else (1, len(p)) for p in layers]
+        self._shapes += [(1, p.numel()) for p in self._trained[len(layers) :]]
+        self._passes: dict[str, tuple[tuple[Any, ...], dict[Any, Any]]] = {}
+
+    def _passes_of(self, kind: str, tensors: Sequence[Tensor]) -> dict[Any, Any]:
+        """Those made before, unless they hold what is so no longer: a number of threads, options, addresses."""
+        model = self.model
+        settings = (
+            torch.get_num_threads(), model.temperature_train, model.temperature_eval, model.select_threshold,
+            model.langevin, *(t.data_ptr() for t in tensors),
+        )  # fmt: skip
+        if kind not in self._passes or self._passes[kind][0] != settings:
+            self._passes[kind] = settings, {}
+        return self._passes[kind][1]
 
     def train(
-        self,
-        batches: Iterable[Tensor],
-        stream: RandomStream,
-        optimizer: OuterAdamW,
-        sparsity_weight: float,
-        held: HeldRows,
+        self, spectra: Tensor, batches: Sequence[Tensor], stream: RandomStream, sparsity_weight: float, held: HeldRows
     ) -> tuple[Tensor, Tensor]:
-        """One step for each batch (B, d) of spectra.
+        """One step for each batch (B,) of sample numbers.
 
         Returns
         -------
         loss, mean_energy : Tensor, ()
             Mean loss, and the mean energy of the last batch.
         """
-        model = self.model
-        trained = [*self.evaluator.parameters, *self.regressor.parameters]
-        shapes = [(p.shape[0], p.shape[1]) if p.ndim == 2 else (1, p.numel()) for p in trained]
-        shapes += [(1, p.numel()) for p in self.free]
-        losses = []
-        with SteadySteps(optimizer, [*trained, *self.free], shapes) as steps:
-            for x in batches:
-                noise = model.draw_noise(len(x), stream)
-                loss, mean_energy, products = self._step(x, noise, sparsity_weight)
-                steps.step(products)
+        losses, weight = [], spectra.new_full((), sparsity_weight)
+        with SteadySteps(self.optimizer, self._trained, self._shapes) as steps:
+            passes = self._passes_of("train", [tensor for tensors in steps.tensors for tensor in tensors])
+            for indices in batches:
+                rows = len(indices)
+                if rows not in passes:
+                    made = _Step(self, rows)
+                    entries = [(*pair, *tensors) for pair, tensors in zip(made.pairs, steps.tensors, strict=True)]
+                    passes[rows] = made, [addressed(entry) for entry in entries]
+                step, addresses = passes[rows]
+                torch.index_select(spectra, 0, indices, out=step.x)
+                step.weights[2] = weight / rows / self.model.num_components
+                losses.append(step.run(stream))
+                steps.step(addresses)
                 held.put_back()
-                losses.append(loss)
-        return torch.stack(losses).mean(), mean_energy
-
-    def _step(
-        self, x: Tensor, noise: ModelNoise, sparsity_weight: float
-    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Loss, mean energy, and the pairs whose products are the gradients of the trained parameters."""
-        model, recipe, count = self.model, self.recipe, len(x)
-        tau, langevin = model.tau, model.langevin
-        energies, concentrations = self.evaluator.forward(x), self.regressor.forward(x)
-        selected = self._gate(energies[-1], noise, tau, langevin, None)
-        select_prob, select_energy, energy_sum, square_sum, used, select_sum = selected
-        signed = concentrations[-1]
-        inputs = signed.abs(), select_prob
-        mixture, sparsity_sum = self._mix(inputs, noise.rng, tau, langevin)
-
-        residual = mixture - x
-        upstream = residual * (2.0 / residual.numel())
-        if model.sparse_component:
-            *grads, grad_raw, grad_sparsity = sparse_mixture.backward_kernel(
-                upstream, None, None, *inputs, *self._sparse_arguments(noise.rng, tau, langevin)
-            )
-        else:
-            *grads, grad_raw = dense_backward(upstream, *inputs, self.components, *self.form)
-        entries = select_energy.numel()
-        # Rounded step by step as autograd does.
-        along_squares = x.new_full((), recipe.energy_coef) / entries
-        along_gates = x.new_full((), sparsity_weight) / count / model.num_components
-        grad_energy = gates.gate_backward_kernel(
-            grads[1], None, None, along_squares, along_gates, select_prob, select_energy, tau, False
-        )
-
-        loss = residual.square().mean() + along_gates * select_sum + along_squares * square_sum
-        learnable = model.learnable_component
-        if recipe.ambiguity_coef > 0:
-            loss += recipe.ambiguity_coef * self._penalty(used, grad_raw if learnable else None)
-        if sparsity_sum is not None:
-            energy_sum, entries = energy_sum + sparsity_sum, entries + 2 * count * self.components.numel()
-
-        ones, one = x.new_ones((count, 1)), x.new_ones((1, 1))
-        products = self.evaluator.backward(energies, grad_energy.view(count, -1), ones)
-        products += self.regressor.backward(concentrations, grads[0] * signed.sgn(), ones)
-        if learnable:
-            products.append((grad_raw.view(1, -1), one))
-        if model.sparse_component:
-            products.append((grad_sparsity.view(1, -1), one))
-        return loss, energy_sum / entries, products
-
-    def _gate(
-        self, energy: Tensor, noise: ModelNoise, tau: float, langevin: Langevin | None, hard_threshold: float | None
-    ) -> gates.GateOutputs:
-        gumbel, refinement = (None, None) if noise.select is None else (noise.select.gumbel, noise.select.langevin)
-        shift = 0.0 if langevin is None else langevin.step_size * langevin.steps
-        pairs_of_energies = energy.view(len(energy), -1, 2)
-        return gates.gate_kernel(
-            pairs_of_energies, gumbel, refinement, tau, shift, hard_threshold, self.recipe.used_threshold
-        )
-
-    def _mix(
-        self, inputs: tuple[Tensor, Tensor], rng: Tensor | None, tau: float, langevin: Langevin | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Mixture (B, d) of concentrations and gates, and in the sparse form the sum of its energies."""
-        if not self.model.sparse_component:
-            return dense_forward(*inputs, self.components, *self.form), None
-        mixture, energy_sum, _ = sparse_mixture.forward_kernel(*inputs, *self._sparse_arguments(rng, tau, langevin))
-        return mixture, energy_sum
-
-    def _sparse_arguments(self, rng: Tensor | None, tau: float, langevin: Langevin | None) -> tuple[Any, ...]:
-        shift = noise = 0.0
-        if langevin is not None:
-            shift, noise = langevin.step_size * langevin.steps, langevin.noise * math.sqrt(langevin.steps)
-        return self.components, self.sparsity_energy, rng, None, None, tau, shift, noise, *self.form
-
-    def _penalty(self, used: Tensor, gradient: Tensor | None) -> Tensor:
-        """The penalty of the used components; its gradient, times its weight, is added to that of the raw values."""
-        rows = used.nonzero().view(-1)
-        raw = self.components[rows]
-        non_negative, norm = self.form
-        components = raw.abs() if non_negative else raw
-        if norm:
-            length = torch.linalg.vector_norm(components, ord=norm, dim=1, keepdim=True)
-            length = torch.where(length > 0, length, 1.0)
-            components = components / length
-        penalty, grad = penalty_cpu(components, None, *self.penalty_options, gradient is not None)
-        if gradient is not None:
-            if norm:
-                # The norm's own gradient: a unit vector in the same direction, or signs.
-                along = components if norm == 2 else components.sgn()
-                dots = torch.linalg.vecdot(grad, components).unsqueeze(1)
-                grad.addcmul_(along, dots, value=-1.0).div_(length)
-            if non_negative:
-                grad.mul_(raw.sgn())
-            gradient.index_add_(0, rows, grad, alpha=self.recipe.ambiguity_coef)
-        return penalty
+        return torch.stack(losses).mean(), step.mean_energy()
 
     def evaluate(self, spectra: Tensor, batch_size: int, stream: RandomStream, metrics: FitMetrics) -> Tensor:
         """Adds the fit of spectra (n, d) to `metrics`, batch by batch; components (N,) that some sample selects.
 
         The networks see as many batches at a time as their kernel takes rows.
         """
-        model = self.model
-        used = torch.zeros(model.num_components, dtype=torch.bool)
-        for group in spectra.split(batch_size * max(1, MOST_ROWS // batch_size)):
-            batches = group.split(batch_size)
-            noises = [
-                model.draw_noise(len(x), stream) if self.recipe.noisy_evaluation else ModelNoise() for x in batches
-            ]
-            energies = self.evaluator.forward(group)[-1].split(batch_size)
-            concentrations = self.regressor.forward(group)[-1].abs_().split(batch_size)
-            mixtures = []
-            for noise, energy, concentration in zip(noises, energies, concentrations, strict=True):
-                selected = self._gate(energy, noise, model.tau, None, model.select_threshold)
-                mixtures.append(self._mix((concentration, selected[0]), noise.rng, model.tau, None)[0])
-                used |= selected[4]
-            metrics.update(group, torch.cat(mixtures), batch_size)
+        passes = self._passes_of("evaluate", list(self.model.parameters()))
+        used = torch.zeros(self.model.num_components, dtype=torch.bool)
+        for group in spectra.split(batch_size * max(1, LAYER_ROWS // batch_size)):
+            rows = len(group)
+            if rows not in passes:
+                passes[rows] = _Pass(self, rows, batch_size, training=False, noisy=self.recipe.noisy_evaluation)
+            found = passes[rows]
+            found.x.copy_(group)
+            found.forward(stream)
+            metrics.update(group, found.mixture, batch_size)
+            used |= found.used.any(0)
         return used

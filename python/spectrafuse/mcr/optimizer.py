@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrafuse.ops.adamw_outer import AdamwOptions, Entry, addresses_of, update, update_cpu
+from spectrafuse.ops.adamw_outer import AdamwOptions, AddressedEntry, Entry, update, update_cpu
 from spectrafuse.ops.skinny_linear import before_activation, input_gradient, layer
 
 
@@ -163,7 +163,7 @@ def _options(group: dict[str, Any]) -> AdamwOptions:
 
 
 class SteadySteps:
-    """Steps of an `OuterAdamW` that move the same parameters again and again: what they share is looked up once.
+    """Steps of an `OuterAdamW` that move the same parameters on the CPU again and again: they are looked up once.
 
     A context: the optimiser's own numbers of steps follow at its end.
 
@@ -175,6 +175,11 @@ class SteadySteps:
         That have done as many steps each.
     shapes : sequence of (int, int)
         (O, I) of each.
+
+    Attributes
+    ----------
+    tensors : list of (Tensor, Tensor, Tensor)
+        Values and moments of each parameter, (O, I).
     """
 
     def __init__(
@@ -183,8 +188,7 @@ class SteadySteps:
         (group,) = optimizer.param_groups
         self._options = _options(group)
         present = [optimizer.present(p, shape) for p, shape in zip(parameters, shapes, strict=True)]
-        self._steps, self._tensors = [step for step, _ in present], [tensors for _, tensors in present]
-        self._addresses = [addresses_of(*tensors) for tensors in self._tensors]
+        self._steps, self.tensors = [step for step, _ in present], [tensors for _, tensors in present]
         self._before = int(self._steps[0])
         self._done = 0
 
@@ -194,7 +198,7 @@ class SteadySteps:
     def __exit__(self, *error: object) -> None:
         torch._foreach_add_(self._steps, self._done)
 
-    def step(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """One step with gradients that are the products of pairs x (B, I) and grad_y (B, O), one for each parameter."""
+    def step(self, entries: Sequence[AddressedEntry]) -> None:
+        """One step of all parameters, each with what its gradient is the product of."""
         self._done += 1
-        update_cpu(pairs, self._tensors, self._addresses, self._options, self._before + self._done)
+        update_cpu(self.tensors[0][0].dtype, entries, self._options, self._before + self._done)

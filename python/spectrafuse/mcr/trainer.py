@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -144,6 +145,11 @@ class Trainer:
     def epoch(self) -> int:
         return len(self.history)
 
+    @functools.cached_property
+    def direct(self) -> direct.DirectEpochs:
+        """Epochs straight through the kernels, for a model that they apply to."""
+        return direct.DirectEpochs(self.model, self.recipe, self.optimizer)
+
     def _make_bands(self) -> list[Band]:
         recipe = self.recipe
         threshold, interval = recipe.checkpoint_threshold, recipe.checkpoint_interval
@@ -216,14 +222,12 @@ class Trainer:
 
     def _train(self, sparsity_weight: float) -> tuple[Tensor, Tensor]:
         """One pass over all samples; mean loss, and the last batch's mean energy, on the device."""
-        model, recipe, pool = self.model.train(), self.recipe, self.model.num_components
         order = self.stream.permutation(len(self.spectra), device=self.spectra.device)
         batches = order.split(self.batch_size)
-        if direct.applies(model, recipe):
+        if direct.applies(self.model, self.recipe) and self.batch_size <= direct.MOST_ROWS:
             with torch.no_grad():
-                drawn = (self.spectra[indices] for indices in batches)
-                epoch = direct.DirectEpoch(model, recipe)
-                return epoch.train(drawn, self.stream, self.optimizer, sparsity_weight, self.held)
+                return self.direct.train(self.spectra, batches, self.stream, sparsity_weight, self.held)
+        model, recipe, pool = self.model.train(), self.recipe, self.model.num_components
         total = torch.zeros((), device=self.spectra.device)
         mean_energy = total
         for indices in batches:
@@ -249,7 +253,9 @@ class Trainer:
     @torch.no_grad()
     def _evaluate(self) -> tuple[FitMetrics, Tensor]:
         """Fit over all samples, and components (N,) that some sample selects."""
-        model = self.model.eval()
+        model = self.model
+        if model.training:
+            model.eval()
         metrics = FitMetrics(
             model.dim_components,
             threshold=_SPARSE_METRIC_THRESHOLD if model.sparse_component else None,
@@ -257,8 +263,7 @@ class Trainer:
         )
         batch_size = self.recipe.evaluation_batch or self.batch_size
         if direct.applies(model, self.recipe):
-            used = direct.DirectEpoch(model, self.recipe).evaluate(self.spectra, batch_size, self.stream, metrics)
-            return metrics, used
+            return metrics, self.direct.evaluate(self.spectra, batch_size, self.stream, metrics)
         used = torch.zeros(model.num_components, dtype=torch.bool, device=self.spectra.device)
         for x in self.spectra.split(batch_size):
             noise = model.draw_noise(len(x), self.stream) if self.recipe.noisy_evaluation else None

@@ -47,6 +47,39 @@ def empty_outputs(energy: Tensor) -> GateOutputs:
     )
 
 
+def forward_arguments(
+    energy: Tensor,
+    gumbel: Tensor | None,
+    langevin: Tensor | None,
+    tau: float,
+    shift: float,
+    hard_threshold: float | None,
+    used_threshold: float,
+    out: GateOutputs,
+) -> tuple[Any, ...]:
+    """What the forward kernels take first, of dense tensors, after their type and device."""
+    return (
+        energy.shape[:2], 0.0 if langevin is None else shift, tau, -1.0 if hard_threshold is None else hard_threshold,
+        used_threshold, energy.data_ptr(), address(gumbel), gumbel is not None and gumbel.ndim == 3, address(langevin),
+        out[0].data_ptr(), out[1].data_ptr(), (out[2].data_ptr(), out[3].data_ptr(), out[5].data_ptr()),
+        out[4].data_ptr(),
+    )  # fmt: skip
+
+
+def backward_arguments(
+    grads: tuple[Tensor | None, ...], select_prob: Tensor, select_energy: Tensor, tau: float, hard: bool, out: Tensor
+) -> tuple[Any, ...]:
+    """What the backward kernels take, of dense tensors, after their type and device.
+
+    `grads` are those of the gates, of their energies, and of the sums of energies, of their squares and of gates.
+    """
+    prob, energy, *sums = map(address, grads)
+    return (
+        select_prob.shape, tau, hard, select_prob.data_ptr(), select_energy.data_ptr(), prob, energy, tuple(sums),
+        out.data_ptr(),
+    )  # fmt: skip
+
+
 def gate_kernel(
     energy: Tensor,
     gumbel: Tensor | None,
@@ -64,12 +97,8 @@ def gate_kernel(
     workspace = []
     if energy.is_cuda:
         workspace.append(energy.new_empty((3 * _native.cuda().gate_blocks(energy.shape[1]),), dtype=torch.float64))
-    _native.run(
-        "gate_forward", energy.dtype, energy.device, energy.shape[:2], 0.0 if langevin is None else shift, tau,
-        -1.0 if hard_threshold is None else hard_threshold, used_threshold, dense.data_ptr(), address(gumbel),
-        gumbel is not None and gumbel.ndim == 3, address(langevin), out[0].data_ptr(), out[1].data_ptr(),
-        (out[2].data_ptr(), out[3].data_ptr(), out[5].data_ptr()), out[4].data_ptr(), *map(address, workspace),
-    )  # fmt: skip
+    arguments = forward_arguments(dense, gumbel, langevin, tau, shift, hard_threshold, used_threshold, out)
+    _native.run("gate_forward", energy.dtype, energy.device, *arguments, *map(address, workspace))
     return out
 
 
@@ -91,11 +120,8 @@ def gate_backward_kernel(
     grad_energy = None if grad_energy is None else grad_energy.contiguous()
     prob, energy = select_prob.contiguous(), select_energy.contiguous()
     grad = torch.empty_like(energy)
-    _native.run(
-        "gate_backward", energy.dtype, energy.device, prob.shape, tau, hard, prob.data_ptr(), energy.data_ptr(),
-        address(grad_prob), address(grad_energy),
-        (address(grad_energy_sum), address(grad_energy_square_sum), address(grad_select_sum)), grad.data_ptr(),
-    )  # fmt: skip
+    grads = (grad_prob, grad_energy, grad_energy_sum, grad_energy_square_sum, grad_select_sum)
+    _native.run("gate_backward", energy.dtype, energy.device, *backward_arguments(grads, prob, energy, tau, hard, grad))
     return grad
 
 

@@ -29,7 +29,7 @@ torch.library.define(
 )
 
 
-def _arguments(
+def shared_arguments(
     inputs: tuple[Tensor, ...],
     numbers: tuple[Tensor | None, ...],
     options: tuple[float, float, float],
@@ -81,7 +81,7 @@ def forward_kernel(
         blocks = module.mixture_parts(count) * module.sparse_column_blocks(bands)
         part_sums.append(components.new_empty((2 * blocks,), dtype=torch.float64))
     _native.run(
-        "sparse_gated_mixture_forward", *_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
+        "sparse_gated_mixture_forward", *shared_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
         mixture.data_ptr(), sums[0].data_ptr(), sums[1].data_ptr(), *workspace_addresses(workspace),
         *map(address, part_sums),
     )  # fmt: skip
@@ -113,7 +113,7 @@ def backward_kernel(
     grads = tuple(torch.empty_like(t) for t in inputs)
     workspace = mixture_workspace(len(concentration), inputs[2], forward=False)
     _native.run(
-        "sparse_gated_mixture_backward", *_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
+        "sparse_gated_mixture_backward", *shared_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
         (upstream.data_ptr(), address(grad_energy_sum), address(grad_energy_square_sum)),
         tuple(t.data_ptr() for t in grads), *workspace_addresses(workspace),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from spectrafuse.composed.adamw_outer import adamw_outer as composed
 from spectrafuse.ops import _trials
 from spectrafuse.reference.adamw_outer import adamw_outer as reference
 
-_MOST_ROWS = 256
+MOST_ROWS = 256
 """Beyond these a matrix product by blocks is faster than forming the gradient row by row."""
 
 backends.declare(
@@ -132,14 +132,14 @@ def _update_natively(entries: Sequence[Entry], options: AdamwOptions, step: int 
     working = _native.working_dtype(entries[0][2].dtype)
     addresses, all_dense = [], []
     for entry in entries:
-        if chosen == "cpu" and entry[0].shape[0] > _MOST_ROWS:
+        if chosen == "cpu" and entry[0].shape[0] > MOST_ROWS:
             composed(*entry, **options._asdict(), step=int(step))
             continue
         dense = [t if t.dtype is working and t.is_contiguous() else t.to(working).contiguous() for t in entry]
-        addresses.append((len(dense[0]), *entry[2].shape, *[t.data_ptr() for t in dense]))
+        addresses.append(addressed(tuple(dense)))  # type: ignore[arg-type]
         all_dense.append((entry, dense))
     if chosen == "cpu":
-        _native.cpu().adamw_outer(_native.DTYPE_CODE[working], addresses, *options, int(step), torch.get_num_threads())
+        update_cpu(working, addresses, options, int(step))
     else:
         on_device = isinstance(step, Tensor) and step.is_cuda
         number, address = (0, step.data_ptr()) if on_device else (int(step), 0)  # type: ignore[union-attr]
@@ -152,32 +152,19 @@ def _update_natively(entries: Sequence[Entry], options: AdamwOptions, step: int 
                 tensor.detach().copy_(copy)
 
 
-Addresses = tuple[int, int, int, int, int]
-"""O and I of a parameter, and where it and its two moments lie."""
+AddressedEntry = tuple[int, int, int, int, int, int, int, int]
+"""B, O and I of a parameter's step, and where its five tensors lie."""
 
 
-def addresses_of(weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> Addresses:
-    """What `update_cpu` asks for, of dense tensors (O, I)."""
-    return (weight.shape[0], weight.shape[1], weight.data_ptr(), exp_avg.data_ptr(), exp_avg_sq.data_ptr())
+def addressed(entry: Entry) -> AddressedEntry:
+    """What `update_cpu` takes, of dense CPU tensors of one type a kernel computes in."""
+    rows, columns = entry[2].shape
+    return (len(entry[0]), rows, columns, *(t.data_ptr() for t in entry))  # type: ignore[return-value]
 
 
-def update_cpu(
-    pairs: Sequence[tuple[Tensor, Tensor]],
-    tensors: Sequence[tuple[Tensor, Tensor, Tensor]],
-    addresses: Sequence[Addresses],
-    options: AdamwOptions,
-    step: int,
-) -> None:
-    """`update` by the C++ kernel for dense tensors of one type it computes in, whose addresses are known."""
-    if any(x.shape[0] > _MOST_ROWS for x, _ in pairs):
-        update([(*pair, *three) for pair, three in zip(pairs, tensors, strict=True)], options, step)
-        return
-    parameters = [
-        (x.shape[0], rows, columns, x.data_ptr(), grad_y.data_ptr(), *rest)
-        for (x, grad_y), (rows, columns, *rest) in zip(pairs, addresses, strict=True)
-    ]
-    code = _native.DTYPE_CODE[tensors[0][0].dtype]
-    _native.cpu().adamw_outer(code, parameters, *options, step, torch.get_num_threads())
+def update_cpu(dtype: torch.dtype, entries: Sequence[AddressedEntry], options: AdamwOptions, step: int) -> None:
+    """`update` by the C++ kernel of tensors whose addresses are known, with at most `MOST_ROWS` rows."""
+    _native.cpu().adamw_outer(_native.DTYPE_CODE[dtype], entries, *options, step, torch.get_num_threads())
 
 
 torch.library.define(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -156,6 +157,36 @@ def penalty_cpu(
 
 
 torch.library.impl("spectrafuse::ambiguity_penalty", "CPU", penalty_cpu)
+
+
+def component_penalty_call(
+    components: Tensor,
+    used: Tensor,
+    form: tuple[bool, int],
+    options: tuple[str, int, float, float, float],
+    weight: float,
+    gradient: Tensor | None,
+) -> Callable[[], float]:
+    """A call that returns the penalty of the used components, again and again, of dense CPU tensors.
+
+    Parameters
+    ----------
+    components : Tensor (N, d)
+        Raw values.
+    used : Tensor (N,) bool
+    form : (bool, int)
+        Whether absolute values are taken, and the order of the norm or 0.
+    options : tuple
+        `kernel_options`.
+    weight : float
+        Of the penalty in the loss.
+    gradient : Tensor (N, d) or None
+        The penalty's part of the raw values' gradient is added to it.
+    """
+    return _native.prepared(
+        "component_penalty", components.dtype, tuple(components.shape), *options, *form, components.data_ptr(),
+        used.data_ptr(), weight, 0 if gradient is None else gradient.data_ptr(),
+    )  # fmt: skip
 
 
 @torch.library.impl("spectrafuse::ambiguity_penalty", "CUDA")

@@ -111,6 +111,15 @@ torch.library.define("spectrafuse::gated_mixture", f"({_INPUTS}) -> Tensor")
 torch.library.define("spectrafuse::gated_mixture_backward", f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)")
 
 
+def shared_arguments(
+    concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
+) -> tuple[Any, ...]:
+    """What the kernels of both directions take first, of dense tensors."""
+    sizes = (*concentration.shape, components.shape[1])
+    inputs = concentration.data_ptr(), select_prob.data_ptr(), components.data_ptr()
+    return components.dtype, components.device, sizes, non_negative, norm, inputs
+
+
 def forward_kernel(
     concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
 ) -> Tensor:
@@ -118,8 +127,7 @@ def forward_kernel(
     mixture = v.new_empty((c.shape[0], v.shape[1]))
     workspace = mixture_workspace(len(c), v, forward=True)
     _native.run(
-        "gated_mixture_forward", v.dtype, v.device, (*c.shape, v.shape[1]), non_negative, norm,
-        (c.data_ptr(), s.data_ptr(), v.data_ptr()), mixture.data_ptr(),
+        "gated_mixture_forward", *shared_arguments(c, s, v, non_negative, norm), mixture.data_ptr(),
         *workspace_addresses(workspace),
     )  # fmt: skip
     return mixture
@@ -136,8 +144,8 @@ def backward_kernel(
     grads = torch.empty_like(c), torch.empty_like(s), torch.empty_like(v)
     workspace = mixture_workspace(len(c), v, forward=False)
     _native.run(
-        "gated_mixture_backward", v.dtype, v.device, (*c.shape, v.shape[1]), non_negative, norm,
-        (c.data_ptr(), s.data_ptr(), v.data_ptr()), upstream.data_ptr(), tuple(g.data_ptr() for g in grads),
+        "gated_mixture_backward", *shared_arguments(c, s, v, non_negative, norm), upstream.data_ptr(),
+        tuple(g.data_ptr() for g in grads),
         *workspace_addresses(workspace),
     )  # fmt: skip
     return grads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -107,45 +108,59 @@ def forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int)
     working = _native.working_dtype(x.dtype)
     dense, weights = x.to(working).contiguous(), weight.to(working).contiguous()
     added = None if bias is None else bias.to(working).contiguous()
-    before = dense.new_empty((len(x), len(weight)) if ACTIVATIONS[activation] == "abs" else 0)
-    y = _dense_forward(dense, weights, added, activation, before.data_ptr())
+    y = dense.new_empty((len(x), len(weight)))
+    before = torch.empty_like(y) if ACTIVATIONS[activation] == "abs" else dense.new_empty(0)
+    _forward_call(dense, weights, added, activation, y, before)()
     return y.to(x.dtype), before.to(x.dtype)
-
-
-def _dense_forward(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int, before: int) -> Tensor:
-    batch, inputs = x.shape
-    outputs = weight.shape[0]
-    y = torch.empty((batch, outputs), dtype=x.dtype)
-    _native.cpu().skinny_linear_forward(
-        _native.DTYPE_CODE[x.dtype], batch, inputs, outputs, activation, x.data_ptr(), weight.data_ptr(),
-        0 if bias is None else bias.data_ptr(), y.data_ptr(), before, torch.get_num_threads(),
-    )  # fmt: skip
-    return y
 
 
 torch.library.impl("spectrafuse::skinny_linear", "CPU", forward_cpu)
 
 
-def layer_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    """`layer` of dense CPU tensors, float32 or float64, without torch's dispatcher and without a gradient."""
-    if x.shape[0] > MOST_ROWS:
-        return composed(x, weight, bias, activation)
-    return _dense_forward(x, weight, bias, ACTIVATIONS.index(activation), 0)
+def _forward_call(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: int, y: Tensor, before: Tensor | None
+) -> Callable[[], Any]:
+    return _native.prepared(
+        "skinny_linear_forward", x.dtype, *x.shape, len(weight), activation, x.data_ptr(), weight.data_ptr(),
+        0 if bias is None else bias.data_ptr(), y.data_ptr(), 0 if before is None else before.data_ptr(),
+    )  # fmt: skip
 
 
-def input_gradient_cpu(grad_y: Tensor, weight: Tensor) -> Tensor:
-    """`grad_y @ weight`."""
+def layer_call(
+    x: Tensor, weight: Tensor, bias: Tensor, activation: str, y: Tensor, before: Tensor | None = None
+) -> Callable[[], Any]:
+    """A call that writes a layer of these dense CPU tensors to y (B, O), again and again.
+
+    For the absolute value it also writes what that was taken of to `before` (B, O).
+    """
+    if len(x) <= MOST_ROWS:
+        return _forward_call(x, weight, bias, ACTIVATIONS.index(activation), y, before)
+
+    def by_product() -> None:
+        torch.addmm(bias, x, weight.T, out=y)
+        if before is not None:
+            before.copy_(y)
+        if activation != "none":
+            getattr(torch, f"{activation}_")(y)
+
+    return by_product
+
+
+def input_gradient_call(grad_y: Tensor, weight: Tensor, grad_x: Tensor) -> Callable[[], Any]:
+    """A call that writes `grad_y @ weight` of dense CPU tensors to grad_x (B, I), again and again."""
+    return _native.prepared(
+        "skinny_linear_backward", grad_y.dtype, len(grad_y), weight.shape[1], weight.shape[0], weight.data_ptr(),
+        grad_y.data_ptr(), grad_x.data_ptr(),
+    )  # fmt: skip
+
+
+@torch.library.impl("spectrafuse::skinny_linear_input_gradient", "CPU")
+def _input_gradient_cpu(grad_y: Tensor, weight: Tensor) -> Tensor:
     working = _native.working_dtype(grad_y.dtype)
     upstream, weights = grad_y.to(working).contiguous(), weight.to(working).contiguous()
     grad_x = upstream.new_empty((grad_y.shape[0], weight.shape[1]))
-    _native.cpu().skinny_linear_backward(
-        _native.DTYPE_CODE[working], grad_y.shape[0], weight.shape[1], weight.shape[0], weights.data_ptr(),
-        upstream.data_ptr(), grad_x.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
+    input_gradient_call(upstream, weights, grad_x)()
     return grad_x.to(grad_y.dtype)
-
-
-torch.library.impl("spectrafuse::skinny_linear_input_gradient", "CPU", input_gradient_cpu)
 
 
 @torch.library.impl("spectrafuse::skinny_linear", "CUDA")
