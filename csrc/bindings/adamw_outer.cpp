@@ -1,5 +1,7 @@
 #include "../common/adamw_outer.h"
 
+#include <sys/mman.h>
+
 #include <vector>
 
 #include "bindings.h"
@@ -21,8 +23,22 @@ void bound_step(int dtype, const std::vector<Parameter>& parameters, double lr, 
                 threads);
 }
 
+// Puts the whole pages in a range of memory together to huge ones: a step streams through all of it. A wish, no more.
+void bound_huge_pages(Address address, std::size_t bytes) {
+    constexpr Address kPage = Address{1} << 21;
+    constexpr int kCollapse = 25;  // MADV_COLLAPSE, of Linux 6.1: for pages that are in use already
+    const Address begin = (address + kPage - 1) / kPage * kPage, end = (address + bytes) / kPage * kPage;
+    if (begin >= end) return;
+    const py::gil_scoped_release release;
+    madvise(pointer(begin), end - begin, MADV_HUGEPAGE);
+    madvise(pointer(begin), end - begin, kCollapse);
+}
+
 }  // namespace
 
-void bind_adamw_outer(py::module_& m) { m.def("adamw_outer", &bound_step); }
+void bind_adamw_outer(py::module_& m) {
+    m.def("adamw_outer", &bound_step);
+    m.def("use_huge_pages", &bound_huge_pages);
+}
 
 }  // namespace spectrafuse

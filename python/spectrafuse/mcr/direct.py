@@ -302,6 +302,8 @@ class DirectEpochs:
         )  # fmt: skip
         if kind not in self._passes or self._passes[kind][0] != settings:
             self._passes[kind] = settings, {}
+            for tensor in tensors:
+                _native.cpu().use_huge_pages(tensor.data_ptr(), tensor.nbytes)
         return self._passes[kind][1]
 
     def train(
