@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor
 
 from spectrafuse._progress import Progress
+from spectrafuse.mcr import checkpoints
+from spectrafuse.mcr.checkpoints import read_state
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import Recipe, corrected, published
@@ -225,6 +229,47 @@ def test_an_interrupted_run_ends_with_the_bits_of_a_whole_one(recipe: Recipe, sp
         # A finished run is not trained again.
         again = _trainer(recipe, **options).run(lambda progress: pytest.fail("trained again"))
         assert _bits(again) == whole
+
+
+def test_a_killed_run_leaves_the_best_state_of_every_band(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(corrected, checkpoint_threshold=0.01, checkpoint_interval=0.3, adaptive_bands=False)
+
+    def kill(progress: Progress) -> None:
+        trainer.keeper._next_write = 0.0  # as if time had passed: writing is a large share of so short a run
+        if progress.epoch == 7:
+            raise SystemExit
+
+    trainer = _trainer(recipe, max_epoch=9, folder=tmp_path, save_seconds=1e9)
+    with pytest.raises(SystemExit):
+        trainer.run(kill)
+    assert not (tmp_path / "training.pt").exists()
+    assert trainer.keeper.slots
+    other = _trainer(recipe, max_epoch=7)
+    other.run()
+    for name, slot in trainer.keeper.slots.items():
+        written, kept = read_state(tmp_path / name), other.keeper.state(name)
+        assert slot.record == other.keeper.slots[name].record
+        assert all(torch.equal(written[key], value) for key, value in kept.items())
+
+
+def test_writing_states_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = _trainer(dataclasses.replace(corrected, noise_factor=1e3), max_epoch=60, folder=tmp_path)
+    clock, written = [0.0], []
+
+    def flush() -> None:
+        written.append(trainer.epoch)
+        clock[0] += 0.3  # seconds
+
+    monkeypatch.setattr(trainer.keeper, "flush", flush)
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def second(progress: Progress) -> None:
+        clock[0] += 1.0
+
+    trainer.run(second)
+    steps = [later - sooner for sooner, later in itertools.pairwise(written[:-1])]
+    assert len(steps) > 5
+    assert all(6 <= step <= 7 for step in steps)  # 20 times 0.3 seconds
 
 
 def test_states_from_after_the_last_save_do_no_harm(tmp_path: Path) -> None:

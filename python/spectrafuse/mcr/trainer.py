@@ -15,6 +15,7 @@ from torch import Tensor
 from spectrafuse._progress import Callback, Progress
 from spectrafuse.mcr import direct
 from spectrafuse.mcr.checkpoints import (
+    SMALLEST_SHARE_SAVING,
     Record,
     StateKeeper,
     copy_state,
@@ -47,8 +48,6 @@ CHOSEN = "chosen"
 
 _SPARSE_METRIC_THRESHOLD = 1e-3
 _HISTORY = ("epoch", "nmse", "r2", "mse", "count", "mean_energy", "loss", "sparsity_weight", "temperature")
-_SMALLEST_SHARE_SAVING = 20.0
-"""Saving may take one part in so many of the time between two saves."""
 
 
 def default_batch_size(num_samples: int) -> int:
@@ -88,7 +87,7 @@ class Trainer:
     fingerprint : dict of str to str
         What identifies the run.
     save_seconds : float
-        Shortest time between two saves.
+        Shortest time between two saves of the run; states are written as they improve.
     """
 
     def __init__(
@@ -187,7 +186,7 @@ class Trainer:
                     self._save()
                     raise
                 waited = time.monotonic() - saved_at
-                if waited >= max(self.save_seconds, _SMALLEST_SHARE_SAVING * saving_took):
+                if waited >= max(self.save_seconds, SMALLEST_SHARE_SAVING * saving_took):
                     started = time.monotonic()
                     self._save()
                     saved_at = time.monotonic()
@@ -289,6 +288,7 @@ class Trainer:
             self.keeper.offer(band.name, self.record, self.model, criterion)
         if self.recipe.choose == "fewest" and self.record.nmse <= self.accept:
             self.keeper.offer(CHOSEN, self.record, self.model)
+        self.keeper.stream()
 
     def _progress(self) -> Progress:
         values = dict(zip(_HISTORY, self.history[-1], strict=True))
