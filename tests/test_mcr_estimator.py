@@ -241,7 +241,8 @@ def test_a_save_cut_short_is_recognised(fitted: EBgMCR, tmp_path: Path) -> None:
         EBgMCR.load(tmp_path)
 
 
-def test_published_folders_load_and_are_restricted_to_spectra(fitted: EBgMCR, tmp_path: Path) -> None:
+def test_published_folders_load_and_are_restricted_to_spectra(tmp_path: Path) -> None:
+    fitted = _quick(recipe=dataclasses.replace(QUICK, refine=False)).fit(SPECTRA)
     checkpoints.write_model(tmp_path, fitted.model_.config, checkpoints.copy_state(fitted.model_))
     loaded = EBgMCR.load(tmp_path)
     assert loaded.n_components_ == 8

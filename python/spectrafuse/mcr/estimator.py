@@ -18,8 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from spectrafuse import _checks
 from spectrafuse._progress import Callback
 from spectrafuse.mcr import evaluation, inputs, known, preparation, storage
+from spectrafuse.mcr.finish import refined
+from spectrafuse.mcr.fitted import FittedMixture
 from spectrafuse.mcr.inputs import Spectra
-from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level
 from spectrafuse.mcr.passes import Aggregate, PostProcessing
 from spectrafuse.mcr.recipes import Recipe, resolve
@@ -28,7 +29,7 @@ from spectrafuse.mcr.trainer import Trainer
 from spectrafuse.random import RandomStream
 
 
-class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Unmixes spectra and finds how many components there are.
 
     Spectra are modelled as concentrations times components. Out of a pool of candidates much larger than any expected
@@ -39,8 +40,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     pool_size : int
         Candidate components; several times the number expected. Time and memory grow with its square.
     recipe : {"corrected", "published"} or Recipe
-        "corrected" ties the sparsity pressure to the noise level and ends by itself; "published" repeats the paper's
-        code, defects included, and may need `max_epoch` to end.
+        "corrected" ties the sparsity pressure to the noise level, ends by itself, and refines what training found on
+        hard gates; "published" repeats the paper's code, defects included, and may need `max_epoch` to end.
     non_negative : bool
         Components are non-negative. Concentrations always are.
     sparse : bool
@@ -53,7 +54,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
-        Epochs at most; None: the recipe's (5000; none for "published").
+        Epochs at most; None: the recipe's (1500; none for "published").
     learning_rate : float
         Of AdamW.
     post_processing : callable, optional
@@ -76,6 +77,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     count_curve_ : list of dict
         For each band of fit that was reached the state with the fewest components: r2_from, r2_to, count, r2, nmse,
         epoch (nmse_from, nmse_to if a recipe takes its bands in nMSE).
+    count_evidence_ : dict or None
+        What the count rests on, where the recipe refines: `path` (rows count, r2, nmse, cost, chosen: components closed
+        one after another, past the chosen count), `reason`, `rise` (what the least component explains, in units of what
+        noise would), `rank_check` (singular values above noise, an independent check that decides nothing),
+        `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count`, and
+        `cautions`: what these spectra cannot tell, a sentence each.
     history_ : list of dict
         One entry an epoch: epoch, nmse, r2, mse, count, mean_energy, loss, sparsity_weight, temperature. `mse` and
         `loss` are in the units the training works in.
@@ -190,6 +197,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         model = preparation.build_model(self, recipe, data.shape[1], stream, given).to(device)
         spectra = torch.from_numpy(data)
         noise = noise_level(spectra, self.noise)
+        fixed_rows = () if given is None else given.fixed.tolist()
         trainer = Trainer(
             model,
             spectra.to(device),
@@ -197,12 +205,15 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             noise,
             stream,
             **settings,
-            fixed=() if given is None else given.fixed.tolist(),
+            fixed=fixed_rows,
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
             fingerprint=preparation.fingerprint(self, recipe, data, device, given),
             save_seconds=_checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
         )
-        self._take(trainer.run(callback), model)
+        result = trainer.run(callback)
+        if recipe.refine:
+            result = refined(result, model, data, noise, fixed_rows)
+        self._take(result, model)
         inputs.remember_features(self, X, data)
         self.noise_: NoiseLevel | None = noise
         self._fitted_concentrations: NDArray[np.float32] | None = self._parse(data, "concentration")["concentration"]
@@ -272,26 +283,6 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "model_")
         return evaluation.r2(self.model_, self._indices, self._read(X))
-
-    @property
-    def C_opt_(self) -> NDArray[np.float32]:
-        """Concentrations (n, n_components_) of the spectra that were fitted.
-
-        Raises
-        ------
-        AttributeError
-            Before `fit`, and after `use_band`, `restrict_to` or `load`: `transform` gives them then.
-        """
-        check_is_fitted(self, "model_")
-        if self._fitted_concentrations is None:
-            raise AttributeError("`C_opt_` belongs to the state that `fit` ended with; transform(X) gives it anew.")
-        return self._fitted_concentrations
-
-    @property
-    def ST_opt_(self) -> NDArray[np.float32]:
-        """`components_`, under pyMCR's name."""
-        check_is_fitted(self, "model_")
-        return self.components_
 
     def use_band(self, r2_from: float) -> EBgMCR:
         """Take the state of another row of `count_curve_` instead of the chosen one.
@@ -371,30 +362,3 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.non_deterministic = self.random_state is None
         return tags
-
-    def _read(self, X: Spectra) -> NDArray[np.float32]:
-        check_is_fitted(self, "model_")
-        return inputs.read_fitted(self, X)
-
-    def _take(self, result: TrainingResult, model: UnmixingModel) -> None:
-        """Make a training result the fitted state."""
-        model.load_state_dict(result.state)
-        self.model_ = model.eval()
-        self.n_iter_ = len(result.history)
-        self.history_ = result.history
-        self.stop_reason_ = result.stop_reason
-        self.chosen_reason_ = result.chosen_reason
-        self.count_curve_ = result.count_curve(resolve(self.recipe).checkpoint_criterion)
-        self._result = result
-        self._set_components(result.record.component_ids)
-
-    @torch.no_grad()
-    def _set_components(self, ids: list[int]) -> None:
-        self.component_ids_ = np.asarray(ids, dtype=np.int64)
-        self.n_components_ = len(ids)
-        self._fitted_concentrations = None
-        self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
-        self.components_ = self.model_.effective_components()[self._indices].cpu().numpy()
-
-    def _parse(self, data: NDArray[np.float32], *wanted: str) -> dict[str, NDArray[Any]]:
-        return evaluation.parse(self.model_, self._indices, data, wanted=wanted)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse import _checks
+from spectrafuse.mcr.exact_gates import ExactGates
 from spectrafuse.mcr.optimizer import Stash, stashing_network
 from spectrafuse.mcr.passes import (
     Aggregate,
@@ -117,6 +118,7 @@ class UnmixingModel(nn.Module):
         self.langevin = self.langevin_options if langevin_options_apply else Langevin()
         self.component_post_processing = component_post_processing
         self.aggregate_function = aggregate_function
+        self.gates: ExactGates | None = None
 
         self.vanilla_components = nn.Parameter(torch.empty(n, d), requires_grad=bool(learnable_component))
         self.component_sparsity = nn.Module()
@@ -310,7 +312,10 @@ class UnmixingModel(nn.Module):
         -------
         concentration, select_prob : Tensor, (B, k)
             Gated concentrations, and gates of 0 or 1. No tensor of size (B, N) is formed.
+            With `gates`, which refinement sets, computed from the components instead of by the networks.
         """
+        if self.gates is not None:
+            return self._parse_exactly(x, indices, self.gates)
         *hidden, last = linear_layers(self._evaluator)
         h = x
         for layer in hidden:
@@ -326,6 +331,13 @@ class UnmixingModel(nn.Module):
             hard_threshold=self.select_threshold if select_threshold is None else select_threshold,
         )
         return self.regress(x, indices) * selected.select_prob, selected.select_prob
+
+    def _parse_exactly(self, x: Tensor, indices: Tensor, gates: ExactGates) -> tuple[Tensor, Tensor]:
+        places = list(gates.open_ids)
+        components = self.effective_components()[places].cpu().numpy()
+        whole = x.new_zeros(len(x), self.num_components)
+        whole[:, places] = torch.from_numpy(gates.concentrations(x.cpu().numpy(), components)).to(x)
+        return whole[:, indices], (whole[:, indices] > 0).to(x.dtype)
 
     @torch.no_grad()
     def recompose(self, concentration: Tensor, indices: Tensor) -> Tensor:

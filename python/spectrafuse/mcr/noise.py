@@ -12,6 +12,9 @@ from torch import Tensor
 _FALLBACK_NMSE = 0.005
 """The published solver's margin, taken where too few spectra leave nothing to estimate from."""
 
+_LEAST_NOISE = 1e-4
+"""Smallest noise, as a share of the spectra's root mean square: float32 spectra are met no more exactly."""
+
 
 class NoiseLevel(NamedTuple):
     """How much noise there is.
@@ -24,11 +27,14 @@ class NoiseLevel(NamedTuple):
         The noise's share of the spectra's sum of squares.
     source : str
         Where the number comes from, as a phrase.
+    proportional : bool
+        The noise grows with each spectrum's size, so that `nmse` is its share of every single one; else it is even.
     """
 
     sigma: float
     nmse: float
     source: str
+    proportional: bool = False
 
 
 def _median_of_noise(rows: int, columns: int) -> float:
@@ -91,19 +97,21 @@ def noise_level(spectra: Tensor, noise: float | None = None) -> NoiseLevel:
     -------
     NoiseLevel
         With fewer than about six spectra nothing can be estimated and the published margin (nMSE 0.005) is taken.
+        Whether noise grows with the signal is always read off the spectra.
     """
     n, d = spectra.shape
     power = float(spectra.double().square().sum())
     if power == 0:
         return NoiseLevel(0.0 if noise is None else float(noise), 0.0, "there is no signal")
-    if noise is not None:
-        return NoiseLevel(float(noise), n * d * float(noise) ** 2 / power, "given")
     wide = spectra.double()
     even = tail_noise(_singular_values(wide), n, d)
     # Where noise grows with the signal, spectra of one norm have even noise; the better model of the noise is the one
     # that leaves less standing out of it.
     norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
     proportional = tail_noise(_singular_values(wide / torch.where(norms > 0, norms, 1.0)), n, d)
+    grows = even is not None and proportional is not None and proportional.aside < even.aside
+    if noise is not None:
+        return NoiseLevel(float(noise), n * d * float(noise) ** 2 / power, "given", grows)
     if even is None or proportional is None:
         return NoiseLevel(
             math.sqrt(_FALLBACK_NMSE * power / (n * d)),
@@ -111,7 +119,18 @@ def noise_level(spectra: Tensor, noise: float | None = None) -> NoiseLevel:
             f"assumed, as {n} spectra of {d} channels are too few to estimate it",
         )
     source = "estimated from the tail of the singular values"
-    if proportional.aside < even.aside:
+    if grows:
         nmse = proportional.sigma**2 * d
-        return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source + " as proportional to each spectrum")
+        return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source + " as proportional to each spectrum", True)
     return NoiseLevel(even.sigma, n * d * even.sigma**2 / power, source)
+
+
+def noise_of_rows(spectra: np.ndarray, noise: NoiseLevel) -> np.ndarray:
+    """Standard deviation of the noise in each of the spectra (n, d): (n,), float64 and above 0."""
+    wide = np.asarray(spectra, dtype=np.float64)
+    size = np.sqrt(np.mean(wide * wide, axis=1))
+    # Data without noise, or a spectrum without signal, would weigh infinitely much.
+    whole = float(np.sqrt(np.mean(size * size))) if len(size) else 0.0
+    least = _LEAST_NOISE * whole or 1.0
+    level = size * math.sqrt(noise.nmse) if noise.proportional else np.full(len(size), noise.sigma)
+    return np.maximum(level, least)

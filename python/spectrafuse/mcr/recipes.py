@@ -73,6 +73,8 @@ class Recipe:
         Epochs without fewer components at the noise level; epochs without a better fit before it is reached.
     max_epoch : int or None
         Epochs at most; None: no limit.
+    refine : bool
+        True: what training ends with is refined on hard gates, which settles the number of components.
     unit_scale : bool
         True: spectra are divided by a power of two near their root mean square, and the networks' weights absorb it
         afterwards, so that a measurement's unit does not matter.
@@ -121,9 +123,10 @@ class Recipe:
     stop_nmse: float = 0.01
     stop_energy_ratio: float = 0.25
     stop_window: int = 100
-    patience: int = 500
-    fit_patience: int = 1000
-    max_epoch: int | None = 5000
+    patience: int = 300
+    fit_patience: int = 500
+    max_epoch: int | None = 1500
+    refine: bool = True
     unit_scale: bool = True
 
     def __post_init__(self) -> None:
@@ -159,12 +162,14 @@ published = Recipe(
     choose="last",
     stop="energy",
     max_epoch=None,
+    refine=False,
     unit_scale=False,
 )
 """As the paper's code. Its stop rule need never stop a fit: give `max_epoch`."""
 
 corrected = Recipe(name="corrected")
-"""The options do what they say, evaluation is deterministic, and the pressure follows the noise level."""
+"""The options do what they say, evaluation is deterministic, the pressure follows the noise level, and what training
+ends with is refined on hard gates."""
 
 RECIPES = {"published": published, "corrected": corrected}
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spectrafuse import _checks
 from spectrafuse.mcr.checkpoints import Record, State, StateKeeper
+from spectrafuse.mcr.exact_gates import ExactGates
 from spectrafuse.mcr.rules import Band
 
 
@@ -26,6 +27,10 @@ class TrainingResult(NamedTuple):
     bands : list of Band
     keeper : StateKeeper
         The best state of each band that was reached.
+    gates : ExactGates or None
+        Of a refined state; None: the networks decide.
+    evidence : dict or None
+        What a refined state's count rests on, as plain values.
     """
 
     state: State
@@ -35,6 +40,8 @@ class TrainingResult(NamedTuple):
     history: list[dict[str, float]]
     bands: list[Band]
     keeper: StateKeeper
+    gates: ExactGates | None = None
+    evidence: dict[str, Any] | None = None
 
     def count_curve(self, criterion: str) -> list[dict[str, float]]:
         """Fewest components against fit: one row for each band that was reached."""
@@ -60,6 +67,7 @@ class TrainingResult(NamedTuple):
             if math.isclose(band.start, start, rel_tol=0.0, abs_tol=1e-9):
                 record = self.keeper.slots[band.name].record
                 reason = f"Band {band.name} was asked for: {record.size} components, epoch {record.epoch}."
-                return self._replace(state=self.keeper.state(band.name), record=record, chosen_reason=reason)
+                state = self.keeper.state(band.name)
+                return self._replace(state=state, record=record, chosen_reason=reason, gates=None, evidence=None)
         known = ", ".join(f"{band.start:g}" for band in reached) or "none was reached"
         raise _checks.fail("r2_from", f"where a row of `count_curve_` begins ({known})", start)

@@ -14,6 +14,7 @@ import torch
 from spectrafuse import __version__
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr import checkpoints
+from spectrafuse.mcr.exact_gates import ExactGates
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import RECIPES, Recipe, resolve
@@ -52,6 +53,7 @@ def describe(estimator: EBgMCR) -> dict[str, Any]:
     """What `param.json` does not hold of a fitted estimator, as plain values."""
     not_plain = ("recipe", "post_processing", "aggregate", "device")
     parameters = estimator.get_params(deep=False)
+    gates = estimator.model_.gates
     return {
         "version": __version__,
         "parameters": {name: value for name, value in parameters.items() if name not in not_plain},
@@ -64,6 +66,8 @@ def describe(estimator: EBgMCR) -> dict[str, Any]:
         "chosen_reason": estimator.chosen_reason_,
         "n_iter": estimator.n_iter_,
         "noise": None if estimator.noise_ is None else list(estimator.noise_),
+        "gates": None if gates is None else {"price": gates.price, "open_ids": list(gates.open_ids)},
+        "evidence": estimator.count_evidence_,
         "history": estimator.history_,
     }
 
@@ -147,3 +151,7 @@ def restore(estimator: EBgMCR, folder: Path, extra: dict[str, Any] | None, devic
     estimator.n_iter_ = known.get("n_iter", 0)
     estimator.history_ = known.get("history", [])
     estimator.noise_ = NoiseLevel(*known["noise"]) if known.get("noise") else None
+    estimator.count_evidence_ = known.get("evidence")
+    gates = known.get("gates")
+    if gates and estimator.noise_:
+        model.gates = ExactGates(estimator.noise_, gates["price"], tuple(gates["open_ids"]))

@@ -1,0 +1,163 @@
+"""Does EB-gMCR find the right number of components, and the right ones? One default, many spectra.
+
+`python benchmarks/paper_ebgmcr.py [--quick] [--only GROUP ...] [--data FOLDER] [--seeds N]`
+
+Each run is a row in `results/ebgmcr/runs.jsonl`, with seed, versions and machine; a run that is there already is not
+repeated, so a run of this program can be stopped and continued. `--quick` takes the smallest problems, one seed each.
+`--report` writes tables and pictures from the rows alone. The carbohydrates and the fermentations are read from
+`--data` (folders `carbs` and `nir`), which is not part of this package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import history
+import measure
+import numpy as np
+import paper_cases as cases
+
+FOLDER = Path(__file__).parent / "results" / "ebgmcr"
+GROUPS = ("yardstick", "pool", "noise", "correlated", "sparse", "rank", "real", "start")
+QUICK_SECONDS = 1200.0
+
+
+class Run(NamedTuple):
+    """One fit: what names it, its spectra, and how it is made."""
+
+    name: str
+    group: str
+    truth: int
+    seed: int
+    case: Any
+    options: dict[str, Any]
+    method: str = "EB-gMCR"
+
+
+def runs(groups: tuple[str, ...], seeds: int, quick: bool, data: Path | None) -> Iterator[Run]:
+    """All runs of some groups, the smallest problems first."""
+    counts = (16,) if quick else (16, 32, 64)
+    for count in counts:
+        for seed in range(seeds):
+            yield from (run for run in _synthetic(count, seed) if run.group in groups)
+    if "real" in groups and data is not None:
+        yield from _real(data, seeds)
+
+
+def _synthetic(count: int, seed: int) -> Iterator[Run]:
+    pool = {"pool_size": 4 * count}
+    for snr in (20, 30):
+        case = cases.paper, (count, snr, seed)
+        yield Run(f"paper-{count}-{snr}dB", "yardstick", count, seed, case, pool)
+        if seed < 2:
+            yield Run(f"pool1024-{count}-{snr}dB", "pool", count, seed, case, {"pool_size": 1024})
+            for factor in (0.5, 1.0, 2.0):
+                name = f"noise-{count}-{snr}dB-times-{factor:g}"
+                yield Run(name, "noise", count, seed, case, {**pool, "noise": factor})
+        if seed < 3:
+            yield Run(f"correlated-{count}-{snr}dB", "correlated", count, seed, (cases.correlated, case[1]), pool)
+    case = cases.paper, (count, 20, seed)
+    if count <= 32 and seed < 3:
+        options = {**pool, "sparse": True}
+        yield Run(f"sparse-{count}-20dB", "sparse", count, seed, (_sparse, case[1]), options)
+    if count == 16:
+        for make in (cases.together, cases.never_alone, cases.nonlinear, cases.coloured):
+            truth = count - 1 if make is cases.together else count
+            if seed < 2:
+                yield Run(f"{make.__name__}-{count}-20dB", "rank", truth, seed, (make, case[1]), pool)
+    yield Run(f"untrained-{count}-20dB", "start", count, seed, case, {**pool, "max_epoch": 1})
+
+
+def _sparse(count: int, snr: float, seed: int) -> cases.Case:
+    return cases.paper(count, snr, seed, sparsity=0.9)
+
+
+def _real(data: Path, seeds: int) -> Iterator[Run]:
+    for make, truth, signed in ((cases.carbs, 3, False), (cases.nir, 2, True)):
+        for seed in range(seeds):
+            options = {"pool_size": 128, "non_negative": not signed}
+            yield Run(make.__name__, "real", truth, seed, (make, (data,)), options)
+            if not signed:
+                yield Run(f"{make.__name__}-background", "real", truth + 1, seed, (make, (data,)), options)
+            for method in cases.METHODS:
+                if not (signed and method == "NMF"):
+                    yield Run(f"{make.__name__}-{method}", "real", truth, seed, (make, (data,)), {}, method)
+
+
+def execute(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The row of a run, and arrays for pictures."""
+    make, arguments = run.case
+    case = make(*arguments)
+    if run.method != "EB-gMCR":
+        components, concentrations, seconds = cases.baseline(run.method, case, run.truth, run.seed)
+        row = {**cases.scores(case, components, concentrations), "seconds": seconds}
+        return row, {"components": components, "concentrations": concentrations}
+    import spectrafuse as sf
+
+    options = dict(run.options)
+    if "noise" in options:
+        options["noise"] *= case.noise
+    known: dict[str, Any] = {}
+    if run.name.endswith("background"):
+        known = {"components": np.ones((1, case.spectra.shape[1])), "fixed": [0]}
+    begin = time.perf_counter()
+    estimator = sf.EBgMCR(random_state=run.seed, **options).fit(case.spectra.astype(np.float32), **known)
+    seconds = time.perf_counter() - begin
+    evidence = estimator.count_evidence_ or {}
+    row = {
+        **cases.scores(case, estimator.components_.astype(float), estimator.C_opt_.astype(float)),
+        "seconds": seconds,
+        "epochs": estimator.n_iter_,
+        "noise": estimator.noise_.sigma,
+        "true_noise": case.noise,
+        **{key: evidence.get(key) for key in ("trained_count", "rise", "rank_check", "residual_excess")},
+        **{key: evidence.get(key) for key in ("residual_colour", "cautions", "path")},
+    }
+    return row, {"components": estimator.components_, "concentrations": estimator.C_opt_}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--data", type=Path, help="folder that holds carbs/ and nir/")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    parser.add_argument("--report", action="store_true", help="tables and pictures only")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    file = arguments.output / "runs.jsonl"
+    done = {(row["name"], row["seed"]) for row in history.read(file)} if file.is_file() else set()
+    begin = time.perf_counter()
+    seeds = 1 if arguments.quick else arguments.seeds
+    for run in () if arguments.report else runs(tuple(arguments.only), seeds, arguments.quick, arguments.data):
+        if (run.name, run.seed) in done:
+            continue
+        if arguments.quick and time.perf_counter() - begin > QUICK_SECONDS:
+            print("The time for --quick is over; the same command goes on.", file=sys.stderr)
+            break
+        values, arrays = execute(run)
+        row = {
+            **{"name": run.name, "group": run.group, "method": run.method, "truth": run.truth, "seed": run.seed},
+            **values,
+            "machine": measure.machine(),
+        }
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        if run.seed == 0:
+            np.savez_compressed(arguments.output / f"{run.name}.npz", **{k: np.float32(v) for k, v in arrays.items()})
+        print(f"{run.name} seed {run.seed}: {row['count']} of {run.truth}, {row['seconds']:.0f} s", flush=True)
+    if file.is_file():
+        import paper_report
+
+        paper_report.write(arguments.output, history.read(file), arguments.data)
+
+
+if __name__ == "__main__":
+    main()

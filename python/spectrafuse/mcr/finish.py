@@ -1,0 +1,167 @@
+"""From a trained model to the refined one: gates closed, components settled, evidence written down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spectrafuse.mcr import evaluation, evidence
+from spectrafuse.mcr.checkpoints import Record, State
+from spectrafuse.mcr.count import CountSearch, Outcome
+from spectrafuse.mcr.exact_gates import ExactGates
+from spectrafuse.mcr.metrics import nmse_of, r2_of
+from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
+from spectrafuse.mcr.refine import Factors, Refinement
+from spectrafuse.mcr.result import TrainingResult
+
+_SHUT = 50.0
+"""Energy far beyond any other, with opposite signs for the two classes."""
+
+
+def why_not(result: TrainingResult, model: UnmixingModel) -> str | None:
+    """Why a trained model cannot be refined; None if it can."""
+    if model.aggregate_function is not None or model.component_post_processing is not None:
+        return "Not refined: a plug-in decides how components mix or look."
+    if not math.isfinite(result.record.nmse):
+        return "Not refined: training diverged."
+    if not result.record.component_ids:
+        return "Not refined: no gate opened."
+    return None
+
+
+def refined(
+    result: TrainingResult,
+    model: UnmixingModel,
+    spectra: NDArray[np.float32],
+    noise: NoiseLevel,
+    fixed: Sequence[int] = (),
+) -> TrainingResult:
+    """Refine what training ended with.
+
+    Parameters
+    ----------
+    result : TrainingResult
+    model : UnmixingModel
+        The one that was trained; it ends with the refined state.
+    spectra : ndarray, (n, d)
+    noise : NoiseLevel
+    fixed : sequence of int
+        Components that keep their shape.
+
+    Returns
+    -------
+    TrainingResult
+        With gates and evidence, or the same one with a reason why not.
+    """
+    model.load_state_dict(result.state)
+    model.gates = None
+    reason = why_not(result, model)
+    if reason is not None:
+        return result._replace(chosen_reason=f"{result.chosen_reason} {reason}")
+    outcome, gates = _search(result, model, spectra, noise, fixed)
+    state = _written(result.state, model, outcome.factors, fixed)
+    model.load_state_dict(state)
+    gates, concentrations = _settled(model, gates, spectra)
+    ids = list(gates.open_ids)
+
+    wide = spectra.astype(np.float64)
+    components = model.effective_components()[ids].detach().cpu().double().numpy()
+    residual = float(((wide - concentrations @ components) ** 2).sum())
+    power, variation = float((wide * wide).sum()), float(((wide - wide.mean(0)) ** 2).sum())
+    nmse = nmse_of(residual, power)
+    level = noise_of_rows(spectra, noise)
+    rank = evidence.numerical_rank(wide / level[:, None])
+    chosen = evidence.reason(len(ids), nmse, outcome, noise)
+    return result._replace(
+        state=state,
+        record=Record(result.record.epoch, nmse, r2_of(residual, variation), result.record.mean_energy, ids),
+        chosen_reason=chosen,
+        gates=gates,
+        evidence={
+            "count": len(ids),
+            "reason": chosen,
+            "trained_count": result.record.size,
+            "path": evidence.path_rows(outcome, level**2, power, variation),
+            "rise": None if math.isinf(outcome.rise) else outcome.rise / outcome.component_price,
+            "rank_check": rank,
+            "residual_excess": outcome.excess,
+            "residual_colour": outcome.colour,
+            "cautions": evidence.cautions(outcome, rank, len(ids)),
+        },
+    )
+
+
+def _search(
+    result: TrainingResult,
+    model: UnmixingModel,
+    spectra: NDArray[np.float32],
+    noise: NoiseLevel,
+    fixed: Sequence[int],
+) -> tuple[Outcome, ExactGates]:
+    ids = np.asarray(result.record.component_ids)
+    index = torch.as_tensor(ids, device=model.vanilla_components.device)
+    start = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
+    components = model.effective_components()[index].detach().cpu().double().numpy()
+    level = noise_of_rows(spectra, noise)[:, None]
+    refinement = Refinement(
+        spectra / level,
+        0.0,
+        0.0,
+        non_negative=model.non_negative_component,
+        sparse=model.sparse_component,
+        fixed=tuple(fixed),
+    )
+    outcome = CountSearch(refinement, model.num_components).run(Factors(start / level, components, ids))
+    places = tuple(sorted(int(i) for i in outcome.factors.ids))
+    return outcome, ExactGates(noise, refinement.gate_price, places)
+
+
+@torch.no_grad()
+def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequence[int]) -> State:
+    """The state with refined components in their places, and the network's other gates shut for good."""
+    written = dict(state)
+    learned = ~np.isin(factors.ids, list(fixed))
+    rows = torch.from_numpy(factors.ids[learned])
+    values = torch.from_numpy(factors.components[learned])
+    components = state["vanilla_components"].clone()
+    components[rows] = values.to(components.dtype)
+    written["vanilla_components"] = components
+    if model.sparse_component:
+        energy = state["component_sparsity.energy"].clone()
+        shut = torch.where(values == 0, _SHUT, -_SHUT)
+        table = energy.view(model.num_components, model.dim_components, 2)
+        table[rows] = torch.stack((shut, -shut), dim=-1).to(energy.dtype)
+        written["component_sparsity.energy"] = energy
+    prefix = "component_parser.energy_evaluator"
+    name = max((key for key in state if key.startswith(prefix) and key.endswith("bias")), key=_layer)
+    bias = state[name].clone()
+    closed = torch.ones(model.num_components, dtype=torch.bool)
+    closed[torch.from_numpy(factors.ids)] = False
+    bias.view(-1, 2)[closed] = torch.tensor((_SHUT, -_SHUT), dtype=bias.dtype)
+    written[name] = bias
+    return written
+
+
+def _layer(key: str) -> int:
+    part = key.split(".")[-2]
+    return int(part) if part.isdigit() else 0
+
+
+def _settled(
+    model: UnmixingModel, gates: ExactGates, spectra: NDArray[np.float32]
+) -> tuple[ExactGates, NDArray[np.float32]]:
+    """The gates without components that no spectrum opens, and concentrations (n, k) of the others."""
+    while True:
+        model.gates = gates
+        index: Tensor = torch.tensor(gates.open_ids, dtype=torch.int64, device=model.vanilla_components.device)
+        found: NDArray[np.float32] = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
+        used = found.any(0)
+        if used.all():
+            return gates, found
+        gates = gates._replace(open_ids=tuple(int(i) for i in np.asarray(gates.open_ids)[used]))

@@ -1,0 +1,186 @@
+"""Refinement of a mixture on hard gates: concentrations, components and gates in turn, down to the noise."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectrafuse.mcr.exact_gates import Array, costs, regated, update_components, update_concentrations
+
+_ROUNDS, _SWEEPS = 12, 12
+_HOPE = 1.5
+"""A trial goes on while its present speed, times this, would bring it below its limit in the rounds that are left."""
+_SMALLEST_SHARE = 0.02
+"""Smaller shares of a component in the place of another are left out."""
+
+
+class Factors(NamedTuple):
+    """A mixture's two factors.
+
+    Attributes
+    ----------
+    concentrations : ndarray, (n, k)
+        0 where the gate is closed.
+    components : ndarray, (k, d)
+        Of unit norm.
+    ids : ndarray of int, (k,)
+        Places in the pool.
+    """
+
+    concentrations: Array
+    components: Array
+    ids: NDArray[np.int64]
+
+    def used(self) -> Factors:
+        """Those components that some gate opens for, at unit norm."""
+        length = np.linalg.norm(self.components, axis=1)
+        keep = (length > 0) & self.concentrations.any(0)
+        concentrations = self.concentrations[:, keep] * length[keep]
+        return Factors(concentrations, self.components[keep] / length[keep, None], self.ids[keep])
+
+    def without(self, index: int, substitute: Array | None = None) -> Factors:
+        """One component less, its concentrations given to the others in the shares of `substitute` (k,)."""
+        keep = np.arange(len(self.ids)) != index
+        concentrations = self.concentrations
+        if substitute is not None:
+            concentrations = concentrations + concentrations[:, index, None] * substitute
+        return Factors(concentrations[:, keep], self.components[keep], self.ids[keep])
+
+    def having(self, component: Array, concentrations: Array, place: int) -> Factors:
+        """One component more."""
+        return Factors(
+            np.hstack([self.concentrations, concentrations[:, None]]),
+            np.vstack([self.components, component]),
+            np.append(self.ids, place),
+        )
+
+
+class Refinement:
+    """Descends on: squared residuals + price of every open gate + price of every component.
+
+    All in units of the noise's variance, so that both prices are what noise alone would explain.
+
+    Parameters
+    ----------
+    spectra : ndarray, (n, d)
+        In units of each spectrum's noise.
+    gate_price, component_price : float
+    non_negative : bool
+        Components are non-negative.
+    sparse : bool
+        Channels of components have gates too, at the price of the others.
+    fixed : sequence of int
+        Components that keep their shape.
+    """
+
+    def __init__(
+        self,
+        spectra: Array,
+        gate_price: float,
+        component_price: float,
+        *,
+        non_negative: bool = True,
+        sparse: bool = False,
+        fixed: tuple[int, ...] = (),
+    ) -> None:
+        self.spectra = spectra
+        self.gate_price, self.component_price = gate_price, component_price
+        self.non_negative, self.sparse, self.fixed = non_negative, sparse, fixed
+
+    def residual(self, factors: Factors) -> Array:
+        return self.spectra - factors.concentrations @ factors.components
+
+    def cost(self, factors: Factors) -> float:
+        rows = costs(self.spectra, factors.concentrations, factors.components, self.gate_price)
+        channels = self.gate_price * np.count_nonzero(factors.components) if self.sparse else 0.0
+        return float(rows.sum()) + channels + self.component_price * len(factors.ids)
+
+    def descend(self, factors: Factors, sweeps: int, gate_price: float | None = None) -> Factors:
+        """Components and concentrations in turn; components that no gate opens for any more are dropped."""
+        price = self.gate_price if gate_price is None else gate_price
+        channel_price = price if self.sparse else 0.0
+        for _ in range(sweeps):
+            held = np.isin(factors.ids, self.fixed)
+            components = update_components(
+                self.spectra,
+                factors.concentrations,
+                factors.components,
+                non_negative=self.non_negative,
+                price=channel_price,
+                held=held,
+            )
+            factors = factors._replace(components=components).used()
+            concentrations = update_concentrations(self.spectra, factors.concentrations, factors.components, price)
+            factors = factors._replace(concentrations=concentrations).used()
+        return factors
+
+    def regate(self, factors: Factors, rows: NDArray[np.bool_] | None = None) -> Factors:
+        """Gates decided anew."""
+        found = regated(self.spectra, factors.concentrations, factors.components, self.gate_price, rows)
+        return factors._replace(concentrations=found).used()
+
+    def settle(self, factors: Factors, rounds: int = 3) -> Factors:
+        """Gates, then both factors, until a round brings next to nothing."""
+        before = self.cost(factors)
+        for _ in range(rounds):
+            trial = self.descend(self.regate(factors), _SWEEPS)
+            after = self.cost(trial)
+            if after >= before:
+                break
+            factors, gained, before = trial, before - after, after
+            if gained < 1e-4 * self.component_price:
+                break
+        return factors
+
+    def attempt(self, factors: Factors, limit: float, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
+        """Descend from a changed mixture, whose gates of `rows` are to be decided anew, until it costs below `limit`.
+
+        Gives up where that is out of reach.
+        """
+        factors = self.regate(factors, rows)
+        last = cost = self.cost(factors)
+        for left in range(_ROUNDS, 0, -1):
+            if cost < limit:
+                break
+            factors = self.descend(factors, _SWEEPS)
+            if left % 3 == 0:
+                factors = self.regate(factors)
+            cost = self.cost(factors)
+            if cost >= limit and left < _ROUNDS and (last - cost) * left * _HOPE < cost - limit:
+                break
+            last = cost
+        return factors, cost
+
+    def substitutes(self, factors: Factors) -> tuple[Array, Array]:
+        """Each component as a non-negative sum of the others.
+
+        Returns
+        -------
+        shares : ndarray, (k, k)
+            Row i makes component i of the others.
+        cost : ndarray, (k,)
+            What the spectra lose by that.
+        """
+        overlap = factors.components @ factors.components.T
+        shares = np.zeros_like(overlap)
+        for _ in range(60):
+            for j in range(len(overlap)):
+                best = np.maximum(shares[:, j] + overlap[:, j] - shares @ overlap[:, j], 0.0)
+                best[j] = 0.0
+                shares[:, j] = best
+        shares[shares < _SMALLEST_SHARE] = 0.0
+        lost = factors.components - shares @ factors.components
+        return shares, (lost * lost).sum(1) * (factors.concentrations**2).sum(0)
+
+    def worth(self, factors: Factors) -> Array:
+        """What the spectra lose if a component leaves and the others open for it answer by least squares: (k,)."""
+        overlap = factors.components @ factors.components.T
+        worth = np.zeros(len(factors.ids))
+        for row in factors.concentrations:
+            active = np.flatnonzero(row)
+            if len(active):
+                inverse = np.linalg.pinv(overlap[np.ix_(active, active)])
+                worth[active] += row[active] ** 2 / np.maximum(inverse.diagonal(), 1e-12)
+        return worth
