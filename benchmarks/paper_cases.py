@@ -82,9 +82,7 @@ def coloured(count: int, snr: float, seed: int) -> Case:
 
 
 def _mixed(case: Case, concentrations: np.ndarray, snr: float, seed: int) -> Case:
-    return case._replace(
-        spectra=_noisy(concentrations @ case.components, snr, seed), concentrations=concentrations
-    )
+    return case._replace(spectra=_noisy(concentrations @ case.components, snr, seed), concentrations=concentrations)
 
 
 def _noisy(clean: np.ndarray, snr: float, seed: int, correlation: float = 0.0) -> np.ndarray:
@@ -99,7 +97,9 @@ def _noisy(clean: np.ndarray, snr: float, seed: int, correlation: float = 0.0) -
 def carbs(folder: Path) -> Case:
     """Raman spectra of three carbohydrates; the components are stored in the order of the spectra's columns."""
     read = _reader(folder / "carbs")
-    return Case(read("carbs_D_spectra.csv"), read("carbs_S_endmembers.csv")[:, 1:].T, read("carbs_C_concentrations.csv"))
+    return Case(
+        read("carbs_D_spectra.csv"), read("carbs_S_endmembers.csv")[:, 1:].T, read("carbs_C_concentrations.csv")
+    )
 
 
 def nir(folder: Path) -> Case:

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import history
 import measure
-import numpy as np
 import paper_cases as cases
 
 FOLDER = Path(__file__).parent / "results" / "ebgmcr"

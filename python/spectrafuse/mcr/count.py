@@ -134,7 +134,7 @@ class CountSearch:
             factors = refinement.descend(factors, sweeps, price)
         self._note(factors)
         for _ in range(_MOST_REPRICINGS):
-            factors = self._search(factors)
+            factors = refinement.annealed(self._search(factors))
             if not self._reprice(factors):
                 break
         factors = refinement.settle(factors, 6)
