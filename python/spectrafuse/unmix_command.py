@@ -190,6 +190,7 @@ def _fit_and_write(
         "nmse": nmse,
         "mean_concentrations": concentrations.mean(axis=0),
         "count_curve": estimator.count_curve_,
+        "count_evidence": estimator.count_evidence_,
         "scores": None if agreement is None else {"matching": agreement.how, "pairs": agreement.rows},
     }
     with folder.results(record) as results:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spectrafuse.mcr.exact_gates import Array, price_of_gate
+from spectrafuse.mcr.exact_gates import Array, price_of_gate, update_concentrations
 from spectrafuse.mcr.refine import Factors, Refinement
 
 _TRIES, _FORWARD_TRIES = 4, 3
@@ -129,7 +129,9 @@ class CountSearch:
     def run(self, factors: Factors) -> Outcome:
         """Search from a trained mixture."""
         refinement = self.refinement
-        factors = factors.used()
+        factors = factors.at_unit_norm()
+        opened = update_concentrations(refinement.spectra, factors.concentrations, factors.components, 0.0, sweeps=2)
+        factors = factors._replace(concentrations=opened).used()
         for price, sweeps in _SETTLING:
             factors = refinement.descend(factors, sweeps, price)
         self._note(factors)

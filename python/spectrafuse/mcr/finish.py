@@ -104,7 +104,8 @@ def _search(
     noise: NoiseLevel,
     fixed: Sequence[int],
 ) -> tuple[Outcome, ExactGates]:
-    ids = np.asarray(result.record.component_ids)
+    # A component that is given with its shape may be needed although training never opened a gate for it.
+    ids = np.union1d(np.asarray(result.record.component_ids, np.int64), np.asarray(fixed, np.int64))
     index = torch.as_tensor(ids, device=model.vanilla_components.device)
     start = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
     components = model.effective_components()[index].detach().cpu().double().numpy()

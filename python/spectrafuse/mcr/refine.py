@@ -35,12 +35,17 @@ class Factors(NamedTuple):
     components: Array
     ids: NDArray[np.int64]
 
-    def used(self) -> Factors:
-        """Those components that some gate opens for, at unit norm."""
+    def at_unit_norm(self) -> Factors:
+        """The same mixture, without components of zeros only."""
         length = np.linalg.norm(self.components, axis=1)
-        keep = (length > 0) & self.concentrations.any(0)
+        keep = length > 0
         concentrations = self.concentrations[:, keep] * length[keep]
         return Factors(concentrations, self.components[keep] / length[keep, None], self.ids[keep])
+
+    def used(self) -> Factors:
+        """Those components that some gate opens for, at unit norm."""
+        keep = self.concentrations.any(0)
+        return Factors(self.concentrations[:, keep], self.components[keep], self.ids[keep]).at_unit_norm()
 
     def without(self, index: int, substitute: Array | None = None) -> Factors:
         """One component less, its concentrations given to the others in the shares of `substitute` (k,)."""
