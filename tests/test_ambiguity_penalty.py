@@ -18,7 +18,7 @@ from helpers import (
     saved_sizes,
 )
 from spectrafuse import RandomStream, _native, use_backend
-from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty, selection
+from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty, component_penalty_call, kernel_options, selection
 
 KINDS: dict[str, dict[str, Any]] = {
     "linear": {"kernel": "linear"},
@@ -86,6 +86,37 @@ def test_agrees_with_the_reference(backend: str, kind: str, shape: tuple[int, in
 def test_same_bits_at_any_number_of_threads(kind: str) -> None:
     components = spectra((300, 40), seed=69).float()
     assert_same_bits_at_any_number_of_threads(lambda: evaluate("cpu", components, **KINDS[kind]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("form", [(True, 2), (True, 1), (True, 0), (False, 2), (False, 1), (False, 0)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_pools_penalty_is_that_of_its_used_components(
+    shape: tuple[int, int], form: tuple[bool, int], dtype: torch.dtype
+) -> None:
+    """The call of an epoch: from raw values, through absolute value and norm, to their gradient."""
+    stream = RandomStream(torch.seed() % 2**31)
+    raw = stream.normal(shape, dtype=dtype).requires_grad_(True)
+    with torch.no_grad():
+        raw[shape[0] // 2] = 0.0  # which has no length
+    used = stream.uniform((shape[0],)) < 0.7
+    absolute, norm = form
+    components = raw.abs() if absolute else raw
+    if norm:
+        length = torch.linalg.vector_norm(components, ord=norm, dim=1, keepdim=True)
+        components = components / torch.where(length > 0, length, 1.0)
+    expected = ambiguity_penalty(components, mask=used)
+    (slope,) = torch.autograd.grad(0.3 * expected, raw)
+    before = stream.normal(shape, dtype=dtype)
+    gradient = before.clone()
+    call = component_penalty_call(raw.detach(), used, form, kernel_options("rbf"), 0.3, gradient)
+    tolerance = {torch.float32: 2e-6, torch.float64: 1e-12}[dtype]
+    assert call() == pytest.approx(float(expected.detach()), rel=10 * tolerance)
+    largest = float(slope.abs().max()) + float(before.abs().max())
+    torch.testing.assert_close(gradient, before + slope, rtol=0, atol=tolerance * largest)
+    assert torch.equal(gradient[~used], before[~used])
+    value_only = component_penalty_call(raw.detach(), used, form, kernel_options("rbf"), 0.3, None)
+    assert value_only() == pytest.approx(call(), rel=10 * tolerance)
 
 
 def test_opcheck() -> None:

@@ -12,6 +12,10 @@ import test_ambiguity_penalty as penalty, test_dense_mean_shift as shift, test_s
 for kind in penalty.KINDS:
     for shape in penalty.SHAPES:
         penalty.test_agrees_with_the_reference("cpu", kind, shape, 1.0)
+for shape in penalty.SHAPES:
+    for dtype in (torch.float32, torch.float64):
+        penalty.test_a_pools_penalty_is_that_of_its_used_components(shape, (True, 2), dtype)
+        penalty.test_a_pools_penalty_is_that_of_its_used_components(shape, (False, 1), dtype)
 for shape in shift.SHAPES:
     for iterations in (1, 4):
         shift.test_agrees_with_reference("cpu", shape, iterations)

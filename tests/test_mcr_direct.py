@@ -93,6 +93,37 @@ def test_bits_are_those_of_autograd_without_a_penalty(sparse: bool, monkeypatch:
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_losses_of_200_steps_are_those_of_the_reference(sparse: bool) -> None:
+    losses = []
+    for backend in ("auto", "reference"):
+        # As many samples as a batch has: every epoch is one step, and its loss is in the history.
+        options = {"batch_size": 7, "samples": 7, "learning_rate": 5e-3}
+        trainer = _trainer({"sparse_component": sparse}, options, published)
+        with use_backend(backend):
+            assert direct.applies(trainer.model, trainer.recipe) == (backend == "auto")
+            for _ in range(200):
+                trainer._one_epoch()
+        losses.append([row[6] for row in trainer.history])
+    assert losses[1][-1] < 0.5 * losses[1][0]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_threads_and_temperature_may_change_between_epochs() -> None:
+    ours, theirs = _trainer(*CASES["dense"]), _trainer(*CASES["dense"])
+    threads = torch.get_num_threads()
+    try:
+        for epoch in range(4):
+            ours.model.temperature_eval = theirs.model.temperature_eval = 0.1 + 0.1 * epoch
+            torch.set_num_threads(1 + epoch % 3)
+            ours._one_epoch()
+            torch.set_num_threads(threads)
+            theirs._one_epoch()
+    finally:
+        torch.set_num_threads(threads)
+    assert ours.history == theirs.history
+
+
 def test_training_goes_on_from_either_path(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed, theirs = _trainer(*CASES["sparse"]), _trainer(*CASES["sparse"])
     for epoch in range(6):
