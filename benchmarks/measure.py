@@ -48,6 +48,11 @@ def peak_memory(call: Callable[[], object]) -> int:
     return max(0, _status("VmHWM") - before)
 
 
+def peak_resident() -> int:
+    """Bytes of resident memory at which this process peaked (Linux)."""
+    return _status("VmHWM")
+
+
 def copy_bandwidth(megabytes: int = 256) -> float:
     """Bytes read and written per second by a large copy."""
     source = torch.ones(megabytes * 2**20 // 4)

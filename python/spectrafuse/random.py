@@ -132,17 +132,18 @@ class RandomStream:
         Parameters
         ----------
         out : Tensor
-            float32 or float64.
+            Floats narrower than 32 bits are rounded from float32.
         distribution : {"uniform", "normal", "logistic", "gumbel"}
             Standard ones, uniform in (0, 1).
         """
-        if out.device.type == "cpu" and _native.cpu_reason() is None:
+        working = _native.working_dtype(out.dtype)
+        if out.device.type == "cpu" and out.dtype is working and _native.cpu_reason() is None:
             _native.cpu().random_fill(
-                _native.DTYPE_CODE[out.dtype], distribution, self.seed, self.step, out.numel(), low, scale,
+                _native.DTYPE_CODE[working], distribution, self.seed, self.step, out.numel(), low, scale,
                 out.data_ptr(), torch.get_num_threads(),
             )  # fmt: skip
         else:
-            numbers = fill_in_torch(distribution, self.seed, self.step, out.numel(), out.dtype, out.device)
+            numbers = fill_in_torch(distribution, self.seed, self.step, out.numel(), working, out.device)
             out.copy_((low + scale * numbers).view(out.shape))
         self.step += 1
         return out

@@ -137,10 +137,10 @@ class StateKeeper:
         for slot in others:
             if slot.record.epoch == record.epoch and slot.state is not None:
                 return slot.state
+        self._make_room(name, sum(value.nbytes for value in model.state_dict().values()))
         old = self.slots[name].state if name in self.slots else None
         if any(slot.state is old for slot in others):
             old = None
-        self._make_room(name, sum(value.nbytes for value in model.state_dict().values()))
         if old is None:
             return copy_state(model)
         for key, value in model.state_dict().items():

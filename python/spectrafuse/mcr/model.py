@@ -133,16 +133,21 @@ class UnmixingModel(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, stream: RandomStream) -> None:
-        components = stream.normal(self.vanilla_components.shape, _COMPONENT_STD)
-        self.vanilla_components.copy_(components.abs() if self.non_negative_component else components)
+        # In place: a freed copy of a large layer would stay with the process.
+        stream.fill(self.vanilla_components, "normal", scale=_COMPONENT_STD)
+        if self.non_negative_component:
+            self.vanilla_components.abs_()
         energy = self.component_sparsity.energy
         assert isinstance(energy, Tensor)
         # The dense form has these parameters too, by name only: no reason to draw them.
-        energy.copy_(stream.normal(energy.shape, _ENERGY_STD) if self.sparse_component else torch.zeros(()))
+        if self.sparse_component:
+            stream.fill(energy, "normal", scale=_ENERGY_STD)
+        else:
+            energy.zero_()
         for part, std in ((self._evaluator, _ENERGY_STD), (self.concentration_regressor, _CONCENTRATION_STD)):
             for layer in linear_layers(part):
-                layer.weight.copy_(stream.normal(layer.weight.shape, std))
-                layer.bias.copy_(stream.normal(layer.bias.shape, std))
+                stream.fill(layer.weight, "normal", scale=std)
+                stream.fill(layer.bias, "normal", scale=std)
 
     @property
     def _evaluator(self) -> nn.Module:

@@ -1,0 +1,75 @@
+"""Memory of EB-gMCR: the whole process in a training with every band filled, and in `transform` of many spectra.
+
+`python -m pytest benchmarks/bench_ebgmcr_memory.py`: each case in a process of its own, which says what it peaked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+import measure
+
+LIMITS = {"training 1024": 1.0, "training 4096": 9.0, "transform": 1.0}
+"""Gigabytes, 10^9 bytes."""
+
+SPECTRA, CHANNELS, POOL = 100_000, 200, 1024
+
+
+def training(pool: int) -> dict[str, float]:
+    """Epochs of the solver; a better state for every band in every one."""
+    from bench_ebgmcr_epoch import trainer
+
+    made = trainer(pool, late=True)
+    for epoch in range(3):
+        made._one_epoch()
+        for band in made.bands:
+            made.keeper.offer(band.name, made.record._replace(component_ids=list(range(30 - epoch))), made.model)
+    assert len(made.keeper.slots) >= len(made.bands)
+    return {"bands": len(made.bands)}
+
+
+def transform() -> dict[str, float]:
+    """What a loaded model does with many spectra, every component of the pool in the result."""
+    import numpy as np
+
+    from spectrafuse import EBgMCR
+    from spectrafuse.mcr.checkpoints import write_model
+    from spectrafuse.mcr.model import UnmixingModel
+
+    data = np.random.default_rng(0).random((SPECTRA, CHANNELS), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        model = UnmixingModel(POOL, CHANNELS, sparse_component=False, component_norm=2, hidden_size_extension=2)
+        write_model(Path(folder), model.config, model.state_dict())
+        del model
+        estimator = EBgMCR.load(folder)
+    concentrations = estimator.transform(data)
+    assert concentrations.shape == (SPECTRA, estimator.n_components_)
+    return {"components": estimator.n_components_}
+
+
+def run(case: str) -> None:
+    name, *pool = case.split()
+    start = time.perf_counter()
+    found = training(int(pool[0])) if name == "training" else transform()
+    seconds = time.perf_counter() - start
+    print(json.dumps({**found, "seconds": seconds, "peak_gb": measure.peak_resident() / 1e9}))
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_ebgmcr_memory(benchmark, case):
+    folders = [str(Path(__file__).parent), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    command = [sys.executable, "-c", f"import bench_ebgmcr_memory; bench_ebgmcr_memory.run({case!r})"]
+    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    found = json.loads(output.splitlines()[-1])
+    benchmark.extra_info.update(measure.machine(), limit_gb=LIMITS[case], **found)
+    benchmark(lambda: None)
+    print(benchmark.extra_info)
