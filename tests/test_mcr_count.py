@@ -19,6 +19,7 @@ from spectrafuse.mcr.matching import match_components
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows
 from spectrafuse.mcr.recipes import corrected
 from spectrafuse.mcr.refine import Factors, Refinement
+from spectrafuse.mcr.stability import count_stability
 from spectrafuse.mcr.synthesize import Mixtures, MixtureSynthesizer
 
 CHANNELS, POOL = 60, 16
@@ -278,3 +279,19 @@ def test_components_of_either_sign() -> None:
     estimator = _quick(non_negative=False).fit(mixtures.spectra.numpy())
     assert estimator.n_components_ == 4
     assert match_components(estimator.components_, mixtures.components.numpy()).cosine.min() > 0.95
+
+
+def test_other_seeds_find_the_same_components(fitted: EBgMCR, mixtures: Mixtures) -> None:
+    spectra = mixtures.spectra.numpy()
+    before = fitted.components_.tobytes()
+    stability = count_stability(fitted, spectra, 2)
+    assert stability.seeds == [0, 1]
+    assert stability.counts == [4, 4]
+    assert stability.cosines.shape == (1, 4)
+    assert stability.cosines.min() > 0.98
+    assert stability.reason.startswith("2 of 2 seeds find 4 components")
+    assert fitted.components_.tobytes() == before
+    with pytest.raises(ValueError, match="n_seeds"):
+        count_stability(fitted, spectra, 1)
+    with pytest.raises(TypeError, match="random_state"):
+        count_stability(_quick(random_state=None, max_epoch=2).fit(spectra), spectra)
