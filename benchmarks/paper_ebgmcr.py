@@ -153,7 +153,7 @@ def main() -> None:
         }
         with file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        if run.seed == 0:
+        if run.group == "real" and run.seed == 0:
             np.savez_compressed(arguments.output / f"{run.name}.npz", **{k: np.float32(v) for k, v in arrays.items()})
         print(f"{run.name} seed {run.seed}: {row['count']} of {run.truth}, {row['seconds']:.0f} s", flush=True)
     if file.is_file():
