@@ -175,6 +175,14 @@ def test_count_curve_marks_the_chosen_state(tmp_path: Path) -> None:
     assert rgb(tmp_path / "empty.png").size
 
 
+def test_count_path_marks_the_chosen_count(tmp_path: Path) -> None:
+    ring = np.round(np.array([0xD1, 0x49, 0x5B]))
+    for chosen in (False, True):
+        rows = [{"count": 3, "nmse": 0.01, "chosen": chosen}, {"count": 2, "nmse": 0.0, "chosen": False}]
+        report_unmixing.save_count_path(tmp_path / "path.png", rows, reason="because")
+        assert (count_of(rgb(tmp_path / "path.png"), ring) > 0) == chosen
+
+
 def test_pixels_without_data_are_transparent_and_counted_nowhere(tmp_path: Path) -> None:
     cube = np.random.default_rng().random((7, 40, 60)) + 1
     cube[:, :, :20] = -1e6

@@ -278,6 +278,30 @@ def save_count_curve(
     figure.savefig(path)
 
 
+def save_count_path(path: PathLike, rows: Sequence[Mapping[str, Any]], *, reason: str) -> None:
+    """What the fit loses as components are closed one after another.
+
+    Parameters
+    ----------
+    rows : rows with count, nmse and chosen
+    reason : why the chosen count, in words; becomes the title
+    """
+    figure = new_figure(8.0, 4.4, layout="constrained")
+    figure.suptitle(textwrap.fill(reason, 105), fontsize=9.5, x=0.01, ha="left")
+    ax = figure.subplots()
+    count = np.array([int(row["count"]) for row in rows])
+    nmse = np.array([max(float(row["nmse"]), 1e-12) for row in rows])
+    chosen = np.array([bool(row["chosen"]) for row in rows])
+    ax.plot(count, nmse, color="#1f5fa8", linewidth=1.2, marker="o", markersize=4, zorder=2)
+    ax.scatter(count[chosen], nmse[chosen], s=170, facecolor="none", edgecolor=CHOSEN, linewidth=2.0, zorder=3)
+    ax.set_yscale("log")
+    ax.set_xlabel("components left (ringed: chosen)", fontsize=9)
+    ax.set_ylabel("nMSE of the reconstruction", fontsize=9)
+    whole_numbers(ax, "x")
+    tidy(ax)
+    figure.savefig(path)
+
+
 def _save_note(path: PathLike, text: str) -> None:
     figure = new_figure(6.5, 1.6)
     figure.text(0.5, 0.5, textwrap.fill(text, 75), ha="center", va="center", fontsize=10, color=GREY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_TABLE_ROWS = 64
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
+PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,7 @@ def write_unmixing(
         save_components,
         save_concentrations,
         save_count_curve,
+        save_count_path,
     )
 
     components, ids = np.asarray(estimator.components_), np.asarray(estimator.component_ids_)
@@ -314,9 +317,11 @@ def write_unmixing(
             truth_names=truth.names,
         )
     curve = list(estimator.count_curve_)
-    lines = [",".join(CURVE_COLUMNS)]
-    lines += [",".join(str(row[column]) for column in CURVE_COLUMNS) for row in curve]
-    (results / "count_curve.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_table(results / "count_curve.csv", CURVE_COLUMNS, curve)
+    if estimator.count_evidence_ is not None:
+        path = estimator.count_evidence_["path"]
+        _write_table(results / "count_path.csv", PATH_COLUMNS, path)
+        save_count_path(results / "count_path.png", path, reason=estimator.chosen_reason_)
     save_count_curve(
         results / "count_curve.png",
         curve,
@@ -332,6 +337,11 @@ def write_unmixing(
         title=f"Training. {estimator.stop_reason_}",
     )
     estimator.save(results / "model")
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    lines = [",".join(columns), *(",".join(str(row[column]) for column in columns) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _print_summary(
@@ -361,8 +371,10 @@ def _print_summary(
     if agreement is not None:
         console.print(f"Scores: {agreement.how}.")
     console.print(record["chosen_reason"])
+    for caution in (record["count_evidence"] or {}).get("cautions", ()):
+        console.print(f"Caution: {caution}")
     console.print(record["stop_reason"])
     console.print(
-        f"Results are in '{request.output}': components.png, concentrations.png, count_curve.png, loss.png, "
+        f"Results are in '{request.output}': components.png, concentrations.png, count_path.png, loss.png, "
         "components.csv, concentrations.csv, run.json, model/"
     )

@@ -142,7 +142,7 @@ def test_unmix_leaves_tables_pictures_model_and_record(table: Path, tmp_path: Pa
     assert names == {
         *("components.csv", "components.npz", "components.png", "concentrations.csv", "concentrations.npz"),
         *("concentrations.png", "concentrations_against_true.png", "count_curve.csv", "count_curve.png"),
-        *("loss.png", "model", "run.json"),
+        *("count_path.csv", "count_path.png", "loss.png", "model", "run.json"),
     }
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     count = record["n_components"]
@@ -152,7 +152,8 @@ def test_unmix_leaves_tables_pictures_model_and_record(table: Path, tmp_path: Pa
         assert archive["component_ids"].tolist() == record["component_ids"]
     assert (output / "concentrations.csv").read_text().count("\n") == 10
     assert (output / "count_curve.csv").read_text().startswith("r2_from,r2_to,count,r2,nmse,epoch\n")
-    assert record["chosen_reason"]
+    assert (output / "count_path.csv").read_text().startswith("count,r2,nmse,cost,chosen\n")
+    assert record["count_evidence"]["reason"] == record["chosen_reason"]
     assert len(record["scores"]["pairs"]) == min(2, count)
     assert {"cosine", "rmse", "r2"} <= set(record["scores"]["pairs"][0])
     assert spectrafuse.EBgMCR.load(output / "model").n_components_ == count
