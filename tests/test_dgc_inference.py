@@ -58,7 +58,7 @@ def test_pieces_equal_the_whole_scene(width: int, pixels: int, monkeypatch: pyte
     whole = model(unit.transform(cube).unsqueeze(0)).probs[0].detach()
     monkeypatch.setattr(inference, "_PIECE_PIXELS", pixels)
     monkeypatch.setattr(inference, "_LEAST_PIECE", 1)
-    assert budget(model, cube.shape, 1 << 28)[1] == pixels
+    assert budget(model, cube.shape, 1 << 28).pixels == pixels
     torch.testing.assert_close(predict_probs(model, cube, unit, rows=9), whole, rtol=0, atol=1e-11)
 
 
@@ -128,12 +128,12 @@ def test_memory_sets_the_strips() -> None:
     assert strips[-1].stop == cube.shape[1]
     previous = 0
     for memory in (1 << 19, 3 << 18, 1 << 20, 1 << 21):
-        rows, pixels = budget(model, (6, 10**6, 13), memory)
+        rows, _, pixels = budget(model, (6, 10**6, 13), memory)
         assert rows > previous
         assert 256 <= pixels <= 4096
         previous = rows
-    assert budget(model, (6, 5, 13), 1 << 24)[0] == 5
-    assert budget(model, (300, 10**6, 4096), 1 << 40)[0] < 20
+    assert budget(model, (6, 5, 13), 1 << 24).rows == 5
+    assert budget(model, (300, 10**6, 4096), 1 << 40).rows < 20
     with pytest.raises(ValueError, match=r"`max_memory` must be at least 1 MiB for a scene of 6 bands, 31 rows and 13"):
         predict_labels(model, cube, Normalization("unit"), memory=1000)
     with pytest.raises(ValueError, match="`max_memory`"):

@@ -27,6 +27,7 @@ void bind_gated_mixture(py::module_& m);
 void bind_dense_mean_shift(py::module_& m);
 void bind_mean_shift_assign(py::module_& m);
 void bind_philox(py::module_& m);
+void bind_scene_spectra(py::module_& m);
 void bind_skinny_linear(py::module_& m);
 void bind_sparse_gated_mixture(py::module_& m);
 void bind_spectral_compactness(py::module_& m);

@@ -15,6 +15,7 @@ PYBIND11_MODULE(_cpu, m) {
     bind_dense_mean_shift(m);
     bind_mean_shift_assign(m);
     bind_philox(m);
+    bind_scene_spectra(m);
     bind_skinny_linear(m);
     bind_sparse_gated_mixture(m);
     bind_spectral_compactness(m);

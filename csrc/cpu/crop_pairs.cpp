@@ -8,6 +8,7 @@
 #include "../common/crop_pairs.h"
 
 #include "../common/vector.h"
+#include "turn.h"
 
 namespace spectrafuse::SPECTRAFUSE_ISA {
 namespace {
@@ -74,41 +75,14 @@ void copy_band(const CropPairs& a, const T* band, std::int64_t top, std::int64_t
     }
 }
 
-// to[c * to_pitch + r] = from[r * from_pitch + c], by blocks of 4 x 4: what the compiler makes of two plain loops is
-// gathers or scatters, which take several times as long.
-template <class T>
-void turn(const T* __restrict from, std::int64_t from_pitch, std::int64_t rows, std::int64_t columns, T* __restrict to,
-          std::int64_t to_pitch) {
-    typedef T Four __attribute__((vector_size(4 * sizeof(T))));
-    for (std::int64_t r = 0; r < rows; r += 4)
-        for (std::int64_t c = 0; c < columns; c += 4) {
-            if (r + 4 > rows || c + 4 > columns) {
-                for (std::int64_t i = r; i < rows && i < r + 4; ++i)
-                    for (std::int64_t j = c; j < columns && j < c + 4; ++j)
-                        to[j * to_pitch + i] = from[i * from_pitch + j];
-                continue;
-            }
-            Four v[4], w[4];
-            for (int i = 0; i < 4; ++i) __builtin_memcpy(&v[i], from + (r + i) * from_pitch + c, sizeof v[i]);
-            for (int i = 0; i < 2; ++i) {
-                w[2 * i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 4, 1, 5);
-                w[2 * i + 1] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 2, 6, 3, 7);
-            }
-            for (int i = 0; i < 2; ++i) {
-                v[2 * i] = __builtin_shufflevector(w[i], w[i + 2], 0, 1, 4, 5);
-                v[2 * i + 1] = __builtin_shufflevector(w[i], w[i + 2], 2, 3, 6, 7);
-            }
-            for (int i = 0; i < 4; ++i) __builtin_memcpy(to + (c + i) * to_pitch + r, &v[i], sizeof v[i]);
-        }
-}
-
 // The windows of `count` bands with the bands of a pixel side by side.
 template <class T>
 void turn_window(const CropPairs& a, const T* bands, std::int64_t count, T* window) {
-    const std::int64_t row_size = (a.width + 1) * kCropBands;
+    const std::int64_t row_size = (a.width + 1) * kCropBands, size = sizeof(T);
     for (std::int64_t i = 0; i < a.height; ++i) {
         T* to = window + i * row_size;
-        turn(bands + i * a.width, a.height * a.width, count, a.width, to, kCropBands);
+        turn<T>(reinterpret_cast<const char*>(bands + i * a.width), a.height * a.width * size, count, a.width, to,
+                kCropBands);
         __builtin_memcpy(to + a.width * kCropBands, to + (a.width - 1) * kCropBands, kCropBands * sizeof(T));
     }
     __builtin_memcpy(window + a.height * row_size, window + (a.height - 1) * row_size,
@@ -136,9 +110,9 @@ void interpolate_row(const CropPairs& a, const Places<T>& places, std::int64_t r
 // Writes a row of pixels in the layout of the output.
 template <class T>
 void write_row(const CropPairs& a, const T* row, std::int64_t count, T* out) {
-    const std::int64_t band = a.out_stride[2], pixel = a.out_stride[4];
+    const std::int64_t band = a.out_stride[2], pixel = a.out_stride[4], size = sizeof(T);
     if (pixel == 1) {
-        turn(row, kCropBands, a.width, count, out, band);
+        turn<T>(reinterpret_cast<const char*>(row), kCropBands * size, a.width, count, out, band);
         return;
     }
     for (std::int64_t j = 0; j < a.width; ++j, out += pixel, row += kCropBands)

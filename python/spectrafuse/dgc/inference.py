@@ -20,17 +20,21 @@ from torch import Tensor
 
 from spectrafuse import _checks
 from spectrafuse.dgc import metrics
-from spectrafuse.dgc.batches import one_ahead
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.normalise import Normalization, as_float_tensor
-from spectrafuse.dgc.windows import fill_rows, valid_pixels
+from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.strips import read_strips
+from spectrafuse.dgc.windows import valid_pixels
+from spectrafuse.io.mapped import PIECE_BYTES
 from spectrafuse.io.results import write_label_rows
+from spectrafuse.ops.scene_spectra import filled_bands
 
-DEFAULT_MEMORY = 1 << 28
+DEFAULT_MEMORY = 5 << 26
 _SPATIAL_RADIUS = 2
 # Pixels of a piece: few enough that what a layer writes is in the processor's cache when the next one reads it.
 _PIECE_PIXELS = 4096
 _LEAST_PIECE = 256
+# Pixels whose rows go through the second stage together, for the same reason.
+_GROUP_PIXELS = 65536
 # Numbers of a strip as read; a larger one would only take longer to begin with.
 _STRIP_NUMBERS = 1 << 24
 
@@ -82,8 +86,18 @@ def plan_strips(height: int, rows: int, halo: int) -> list[Strip]:
     ]
 
 
-def budget(model: SegmentationModel, shape: Sequence[int], memory: int) -> tuple[int, int]:
-    """Rows of a strip and pixels of a piece that keep inference within `memory` bytes beyond what it starts with.
+class Budget(NamedTuple):
+    """What is in memory at a time: rows of a strip, rows of a group of them, pixels of a piece."""
+
+    rows: int
+    group: int
+    pixels: int
+
+
+def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mapped: bool = False) -> Budget:
+    """The sizes that keep inference within `memory` bytes beyond what it starts with.
+
+    A scene that is `mapped` has one strip in memory at a time, and some pages of its file; others have two.
 
     Raises
     ------
@@ -93,19 +107,23 @@ def budget(model: SegmentationModel, shape: Sequence[int], memory: int) -> tuple
     _checks.integer("max_memory", memory)
     bands, height, width = shape
     item, channels = model.centers.element_size(), model.encoder.embed_dim
-    # As read; then normalised with its temporaries and reordered by the convolution; then in and out of the layers.
+    # Normalised, by plain PyTorch with its temporaries, and reordered by the convolution; in and out of the layers.
     per_pixel = item * (5 * bands + 8 * channels)
-    # Two strips as read, the second one ahead; the rows between the stages, their layers, the shifted ones, labels.
-    read, kept = 2 * 4 * bands * width, (item * 10 * channels + 8) * width
-    halo = 2 * math.ceil(raster_reach(model) / width) * read + 2 * spatial_reach(model) * kept
+    # Strips as read; the rows between the stages, their layers, the shifted ones, labels.
+    read = 4 * filled_bands(bands) * width if mapped else 2 * 4 * bands * width
+    kept = (item * 10 * channels + 8) * width
+    group = max(1, min(_GROUP_PIXELS // width, memory // (8 * kept)))
+    pages = min(PIECE_BYTES, 4 * bands * height * width) if mapped else 0
+    halo = pages + 2 * math.ceil(raster_reach(model) / width) * read + (group + 2 * spatial_reach(model)) * kept
     pixels = max(_LEAST_PIECE, min(_PIECE_PIXELS, memory // (4 * per_pixel)))
     if model.dense:
         halo += height * (kept + 8 * item * model.n_clusters * width)
-        kept = 0
-    rows = (memory - pixels * per_pixel - halo) // (read + kept)
+    rows = (memory - pixels * per_pixel - halo) // read
     if rows >= 1:
-        return min(rows, max(1, _STRIP_NUMBERS // (bands * width)), height), pixels
-    least = math.ceil((pixels * per_pixel + halo + read + kept) / 2**20)
+        # Where the numbers of a file follow each other along the columns, every strip goes through all its pages.
+        most = height if mapped else max(1, _STRIP_NUMBERS // (bands * width))
+        return Budget(min(rows, most, height), group, pixels)
+    least = math.ceil((pixels * per_pixel + halo + read) / 2**20)
     why = ", all at once because its mean shift takes all pixels" if model.dense else ""
     raise ValueError(
         f"`max_memory` must be at least {least} MiB for a scene of {bands} bands, {height} rows and {width} columns"
@@ -151,49 +169,47 @@ def iterate_embeddings(
     device = model.centers.device
     if device.type == "cuda":
         memory = min(memory, torch.cuda.mem_get_info(device)[0])
-    allowed, pixels = budget(model, cube.shape, memory)
-    plan = plan_strips(height, allowed if rows is None else rows, math.ceil(raster_reach(model) / width))
-    blocks: Iterator[Tensor] = (_read(model, cube, strip.first, strip.last) for strip in plan)
-    if getattr(cube, "file_backed", False):
-        blocks = one_ahead(blocks)
+    mapped = getattr(cube, "mapped", None) is not None
+    allowed = budget(model, cube.shape, memory, mapped=mapped)
+    plan = plan_strips(height, allowed.rows if rows is None else rows, math.ceil(raster_reach(model) / width))
+    blocks = read_strips(cube, [strip[2:] for strip in plan], sum(cube.shape[1:]) if model.dense else reach(model))
+    spectra = model.centers.new_empty(1, allowed.pixels + 2 * raster_reach(model), filled_bands(bands))
     halo = height if model.dense else spatial_reach(model)
     kept: list[Tensor] = []
     first = done = 0
     for strip in plan:
         block = next(blocks)
-        inner = (strip.start - strip.first) * width, (strip.stop - strip.first) * width
-        kept.append(_spectral(model, block, normalization, inner, pixels).view(1, -1, strip.stop - strip.start, width))
-        del block
-        stop = height if strip.stop == height else max(done, strip.stop - halo)
-        if stop > done:
-            channels = torch.cat(kept, dim=2)
-            yield Strip(done, stop, first, strip.stop), model.encoder.spatial(channels)
-            new_first = max(stop - halo, 0)
-            kept, first, done = [channels[:, :, new_first - first :].clone()], new_first, stop
-
-
-def _read(model: SegmentationModel, cube: Any, first: int, last: int) -> Tensor:
-    """Rows of a scene (C, 1, pixels) as they are, but for pixels without data."""
-    valid = valid_pixels(cube)
-    if valid is None:
-        rows = as_float_tensor(cube[:, first:last])
-    else:
-        rows = fill_rows(cube, valid, first, last, sum(cube.shape[1:]) if model.dense else reach(model))
-    return rows.reshape(rows.shape[0], 1, -1)
+        for group in plan_strips(strip.stop - strip.start, allowed.group, 0):
+            begin, end = strip.start + group.start, strip.start + group.stop
+            inner = (begin - strip.first) * width, (end - strip.first) * width
+            channels = _spectral(model, block, normalization, inner, spectra)
+            kept.append(channels.view(1, end - begin, width, -1).permute(0, 3, 1, 2))
+            stop = height if end == height else max(done, end - halo)
+            if stop > done:
+                channels = torch.cat(kept, dim=2)
+                yield Strip(done, stop, first, end), model.encoder.spatial(channels)
+                new_first = max(stop - halo, 0)
+                kept, first, done = [channels[:, :, new_first - first :].clone()], new_first, stop
 
 
 def _spectral(
-    model: SegmentationModel, block: Tensor, normalization: Normalization, inner: tuple[int, int], pixels: int
+    model: SegmentationModel, block: Tensor, normalization: Normalization, inner: tuple[int, int], spectra: Tensor
 ) -> Tensor:
-    """What the convolutions along the pixels give for those from `inner[0]` to `inner[1]` of a block, (D, pixels)."""
-    margin, centers = raster_reach(model), model.centers
-    out = centers.new_empty((model.encoder.embed_dim, inner[1] - inner[0]))
+    """What the convolutions along the pixels give for those from `inner[0]` to `inner[1]` of a block, (pixels, D).
+
+    `spectra` (1, pixels of a piece, C') is where the pieces are written, one after the other.
+    """
+    margin = raster_reach(model)
+    out = spectra.new_empty((inner[1] - inner[0], model.encoder.embed_dim))
+    pixels = spectra.shape[1] - 2 * margin
     for start in range(*inner, pixels):
         stop = min(start + pixels, inner[1])
         first, last = max(start - margin, 0), min(stop + margin, block.shape[2])
-        spectra = normalization.transform(block[:, :, first:last].to(centers.device))
-        channels = model.encoder.spectral_net(spectra.to(centers.dtype).view(1, block.shape[0], -1))[0]
-        out[:, start - inner[0] : stop - inner[0]] = channels[:, start - first : stop - first]
+        # A batch of one, with the strides of a whole tensor: torch's convolutions take it for one with bands aside.
+        piece = spectra.flatten()[: (last - first) * spectra.shape[2]].view(1, last - first, spectra.shape[2])
+        normalization.spectra(block[:, :, first:last], piece)
+        channels = model.encoder.spectral_net(piece.transpose(1, 2))[0]
+        out[start - inner[0] : stop - inner[0]] = channels[:, start - first : stop - first].T
     return out
 
 

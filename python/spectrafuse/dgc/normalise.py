@@ -16,12 +16,12 @@ from torch import Tensor
 
 from spectrafuse import _checks
 from spectrafuse.io.nodata import window_blocks
+from spectrafuse.ops.scene_spectra import scene_spectra
+from spectrafuse.reference.scene_spectra import METHODS as SPECTRUM_METHODS
+from spectrafuse.reference.scene_spectra import scene_spectra as reference
 
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
 _EPSILON = 1e-6
-_NORM_FLOOR = 1e-12
-_SAFE_SQUARES = (1e-20, 1e30)
-"""Sums of squares between these lost nothing to the range of float32."""
 _BLOCK_VALUES = 1 << 20
 
 
@@ -33,35 +33,6 @@ def as_float_tensor(values: Any) -> Tensor:
     wide = array.dtype.kind == "f" and array.dtype.itemsize == 8
     array = np.ascontiguousarray(array, dtype=np.float64 if wide else np.float32)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Every spectrum divided by its L2 norm; an all-zero spectrum stays zero."""
-    # Squares and their sum take a quarter of the time of torch's norms along this axis.
-    squares = x.square().sum(dim=-3, keepdim=True)
-    unit = x / squares.sqrt().clamp_min_(_NORM_FLOOR)
-    extreme = ~((squares > _SAFE_SQUARES[0]) & (squares < _SAFE_SQUARES[1]))
-    if extreme.any():
-        unit = torch.where(extreme, _unit_of_extremes(torch.where(extreme, x, 0.0)), unit)
-    return unit
-
-
-def _unit_of_extremes(x: Tensor) -> Tensor:
-    """The same for values whose squares leave the float range: the largest magnitude is divided out first."""
-    peak = x.abs().amax(dim=-3, keepdim=True)
-    scaled = x / torch.where(peak > 0, peak, torch.ones_like(peak))
-    return scaled.div_(scaled.square().sum(dim=-3, keepdim=True).sqrt_().clamp_min_(_NORM_FLOOR))
-
-
-def _snv(x: Tensor) -> Tensor:
-    """Standard normal variate: every spectrum minus its mean, over its standard deviation (ddof 1)."""
-    bands = x.shape[-3]
-    centred = x - x.mean(dim=-3, keepdim=True)
-    std = (centred.square().sum(dim=-3, keepdim=True) / max(bands - 1, 1)).sqrt()
-    # A constant spectrum has no shape: what is left after subtracting its mean is rounding, not signal.
-    rounding = 8 * torch.finfo(x.dtype).eps * x.abs().amax(dim=-3, keepdim=True)
-    flat = std <= rounding
-    return torch.where(flat, torch.zeros_like(centred), centred / torch.where(flat, torch.ones_like(std), std))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +71,10 @@ class Normalization:
         """Method and statistics; `Normalization(**state)` restores it."""
         return {"method": self.method, "offset": self.offset, "scale": self.scale}
 
-    def _per_spectrum(self, x: Tensor) -> Tensor:
-        if self.method in ("unit", "unit+meanstd"):
-            return _unit(x)
-        return _snv(x) if self.method == "snv" else x
+    @property
+    def _spectrum_method(self) -> str:
+        """What is done to single spectra, as `scene_spectra` calls it."""
+        return {"unit+meanstd": "unit", "meanstd": "none", "minmax": "none"}.get(self.method, self.method)
 
     def _blocks(self, cube: Any, valid: np.ndarray | None) -> Iterator[Tensor]:
         """Blocks of a cube, in float64, after the part of the method that looks at single spectra.
@@ -117,7 +88,7 @@ class Normalization:
                 if not chosen.any():
                     continue
                 block = block[:, chosen].unsqueeze(-1)
-            yield self._per_spectrum(block).to(torch.float64)
+            yield SPECTRUM_METHODS[self._spectrum_method](block).to(torch.float64)
 
     def fit(self, cube: Any) -> Normalization:
         """The same method with the statistics of `cube`.
@@ -170,9 +141,14 @@ class Normalization:
         ValueError
             If the method needs statistics and has none.
         """
-        x = self._per_spectrum(as_float_tensor(cube))
-        if not self.has_statistics:
-            return x
-        if self.offset is None or self.scale is None:
+        self._check_fitted()
+        return reference(as_float_tensor(cube), self._spectrum_method, self.offset, self.scale)
+
+    def spectra(self, cube: Any, out: Tensor) -> Tensor:
+        """`transform` into `out` (H, W, C'), with the bands of a pixel side by side; those from C on become zero."""
+        self._check_fitted()
+        return scene_spectra(cube, out, self._spectrum_method, self.offset, self.scale)
+
+    def _check_fitted(self) -> None:
+        if self.has_statistics and (self.offset is None or self.scale is None):
             raise ValueError(f"The normalisation {self.method!r} has no statistics yet; call `fit` first.")
-        return (x - self.offset.to(x)).div_(self.scale.to(x))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 from spectrafuse.io.errors import DataError
 
 # Pages of the file that a read has in memory at once, about; they are given back before it goes on.
-PIECE_BYTES = 32 << 20
+PIECE_BYTES = 64 << 20
+# Bytes that the system is told to read ahead, at most.
+_AHEAD_BYTES = 512 << 20
 # What the system may bring in around a page that is touched: it maps the whole block of its cache that holds the page.
 _AROUND = 2 << 20
 
@@ -61,6 +64,12 @@ class MappedFile:
         """Give the pages that were read back to the system, which may keep them in its cache."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+    def read_ahead(self, start: int, size: int) -> None:
+        """Have the system bring bytes into its cache while other work goes on."""
+        if self._map is not None and hasattr(mmap, "MADV_WILLNEED"):
+            begin = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, begin, min(start + size, len(self._map)) - begin)
 
     def close(self) -> None:
         """Drop the map; the next read makes a new one."""
@@ -143,18 +152,52 @@ class MappedArray:
 
     def read(self, index: Any, dtype: Any) -> np.ndarray:
         """A slice in another type, newly made and C-contiguous; only pages of the file that it lies in are read."""
-        view = self._view()[index]
-        values = np.empty(view.shape, dtype)
-        if values.size:
-            # Along the axis that goes farthest through the file, so that a piece is as few pages as can be.
-            axis = int(np.argmax([step * (length > 1) for step, length in zip(view.strides, view.shape, strict=True)]))
-            source, target = np.moveaxis(view, axis, 0), np.moveaxis(values, axis, 0)
-            span = sum(step * (length - 1) for step, length in zip(source.strides[1:], source.shape[1:], strict=True))
-            step = max(1, PIECE_BYTES // min(source.strides[0], span + _AROUND))
-            for start in range(0, len(source), step):
-                target[start : start + step] = source[start : start + step]
-                self.file.release()
+        values = np.empty(self._view()[index].shape, dtype)
+        for place, part in self.pieces(index):
+            values[place] = part
         return values
+
+    def pieces(self, index: Any, multiple: int = 1) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+        """Parts of a slice and their places in it; the pages of one are given back before the next one comes.
+
+        They are cut along the axis that goes farthest through the file, so that one is as few pages as can be; if that
+        is the first axis, at multiples of `multiple`, and along the next one too where these would be too many pages.
+        """
+        view = self._view()[index]
+        if not view.size:
+            return
+        order = sorted(range(view.ndim), key=lambda axis: -view.strides[axis] * (view.shape[axis] > 1))
+        spans = [step * (length - 1) for step, length in zip(view.strides, view.shape, strict=True)]
+        steps = list(view.shape)
+        first = order[0]
+        steps[first] = PIECE_BYTES // min(view.strides[first], sum(spans) - spans[first] + _AROUND)
+        multiple = multiple if first == 0 else 1
+        if steps[first] < multiple < view.shape[first]:
+            second = order[1]
+            steps[second] = max(1, (PIECE_BYTES // multiple - _AROUND) // view.strides[second])
+        steps[first] = max(multiple, steps[first] // multiple * multiple)
+        places = [
+            [slice(start, min(start + step, length)) for start in range(0, length, step)]
+            for step, length in zip(steps, view.shape, strict=True)
+        ]
+        for place in itertools.product(*places):
+            yield place, view[place]
+            self.file.release()
+
+    def read_ahead(self, index: Any) -> None:
+        """Have the system bring a slice into its cache, up to half a GiB of the file, while other work goes on."""
+        view = self._view()[index]
+        if not view.size:
+            return
+        axis = int(np.argmax([step * (length > 1) for step, length in zip(view.strides, view.shape, strict=True)]))
+        step, length = view.strides[axis], view.shape[axis]
+        span = sum(s * (n - 1) for s, n in zip(view.strides, view.shape, strict=True)) - step * (length - 1)
+        span += view.itemsize
+        start = view.__array_interface__["data"][0] - self._view().__array_interface__["data"][0] + self.offset
+        if step < span + _AROUND:
+            length, span = 1, step * (length - 1) + span
+        for begin in range(start, start + length * step, step):
+            self.file.read_ahead(begin, min(span, _AHEAD_BYTES // length))
 
     def close(self) -> None:
         """Drop the map; the next read makes a new one."""

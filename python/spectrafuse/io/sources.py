@@ -61,6 +61,12 @@ class CubeSource:
         return 3
 
     @property
+    def mapped(self) -> MappedArray | None:
+        """The numbers in the file, where those of the scene are these, but for `scale`; else None."""
+        plain = isinstance(self.stored, MappedArray) and self.valid is None and not len(self.dead_bands)
+        return self.stored if plain else None
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the whole scene as float32."""
         bands, height, width = self.shape

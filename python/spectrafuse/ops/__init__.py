@@ -15,6 +15,7 @@ from spectrafuse.ops.gate import GateNoise, GateResult, Langevin, gate
 from spectrafuse.ops.gated_mixture import gated_mixture
 from spectrafuse.ops.mean_shift_assign import MeanShiftResult, mean_shift_assign, mean_shift_labels
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
+from spectrafuse.ops.scene_spectra import scene_spectra
 from spectrafuse.ops.skinny_linear import skinny_linear
 from spectrafuse.ops.sparse_gated_mixture import SparseMixtureResult, sparse_gated_mixture
 from spectrafuse.ops.spectral_compactness import spectral_compactness
@@ -37,6 +38,7 @@ __all__ = [
     "mean_shift_assign",
     "mean_shift_labels",
     "sample_crop_pairs",
+    "scene_spectra",
     "skinny_linear",
     "sparse_gated_mixture",
     "spectral_compactness",
