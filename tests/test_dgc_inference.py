@@ -128,7 +128,7 @@ def test_memory_sets_the_strips() -> None:
     assert strips[-1].stop == cube.shape[1]
     previous = 0
     for memory in (1 << 19, 3 << 18, 1 << 20, 1 << 21):
-        rows, _, pixels = budget(model, (6, 10**6, 13), memory)
+        rows, _, pixels, _ = budget(model, (6, 10**6, 13), memory)
         assert rows > previous
         assert 256 <= pixels <= 4096
         previous = rows

@@ -115,12 +115,11 @@ def test_strips_of_a_mapped_file(order: tuple, kind: str, tmp_path: Path, monkey
     path = tmp_path / "scene.bin"
     path.write_bytes(b"head" + lying.tobytes())
     mapped = MappedArray.contiguous(path, kind, 4, lying.shape).transpose(*np.argsort(order))
-    places = list(mapped.pieces((slice(None), slice(2, 9)), 16))
+    places = list(mapped.pieces((slice(None), slice(2, 9)), 1 << 20, 16))
     assert {place[0].start % 16 for place, _ in places} == {0}
     # Pieces of a few numbers: along two axes where sixteen bands are too many.
-    monkeypatch.setattr("spectrafuse.io.mapped.PIECE_BYTES", 800)
     monkeypatch.setattr("spectrafuse.io.mapped._AROUND", 16)
-    assert len(list(mapped.pieces((slice(None), slice(2, 9)), 16))) > 2
+    assert len(list(mapped.pieces((slice(None), slice(2, 9)), 800, 16))) > 2
     np.testing.assert_array_equal(mapped[:, 2:9], cube[:, 2:9])
 
     class Scene:
@@ -130,7 +129,7 @@ def test_strips_of_a_mapped_file(order: tuple, kind: str, tmp_path: Path, monkey
             self.mapped = mapped
 
     strips = [(0, 5), (3, 8), (7, 11)]
-    for (first, last), block in zip(strips, read_strips(Scene(), strips, 0), strict=True):
+    for (first, last), block in zip(strips, read_strips(Scene(), strips, 0, 800), strict=True):
         expected = cube[:, first:last].astype(np.float32).reshape(37, 1, -1) / 4
         np.testing.assert_array_equal(block.numpy(), expected)
 

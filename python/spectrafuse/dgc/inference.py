@@ -24,7 +24,6 @@ from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.strips import read_strips
 from spectrafuse.dgc.windows import valid_pixels
-from spectrafuse.io.mapped import PIECE_BYTES
 from spectrafuse.io.results import write_label_rows
 from spectrafuse.ops.scene_spectra import filled_bands
 
@@ -35,6 +34,8 @@ _PIECE_PIXELS = 4096
 _LEAST_PIECE = 256
 # Pixels whose rows go through the second stage together, for the same reason.
 _GROUP_PIXELS = 65536
+# Bytes of a mapped file that are in memory at a time: 16 bands of 1024 x 1024 pixels.
+_PAGES = 1 << 26
 # Numbers of a strip as read; a larger one would only take longer to begin with.
 _STRIP_NUMBERS = 1 << 24
 
@@ -87,11 +88,12 @@ def plan_strips(height: int, rows: int, halo: int) -> list[Strip]:
 
 
 class Budget(NamedTuple):
-    """What is in memory at a time: rows of a strip, rows of a group of them, pixels of a piece."""
+    """What is in memory at a time: rows of a strip, rows of a group of them, pixels of a piece, bytes of the file."""
 
     rows: int
     group: int
     pixels: int
+    pages: int
 
 
 def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mapped: bool = False) -> Budget:
@@ -113,7 +115,7 @@ def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mappe
     read = 4 * filled_bands(bands) * width if mapped else 2 * 4 * bands * width
     kept = (item * 10 * channels + 8) * width
     group = max(1, min(_GROUP_PIXELS // width, memory // (8 * kept)))
-    pages = min(PIECE_BYTES, 4 * bands * height * width) if mapped else 0
+    pages = min(_PAGES, memory // 4) if mapped else 0
     halo = pages + 2 * math.ceil(raster_reach(model) / width) * read + (group + 2 * spatial_reach(model)) * kept
     pixels = max(_LEAST_PIECE, min(_PIECE_PIXELS, memory // (4 * per_pixel)))
     if model.dense:
@@ -122,7 +124,7 @@ def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mappe
     if rows >= 1:
         # Where the numbers of a file follow each other along the columns, every strip goes through all its pages.
         most = height if mapped else max(1, _STRIP_NUMBERS // (bands * width))
-        return Budget(min(rows, most, height), group, pixels)
+        return Budget(min(rows, most, height), group, pixels, pages)
     least = math.ceil((pixels * per_pixel + halo + read) / 2**20)
     why = ", all at once because its mean shift takes all pixels" if model.dense else ""
     raise ValueError(
@@ -172,7 +174,8 @@ def iterate_embeddings(
     mapped = getattr(cube, "mapped", None) is not None
     allowed = budget(model, cube.shape, memory, mapped=mapped)
     plan = plan_strips(height, allowed.rows if rows is None else rows, math.ceil(raster_reach(model) / width))
-    blocks = read_strips(cube, [strip[2:] for strip in plan], sum(cube.shape[1:]) if model.dense else reach(model))
+    distance = sum(cube.shape[1:]) if model.dense else reach(model)
+    blocks = read_strips(cube, [strip[2:] for strip in plan], distance, allowed.pages)
     spectra = model.centers.new_empty(1, allowed.pixels + 2 * raster_reach(model), filled_bands(bands))
     halo = height if model.dense else spatial_reach(model)
     kept: list[Tensor] = []

@@ -16,7 +16,7 @@ from spectrafuse.io.mapped import MappedArray
 from spectrafuse.ops.scene_spectra import BAND_MULTIPLE, filled_bands, scene_spectra
 
 
-def read_strips(cube: Any, strips: Sequence[tuple[int, int]], distance: int) -> Iterator[Tensor]:
+def read_strips(cube: Any, strips: Sequence[tuple[int, int]], distance: int, pages: int) -> Iterator[Tensor]:
     """Strips of a scene (C, H, W) as they are, each (C, 1, pixels) of float type; the next may use the memory of one.
 
     Numbers that lie in a file as they are go from the file to their place with all threads, while the system reads the
@@ -28,10 +28,12 @@ def read_strips(cube: Any, strips: Sequence[tuple[int, int]], distance: int) -> 
         First row, and last row + 1.
     distance : int
         Pixels without data show the nearest one with data if it is not farther than that.
+    pages : int
+        Bytes of a file that are in memory at a time, about, where its numbers go to their place directly.
     """
     mapped = getattr(cube, "mapped", None)
     if mapped is not None:
-        return _from_map(mapped, cube.scale, strips)
+        return _from_map(mapped, cube.scale, strips, pages)
     blocks = (_read(cube, first, last, distance) for first, last in strips)
     return one_ahead(blocks) if getattr(cube, "file_backed", False) else blocks
 
@@ -42,7 +44,7 @@ def _read(cube: Any, first: int, last: int, distance: int) -> Tensor:
     return rows.reshape(rows.shape[0], 1, -1)
 
 
-def _from_map(mapped: MappedArray, scale: float, strips: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+def _from_map(mapped: MappedArray, scale: float, strips: Sequence[tuple[int, int]], pages: int) -> Iterator[Tensor]:
     bands, _, width = mapped.shape
     pixels = max(last - first for first, last in strips) * width
     memory = torch.empty(pixels, filled_bands(bands))
@@ -51,7 +53,7 @@ def _from_map(mapped: MappedArray, scale: float, strips: Sequence[tuple[int, int
     for (first, last), following in itertools.zip_longest(strips, strips[1:]):
         block = memory[: (last - first) * width]
         image = block.view(last - first, width, -1)
-        for place, part in mapped.pieces((everything, slice(first, last)), BAND_MULTIPLE):
+        for place, part in mapped.pieces((everything, slice(first, last)), pages, BAND_MULTIPLE):
             spectra = image[place[1], place[2], place[0].start : filled_bands(place[0].stop)]
             scene_spectra(part, spectra)
         if following is not None:

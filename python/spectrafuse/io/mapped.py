@@ -13,8 +13,8 @@ import numpy as np
 
 from spectrafuse.io.errors import DataError
 
-# Pages of the file that a read has in memory at once, about; they are given back before it goes on.
-PIECE_BYTES = 64 << 20
+# Bytes of the file that a read has in memory at once, about; they are given back before it goes on.
+PIECE_BYTES = 32 << 20
 # Bytes that the system is told to read ahead, at most.
 _AHEAD_BYTES = 512 << 20
 # What the system may bring in around a page that is touched: it maps the whole block of its cache that holds the page.
@@ -153,15 +153,16 @@ class MappedArray:
     def read(self, index: Any, dtype: Any) -> np.ndarray:
         """A slice in another type, newly made and C-contiguous; only pages of the file that it lies in are read."""
         values = np.empty(self._view()[index].shape, dtype)
-        for place, part in self.pieces(index):
+        for place, part in self.pieces(index, PIECE_BYTES):
             values[place] = part
         return values
 
-    def pieces(self, index: Any, multiple: int = 1) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    def pieces(self, index: Any, size: int, multiple: int = 1) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
         """Parts of a slice and their places in it; the pages of one are given back before the next one comes.
 
-        They are cut along the axis that goes farthest through the file, so that one is as few pages as can be; if that
-        is the first axis, at multiples of `multiple`, and along the next one too where these would be too many pages.
+        They touch about `size` bytes of the file each. They are cut along the axis that goes farthest through it, so
+        that one is as few pages as can be; if that is the first axis, at multiples of `multiple`, and along the next
+        one too where these would be too many pages.
         """
         view = self._view()[index]
         if not view.size:
@@ -170,11 +171,11 @@ class MappedArray:
         spans = [step * (length - 1) for step, length in zip(view.strides, view.shape, strict=True)]
         steps = list(view.shape)
         first = order[0]
-        steps[first] = PIECE_BYTES // min(view.strides[first], sum(spans) - spans[first] + _AROUND)
+        steps[first] = size // min(view.strides[first], sum(spans) - spans[first] + _AROUND)
         multiple = multiple if first == 0 else 1
         if steps[first] < multiple < view.shape[first]:
             second = order[1]
-            steps[second] = max(1, (PIECE_BYTES // multiple - _AROUND) // view.strides[second])
+            steps[second] = max(1, max(size // multiple - _AROUND, size // (4 * multiple)) // view.strides[second])
         steps[first] = max(multiple, steps[first] // multiple * multiple)
         places = [
             [slice(start, min(start + step, length)) for start in range(0, length, step)]
