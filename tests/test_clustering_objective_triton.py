@@ -60,6 +60,21 @@ def test_strides_constants_and_numbers_of_programs_do_not_matter(monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+# The interpreter has no bfloat16.
+@pytest.mark.parametrize("dtype", [torch.float16] + [torch.bfloat16] * (TRITON_DEVICE == "cuda"))
+def test_narrow_types_are_computed_in_float32(dtype):
+    leaves, keywords, valid, upstream = triton_inputs(1, 4, 5, 9, 3)
+    narrow = [leaf.to(dtype) for leaf in leaves]
+    options = {"num_iters": 2, "window": 3}
+    got = evaluate("triton", narrow, keywords, valid, upstream, **options)
+    want = evaluate("triton", [leaf.float() for leaf in narrow], keywords, valid, upstream, **options)
+    for i, (actual, expected) in enumerate(zip(got, want, strict=True)):
+        assert actual.dtype == (torch.float32 if i < 7 else dtype)
+        # The gradient of the narrow assignments arrives rounded.
+        allowed = 1e-6 if i < 7 else 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(actual.float(), expected, rtol=allowed, atol=allowed)
+
+
 def test_without_gradient_nothing_is_kept_and_without_valid_pixels_all_is_zero():
     leaves, keywords, valid, _ = triton_inputs(1, 4, 2, 3, 3)
     options = {"num_iters": 1, "window": 3, **keywords}

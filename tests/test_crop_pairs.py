@@ -308,6 +308,17 @@ def test_kernel_gives_the_same_bits_at_any_number_of_threads():
     assert torch.equal(results[0], results[2])
 
 
+def test_offsets_beyond_2_to_the_31():
+    """Bands 2**31 elements apart, in scenes and views: the memory between them is reserved, never touched."""
+    values, geometry = RandomStream(9).normal((1, 2, 9, 8)), sample_crop_pairs(1, (9, 8), (4, 5), RandomStream(2))
+    stride = 2**31 + 16
+    cubes = torch.empty(stride + 72).as_strided((1, 2, 9, 8), (0, stride, 8, 1))
+    views = torch.empty(stride + 40).as_strided((1, 2, 2, 4, 5), (0, 20, stride, 5, 1))
+    with use_backend("cpu"):
+        extract_crop_pairs(cubes.copy_(values), geometry, (4, 5), out=views)
+        assert torch.equal(views, extract_crop_pairs(values, geometry, (4, 5)))
+
+
 @pytest.mark.parametrize(("column", "value"), [(0, 5.0), (1, -1.0), (3, float("nan"))])
 def test_kernel_refuses_geometry_outside_the_scene(column, value):
     geometry = sample_crop_pairs(1, (8, 9), (4, 4), RandomStream(9))

@@ -83,6 +83,14 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     assert all(torch.equal(result, results[0]) for result in results)
 
 
+def test_offsets_beyond_2_to_the_31() -> None:
+    """Bands 2**31 numbers apart: the memory between them is reserved, never touched."""
+    cube = torch.rand(2, 3, 5)
+    far = torch.empty(2**31 + 16 + 15).as_strided((2, 3, 5), (2**31 + 16, 5, 1)).copy_(cube)
+    out = torch.empty(2**31 + 256).as_strided((3, 5, 16), (16, 2**29 + 48, 1))
+    assert torch.equal(scene_spectra(far, out, "unit"), scene_spectra(cube, torch.empty(3, 5, 16), "unit"))
+
+
 @pytest.mark.parametrize("name", NORMALIZATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_normalization_gives_the_same_both_ways(name: str, dtype: torch.dtype) -> None:

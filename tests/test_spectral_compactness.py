@@ -216,6 +216,14 @@ def test_strided_inputs():
         torch.testing.assert_close(spectral_compactness(*strided), expected)
 
 
+def test_offsets_beyond_2_to_the_31():
+    """Bands 2**31 elements apart: the memory between them is reserved, never touched."""
+    spectra, probs = (t.float() for t in draw((1, 2, 3, 5), 3))
+    far = torch.empty(2**31 + 16 + 15).as_strided((1, 2, 3, 5), (0, 2**31 + 16, 5, 1)).copy_(spectra)
+    with use_backend("cpu"):
+        torch.testing.assert_close(spectral_compactness(far, probs), spectral_compactness(spectra, probs))
+
+
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
 def test_the_spectra_and_nothing_else_of_their_size_is_kept_for_backward(backend):
     spectra, probs = draw((4, 40, 6, 6), 3)
