@@ -142,15 +142,16 @@ def _pad(rows: Tensor) -> Tensor:
     return padded
 
 
-def forward(rows: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Move the embeddings `rows` (B, N, dim); float32, bfloat16 or float16.
+def forward(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Move embeddings (B, dim, H, W); float32, bfloat16 or float16.
 
     Returns
     -------
     tuple of Tensor
-        In float32: the moved embeddings (B, N, dim); what they are before every iteration and after the last as
-        differences to the image's mean (num_iters + 1, B, N, dim); the sums of weights (num_iters, B, N).
+        The moved embeddings. In float32: what they are before every iteration and after the last as differences to
+        the image's mean (num_iters + 1, B, H W, dim); the sums of weights (num_iters, B, H W).
     """
+    rows = embeddings.flatten(2).transpose(1, 2)
     batch, pixels, dim = rows.shape
     mean = rows.mean(1, keepdim=True, dtype=torch.float32)
     first = _pad(rows - mean)
@@ -169,13 +170,19 @@ def forward(rows: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Te
                     **constants, **options, **LAUNCH,
                 )  # fmt: skip
     kept = states[..., :dim, :pixels].transpose(2, 3).contiguous()
-    return kept[-1] + mean, kept, weight_sums[..., :pixels].contiguous()
+    return _image(kept[-1] + mean, embeddings), kept, weight_sums[..., :pixels].contiguous()
 
 
-def backward(grad: Tensor, states: Tensor, weight_sums: Tensor, bandwidth: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the embeddings (B, N, dim), in float32, and of the bandwidth, from that of the moved ones."""
-    pixels, dim = grad.shape[1:]
-    flow = _pad(grad)
+def _image(rows: Tensor, like: Tensor) -> Tensor:
+    """Rows (B, H W, dim) as a contiguous image of the shape and type of `like`."""
+    return like.new_empty(like.shape).copy_(rows.transpose(1, 2).reshape(like.shape))
+
+
+def backward(grad: Tensor, bandwidth: Tensor, states: Tensor, weight_sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the embeddings (B, dim, H, W) and of the bandwidth from that of the moved ones."""
+    rows = grad.flatten(2).transpose(1, 2)
+    pixels, dim = rows.shape[1:]
+    flow = _pad(rows)
     padded_dim, pitch = flow.shape[1:]
     totals = torch.nn.functional.pad(weight_sums, (0, pitch - pixels))
     padded = _pad(states)
@@ -192,7 +199,7 @@ def backward(grad: Tensor, states: Tensor, weight_sums: Tensor, bandwidth: Tenso
                 **constants, **options, **LAUNCH,
             )  # fmt: skip
     grad_bandwidth = spread[..., :pixels].sum(dtype=torch.float64) / (2 * bandwidth.double() ** 3)
-    return flow[:, :dim, :pixels].transpose(1, 2), grad_bandwidth.to(bandwidth.dtype)
+    return _image(flow[:, :dim, :pixels].transpose(1, 2), grad), grad_bandwidth.to(bandwidth.dtype)
 
 
 def compile_cases() -> list[CompileCase]:

@@ -123,7 +123,7 @@ def test_far_apart_and_nan():
 def test_opcheck():
     for dtype in (torch.float32, torch.float64):
         leaves = draw((2, 3, 4, 5)).to(dtype).requires_grad_(), torch.tensor(0.6, dtype=dtype, requires_grad=True)
-        torch.library.opcheck(torch.ops.spectrafuse.dense_mean_shift_cpu.default, (*leaves, 3))
+        torch.library.opcheck(torch.ops.spectrafuse.dense_mean_shift.default, (*leaves, 3))
 
 
 def test_compiles_without_graph_breaks():

@@ -1,4 +1,4 @@
-"""Registration of the C++ kernel of `dense_mean_shift`, which keeps other states than the Triton kernel."""
+"""The registered operation behind `dense_mean_shift`: its schema, its kernels, its gradient."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse import _native
+from spectrafuse import _native, _triton
 
-# `states`, z before and after every iteration, and `totals`, the sums of the weights, are what the backward needs.
-# Pixels are rows there: a pixel's numbers lie together.
+# `states`, z before and after every iteration (in Triton up to one vector an image), and `totals`, the sums of the
+# weights, are what the backward needs. Pixels are rows there: a pixel's numbers lie together.
 
 torch.library.define(
-    "spectrafuse::dense_mean_shift_cpu",
+    "spectrafuse::dense_mean_shift",
     "(Tensor embeddings, Tensor bandwidth, int num_iters) -> (Tensor shifted, Tensor states, Tensor totals)",
 )
 torch.library.define(
-    "spectrafuse::dense_mean_shift_cpu_backward",
+    "spectrafuse::dense_mean_shift_backward",
     "(Tensor grad, Tensor bandwidth, Tensor states, Tensor totals) -> (Tensor, Tensor)",
 )
 
@@ -28,7 +28,6 @@ def _workspace(states: Tensor, *, backward: bool) -> Tensor:
     return torch.empty(count, dtype=torch.uint8)
 
 
-@torch.library.impl("spectrafuse::dense_mean_shift_cpu", "CPU")
 def _forward_cpu(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
     batch, dim, height, width = embeddings.shape
     working = _native.working_dtype(embeddings.dtype)
@@ -46,7 +45,6 @@ def _forward_cpu(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple
     return shifted, states, totals
 
 
-@torch.library.impl("spectrafuse::dense_mean_shift_cpu_backward", "CPU")
 def _backward_cpu(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
     batch, dim, height, width = grad.shape
     outer = torch.empty((batch, height, width, dim), dtype=states.dtype).copy_(grad.permute(0, 2, 3, 1))
@@ -64,7 +62,11 @@ def _backward_cpu(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tenso
     return grad_embeddings, torch.full_like(bandwidth, along_bandwidth)
 
 
-@torch.library.register_fake("spectrafuse::dense_mean_shift_cpu")
+_triton.implement("dense_mean_shift", _forward_cpu, "dense_mean_shift.forward")
+_triton.implement("dense_mean_shift_backward", _backward_cpu, "dense_mean_shift.backward")
+
+
+@torch.library.register_fake("spectrafuse::dense_mean_shift")
 def _forward_fake(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
     batch, dim, height, width = embeddings.shape
     working = _native.working_dtype(embeddings.dtype)
@@ -75,7 +77,7 @@ def _forward_fake(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tupl
     )
 
 
-@torch.library.register_fake("spectrafuse::dense_mean_shift_cpu_backward")
+@torch.library.register_fake("spectrafuse::dense_mean_shift_backward")
 def _backward_fake(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
     return grad.new_empty(grad.shape), torch.empty_like(bandwidth)
 
@@ -86,8 +88,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.spectrafuse.dense_mean_shift_cpu_backward(grad, *ctx.saved_tensors)
+    grads = torch.ops.spectrafuse.dense_mean_shift_backward(grad, *ctx.saved_tensors)
     return (*grads, None)
 
 
-torch.library.register_autograd("spectrafuse::dense_mean_shift_cpu", _backward, setup_context=_setup_context)
+torch.library.register_autograd("spectrafuse::dense_mean_shift", _backward, setup_context=_setup_context)
