@@ -20,6 +20,7 @@ from spectrafuse import RandomStream, use_backend
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import published
+from spectrafuse.mcr.step import penalty
 from spectrafuse.mcr.trainer import Trainer
 from spectrafuse.reference import ebgmcr_epoch
 
@@ -74,7 +75,7 @@ def of_torch(pool: int, late: bool) -> Callable[[], object]:
             for x in data[stream.permutation(SAMPLES)].split(BATCH):
                 out = model.train()(x, model.draw_noise(len(x), stream))
                 loss = torch.nn.functional.mse_loss(out.mixture, x) + RECIPE.energy_coef * out.energy_square
-                loss = loss + RECIPE.ambiguity_coef * plain._ambiguity(out.used)
+                loss = loss + RECIPE.ambiguity_coef * penalty(model, RECIPE, out.used)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

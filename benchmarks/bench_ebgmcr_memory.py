@@ -36,19 +36,26 @@ def training(pool: int) -> dict[str, float]:
     return {"bands": len(made.bands)}
 
 
-def transform() -> dict[str, float]:
-    """What a loaded model does with many spectra, every component of the pool in the result."""
+def fit_and_save(folder: str) -> None:
+    """A short fit to few spectra, which leaves more than half of the pool in use."""
     import numpy as np
 
     from spectrafuse import EBgMCR
-    from spectrafuse.mcr.checkpoints import write_model
-    from spectrafuse.mcr.model import UnmixingModel
+
+    data = np.random.default_rng(0).random((16, CHANNELS), dtype=np.float32)
+    EBgMCR(pool_size=POOL, max_epoch=1, random_state=0).fit(data).save(folder)
+
+
+def transform() -> dict[str, float]:
+    """What a loaded estimator does with many spectra."""
+    import numpy as np
+
+    from spectrafuse import EBgMCR
 
     data = np.random.default_rng(0).random((SPECTRA, CHANNELS), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        model = UnmixingModel(POOL, CHANNELS, sparse_component=False, component_norm=2, hidden_size_extension=2)
-        write_model(Path(folder), model.config, model.state_dict())
-        del model
+        command = f"import bench_ebgmcr_memory; bench_ebgmcr_memory.fit_and_save({folder!r})"
+        subprocess.run([sys.executable, "-c", command], check=True)
         estimator = EBgMCR.load(folder)
     concentrations = estimator.transform(data)
     assert concentrations.shape == (SPECTRA, estimator.n_components_)

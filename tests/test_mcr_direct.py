@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from spectrafuse import use_backend
+from spectrafuse._static_step import StaticStep
 from spectrafuse.mcr import direct
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
@@ -91,6 +92,28 @@ def test_bits_are_those_of_autograd_without_a_penalty(sparse: bool, monkeypatch:
         monkeypatch.setattr(direct, "applies", lambda model, recipe: False)
     for one, two in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("case", ["dense", "sparse", "no refinement", "known components"])
+def test_inputs_that_stay_in_place_change_no_bit(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of a step that a CUDA graph replays: buffers for its inputs, numbers of steps on the device."""
+    monkeypatch.setattr(direct, "applies", lambda model, recipe: False)
+    ordinary, static = _trainer(*CASES[case]), _trainer(*CASES[case])
+    step = StaticStep(static._step_at(1.0), record=False)
+    monkeypatch.setattr(static, "_step_at", lambda temperature: step)
+    for _ in range(4):
+        ordinary._one_epoch()
+        static._one_epoch()
+    assert ordinary.history == static.history
+    for one, two in zip(ordinary.model.parameters(), static.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_step_is_made_anew_for_every_temperature() -> None:
+    trainer = _trainer(*CASES["dense"])
+    step = trainer._step_at(1.0)
+    assert trainer._step_at(1.0) is step
+    assert trainer._step_at(0.9) is not step
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -148,3 +148,24 @@ def test_a_closure_is_called_with_gradients() -> None:
 
     assert optimizer.step(closure) == 3.0
     assert (parameter < 1.0).all()
+
+
+def test_a_step_under_a_number_that_a_tensor_holds_is_the_same_step() -> None:
+    counted, numbered = _pair()
+    ours, theirs = OuterAdamW(counted.parameters(), **OPTIONS), OuterAdamW(numbered.parameters(), **OPTIONS)
+    number = torch.zeros(())
+    for x in _batches(5):
+        for module, optimizer in ((counted, ours), (numbered, theirs)):
+            optimizer.zero_grad()
+            stashing_network(_linears(module), "tanh", x, optimizer.stash).square().sum().backward()
+        ours.step()
+        theirs.step_as(number.add_(1.0))
+    assert (ours.steps_done, theirs.steps_done) == (5, 0)
+    theirs.advance(5)
+    for one, two in zip(counted.parameters(), numbered.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert ours.state[one].keys() == theirs.state[two].keys()
+        assert all(torch.equal(ours.state[one][name], theirs.state[two][name]) for name in ours.state[one])
+    empty = OuterAdamW(_pair()[0].parameters(), **OPTIONS)
+    empty.step_as(number)
+    assert empty.steps_done == 0

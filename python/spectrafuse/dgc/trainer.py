@@ -14,9 +14,9 @@ from torch import Tensor
 
 from spectrafuse import _checks
 from spectrafuse._progress import Callback, Progress
+from spectrafuse._static_step import StaticStep
 from spectrafuse.dgc.batches import CropBatch, CropBatches
 from spectrafuse.dgc.centers import start_centers
-from spectrafuse.dgc.graph import StaticStep
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.objective import TERMS, random_labels
 from spectrafuse.dgc.recipes import Recipe

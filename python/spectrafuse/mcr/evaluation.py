@@ -13,7 +13,7 @@ from torch import Tensor
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import UnmixingModel
 
-_CHUNK_ROWS = 1024
+_CHUNK_ROWS = 256
 _AGGREGATE_CHUNK_ENTRIES = 2**24
 
 

@@ -228,7 +228,9 @@ class UnmixingModel(nn.Module):
         gumbel = stream.logistic(shape, dtype=like.dtype, device=like.device)
         rng = None
         if self.sparse_component:
-            rng = torch.tensor([stream.seed, stream.step], device=like.device)
+            # Filled in, not copied: a copy would wait for a GPU.
+            words = (torch.full((), word, dtype=torch.int64, device=like.device) for word in stream.state.values())
+            rng = torch.stack(tuple(words))
             stream.step += 1
         return ModelNoise(GateNoise(langevin, gumbel), None, rng)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -123,18 +123,44 @@ class OuterAdamW(torch.optim.AdamW):
         for group in self.param_groups:
             # One call for all parameters that have done as many steps.
             by_step: dict[int, list[Entry]] = {}
-            for parameter in group["params"]:
-                pair = self._pair(parameter)
-                if pair is None:
-                    continue
-                shape = pair[1].shape[1], pair[0].shape[1]
-                step, tensors = self.present(parameter, shape)
+            for step, entry in self._entries(group):
                 step += 1
-                by_step.setdefault(int(step), []).append((*pair, *tensors))
-            options = _options(group)
+                by_step.setdefault(int(step), []).append(entry)
             for number, entries in by_step.items():
-                update(entries, options, number)
+                update(entries, _options(group), number)
         return loss
+
+    @torch.no_grad()
+    def step_as(self, number: Tensor) -> None:
+        """A step like `step`'s for parameters that have all done as many, for a CUDA graph to hold.
+
+        Parameters
+        ----------
+        number : Tensor, ()
+            float32, of this step, counted from 1; on the parameters' device, where a replay finds the present one. The
+            optimiser's own numbers of steps are left to `advance`.
+        """
+        for group in self.param_groups:
+            entries = [entry for _, entry in self._entries(group)]
+            if entries:
+                update(entries, _options(group), number)
+
+    @property
+    def steps_done(self) -> int:
+        """Of the parameter that has done most."""
+        return max((int(state["step"]) for state in self.state.values() if state), default=0)
+
+    def advance(self, steps: int) -> None:
+        """Count steps that `step_as` has made."""
+        torch._foreach_add_([state["step"] for state in self.state.values() if state], steps)
+
+    def _entries(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Entry]]:
+        """Of the parameters that have a gradient: number of steps, and what `update` takes."""
+        for parameter in group["params"]:
+            pair = self._pair(parameter)
+            if pair is not None:
+                step, tensors = self.present(parameter, (pair[1].shape[1], pair[0].shape[1]))
+                yield step, (*pair, *tensors)
 
     def present(self, parameter: nn.Parameter, shape: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """A parameter's number of steps, and its values and two moments seen as (O, I); the moments begin as zeros."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from spectrafuse import backends
 from spectrafuse._progress import Callback, Progress
+from spectrafuse._static_step import StaticStep
 from spectrafuse.mcr import direct
 from spectrafuse.mcr.checkpoints import (
     SMALLEST_SHARE_SAVING,
@@ -40,7 +42,7 @@ from spectrafuse.mcr.rules import (
     make_bands,
     temperature_at,
 )
-from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty
+from spectrafuse.mcr.step import StepInputs, training_step
 from spectrafuse.random import RandomStream
 
 CHOSEN = "chosen"
@@ -136,6 +138,7 @@ class Trainer:
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
         )
+        self._step: tuple[float, Callable[[StepInputs], Tensor]] | None = None
         self.history: list[list[float]] = []
         self.record = Record(0, math.inf, -math.inf, 0.0, [])
         self.stop_reason: str | None = None
@@ -144,7 +147,7 @@ class Trainer:
     def epoch(self) -> int:
         return len(self.history)
 
-    @functools.cached_property
+    @cached_property
     def direct(self) -> direct.DirectEpochs:
         """Epochs straight through the kernels, for a model that they apply to."""
         return direct.DirectEpochs(self.model, self.recipe, self.optimizer)
@@ -226,28 +229,28 @@ class Trainer:
         if direct.applies(self.model, self.recipe) and self.batch_size <= direct.MOST_ROWS:
             with torch.no_grad():
                 return self.direct.train(self.spectra, batches, self.stream, sparsity_weight, self.held)
-        model, recipe, pool = self.model.train(), self.recipe, self.model.num_components
+        model, done = self.model.train(), self.optimizer.steps_done
+        step = self._step_at(model.temperature_train)
+        weight = self.spectra.new_full((), sparsity_weight)
+        results = torch.zeros(2, device=self.spectra.device)
         total = torch.zeros((), device=self.spectra.device)
-        mean_energy = total
-        for indices in batches:
-            x = self.spectra[indices]
+        for i, indices in enumerate(batches, 1):
+            number = torch.full((), float(done + i), device=self.spectra.device)
             noise = model.draw_noise(len(indices), self.stream)
-            out = model(x, noise, used_threshold=recipe.used_threshold, stash=self.optimizer.stash)
-            loss = torch.nn.functional.mse_loss(out.mixture, x)
-            loss = loss + sparsity_weight * (out.select_prob.sum(1) / pool).mean()
-            loss = loss + recipe.energy_coef * out.energy_square
-            if recipe.ambiguity_coef > 0:
-                loss = loss + recipe.ambiguity_coef * self._ambiguity(out.used)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            results = step(StepInputs(self.spectra[indices], noise, weight, number))
             self.held.put_back()
-            total = total + loss.detach()
-            mean_energy = out.mean_energy.detach()
-        return total / len(batches), mean_energy
+            total = total + results[0]
+        self.optimizer.advance(len(batches))
+        return total / len(batches), results[1].clone()
 
-    def _ambiguity(self, used: Tensor) -> Tensor:
-        return ambiguity_penalty(self.model.components(), mask=used, **self.recipe.penalty_options())
+    def _step_at(self, temperature: float) -> Callable[[StepInputs], Tensor]:
+        """A training step; on a GPU a recorded one, with the temperature in it."""
+        if self._step is None or self._step[0] != temperature:
+            step: Callable[[StepInputs], Tensor] = partial(training_step, self.model, self.optimizer, self.recipe)
+            if self.spectra.is_cuda and backends.choose("adamw_outer", "cuda") == "cuda":
+                step = StaticStep(step, record=True)
+            self._step = temperature, step
+        return self._step[1]
 
     @torch.no_grad()
     def _evaluate(self) -> tuple[FitMetrics, Tensor]:

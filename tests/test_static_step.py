@@ -9,8 +9,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from spectrafuse._static_step import StaticStep
 from spectrafuse.dgc.batches import CropBatch
-from spectrafuse.dgc.graph import StaticStep
 from spectrafuse.dgc.recipes import Recipe, corrected, published
 from spectrafuse.dgc.step import StepInputs
 from spectrafuse.random import RandomStream

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from spectrafuse.dgc.step import StepInputs
+Inputs = TypeVar("Inputs", bound="StepInputs")
+
+
+class StepInputs(Protocol):
+    """Everything that differs from step to step."""
+
+    def mapped(self: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """The inputs with every tensor changed."""
 
 
 def _tensors(inputs: StepInputs) -> list[Tensor]:
@@ -22,7 +30,7 @@ def _tensors(inputs: StepInputs) -> list[Tensor]:
     return found
 
 
-class StaticStep:
+class StaticStep(Generic[Inputs]):
     """Runs a step on copies of its inputs that are made once.
 
     The first call is an ordinary step: it makes the optimiser's state, loads libraries and compiles kernels. On a GPU
@@ -38,13 +46,13 @@ class StaticStep:
         Whether to record a graph; False where there is no GPU.
     """
 
-    def __init__(self, step: Callable[[StepInputs], Tensor], *, record: bool) -> None:
+    def __init__(self, step: Callable[[Inputs], Tensor], *, record: bool) -> None:
         self._step, self._record = step, record
-        self._inputs: StepInputs | None = None
+        self._inputs: Inputs | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor | None = None
 
-    def __call__(self, inputs: StepInputs) -> Tensor:
+    def __call__(self, inputs: Inputs) -> Tensor:
         """The step's result; a replay overwrites the one before."""
         if self._inputs is None:
             self._inputs = inputs.mapped(torch.clone)
