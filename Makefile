@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find csrc kernels python -type f ! -name '*.pyc') CMakeLists.txt pyproject.toml constraints.txt
+SOURCES := $(shell find cmake csrc kernels python -type f ! -name '*.pyc') CMakeLists.txt pyproject.toml constraints.txt
+CXX_SOURCES := $(shell find csrc -type f) benchmarks/instructions/driver.cpp
 
-.PHONY: demo test lint format bench sanitize resources resources-check clean
+.PHONY: demo test lint format bench sanitize resources resources-check instructions instructions-check clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
@@ -16,11 +17,11 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy python/spectrafuse
-	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -type f)
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
-	$(BIN)/clang-format -i $(shell find csrc -type f)
+	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-columns=median,iqr,rounds
@@ -46,6 +47,12 @@ resources: $(VENV)/test.stamp
 
 resources-check: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/resources.py --check
+
+instructions: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/instructions.py
+
+instructions-check: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/instructions.py --check
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import builds
 import compare
 import declared
 import history
+import instructions
 from statistic import CONFIDENCE, median_interval, verdict
 
 
@@ -99,3 +101,18 @@ def test_history_keeps_rows_and_says_where_a_line_is_wrong(tmp_path):
     file.write_text('{"operation": "gate"}\n[1]\n', encoding="utf-8")
     with pytest.raises(ValueError, match="line 2: expected a JSON object; got list"):
         history.read(file)
+
+
+def test_instructions_of_every_cpu_kernel_are_counted():
+    counted = {case.split()[0] for case in json.loads(instructions.TABLE.read_text())["instructions"]}
+    launchers = (builds.ROOT / "csrc" / "cpu").glob("*_launch.cpp")
+    assert counted == {file.name.removesuffix("_launch.cpp") for file in launchers}
+
+
+def test_a_kernel_that_executes_more_or_is_not_in_the_table_is_named():
+    stored = {"gate forward": 1000, "gate backward": 1000}
+    assert instructions.grown(stored, {"gate forward": 1019, "gate backward": 900}) == []
+    assert instructions.grown(stored, {"gate forward": 1150, "mixture forward": 5}) == [
+        "gate forward: 1000 -> 1150 (+15.0%)",
+        "mixture forward: the table lacks it",
+    ]

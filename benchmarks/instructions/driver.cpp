@@ -1,0 +1,404 @@
+// Runs one kernel some times, on small inputs that are always the same, without Python or torch: what callgrind counts.
+//
+//     kernel_driver                 names of all cases, a line each
+//     kernel_driver CASE            runs a case; only `measured` is to be counted
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "adamw_outer.h"
+#include "ambiguity_penalty.h"
+#include "clustering_objective.h"
+#include "component_penalty.h"
+#include "crop_pairs.h"
+#include "dense_mean_shift.h"
+#include "gate.h"
+#include "gated_mixture.h"
+#include "mean_shift_assign.h"
+#include "random_fill.h"
+#include "scene_spectra.h"
+#include "skinny_linear.h"
+#include "sparse_gated_mixture.h"
+#include "spectral_compactness.h"
+
+namespace {
+
+using namespace spectrafuse;
+using Run = std::function<void()>;
+
+constexpr int kFloat = 0, kThreads = 1;
+
+// Memory that lives until the program ends, filled with numbers between `low` and `high`.
+template <class T>
+T* numbers(std::int64_t count, double low = 0, double high = 0) {
+    static std::uint32_t state = 12345;
+    const std::size_t bytes = (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    T* const made = static_cast<T*>(std::aligned_alloc(64, bytes));
+    if (made == nullptr) std::abort();
+    for (std::int64_t i = 0; i < count; ++i) {
+        state = state * 1664525u + 1013904223u;
+        made[i] = static_cast<T>(low + (high - low) * (state >> 8) / 16777216.0);
+    }
+    return made;
+}
+float* floats(std::int64_t count, double low = -1, double high = 1) { return numbers<float>(count, low, high); }
+
+// ---- DGC: two pairs of crops of 16 x 16 pixels, 16 dimensions, 4 clusters
+constexpr std::int64_t kViews = 4, kDim = 16, kSide = 16, kClusters = 4, kPixels = kViews * kSide * kSide, kBands = 40;
+const MeanShiftShape kShape{kViews, kDim, kSide, kSide, kClusters, 5, 5, 1.0, 0.05};
+
+MeanShiftForward shift_forward() {
+    return {kShape,
+            floats(kPixels * kDim),
+            {kDim * kSide * kSide, kSide * kSide, kSide, 1},
+            floats(kClusters * kDim),
+            floats(kPixels * kDim),
+            floats(kPixels * kClusters),
+            floats(kPixels * kDim),
+            floats(kPixels),
+            nullptr};
+}
+
+Run mean_shift_assign_forward() {
+    const MeanShiftForward a = shift_forward();
+    return [a] { mean_shift_forward(a, kFloat, kThreads); };
+}
+
+Run mean_shift_assign_backward() {
+    const MeanShiftForward f = shift_forward();
+    mean_shift_forward(f, kFloat, kThreads);
+    const MeanShiftBackward a{f.shape,
+                              f.embeddings,
+                              {f.stride[0], f.stride[1], f.stride[2], f.stride[3]},
+                              f.centers,
+                              f.shifted,
+                              f.probs,
+                              f.previous,
+                              f.weight_sum,
+                              floats(kPixels * kDim),
+                              floats(kPixels * kClusters),
+                              floats(kPixels * kDim),
+                              floats(kPixels),
+                              floats(kPixels * kDim)};
+    double *grad_centers = numbers<double>(kClusters * kDim), *grad_bandwidth = numbers<double>(1);
+    return [=] { mean_shift_backward(a, kFloat, kThreads, grad_centers, grad_bandwidth); };
+}
+
+ClusteringForward clustering() {
+    double* geometry = numbers<double>(kViews * 9);
+    for (std::int64_t view = 0; view < kViews; ++view) {
+        const double corner = static_cast<double>(view % 2) * 4, row[9] = {corner, corner, 1, 0, 0, 0, 1, 0, 0};
+        std::memcpy(geometry + view * 9, row, sizeof(row));
+    }
+    return {{kShape,
+             floats(kPixels * kDim),
+             {kDim * kSide * kSide, kSide * kSide, kSide, 1},
+             floats(kClusters * kDim),
+             geometry,
+             nullptr,
+             nullptr},
+            floats(kPixels * kClusters),
+            floats(kPixels * kDim),
+            nullptr};
+}
+
+ClusteringResults* clustering_results() {
+    static ClusteringResults results{};
+    results.mass = numbers<double>(kClusters);
+    results.sums = numbers<double>(kClusters * kDim);
+    results.marginals = numbers<double>(2 * kClusters);
+    return &results;
+}
+
+Run clustering_objective_forward() {
+    const ClusteringForward a = clustering();
+    ClusteringResults* results = clustering_results();
+    return [=] { clustering_forward(a, kFloat, kThreads, *results); };
+}
+
+Run clustering_objective_backward() {
+    const ClusteringForward f = clustering();
+    ClusteringResults* results = clustering_results();
+    clustering_forward(f, kFloat, kThreads, *results);
+    const ClusteringBackward a{f.in,
+                               f.probs,
+                               f.previous,
+                               results->marginals,
+                               results->counts,
+                               nullptr,
+                               {1, 1},
+                               1,
+                               1,
+                               1,
+                               1,
+                               floats(kPixels * kDim),
+                               floats(kPixels),
+                               floats(kPixels * kDim)};
+    double* grad_centers = numbers<double>(kClusters * kDim);
+    return [=] { clustering_backward(a, kFloat, kThreads, grad_centers); };
+}
+
+Run crop_pairs() {
+    constexpr std::int64_t batch = kViews / 2, scene = 32, area = scene * scene, crop = kSide * kSide;
+    double* geometry = numbers<double>(kViews * 9);
+    for (std::int64_t view = 0; view < kViews; ++view) {
+        const double row[9] = {8, 8, 0.9, 0.1, 0, -0.1, 0.9, 0, 1};
+        std::memcpy(geometry + view * 9, row, sizeof(row));
+    }
+    const CropPairs a{batch,
+                      kBands,
+                      scene,
+                      scene,
+                      kSide,
+                      kSide,
+                      floats(batch * kBands * area),
+                      {kBands * area, area, scene, 1},
+                      geometry,
+                      floats(kViews * kBands * crop),
+                      {2 * kBands * crop, kBands * crop, 1, kSide * kBands, kBands}};
+    return [a] { extract_crop_pairs(a, kFloat, kThreads); };
+}
+
+Run scene_strip() {
+    constexpr std::int64_t area = kSide * kSide, size = sizeof(float), filled = (kBands + 15) / 16 * 16;
+    const SceneSpectra a{kBands,
+                         kSide,
+                         kSide,
+                         reinterpret_cast<const char*>(floats(kBands * area)),
+                         {area * size, kSide * size, size},
+                         floats(area * filled),
+                         {kSide * filled, filled},
+                         filled,
+                         SpectrumMethod::unit,
+                         floats(filled),
+                         floats(filled, 1, 2),
+                         false};
+    return [a] { scene_spectra(a, kFloat, kThreads); };
+}
+
+SpectralCompactness spectral() {
+    constexpr std::int64_t area = kSide * kSide;
+    return {kViews,
+            kBands,
+            area,
+            kClusters,
+            floats(kViews * kBands * area),
+            {kBands * area, 1, kBands},
+            floats(kPixels * kClusters, 0, 1),
+            nullptr,
+            floats(kBands),
+            floats(kBands * kClusters),
+            floats(kPixels),
+            1.0,
+            floats(kPixels * kClusters)};
+}
+
+Run spectral_compactness_forwards() {
+    const SpectralCompactness a = spectral();
+    return [a] { spectral_compactness_forward(a, kFloat, kThreads); };
+}
+
+Run spectral_compactness_backwards() {
+    const SpectralCompactness a = spectral();
+    spectral_compactness_forward(a, kFloat, kThreads);
+    return [a] { spectral_compactness_backward(a, kFloat, kThreads); };
+}
+
+template <bool backward>
+Run dense_mean_shift() {
+    constexpr std::int64_t pixels = 256;
+    DenseIteration a{
+        1, pixels, kDim, 0.5, floats(pixels * kDim), floats(pixels), nullptr, nullptr, floats(pixels * kDim), nullptr};
+    a.workspace = floats(static_cast<std::int64_t>(dense_workspace(a, kFloat) / sizeof(float)) + 1);
+    if (!backward) return [a] { dense_iteration(a, kFloat, kThreads); };
+    dense_iteration(a, kFloat, kThreads);
+    DenseIteration b = a;
+    b.shifted = a.result, b.grad = floats(pixels * kDim), b.result = floats(pixels * kDim);
+    b.workspace = floats(static_cast<std::int64_t>(dense_workspace(b, kFloat) / sizeof(float)) + 1);
+    return [b] { dense_iteration(b, kFloat, kThreads); };
+}
+
+// ---- EB-gMCR: batches of 16 spectra of 128 channels, a pool of 96 components
+constexpr std::int64_t kBatch = 16, kPool = 96, kChannels = 128;
+
+Run adamw() {
+    constexpr std::int64_t rows = 20 * kAdamwTileRows, columns = kChannels;
+    const AdamwOuter a{kBatch,
+                       rows,
+                       columns,
+                       floats(kBatch * columns),
+                       floats(kBatch * rows),
+                       floats(rows * columns),
+                       floats(rows * columns),
+                       floats(rows * columns, 0, 1)};
+    return [a] { adamw_outer(&a, 1, {1e-3, 0.9, 0.995, 1e-8, 1e-3}, 5, kFloat, kThreads); };
+}
+
+Run skinny_forward() {
+    const SkinnyLinear a{kBatch,
+                         kChannels,
+                         kPool,
+                         Activation::tanh,
+                         floats(kBatch * kChannels),
+                         floats(kPool * kChannels),
+                         floats(kPool),
+                         floats(kBatch * kPool),
+                         nullptr};
+    return [a] { skinny_linear_forward(a, kFloat, kThreads); };
+}
+
+Run skinny_backward() {
+    const SkinnyLinearBackward a{
+        kBatch, kChannels, kPool, floats(kPool * kChannels), floats(kBatch * kPool), floats(kBatch * kChannels)};
+    return [a] { skinny_linear_backward(a, kFloat, kThreads); };
+}
+
+Run gates() {
+    const Gate a{kBatch,
+                 kPool,
+                 1.6,
+                 0.5,
+                 -1.0,
+                 0.5,
+                 floats(kBatch * kPool * 2),
+                 floats(kBatch * kPool),
+                 false,
+                 floats(kBatch * kPool * 2),
+                 floats(kBatch * kPool),
+                 floats(kBatch * kPool * 2),
+                 {floats(1), floats(1), floats(1)},
+                 numbers<bool>(kPool)};
+    return [a] { gate_forward(a, kFloat, kThreads); };
+}
+
+Run gates_backward() {
+    const GateBackward a{kBatch,
+                         kPool,
+                         0.5,
+                         false,
+                         floats(kBatch * kPool, 0, 1),
+                         floats(kBatch * kPool * 2),
+                         floats(kBatch * kPool),
+                         nullptr,
+                         {nullptr, floats(1), floats(1)},
+                         floats(kBatch * kPool * 2)};
+    return [a] { gate_backward(a, kFloat, kThreads); };
+}
+
+MixturePool pool() {
+    return {kBatch,
+            kPool,
+            kChannels,
+            true,
+            2,
+            floats(kBatch * kPool, 0, 1),
+            floats(kBatch * kPool, 0, 1),
+            floats(kPool * kChannels)};
+}
+
+Run mixture() {
+    const GatedMixture a{pool(), floats(kBatch * kChannels)};
+    return [a] { gated_mixture_forward(a, kFloat, kThreads); };
+}
+
+Run mixture_backward() {
+    const GatedMixtureBackward a{pool(), floats(kBatch * kChannels), floats(kBatch * kPool), floats(kBatch * kPool),
+                                 floats(kPool * kChannels)};
+    return [a] { gated_mixture_backward(a, kFloat, kThreads); };
+}
+
+SparsityGates sparsity() {
+    return {floats(kPool * kChannels * 2), numbers<std::int64_t>(2, 1, 9), nullptr, false, nullptr, 1.6, 0.5657, 0.5};
+}
+
+Run sparse_mixture() {
+    const SparseGatedMixture a{pool(), sparsity(), floats(kBatch * kChannels), floats(1), floats(1)};
+    return [a] { sparse_gated_mixture_forward(a, kFloat, kThreads); };
+}
+
+Run sparse_mixture_backward() {
+    const SparseGatedMixtureBackward a{pool(),
+                                       sparsity(),
+                                       floats(kBatch * kChannels),
+                                       nullptr,
+                                       floats(1),
+                                       floats(kBatch * kPool),
+                                       floats(kBatch * kPool),
+                                       floats(kPool * kChannels),
+                                       floats(kPool * kChannels * 2)};
+    return [a] { sparse_gated_mixture_backward(a, kFloat, kThreads); };
+}
+
+template <PairKind kind>
+Run penalty() {
+    AmbiguityPenalty a{
+        kPool,  kChannels, {kind, 2, 1.0, 0.5, 2.8}, floats(kPool * kChannels, 0, 0.2), floats(kPool * kChannels),
+        nullptr};
+    a.workspace = floats(static_cast<std::int64_t>(ambiguity_workspace(a, kFloat) / sizeof(float)) + 1);
+    return [a] { ambiguity_penalty(a, kFloat, kThreads); };
+}
+
+Run component_penalties() {
+    bool* used = numbers<bool>(kPool, 1, 1);
+    const ComponentPenalty a{pool(), used, {PairKind::rbf, 2, 1.0, 0.5, 2.8}, 1e-10, floats(kPool * kChannels)};
+    return [a] { component_penalty(a, kFloat, kThreads); };
+}
+
+Run random_normals() {
+    const RandomFill a{Distribution::normal, 7, 3, 4096, 0.0, 1.0, floats(4096)};
+    return [a] { random_fill(a, kFloat, kThreads); };
+}
+
+const std::map<std::string, Run (*)()> kCases{
+    {"adamw_outer forward", adamw},
+    {"ambiguity_penalty laplacian both", penalty<PairKind::laplacian>},
+    {"ambiguity_penalty rbf both", penalty<PairKind::rbf>},
+    {"clustering_objective backward", clustering_objective_backward},
+    {"clustering_objective forward", clustering_objective_forward},
+    {"component_penalty both", component_penalties},
+    {"crop_pairs forward", crop_pairs},
+    {"dense_mean_shift backward", dense_mean_shift<true>},
+    {"dense_mean_shift forward", dense_mean_shift<false>},
+    {"gate backward", gates_backward},
+    {"gate forward", gates},
+    {"gated_mixture backward", mixture_backward},
+    {"gated_mixture forward", mixture},
+    {"mean_shift_assign backward", mean_shift_assign_backward},
+    {"mean_shift_assign forward", mean_shift_assign_forward},
+    {"random_fill normal forward", random_normals},
+    {"scene_spectra forward", scene_strip},
+    {"skinny_linear backward", skinny_backward},
+    {"skinny_linear forward", skinny_forward},
+    {"sparse_gated_mixture backward", sparse_mixture_backward},
+    {"sparse_gated_mixture forward", sparse_mixture},
+    {"spectral_compactness backward", spectral_compactness_backwards},
+    {"spectral_compactness forward", spectral_compactness_forwards},
+};
+
+}  // namespace
+
+// callgrind counts from this function's beginning to its end.
+extern "C" __attribute__((noinline)) void measured(const Run& run) {
+    // Often enough that a share of the work repeated in some calls (SPECTRAFUSE_SLOWER_PERCENT) is seen.
+    for (int i = 0; i < 20; ++i) run();
+}
+
+int main(int count, char** arguments) {
+    if (count < 2) {
+        for (const auto& named : kCases) std::puts(named.first.c_str());
+        return 0;
+    }
+    const auto found = kCases.find(arguments[1]);
+    if (found == kCases.end()) {
+        std::fprintf(stderr, "no such case: %s\n", arguments[1]);
+        return 2;
+    }
+    const Run run = found->second();
+    run();  // what is chosen and allocated once is not counted
+    measured(run);
+    return 0;
+}
