@@ -26,6 +26,9 @@ class Recipe:
     maximise_balance : bool
         Subtract the entropy of the cluster shares, so that minimising the loss fills the clusters evenly; False adds
         it, as published, which favours one cluster.
+    spectral_labels : bool
+        Take the labels of the uniform term from clusters of the spectra (`spectrafuse.dgc.prototypes`) instead of
+        drawing them at random.
     memory_order_sums : bool
         Pair the sums of the centre update as the published code does: by memory order, so with the wrong numbers.
     second_forward : bool
@@ -78,6 +81,7 @@ class Recipe:
     max_epoch: int
     reuse_iter: int
     whole_batches: bool
+    spectral_labels: bool = False
     start_from_data: bool = False
     even_coverage: bool = False
     patience: int = 0
@@ -152,26 +156,27 @@ corrected = Recipe(
     name="corrected",
     normalization="unit+meanstd",
     aligned=True,
-    uniform=0.0,
+    uniform=3.0,
     orthogonality=0.001,
-    balance=1.0,
+    balance=0.0,
     consistency=1.0,
-    spectral=20.0,
+    spectral=0.0,
     maximise_balance=True,
     memory_order_sums=False,
     second_forward=False,
     fade_uniform=False,
     fade_kick=True,
-    learning_rate=1e-3,
-    learning_rate_end=0.05,
+    learning_rate=2e-3,
+    learning_rate_end=0.02,
     max_epoch=25,
     reuse_iter=10,
     whole_batches=False,
+    spectral_labels=True,
     start_from_data=True,
     even_coverage=True,
     max_shift_bands=0,
 )
-"""The published idea with its mistakes put right, and a term that ties clusters to spectra.
+"""The published idea with its mistakes put right, and labels from the spectra that tie clusters to materials.
 
 Bands are not shifted: a shift moves spectra away from their cluster's mean and joins the two ends of the spectrum.
 """

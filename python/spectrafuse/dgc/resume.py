@@ -21,6 +21,8 @@ FILE_NAME = "training.pt"
 # What does not change the result of a fit, or is part of the recipe's own entries.
 _IN_RECIPE = ("recipe", "normalization", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
 _NOT_IN_FINGERPRINT = ("nodata", "device", "log_dir", "max_memory", *_IN_RECIPE)
+# Choices that a recipe did not have at first, with what every run did then: states that do not name them go on.
+_ADDED = {"spectral_labels": False}
 
 
 def data_hash(scenes: Sequence[np.ndarray | CubeSource]) -> str:
@@ -49,7 +51,7 @@ def fingerprint(
     return {
         **{name: value.item() if isinstance(value, np.generic) else value for name, value in own.items()},
         "nodata": str(as_nodata(parameters["nodata"])),
-        **{f"recipe {name}": value for name, value in recipe.as_dict().items()},
+        **{f"recipe {name}": value for name, value in recipe.as_dict().items() if _ADDED.get(name) != value},
         "device": device.type,
         "data": data_hash(scenes),
         "spectrafuse": __version__,

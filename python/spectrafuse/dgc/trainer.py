@@ -19,6 +19,7 @@ from spectrafuse.dgc.batches import CropBatch, CropBatches
 from spectrafuse.dgc.centers import start_centers
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.objective import TERMS, random_labels
+from spectrafuse.dgc.prototypes import Prototypes, find_prototypes
 from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.dgc.resume import load_training, save_training
 from spectrafuse.dgc.schedules import fading, warmup_decay
@@ -76,6 +77,8 @@ class Trainer:
         self.stream = stream
         self.autocast = PRECISIONS[_checks.choice("precision", precision, PRECISIONS)]
         self.batches = CropBatches(scenes, recipe, crop_size, batch_size, stream.seed)
+        self.scenes = scenes
+        self.prototypes: Prototypes | None = None
         self.watch = StabilityWatch(scenes, patience=recipe.patience, tolerance=recipe.tolerance)
         self.device = model.centers.device
         on_gpu = self.device.type == "cuda"
@@ -125,9 +128,8 @@ class Trainer:
         saved = load_training(checkpoint_dir, fingerprint) if checkpoint_dir is not None else None
         if saved is not None:
             self._restore(saved)
-        elif self.recipe.start_from_data:
-            with closing(self.batches.epoch(0)) as batches:
-                start_centers(self.model, next(batches), self.stream)
+        else:
+            self._start()
         try:
             while not self.stop_reason:
                 self.epoch += 1
@@ -141,6 +143,13 @@ class Trainer:
             self.model.eval()
             if self.writer is not None:
                 self.writer.close()
+
+    def _start(self) -> None:
+        if self.recipe.start_from_data:
+            with closing(self.batches.epoch(0)) as batches:
+                start_centers(self.model, next(batches), self.stream)
+        if self.recipe.spectral_labels:
+            self.prototypes = find_prototypes(self.scenes, self.model.n_clusters, self.stream)
 
     def _train_epoch(self) -> dict[str, float]:
         recipe, epoch = self.recipe, self.epoch
@@ -182,9 +191,12 @@ class Trainer:
     def _inputs(self, batch: CropBatch, uniform: float, kick: float) -> StepInputs:
         labels = None
         if uniform:
-            pixels = batch.padded.shape[0] // 2 * batch.padded.shape[2] * batch.padded.shape[3]
             forwards = 2 if self.recipe.second_forward else 1
-            labels = torch.stack([random_labels(pixels, self.model.n_clusters, self.stream) for _ in range(forwards)])
+            if self.prototypes is not None:
+                labels = self.prototypes.labels(batch).expand(forwards, -1, -1)
+            else:
+                pixels, clusters = batch.geometry.shape[0] * batch.padded[0, 0].numel(), self.model.n_clusters
+                labels = torch.stack([random_labels(pixels, clusters, self.stream) for _ in range(forwards)])
         noise = self.stream.normal(tuple(self.model.centers.shape), device="cpu")
         inputs = StepInputs(batch, labels, noise, torch.tensor(uniform), torch.tensor(kick))
         return inputs.mapped(lambda tensor: tensor.to(self.device, non_blocking=True))
@@ -219,6 +231,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "stream": self.stream.state,
             "watch": self.watch.state,
+            "prototypes": None if self.prototypes is None else list(self.prototypes),
             "history": self.history,
             "stop_reason": self.stop_reason,
         }
@@ -232,6 +245,8 @@ class Trainer:
                 group["lr"] = group["lr"].to(self.device)
         self.stream.seed, self.stream.step = state["stream"]["seed"], state["stream"]["step"]
         self.watch.restore(state["watch"])
+        if (found := state.get("prototypes")) is not None:
+            self.prototypes = Prototypes(*(tensor.to(self.device) for tensor in found))
         self.history = list(state["history"])
         self.stop_reason = state["stop_reason"]
 
