@@ -7,9 +7,9 @@ pixel where they are noise, since it sees a pixel among its neighbours: it keeps
 
 Spectra are compared after a linear map that takes noise away and evens out the directions that are left. Noise is what
 differs between neighbours: with the covariance S of the spectra and N of half their differences from neighbours, each
-direction of the pencil (S, N) is damped by 1 - N/S (a Wiener filter; Green et al. 1988, doi:10.1109/36.3001). Of what
-is left, each principal component is divided by the square root of its standard deviation: half way to whitening, which
-would let weak components count as much as strong ones.
+direction of the pencil (S, N) is damped by (1 - N/S)^2, a Wiener filter applied twice (Green et al. 1988,
+doi:10.1109/36.3001). Of what is left, each principal component is divided by the cube root of its variance: part of the
+way to whitening, which would let weak components count as much as strong ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ITERATIONS = 50
 # Of the noise's mean variance; keeps directions without noise finite.
 _NOISE_FLOOR = 1e-4
 # Principal components below this share of the largest variance are left out.
-_LEAST_VARIANCE = 1e-3
+_LEAST_VARIANCE = 3e-3
 
 
 class Prototypes(NamedTuple):
@@ -135,14 +135,14 @@ def _projection(points: Tensor, noise: Tensor) -> Tensor:
         root = torch.linalg.cholesky(noise + floor * identity)
         half = torch.linalg.solve_triangular(root, signal, upper=False)
         ratio, directions = torch.linalg.eigh(torch.linalg.solve_triangular(root, half.t(), upper=False))
-        damping = 1 - 1 / ratio.clamp_min(1.0)
+        damping = (1 - 1 / ratio.clamp_min(1.0)).square()
         # From the right: x -> x root^-T directions damping directions^T root^T.
         into = torch.linalg.solve_triangular(root.t(), directions, upper=True)
         clean = (into * damping) @ (directions.t() @ root.t())
     variance, components = torch.linalg.eigh(clean.t() @ signal @ clean)
     kept = variance > _LEAST_VARIANCE * variance[-1]
     # A scene of one spectrum, or of noise alone, has no direction that is better than another.
-    return clean @ components[:, kept] / variance[kept] ** 0.25 if kept.any() else identity
+    return clean @ components[:, kept] / variance[kept] ** (1 / 3) if kept.any() else identity
 
 
 def _k_means(points: Tensor, n_clusters: int, stream: RandomStream) -> Tensor:
