@@ -1,7 +1,7 @@
 """The whole training step of DGC without the crops, and its encoder in the layouts crops could have.
 
 Batch 4, 301 bands, 64 x 64 pixels, 32 dimensions, 4 clusters, 5 iterations, window 5, float32. The published step is
-the reference of both recipes: `corrected` does without its second forward pass and adds the spectral term.
+the reference of both recipes: `corrected` does without its second forward pass.
 """
 
 from __future__ import annotations

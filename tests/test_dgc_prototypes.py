@@ -11,11 +11,13 @@ import torch
 
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.batches import CropBatch, CropBatches
+from spectrafuse.dgc.centers import start_centers
+from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.prototypes import Prototypes, find_prototypes
 from spectrafuse.dgc.recipes import corrected, published
 from spectrafuse.dgc.resume import FILE_NAME, fingerprint
 from spectrafuse.random import RandomStream
-from test_dgc_batches import HEIGHT, WIDTH, gaps, windowed
+from test_dgc_batches import BANDS, HEIGHT, WIDTH, gaps, windowed
 from test_dgc_trainer import assert_same_bits, make_trainer
 
 SPECTRAL = dataclasses.replace(corrected, max_epoch=4, reuse_iter=2, spectral_labels=True, uniform=2.0)
@@ -113,6 +115,23 @@ def test_many_scenes_are_read_a_bounded_number_of_times() -> None:
     reads.clear()
     find_prototypes([cube], 3, RandomStream(0))
     assert len(reads) == 2 * 8
+
+
+def test_centres_start_at_the_means_of_their_labels() -> None:
+    batch = next(CropBatches([windowed(1, gaps())], corrected, 12, 2, 0).epoch(0))
+    assert batch.valid is not None
+    assert not batch.valid.all()
+    model = SegmentationModel(BANDS, 8, 3, stream=RandomStream(0))
+    labels = RandomStream(1).integers(0, 1, (2, 2 * 12 * 12), device="cpu")
+    start_centers(model, batch, RandomStream(2), labels)
+    with torch.no_grad():
+        points = torch.nn.functional.normalize(model(batch.padded).shifted, dim=1).permute(0, 2, 3, 1)[batch.valid]
+    for cluster in (0, 1):
+        mean = points[labels.flatten()[batch.valid.flatten()] == cluster].mean(dim=0)
+        torch.testing.assert_close(model.centers[cluster].detach(), mean / mean.norm(), rtol=1e-4, atol=1e-5)
+    # A cluster without pixels is somewhere among the embeddings, and no copy of another.
+    assert model.centers[2].detach().norm().item() == pytest.approx(1, abs=1e-5)
+    assert (model.centers[:2] - model.centers[2]).norm(dim=1).min() > 0
 
 
 @pytest.mark.parametrize("second_forward", [False, True])

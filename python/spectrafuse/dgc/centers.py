@@ -41,7 +41,9 @@ def move_centers(
 
 
 @torch.no_grad()
-def start_centers(model: SegmentationModel, batch: CropBatch, stream: RandomStream) -> None:
+def start_centers(
+    model: SegmentationModel, batch: CropBatch, stream: RandomStream, labels: Tensor | None = None
+) -> None:
     """Put the centres among the embeddings of some pixels: spherical k-means, started as k-means++ does.
 
     The encoder's ReLU leaves all embeddings in one orthant, close together. Random centres lie elsewhere: one of them
@@ -53,11 +55,16 @@ def start_centers(model: SegmentationModel, batch: CropBatch, stream: RandomStre
         Normalised crops. Pixels without data are left out, unless there is no other.
     stream : RandomStream
         Source of the choice of pixels.
+    labels : Tensor (2, B h w) int64, optional
+        Clusters of the pixels. A centre starts at the mean of its own pixels then, if there are any.
     """
     shifted = model(batch.padded).shifted.permute(0, 2, 3, 1).flatten(0, 2)
     points = nn.functional.normalize(shifted, dim=1, eps=1e-12)
+    labels = None if labels is None else labels.flatten()
     if batch.valid is not None and batch.valid.any():
-        points = points[batch.valid.flatten()]
+        kept = batch.valid.flatten()
+        points, labels = points[kept], None if labels is None else labels[kept]
+    everyone = points
     chosen = stream.integers(0, len(points) - 1, (_START_PIXELS,), device="cpu").to(points.device)
     points = points[chosen]
     centers = points[:1]
@@ -68,7 +75,14 @@ def start_centers(model: SegmentationModel, batch: CropBatch, stream: RandomStre
         index = int((distance.cumsum(0) < level).sum().clamp_max(len(points) - 1))
         centers = torch.cat((centers, points[index : index + 1]))
     for _ in range(_START_ITERATIONS):
-        members = nn.functional.one_hot((points @ centers.t()).argmax(1), len(centers)).to(points)
-        means = members.t() @ points
-        centers = torch.where(members.sum(0)[:, None] > 0, nn.functional.normalize(means, dim=1, eps=1e-12), centers)
+        centers = _means(points, (points @ centers.t()).argmax(1), centers)
+    if labels is not None:
+        centers = _means(everyone, labels, centers)
     model.centers.copy_(centers)
+
+
+def _means(points: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
+    """Directions of the means of the points of every cluster; the centre as it is where there are none."""
+    members = nn.functional.one_hot(labels, len(centers)).to(points)
+    means = nn.functional.normalize(members.t() @ points, dim=1, eps=1e-12)
+    return torch.where(members.sum(0)[:, None] > 0, means, centers)

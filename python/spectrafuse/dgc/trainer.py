@@ -145,11 +145,13 @@ class Trainer:
                 self.writer.close()
 
     def _start(self) -> None:
-        if self.recipe.start_from_data:
-            with closing(self.batches.epoch(0)) as batches:
-                start_centers(self.model, next(batches), self.stream)
         if self.recipe.spectral_labels:
             self.prototypes = find_prototypes(self.scenes, self.model.n_clusters, self.stream)
+        if self.recipe.start_from_data:
+            with closing(self.batches.epoch(0)) as batches:
+                batch = next(batches)
+                labels = None if self.prototypes is None else self.prototypes.labels(batch)
+                start_centers(self.model, batch, self.stream, labels)
 
     def _train_epoch(self) -> dict[str, float]:
         recipe, epoch = self.recipe, self.epoch

@@ -1,0 +1,211 @@
+"""Does DGC find the materials of real scenes, whatever the seed? One default, no labels in the loop.
+
+`python benchmarks/paper_dgc.py [--quick] [--only GROUP ...] [--scenes NAME ...] [--data FOLDER] [--seeds N]`
+
+Each run is a row in `results/dgc/runs.jsonl`, with seed, versions and machine; a run that is there already is not
+repeated, so a run of this program can be stopped and continued. `--quick` takes two seeds. `--report` writes tables and
+pictures from the rows alone. Samson and the wheat grains are read from `--data` (folders `samson` and
+`wheat_grains_envi`), which is not part of this package; Indian Pines comes with the package tensorly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+import history
+import measure
+from spectrafuse import RandomStream
+from spectrafuse.dgc import metrics
+from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.prototypes import find_prototypes
+from spectrafuse.dgc.recipes import corrected, resolve
+from spectrafuse.dgc.trainer import Trainer
+
+FOLDER = Path(__file__).parent / "results" / "dgc"
+GROUPS = ("yardstick", "ablation")
+SCENES = ("samson", "indian_pines", "wheat")
+QUICK_SECONDS = 1200.0
+SEEDS = {"yardstick": 10, "ablation": 5}
+_LENGTH = {"max_epoch": corrected.max_epoch}
+# No network, no crops: what the spectra say pixel by pixel.
+WITHOUT_NETWORK = ("k-means", "prototypes alone")
+ABLATION: dict[str, tuple[str, dict[str, Any]]] = {
+    "published": ("published", _LENGTH),
+    "published, overlap aligned": ("published", {**_LENGTH, "aligned": True}),
+    "published, balance signed": ("published", {**_LENGTH, "maximise_balance": True, "uniform": 0.0}),
+    "published, centres paired": ("published", {**_LENGTH, "memory_order_sums": False}),
+    "published, labels from spectra": ("published", {**_LENGTH, "spectral_labels": True}),
+    "corrected, no labels": ("corrected", {"spectral_labels": False, "uniform": 0.0, "balance": 1.0}),
+    "corrected, spectral term, no labels": (
+        "corrected",
+        {"spectral_labels": False, "uniform": 0.0, "balance": 1.0, "spectral": 20.0},
+    ),
+    "corrected": ("corrected", {}),
+}
+"""Recipes and their changes. Without labels nothing but the balance keeps clusters apart."""
+
+
+class Scene(NamedTuple):
+    """Cubes (C, H, W) with the material of every pixel, -1 where it is not known."""
+
+    cubes: list[np.ndarray]
+    labels: list[np.ndarray]
+    n_clusters: int
+
+
+def load(name: str, data: Path | None) -> Scene:
+    """A scene by its name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If its files are not in `data`.
+    """
+    if name == "indian_pines":
+        from spectrafuse.demo import indian_pines
+
+        cube, _, labels = indian_pines()
+        return Scene([np.moveaxis(cube, 2, 0).astype(np.float32)], [labels - 1], 16)
+    if data is None:
+        raise FileNotFoundError(f"{name} is read from a folder: give --data.")
+    if name == "samson":
+        from scipy.io import loadmat
+
+        content = loadmat(data / "samson" / "Samson.mat")
+        cube = content["Y"].reshape(-1, 95, 95, order="F").astype(np.float32)
+        return Scene([cube], [content["S_GT"].argmax(axis=2)], 3)
+    from spectrafuse.io.cubes import read_cube
+
+    files = sorted((data / "wheat_grains_envi").glob("*.hdr"))
+    if not files:
+        raise FileNotFoundError(f"{data / 'wheat_grains_envi'} holds no ENVI headers.")
+    cubes = [np.asarray(read_cube(file).data, dtype=np.float32) for file in files]
+    # The background was set to zero by those who took the images.
+    return Scene(cubes, [cube.any(axis=0).astype(np.int64) for cube in cubes], 2)
+
+
+def scores(maps: list[Any], scene: Scene) -> dict[str, float]:
+    """Mean IoU, accuracy and NMI against the known pixels, and the clusters that occur."""
+    found = metrics.evaluate(maps, scene.labels)
+    clusters = {int(k) for labels in maps for k in np.unique(np.asarray(labels))}
+    return {**{key: found[key] for key in ("mean_iou", "accuracy", "nmi")}, "clusters": len(clusters)}
+
+
+def train(scene: Scene, recipe_name: str, changes: dict[str, Any], seed: int) -> tuple[dict[str, Any], list[Any]]:
+    """Row and last label maps of a run with the estimator's defaults, scored after every epoch."""
+    recipe = resolve(recipe_name, **changes)
+    normalised = [Normalization(recipe.normalization).fit(cube).transform(cube) for cube in scene.cubes]
+    stream, curve = RandomStream(seed), []
+    model = SegmentationModel(len(normalised[0]), n_clusters=scene.n_clusters, stream=stream)
+    trainer = Trainer(model, normalised, recipe, stream)
+
+    def score(progress: object) -> None:
+        # All of a scene: none is larger than what is watched. Early and late maps are kept for the picture.
+        assert trainer.watch.previous is not None
+        maps = [labels.long() for labels in trainer.watch.previous]
+        curve.append(scores(maps, scene))
+        kept.append(maps[0].numpy().astype(np.int8))
+
+    kept: list[np.ndarray] = []
+    begin, worked = time.perf_counter(), time.process_time()
+    trainer.run(callback=score)
+    row = {
+        **curve[-1],
+        "best_mean_iou": max(point["mean_iou"] for point in curve),
+        "seconds": time.perf_counter() - begin,
+        "processor_seconds": time.process_time() - worked,
+        "stability": trainer.history[-1].get("nmi"),
+        "curve": [{key: round(value, 4) for key, value in point.items()} for point in curve],
+    }
+    return row, kept
+
+
+def without_network(scene: Scene, method: str, seed: int) -> tuple[dict[str, Any], list[Any]]:
+    """Row and label maps of k-means on the normalised spectra, or of the nearest spectral prototype."""
+    normalization = Normalization(corrected.normalization)
+    cubes = [normalization.fit(cube).transform(cube) for cube in scene.cubes]
+    begin = time.perf_counter()
+    if method == "k-means":
+        from sklearn.cluster import KMeans
+
+        points = torch.cat([cube.flatten(1).t() for cube in cubes]).numpy()
+        labels = torch.from_numpy(KMeans(scene.n_clusters, n_init=10, random_state=seed).fit_predict(points))
+    else:
+        found = find_prototypes(cubes, scene.n_clusters, RandomStream(seed))
+        spectra = torch.cat([cube.flatten(1).t() for cube in cubes])
+        labels = torch.cdist(spectra @ found.projection, found.means).argmin(dim=1)
+    parts = labels.long().split([cube[0].numel() for cube in cubes])
+    maps = [part.reshape(cube.shape[1:]) for part, cube in zip(parts, cubes, strict=True)]
+    return {**scores(maps, scene), "seconds": time.perf_counter() - begin}, [maps[0].numpy().astype(np.int8)]
+
+
+def runs(groups: tuple[str, ...], names: tuple[str, ...], seeds: int | None) -> Iterator[tuple[str, str, str, int]]:
+    """Group, scene, method and seed of all runs, seed by seed."""
+    for group in groups:
+        methods = (*WITHOUT_NETWORK, "corrected") if group == "yardstick" else tuple(ABLATION)
+        scenes = names if group == "yardstick" else tuple(name for name in names if name == "samson")
+        for seed in range(SEEDS[group] if seeds is None else min(seeds, SEEDS[group])):
+            for name in scenes:
+                for method in methods:
+                    yield group, name, method, seed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=SCENES)
+    parser.add_argument("--data", type=Path, help="folder that holds samson/ and wheat_grains_envi/")
+    parser.add_argument("--seeds", type=int, help="at most so many of each group's")
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    parser.add_argument("--report", action="store_true", help="tables and pictures only")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    file = arguments.output / "runs.jsonl"
+    done = {(row["scene"], row["method"], row["seed"]) for row in history.read(file)} if file.is_file() else set()
+    scenes: dict[str, Scene] = {}
+    begin = time.perf_counter()
+    seeds = 2 if arguments.quick else arguments.seeds
+    for group, name, method, seed in (
+        () if arguments.report else runs(tuple(arguments.only), tuple(arguments.scenes), seeds)
+    ):
+        if (name, method, seed) in done:
+            continue
+        if arguments.quick and time.perf_counter() - begin > QUICK_SECONDS:
+            print("The time for --quick is over; the same command goes on.", file=sys.stderr)
+            break
+        if name not in scenes:
+            scenes[name] = load(name, arguments.data)
+        if method in WITHOUT_NETWORK:
+            values, maps = without_network(scenes[name], method, seed)
+        else:
+            values, maps = train(scenes[name], *ABLATION[method], seed)
+        row = {"group": group, "scene": name, "method": method, "seed": seed, **values, "machine": measure.machine()}
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        done.add((name, method, seed))
+        if seed == 0 and method in ("corrected", "published"):
+            np.savez_compressed(arguments.output / f"{name}-{method}.npz", maps=np.stack(maps))
+        print(
+            f"{name} {method} seed {seed}: IoU {row['mean_iou']:.3f}, accuracy {row['accuracy']:.3f}, "
+            f"NMI {row['nmi']:.3f}, {row['clusters']} clusters, {row['seconds']:.0f} s",
+            flush=True,
+        )
+    if file.is_file():
+        import paper_dgc_report
+
+        paper_dgc_report.write(arguments.output, history.read(file), arguments.data)
+
+
+if __name__ == "__main__":
+    main()
