@@ -1,0 +1,62 @@
+"""The runner of the segmentation's yardstick: rows, going on, and what it writes from them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from test_dgc_prototypes import striped
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import paper_dgc
+
+    cube, labels = striped(1, 20, 24)
+    monkeypatch.setattr(paper_dgc, "load", lambda name, data: paper_dgc.Scene([cube.numpy()], [labels.numpy()], 3))
+    changes = {"max_epoch": 2, "reuse_iter": 1}
+    monkeypatch.setattr(paper_dgc, "ABLATION", {name: (name, changes) for name in ("published", "corrected")})
+    return paper_dgc
+
+
+def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(*arguments: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", ["paper_dgc.py", "--output", str(tmp_path), "--scenes", "samson", *arguments])
+        paper.main()
+        return [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    rows = run("--seeds", "1", "--only", "yardstick")
+    assert [row["method"] for row in rows] == ["k-means", "prototypes alone", "corrected"]
+    assert rows[1]["mean_iou"] == pytest.approx(1)
+    assert len(rows[2]["curve"]) == 2
+    assert rows[2]["best_mean_iou"] >= rows[2]["mean_iou"]
+    assert {"processor", "torch", "commit"} <= rows[0]["machine"].keys()
+    more = run("--seeds", "2")
+    assert more[:3] == rows
+    names = [(row["method"], row["seed"]) for row in more]
+    assert len(set(names)) == len(names) == 2 * 4
+    assert run("--seeds", "2") == more
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| Samson | prototypes alone | 2 | 1.000 ± 0.000 (1.000) |" in text
+    for name in ("curves.png", "samson-corrected.png", "samson-published.png"):
+        assert f"({name})" in text
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_a_collapse_is_counted(paper) -> None:
+    import paper_dgc_report
+
+    scene = paper.load("samson", None)
+    scores = paper.scores([np.zeros_like(scene.labels[0])], scene)
+    assert scores["clusters"] == 1
+    row = {"scene": "samson", "method": "corrected", **scores, "processor_seconds": 1.0}
+    row |= {"curve": [], "best_mean_iou": scores["mean_iou"] + 0.25}
+    line = paper_dgc_report.yardstick([row])[-1]
+    assert line.endswith("| 1 of 1 | 0.250 | 1 |")
