@@ -308,6 +308,7 @@ def test_recipes_differ_where_the_published_one_is_wrong() -> None:
     for name in ("memory_order_sums", "second_forward", "whole_batches"):
         assert getattr(published, name)
         assert not getattr(corrected, name)
+    assert (published.crop_size, corrected.crop_size) == (64, 32)
     assert corrected.spectral_labels
     assert not published.spectral_labels
 

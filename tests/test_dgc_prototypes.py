@@ -174,7 +174,8 @@ def test_states_from_before_there_were_prototypes_go_on(tmp_path: Path) -> None:
     recipe = dataclasses.replace(published, max_epoch=3, reuse_iter=1)
     scenes = [np.zeros((2, 3, 4), np.float32)]
     described = fingerprint({"nodata": None}, recipe, torch.device("cpu"), scenes)
-    assert "recipe spectral_labels" not in described
+    assert not {"recipe spectral_labels", "recipe crop_size"} & described.keys()
+    assert described["crop_size"] == 64
     assert "recipe spectral_labels" in fingerprint({"nodata": None}, SPECTRAL, torch.device("cpu"), scenes)
 
     def interrupt(progress: object) -> None:

@@ -72,6 +72,15 @@ def test_history_and_progress() -> None:
     assert not trainer.model.training
 
 
+def test_crops_are_as_large_as_the_recipe_says() -> None:
+    drawn = RandomStream(50)
+    scenes = [drawn.normal((4, 20, 24))]
+    for given, side in ((None, 9), (7, 7)):
+        recipe = dataclasses.replace(QUICK, crop_size=9)
+        trainer = Trainer(SegmentationModel(4, 8, 3), scenes, recipe, RandomStream(0), crop_size=given)
+        assert trainer.batches.crop_size == (side, side)
+
+
 def test_learning_rate_falls_to_its_share() -> None:
     trainer = make_trainer(dataclasses.replace(QUICK, max_epoch=3, learning_rate=1e-3, learning_rate_end=0.5))
     trainer.run()

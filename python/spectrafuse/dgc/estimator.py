@@ -28,7 +28,7 @@ from spectrafuse.dgc.windows import for_training
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
 
-_RECIPE_CHANGES = ("normalization", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
+_RECIPE_CHANGES = ("normalization", "crop_size", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
 
 
 class DeepGlobalClustering(ClusterMixin, BaseEstimator):
@@ -45,7 +45,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     normalization : {"meanstd", "minmax", "unit", "snv", "unit+meanstd"}, optional
         Every scene is normalised by its own statistics, in `predict` too. None: as the recipe says.
     crop_size, batch_size : int
-        Side of the training crops in pixels, and crop pairs per step.
+        Side of the training crops in pixels (None: 32 for `corrected`, 64 for `published`); crop pairs per step.
     max_epoch, learning_rate, reuse_iter, patience, tolerance : optional
         Replace the recipe's values: most epochs; first learning rate; steps per batch and epoch; epochs in a row
         whose label maps must agree to end early (0: never); variation of information, in nats, up to which they agree.
@@ -100,7 +100,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         recipe: str | Recipe = "corrected",
         embed_dim: int = 32,
         normalization: str | None = None,
-        crop_size: int = 64,
+        crop_size: int | None = None,
         batch_size: int = 4,
         max_epoch: int | None = None,
         learning_rate: float | None = None,
@@ -212,7 +212,6 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             for_training(scenes, normalization, device),
             recipe,
             stream,
-            crop_size=self.crop_size,
             batch_size=self.batch_size,
             precision=self.precision,
             log_dir=self.log_dir,

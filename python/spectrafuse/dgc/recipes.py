@@ -48,6 +48,8 @@ class Recipe:
     whole_batches : bool
         An epoch visits every scene once, in padded batches that each serve `reuse_iter` steps (published). False: every
         step draws its crops from scenes at random, and an epoch has `reuse_iter * ceil(scenes / batch_size)` steps.
+    crop_size : int
+        Side of the square training crops in pixels.
     start_from_data : bool
         Start the centres among the embeddings of the first crops instead of anywhere on the sphere.
     even_coverage : bool
@@ -82,6 +84,7 @@ class Recipe:
     reuse_iter: int
     whole_batches: bool
     spectral_labels: bool = False
+    crop_size: int = 64
     start_from_data: bool = False
     even_coverage: bool = False
     patience: int = 0
@@ -115,7 +118,7 @@ class Recipe:
         _checks.number("learning_rate_end", self.learning_rate_end, minimum=0, maximum=1)
         _checks.number("decay", self.decay, minimum=0, maximum=1)
         _checks.number("clip", self.clip, above=0)
-        for name in ("max_epoch", "reuse_iter"):
+        for name in ("max_epoch", "reuse_iter", "crop_size"):
             _checks.integer(name, getattr(self, name))
         for name in ("patience", "max_shift_bands"):
             _checks.integer(name, getattr(self, name), minimum=0)
@@ -172,6 +175,7 @@ corrected = Recipe(
     reuse_iter=10,
     whole_batches=False,
     spectral_labels=True,
+    crop_size=32,
     start_from_data=True,
     even_coverage=True,
     max_shift_bands=0,

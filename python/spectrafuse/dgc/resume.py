@@ -47,11 +47,13 @@ def fingerprint(
     parameters: Mapping[str, Any], recipe: Recipe, device: torch.device, scenes: Sequence[np.ndarray | CubeSource]
 ) -> dict[str, Any]:
     """What decides the result of a fit, as plain values, from the estimator's parameters and what they stand for."""
+    choices = recipe.as_dict()
     own = {name: value for name, value in parameters.items() if name not in _NOT_IN_FINGERPRINT}
     return {
         **{name: value.item() if isinstance(value, np.generic) else value for name, value in own.items()},
         "nodata": str(as_nodata(parameters["nodata"])),
-        **{f"recipe {name}": value for name, value in recipe.as_dict().items() if _ADDED.get(name) != value},
+        "crop_size": choices.pop("crop_size"),
+        **{f"recipe {name}": value for name, value in choices.items() if _ADDED.get(name) != value},
         "device": device.type,
         "data": data_hash(scenes),
         "spectrafuse": __version__,

@@ -45,7 +45,7 @@ class Trainer:
     stream : RandomStream
         Source of all random numbers.
     crop_size, batch_size : int
-        As in `CropBatches`.
+        As in `CropBatches`; without `crop_size` the recipe's.
     precision : {"float32", "bfloat16"}
         Type of the encoder's convolutions in training; everything else stays in float32.
     log_dir : path, optional
@@ -67,7 +67,7 @@ class Trainer:
         recipe: Recipe,
         stream: RandomStream,
         *,
-        crop_size: int = 64,
+        crop_size: int | None = None,
         batch_size: int = 4,
         precision: str = "float32",
         log_dir: str | os.PathLike[str] | None = None,
@@ -76,7 +76,8 @@ class Trainer:
         self.recipe = recipe
         self.stream = stream
         self.autocast = PRECISIONS[_checks.choice("precision", precision, PRECISIONS)]
-        self.batches = CropBatches(scenes, recipe, crop_size, batch_size, stream.seed)
+        size = recipe.crop_size if crop_size is None else crop_size
+        self.batches = CropBatches(scenes, recipe, size, batch_size, stream.seed)
         self.scenes = scenes
         self.prototypes: Prototypes | None = None
         self.watch = StabilityWatch(scenes, patience=recipe.patience, tolerance=recipe.tolerance)
