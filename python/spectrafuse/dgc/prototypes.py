@@ -28,6 +28,7 @@ from spectrafuse.random import RandomStream
 _WINDOW = 32
 _MOST_WINDOWS = 64
 _MOST_PIXELS = 1 << 14
+_MOST_NUMBERS = 1 << 22
 _STARTS = 10
 _ITERATIONS = 50
 # Of the noise's mean variance; keeps directions without noise finite.
@@ -75,24 +76,50 @@ def find_prototypes(
     """
     chosen = [scenes[i] for i in _evenly(len(scenes), _MOST_WINDOWS)]
     places = [(scene, *corner) for scene in chosen for corner in _corners(scene, _MOST_WINDOWS // len(chosen))]
-    device, quota = torch.device("cpu"), _MOST_PIXELS // len(places)
-    drawn, products, count = [], torch.zeros((), dtype=torch.float64), 0
+    bands = scenes[0].shape[0]
+    quota = max(1, min(_MOST_PIXELS, _MOST_NUMBERS // bands) // len(places))
+    device, drawn = torch.device("cpu"), []
+    signal, noise = _Covariance(bands), _Covariance(bands)
     for scene, top, left in places:
         window, valid = _read(scene, top, left)
         device = window.device
-        window = window.double().cpu().permute(1, 2, 0)
+        window = window.cpu().permute(1, 2, 0)
         for axis, length in enumerate(valid.shape):
             ends = [(x.narrow(axis, 1, length - 1), x.narrow(axis, 0, length - 1)) for x in (window, valid)]
-            differences = (ends[0][0] - ends[0][1])[ends[1][0] & ends[1][1]]
-            products, count = products + differences.t() @ differences, count + len(differences)
+            noise.add((ends[0][0] - ends[0][1])[ends[1][0] & ends[1][1]])
         pixels = window[valid]
         if len(pixels) > quota:
             pixels = pixels[stream.permutation(len(pixels), device="cpu")[:quota]]
+        signal.add(pixels)
         drawn.append(pixels)
-    points = torch.cat(drawn)
-    projection = _projection(points, products / max(2 * count, 1))
-    means = _k_means(points @ projection, n_clusters, stream)
+    projection = _projection(signal.value, noise.second_moment / 2)
+    means = _k_means(torch.cat([pixels.double() @ projection for pixels in drawn]), n_clusters, stream)
     return Prototypes(projection.float().to(device), means.float().to(device))
+
+
+class _Covariance:
+    """Second moments (C, C) of rows that come in parts, in float64."""
+
+    def __init__(self, bands: int) -> None:
+        self.count, self.sum = 0, torch.zeros(bands, dtype=torch.float64)
+        self.products = torch.zeros(bands, bands, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """More rows (n, C)."""
+        rows = rows.double()
+        self.count, self.sum = self.count + len(rows), self.sum + rows.sum(dim=0)
+        self.products.addmm_(rows.t(), rows)
+
+    @property
+    def second_moment(self) -> Tensor:
+        """About zero."""
+        return self.products / max(self.count, 1)
+
+    @property
+    def value(self) -> Tensor:
+        """About the mean."""
+        mean = self.sum / max(self.count, 1)
+        return self.second_moment - mean.outer(mean)
 
 
 def _evenly(size: int, most: int) -> list[int]:
@@ -124,12 +151,9 @@ def _read(scene: Tensor | WindowedScene, top: int, left: int) -> tuple[Tensor, T
     return window, torch.ones(window.shape[1:], dtype=torch.bool) if valid is None else torch.from_numpy(valid)
 
 
-def _projection(points: Tensor, noise: Tensor) -> Tensor:
-    """The linear map (C, R) of the module's text, from spectra (n, C) and the covariance (C, C) of the noise."""
-    bands = points.shape[1]
-    centred = points - points.mean(dim=0)
-    signal = centred.t() @ centred / len(points)
-    clean = identity = torch.eye(bands, dtype=points.dtype)
+def _projection(signal: Tensor, noise: Tensor) -> Tensor:
+    """The linear map (C, R) of the module's text, from the covariances (C, C) of spectra and noise."""
+    clean = identity = torch.eye(len(signal), dtype=signal.dtype)
     floor = _NOISE_FLOOR * noise.diagonal().mean()
     if floor > 0:
         root = torch.linalg.cholesky(noise + floor * identity)
