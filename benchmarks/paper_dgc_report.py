@@ -98,13 +98,17 @@ def draw_maps(name: str, maps: np.ndarray, scene: runs.Scene, path: Path) -> Non
     """Pseudo-colour, label maps over the training, and the known labels, in the colours of the matched labels."""
     truth = np.asarray(scene.labels[0], dtype=np.int64)
     chosen = sorted({0, len(maps) // 4, len(maps) // 2, len(maps) - 1})
-    colors = palette(2 * scene.n_clusters + 1)
+    colors = palette(3 * scene.n_clusters)
     figure = new_figure(2.1 * (len(chosen) + 2), 2.4, layout="constrained")
     axes = figure.subplots(1, len(chosen) + 2)
     pictures = [("bands as colours", _pseudo_color(scene.cubes[0]))]
     for epoch in chosen:
         labels = maps[epoch].astype(np.int64)
-        named = metrics.apply_mapping(labels, metrics.match_clusters(labels, truth)).numpy()
+        mapping = metrics.match_clusters(labels, truth)
+        # Clusters that lie outside the labelled pixels have no match.
+        for cluster in sorted(set(np.unique(labels).tolist()) - {c for own in mapping.values() for c in own}):
+            mapping[max(mapping) + 1] = [cluster]
+        named = metrics.apply_mapping(labels, mapping).numpy()
         pictures.append((f"epoch {epoch + 1}", _colored(named, colors)))
     pictures.append(("known", _colored(truth, colors)))
     for ax, (title, picture) in zip(axes, pictures, strict=True):
