@@ -50,9 +50,11 @@ def _trainer(model_options: dict[str, Any], options: dict[str, Any], recipe: Rec
         "temperature_eval": 0.1,
         **model_options,
     }
-    model = UnmixingModel(POOL, FEATURES, stream=RandomStream(1), **settings)
     options = {"batch_size": 4, **options}
-    spectra = RandomStream(2).uniform((options.pop("samples", SAMPLES), FEATURES))
+    spectra = options.pop("spectra", None)
+    if spectra is None:
+        spectra = RandomStream(2).uniform((options.pop("samples", SAMPLES), FEATURES))
+    model = UnmixingModel(options.pop("pool", POOL), spectra.shape[1], stream=RandomStream(1), **settings)
     if recipe.ambiguity_coef > 0:
         recipe = dataclasses.replace(recipe, **LOUD)
     trainer = Trainer(model, spectra, recipe, NoiseLevel(0.1, 0.02, "given"), RandomStream(3), **options)
@@ -145,6 +147,47 @@ def test_threads_and_temperature_may_change_between_epochs() -> None:
     finally:
         torch.set_num_threads(threads)
     assert ours.history == theirs.history
+
+
+HURTING = {
+    "zeros": torch.zeros(6, 5),
+    "constant columns": torch.ones(6, 1) * torch.arange(5.0),
+    "one channel": torch.arange(1.0, 7.0).unsqueeze(1),
+    "one sample": torch.arange(1.0, 6.0).unsqueeze(0),
+}
+
+
+@pytest.mark.parametrize("pool", [1, 7])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("data", HURTING)
+def test_data_and_pools_that_hurt(data: str, sparse: bool, pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = (
+        _trainer({"sparse_component": sparse}, {"spectra": HURTING[data], "pool": pool}, corrected) for _ in range(2)
+    )
+    for trainer in (ours, theirs):
+        for _ in range(4):
+            trainer._one_epoch()
+        assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+        monkeypatch.setattr(direct, "applies", lambda model, recipe: False)
+    for one, two in zip(ours.history, theirs.history, strict=True):
+        assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("used", [0, 1, POOL])
+def test_gates_that_are_all_shut_or_open(used: int, sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = (_trainer({"sparse_component": sparse}, {}, corrected) for _ in range(2))
+    for trainer in (ours, theirs):
+        with torch.no_grad():
+            bias = trainer.model.component_parser.energy_evaluator[-1].bias.view(POOL, 2)  # type: ignore[index,operator]
+            bias.copy_(torch.tensor([60.0, -60.0]))
+            bias[:used] *= -1.0
+        for _ in range(3):
+            trainer._one_epoch()
+        assert trainer.record.component_ids == list(range(used))
+        monkeypatch.setattr(direct, "applies", lambda model, recipe: False)
+    for one, two in zip(ours.history, theirs.history, strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
 
 
 def test_training_goes_on_from_either_path(monkeypatch: pytest.MonkeyPatch) -> None:
