@@ -341,10 +341,10 @@ class DirectEpochs:
         passes = self._passes_of("evaluate", list(self.model.parameters()))
         used = torch.zeros(self.model.num_components, dtype=torch.bool)
         for group in spectra.split(batch_size * max(1, LAYER_ROWS // batch_size)):
-            rows = len(group)
-            if rows not in passes:
-                passes[rows] = _Pass(self, rows, batch_size, training=False, noisy=self.recipe.noisy_evaluation)
-            found = passes[rows]
+            sizes = len(group), batch_size
+            if sizes not in passes:
+                passes[sizes] = _Pass(self, *sizes, training=False, noisy=self.recipe.noisy_evaluation)
+            found = passes[sizes]
             found.x.copy_(group)
             found.forward(stream)
             metrics.update(group, found.mixture, batch_size)

@@ -170,10 +170,10 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             Called with a `Progress` after every epoch. An exception it raises ends the fit.
         checkpoint_dir : path, optional
             The run is saved there now and then, at its end, and on Ctrl-C (which is then passed on); the best state of
-            each band of fit is a model folder in it. A fit with the same parameters and data continues a run it finds
-            there, and ends with the same bits as an uninterrupted one.
+            each band of fit is a model folder in it, written as it improves. A fit with the same parameters and data
+            continues a run it finds there, and ends with the same bits as an uninterrupted one.
         checkpoint_seconds : float
-            Shortest time between two saves.
+            Shortest time between two saves of the run.
 
         Returns
         -------
