@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+import measure
+
 MODEL = {"embed_dim": 32, "n_clusters": 4}
 WHOLE_SIDE = 256
 # Rows the encoder alone is given at once; the fastest counts.
@@ -52,16 +54,10 @@ def model_of(bands: int) -> Any:
     return SegmentationModel(bands, **MODEL, stream=RandomStream(0)).eval()
 
 
-def peak() -> int:
-    """The most memory this process ever had, bytes."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-
-
 def reset_peak() -> int:
     """Bytes the process holds now, from which on its peak is counted anew."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return peak()
+    return measure.peak_resident()
 
 
 def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, Any]:
@@ -78,7 +74,7 @@ def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, A
     opened = time.perf_counter()
     normalization = Normalization("unit+meanstd").fit(scene)
     fitted = time.perf_counter()
-    model, before = model_of(scene.shape[0]), peak()
+    model, before = model_of(scene.shape[0]), measure.peak_resident()
     rows = scene.shape[1]
     blocks = {min(n, rows): normalization.transform(scene.read_rows(0, min(n, rows)))[None] for n in ENCODER_ROWS}
     predictions, encodings, largest = [], [], 0
@@ -86,10 +82,11 @@ def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, A
         # The blocks and what the encoder needs at once are no part of a prediction.
         held = reset_peak()
         predictions.append(_seconds(lambda: label_map(model, scene, normalization, memory=memory, file=out)))
-        largest = max(largest, before + peak() - held)
+        largest = max(largest, before + measure.peak_resident() - held)
         with torch.no_grad():
             alone = {n: _seconds(lambda block=block: model.encoder(block)) for n, block in blocks.items()}
         encodings += [[t * rows / n for t in seconds] for n, seconds in alone.items()]
+    sizes = budget(model, scene.shape, memory, mapped=scene.mapped is not None)
     (wall, processor), (encoder_wall, encoder_processor) = map(_least, (predictions, encodings))
     return {
         "open_and_check_seconds": opened - start,
@@ -103,7 +100,9 @@ def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, A
         "peak_mb": largest / 2**20,
         "peak_before_predict_mb": before / 2**20,
         "max_memory_mb": memory / 2**20,
-        **budget(model, scene.shape, memory, mapped=scene.mapped is not None)._asdict(),
+        "strip_rows": sizes.rows,
+        "group_rows": sizes.group,
+        "piece_pixels": sizes.pixels,
     }
 
 
@@ -167,8 +166,6 @@ def main() -> None:
         found: dict[str, Any] = {"bands": asked.bands, "rows": asked.rows, "columns": asked.columns}
         found |= in_a_fresh_process(f"predict({path!r}, {asked.max_memory}, {out!r}, {asked.rounds})", asked.threads)
         found |= in_a_fresh_process(f"unequal_labels({path!r})", asked.threads)
-    import measure
-
     found |= measure.machine() | ({"threads": str(asked.threads)} if asked.threads else {})
     text = json.dumps(found, indent=2)
     print(text)

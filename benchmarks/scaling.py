@@ -2,9 +2,10 @@
 
 `python benchmarks/scaling.py [--sides 32 64 ...] [--bands 301] [--threads N]`
 
-Writes `results/scaling.json` and `results/scaling.png`. Every size is a contiguous HDF5 file in a temporary folder and
-is measured in a process of its own: seconds of prediction after the statistics pass (least of the rounds), seconds of a
-training step, and by how much the peak of the process in each exceeds what it held with torch and the model loaded.
+Writes `results/scaling/rows.jsonl`, a row a size with the machine, versions and commit, and `scaling.png`. Every size
+is a contiguous HDF5 file in a temporary folder and is measured in a process of its own: seconds of prediction after the
+statistics pass (least of the rounds), seconds of a training step, and by how much the peak of the process in each
+exceeds what it held with torch and the model loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import bench_scene_inference as scenes
 import measure
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "scaling"
 SIDES = (32, 64, 128, 256, 512, 1024)
 STEPS = 6
 
@@ -38,7 +39,7 @@ def predicting(path: str, out: str, rounds: int) -> dict[str, float]:
             begin = time.perf_counter()
             label_map(model, scene, fitted, file=out)
             seconds.append(time.perf_counter() - begin)
-    return {"predict_seconds": min(seconds), "predict_bytes": scenes.peak() - before}
+    return {"predict_seconds": min(seconds), "predict_bytes": measure.peak_resident() - before}
 
 
 def training(path: str) -> dict[str, float]:
@@ -61,7 +62,7 @@ def training(path: str) -> dict[str, float]:
         ends = [0.0]
         trainer.run(callback=lambda progress: ends.append(time.perf_counter()))
     # The first epoch also looks for the first centres and warms up.
-    return {"step_seconds": (ends[2] - ends[1]) / STEPS, "train_bytes": scenes.peak() - before}
+    return {"step_seconds": (ends[2] - ends[1]) / STEPS, "train_bytes": measure.peak_resident() - before}
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -110,8 +111,8 @@ def main() -> None:
         print(row, flush=True)
     asked.output.mkdir(parents=True, exist_ok=True)
     machine = measure.machine() | ({"threads": str(asked.threads)} if asked.threads else {})
-    found = {"bands": asked.bands, "machine": machine, "sizes": rows}
-    (asked.output / "scaling.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    lines = [json.dumps(row | {"bands": asked.bands} | machine) for row in rows]
+    (asked.output / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(rows, asked.output / "scaling.png")
 
 
