@@ -1,6 +1,6 @@
 """Does EB-gMCR find the right number of components, and the right ones? One default, many spectra.
 
-`python benchmarks/paper_ebgmcr.py [--quick] [--only GROUP ...] [--data FOLDER] [--seeds N]`
+`python benchmarks/paper_ebgmcr.py [--quick] [--only GROUP ...] [--counts N ...] [--data FOLDER] [--seeds N]`
 
 Each run is a row in `results/ebgmcr/runs.jsonl`, with seed, versions and machine; a run that is there already is not
 repeated, so a run of this program can be stopped and continued. `--quick` takes the smallest problems, one seed each.
@@ -41,9 +41,8 @@ class Run(NamedTuple):
     method: str = "EB-gMCR"
 
 
-def runs(groups: tuple[str, ...], seeds: int, quick: bool, data: Path | None) -> Iterator[Run]:
+def runs(groups: tuple[str, ...], counts: tuple[int, ...], seeds: int, data: Path | None) -> Iterator[Run]:
     """All runs of some groups, the smallest problems first."""
-    counts = (16,) if quick else (16, 32, 64)
     for count in counts:
         for seed in range(seeds):
             yield from (run for run in _synthetic(count, seed) if run.group in groups)
@@ -129,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--counts", nargs="+", type=int, default=(16, 32, 64), help="true components")
     parser.add_argument("--data", type=Path, help="folder that holds carbs/ and nir/")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=FOLDER)
@@ -138,8 +138,8 @@ def main() -> None:
     file = arguments.output / "runs.jsonl"
     done = {(row["name"], row["seed"]) for row in history.read(file)} if file.is_file() else set()
     begin = time.perf_counter()
-    seeds = 1 if arguments.quick else arguments.seeds
-    for run in () if arguments.report else runs(tuple(arguments.only), seeds, arguments.quick, arguments.data):
+    seeds, counts = (1, (16,)) if arguments.quick else (arguments.seeds, tuple(arguments.counts))
+    for run in () if arguments.report else runs(tuple(arguments.only), counts, seeds, arguments.data):
         if (run.name, run.seed) in done:
             continue
         if arguments.quick and time.perf_counter() - begin > QUICK_SECONDS:

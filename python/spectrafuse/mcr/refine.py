@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from spectrafuse.mcr.exact_gates import Array, costs, regated, update_components, update_concentrations
 
 _ROUNDS, _SWEEPS = 12, 12
-_DEARER, _CHEAPER = (0.7, 0.5, 0.3, 0.1), 3.0
-"""Shares of the open gates that are closed when annealing begins, and by what factor it lowers their price."""
+_DEARER, _CHEAPER, _PASSES = (0.7, 0.5, 0.3, 0.1), 3.0, 3
+"""Shares of the open gates that annealing closes at first; the factor by which it lowers their price; its passes."""
 _HOPE = 1.5
 """A trial goes on while its present speed, times this, would bring it below its limit in the rounds that are left."""
 _SMALLEST_SHARE = 0.02
@@ -147,18 +147,25 @@ class Refinement:
         Few open gates show components purer; coordinate descent alone seldom closes several gates for one to open.
         """
         best = self.cost(factors)
-        for share in _DEARER:
-            strengths = factors.concentrations[factors.concentrations > 0] ** 2
-            price = float(np.quantile(strengths, share)) if len(strengths) else 0.0
-            trial = factors
-            while price > self.gate_price:
-                trial = self.descend(trial, _SWEEPS, price)
-                price /= _CHEAPER
-            trial = self.settle(self.descend(trial, _SWEEPS), 6)
-            cost = self.cost(trial)
-            if cost < best:
-                factors, best = trial, cost
+        for _ in range(_PASSES):
+            before = best
+            for share in _DEARER:
+                trial = self._annealed_from(factors, share)
+                cost = self.cost(trial)
+                if cost < best:
+                    factors, best = trial, cost
+            if best > before - 1e-2 * self.component_price:
+                break
         return factors
+
+    def _annealed_from(self, factors: Factors, share: float) -> Factors:
+        """From a price that closes this share of the open gates down to the usual one."""
+        strengths = factors.concentrations[factors.concentrations > 0] ** 2
+        price = float(np.quantile(strengths, share)) if len(strengths) else 0.0
+        while price > self.gate_price:
+            factors = self.descend(factors, _SWEEPS, price)
+            price /= _CHEAPER
+        return self.settle(self.descend(factors, _SWEEPS), 6)
 
     def attempt(self, factors: Factors, limit: float, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
         """Descend from a changed mixture, whose gates of `rows` are to be decided anew, until it costs below `limit`.
