@@ -184,8 +184,9 @@ class CountSearch:
                 if cost >= limit:
                     failures += 1
                     continue
-                gone |= set(factors.ids.tolist()) - set(trial.ids.tolist())
+                present = set(factors.ids.tolist())
                 factors = self.refinement.descend(trial, 1)
+                gone |= present - set(factors.ids.tolist())
                 limit = self.refinement.cost(factors)
                 self._note(factors)
                 if len(factors.ids) <= max(1, before - max(1, before // 8)):
