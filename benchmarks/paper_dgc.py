@@ -36,7 +36,8 @@ GROUPS = ("yardstick", "ablation")
 SCENES = ("samson", "indian_pines", "wheat")
 QUICK_SECONDS = 1200.0
 SEEDS = {"yardstick": 10, "ablation": 5}
-_LENGTH = {"max_epoch": corrected.max_epoch}
+# As long as the corrected recipe, on crops of the same size.
+_LENGTH = {"max_epoch": corrected.max_epoch, "crop_size": corrected.crop_size}
 # No network, no crops: what the spectra say pixel by pixel.
 WITHOUT_NETWORK = ("k-means", "prototypes alone")
 ABLATION: dict[str, tuple[str, dict[str, Any]]] = {
