@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from spectrafuse.dgc import metrics
+from spectrafuse.dgc import prototypes as prototypes_module
 from spectrafuse.dgc.batches import CropBatch, CropBatches
 from spectrafuse.dgc.centers import start_centers
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.prototypes import Prototypes, find_prototypes
+from spectrafuse.dgc.prototypes import Prototypes, _k_means, find_prototypes
 from spectrafuse.dgc.recipes import corrected, published
 from spectrafuse.dgc.resume import FILE_NAME, fingerprint
 from spectrafuse.random import RandomStream
@@ -55,6 +56,21 @@ def test_noise_that_neighbours_do_not_share_is_left_out() -> None:
     cube[4] += 30 * RandomStream(4).normal((40, 50))
     labels = find_prototypes([cube], 3, RandomStream(0)).labels(as_batch(cube))[0]
     assert metrics.normalized_mutual_information(labels, truth.flatten()) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_of_several_starts_at_rest(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = RandomStream(100 + seed).normal((400, 3), dtype=torch.float64)
+
+    def cost(means: torch.Tensor) -> float:
+        return torch.cdist(points, means).amin(dim=1).square().sum().item()
+
+    means = _k_means(points, 12, RandomStream(seed))
+    labels = torch.cdist(points, means).argmin(dim=1)
+    own = torch.stack([points[labels == k].mean(dim=0) for k in range(12)])
+    torch.testing.assert_close(means, own, rtol=0, atol=0.02)
+    monkeypatch.setattr(prototypes_module, "_STARTS", 1)
+    assert cost(means) < cost(_k_means(points, 12, RandomStream(seed)))
 
 
 def test_labels_are_the_nearest_projected_means() -> None:
