@@ -44,7 +44,7 @@ INDIAN_PINES_CLASSES = (
 )
 """Ground truth of the scene in the order of its labels (Purdue, doi:10.4231/R7RX991C)."""
 
-SEGMENT_SETTINGS: dict[str, Any] = {"n_clusters": 16, "recipe": "corrected", "crop_size": 48, "max_epoch": 30}
+SEGMENT_SETTINGS: dict[str, Any] = {"n_clusters": 16, "recipe": "corrected"}
 UNMIX_SETTINGS: dict[str, Any] = {
     "pool_size": 32,
     "recipe": "corrected",
