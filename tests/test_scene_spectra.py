@@ -114,6 +114,16 @@ def test_what_is_refused() -> None:
         scene_spectra(cube, torch.empty(4, 5, 3, dtype=torch.float64))
 
 
+def test_opcheck_and_compile() -> None:
+    cube, statistics = torch.rand(5, 3, 4), [torch.rand(5, 1, 1) + 0.5 for _ in range(2)]
+    for out in (torch.empty(3, 4, 16), torch.empty(3, 4, 5)):
+        torch.library.opcheck(torch.ops.spectrafuse.scene_spectra.default, (cube, out, "unit", *statistics))
+    compiled = torch.compile(
+        lambda x: scene_spectra(x, torch.empty(3, 4, 16), "snv", *statistics), fullgraph=True, backend="aot_eager"
+    )
+    assert torch.equal(compiled(cube), scene_spectra(cube, torch.empty(3, 4, 16), "snv", *statistics))
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", ["<f4", "<u2", ">i2"])
 def test_strips_of_a_mapped_file(order: tuple, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

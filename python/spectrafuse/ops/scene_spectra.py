@@ -14,8 +14,8 @@ from spectrafuse.reference.scene_spectra import scene_spectra as reference
 
 backends.declare("scene_spectra", {"cpu": _native.cpu_kernel_reason})
 
-_TYPES = {np.dtype(kind): code for code, kind in enumerate(("float32", "float64", "int16", "uint16", "uint8"))}
-"""Types of stored numbers that the kernel reads, and their numbers at the boundary."""
+_TYPES = ("float32", "float64", "int16", "uint16", "uint8")
+"""Types of stored numbers that the kernel reads, in the order of their numbers at the boundary."""
 BAND_MULTIPLE = 16
 """Bands are filled up with zeros to a multiple of it: whole vector registers."""
 
@@ -66,7 +66,10 @@ def scene_spectra(
     if 0 in out.shape:
         return out
     if backends.choose("scene_spectra", out.device.type, {"cpu": _kernel_reason(cube, out, method, scale)}) == "cpu":
-        _run_kernel(cube, out, method, offset, scale)
+        if isinstance(cube, Tensor):
+            torch.ops.spectrafuse.scene_spectra(cube.detach(), out, method, offset, scale)
+        else:
+            _run_kernel(cube, out, method, offset, scale)
         return out
     given = cube if isinstance(cube, Tensor) else torch.from_numpy(_converted(cube))
     out[..., bands:] = 0
@@ -83,19 +86,25 @@ def _converted(cube: np.ndarray) -> np.ndarray:
 def _kernel_reason(cube: Tensor | np.ndarray, out: Tensor, method: str, scale: Tensor | None) -> str | None:
     if out.dtype != torch.float32:
         return f"it writes float32, not {out.dtype}"
-    if isinstance(cube, Tensor) and (cube.device.type != "cpu" or cube.dtype in (torch.bfloat16, torch.float16)):
-        return f"it takes CPU tensors of float32, not {cube.dtype} on {cube.device}"
-    kind = cube.numpy().dtype if isinstance(cube, Tensor) else cube.dtype
-    if kind not in _TYPES:
-        return f"it takes no {kind}"
+    native = isinstance(cube, Tensor) or cube.dtype.isnative
+    kind = _kind(cube)
+    if not native or kind not in _TYPES:
+        return f"it takes no {kind}" if native else "it takes no numbers in another byte order"
+    if isinstance(cube, Tensor) and cube.device.type != "cpu":
+        return f"it takes CPU tensors, not {cube.device.type} tensors"
     normalises = method != "none" or scale is not None
-    return f"it normalises float32, not {kind}" if kind == np.float64 and normalises else None
+    return f"it normalises float32, not {kind}" if kind == "float64" and normalises else None
+
+
+def _kind(cube: Tensor | np.ndarray) -> str:
+    """Name of the type of the numbers."""
+    return str(cube.dtype).removeprefix("torch.") if isinstance(cube, Tensor) else cube.dtype.name
 
 
 def _run_kernel(
     cube: Tensor | np.ndarray, out: Tensor, method: str, offset: Tensor | None, scale: Tensor | None
 ) -> None:
-    stored = cube.detach().numpy() if isinstance(cube, Tensor) else cube
+    stored = cube.numpy() if isinstance(cube, Tensor) else cube
     bands, filled = stored.shape[0], out.shape[2]
     target = out
     if filled % BAND_MULTIPLE:
@@ -103,7 +112,7 @@ def _run_kernel(
     statistics = None if scale is None or offset is None else _of_bands((offset, scale), bands, target.shape[2])
     offset_at, scale_at = (0, 0) if statistics is None else (row.data_ptr() for row in statistics)
     _native.cpu().scene_spectra(
-        _TYPES[stored.dtype], stored.shape, stored.strides, target.stride()[:2], target.shape[2],
+        _TYPES.index(_kind(cube)), stored.shape, stored.strides, target.stride()[:2], target.shape[2],
         tuple(METHODS).index(method), stored.__array_interface__["data"][0], offset_at, scale_at, target.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
@@ -117,3 +126,15 @@ def _of_bands(statistics: Sequence[Tensor], bands: int, filled: int) -> Tensor:
     for row, values in zip(rows, statistics, strict=True):
         row[:bands] = values.reshape(-1)
     return rows
+
+
+torch.library.define(
+    "spectrafuse::scene_spectra",
+    "(Tensor cube, Tensor(a!) out, str method, Tensor? offset, Tensor? scale) -> ()",
+)
+torch.library.impl("spectrafuse::scene_spectra", "CPU", _run_kernel)
+
+
+@torch.library.register_fake("spectrafuse::scene_spectra")
+def _fake(cube: Tensor, out: Tensor, method: str, offset: Tensor | None, scale: Tensor | None) -> None:
+    return None
