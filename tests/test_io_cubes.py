@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.io import loadmat
@@ -319,6 +319,7 @@ WRITERS: dict[str, Callable[[Path, np.ndarray], Path]] = {
 
 @settings(max_examples=80, deadline=None, database=None)
 @given(part=st.floats(0, 1, exclude_max=True), writer=st.sampled_from(sorted(WRITERS)))
+@example(part=0.75, writer="mat6")
 def test_files_cut_short_are_right_or_refused(part: float, writer: str) -> None:
     expected = scene(4, 3, 3)
     with tempfile.TemporaryDirectory() as folder:
@@ -330,9 +331,13 @@ def test_files_cut_short_are_right_or_refused(part: float, writer: str) -> None:
                 got = quiet(read, path)
             except DataError:
                 continue
-            # Only bytes after the last that matters can have gone.
-            assert isinstance(got, Cube)
-            np.testing.assert_array_equal(got.data, expected.astype("float32"))
+            # Only bytes after the last that matters can have gone: with the other variable, a cube is left that may
+            # also hold abundances.
+            if isinstance(got, Cube):
+                np.testing.assert_array_equal(got.data, expected.astype("float32"))
+            else:
+                assert read is read_labels
+                np.testing.assert_array_equal(got, expected.argmax(0))
 
 
 @settings(max_examples=80, deadline=None, database=None)
