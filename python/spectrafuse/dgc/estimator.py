@@ -23,6 +23,7 @@ from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import Recipe, resolve
 from spectrafuse.dgc.resume import fingerprint
 from spectrafuse.dgc.scenes import Scene, check_bands, read_scenes
+from spectrafuse.dgc.strips import is_mapped
 from spectrafuse.dgc.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
 from spectrafuse.io.nodata import as_nodata
@@ -205,7 +206,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             stream=stream,
         ).to(device)
         for scene in scenes:  # raised now, not after the training
-            budget(model, scene.shape, self.max_memory)
+            budget(model, scene.shape, self.max_memory, mapped=is_mapped(scene))
         normalization = Normalization(recipe.normalization)
         trainer = Trainer(
             model,

@@ -22,7 +22,7 @@ from spectrafuse import _checks
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
-from spectrafuse.dgc.strips import read_strips
+from spectrafuse.dgc.strips import is_mapped, read_strips
 from spectrafuse.dgc.windows import valid_pixels
 from spectrafuse.io.results import write_label_rows
 from spectrafuse.ops.scene_spectra import filled_bands
@@ -171,8 +171,7 @@ def iterate_embeddings(
     device = model.centers.device
     if device.type == "cuda":
         memory = min(memory, torch.cuda.mem_get_info(device)[0])
-    mapped = getattr(cube, "mapped", None) is not None
-    allowed = budget(model, cube.shape, memory, mapped=mapped)
+    allowed = budget(model, cube.shape, memory, mapped=is_mapped(cube))
     plan = plan_strips(height, allowed.rows if rows is None else rows, math.ceil(raster_reach(model) / width))
     distance = sum(cube.shape[1:]) if model.dense else reach(model)
     blocks = read_strips(cube, [strip[2:] for strip in plan], distance, allowed.pages)

@@ -16,6 +16,11 @@ from spectrafuse.io.mapped import MappedArray
 from spectrafuse.ops.scene_spectra import BAND_MULTIPLE, filled_bands, scene_spectra
 
 
+def is_mapped(cube: Any) -> bool:
+    """Whether the numbers of a scene lie in a file as they are."""
+    return getattr(cube, "mapped", None) is not None
+
+
 def read_strips(cube: Any, strips: Sequence[tuple[int, int]], distance: int, pages: int) -> Iterator[Tensor]:
     """Strips of a scene (C, H, W) as they are, each (C, 1, pixels) of float type; the next may use the memory of one.
 
@@ -31,9 +36,8 @@ def read_strips(cube: Any, strips: Sequence[tuple[int, int]], distance: int, pag
     pages : int
         Bytes of a file that are in memory at a time, about, where its numbers go to their place directly.
     """
-    mapped = getattr(cube, "mapped", None)
-    if mapped is not None:
-        return _from_map(mapped, cube.scale, strips, pages)
+    if is_mapped(cube):
+        return _from_map(cube.mapped, cube.scale, strips, pages)
     blocks = (_read(cube, first, last, distance) for first, last in strips)
     return one_ahead(blocks) if getattr(cube, "file_backed", False) else blocks
 
