@@ -43,7 +43,7 @@ def fit_and_save(folder: str) -> None:
     from spectrafuse import EBgMCR
 
     data = np.random.default_rng(0).random((16, CHANNELS), dtype=np.float32)
-    EBgMCR(pool_size=POOL, max_epoch=1, random_state=0).fit(data).save(folder)
+    EBgMCR(pool_size=POOL, recipe="published", max_epoch=1, random_state=0).fit(data).save(folder)
 
 
 def transform() -> dict[str, float]:
