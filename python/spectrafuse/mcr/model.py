@@ -16,9 +16,9 @@ from spectrafuse.mcr.passes import (
     ModelNoise,
     ModelOutput,
     PostProcessing,
-    all_sparsity_noise,
     linear_layers,
     network,
+    sparsity_gates,
 )
 from spectrafuse.ops.energy_gate import energy_gate
 from spectrafuse.ops.gate import GateNoise, Langevin, gate
@@ -389,18 +389,8 @@ class UnmixingModel(nn.Module):
         assert self.aggregate_function is not None
         components, energy_sum = self.components().unsqueeze(0), None
         if self.sparse_component:
-            batch, shape = concentration.shape[0], (self.num_components, self.dim_components)
-            drawn = noise.sparsity
-            if noise.rng is not None:
-                drawn = all_sparsity_noise(noise.rng, batch, shape, langevin, components.dtype)
-            flat = (batch * shape[0], shape[1], 2)
-            if drawn is not None:
-                terms = None if drawn.langevin is None else drawn.langevin.reshape(flat)
-                drawn = GateNoise(terms, drawn.gumbel.reshape(flat[0], *drawn.gumbel.shape[2:]))
-            energy = self._sparsity_energy.expand(batch, *shape, 2).reshape(flat)
-            sparsity = gate(energy, drawn, tau=self.tau, langevin=langevin)
-            components = components * sparsity.select_prob.view(batch, *shape)
-            energy_sum = sparsity.energy_sum
+            gates, energy_sum = sparsity_gates(self._sparsity_energy, len(concentration), noise, langevin, self.tau)
+            components = components * gates
         mixture = self.aggregate_function(
             (concentration * select_prob).unsqueeze(-1), components * select_prob.unsqueeze(-1)
         )

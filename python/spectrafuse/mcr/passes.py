@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from spectrafuse.ops.gate import GateNoise, Langevin
+from spectrafuse.ops.gate import GateNoise, Langevin, gate
 from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise
 
 PostProcessing = Callable[[Tensor], Tensor]
@@ -86,10 +86,25 @@ def linear_layers(network: nn.Module) -> list[nn.Linear]:
     return [module for module in network.modules() if isinstance(module, nn.Linear)]
 
 
-def all_sparsity_noise(
+def sparsity_gates(
+    energy: Tensor, batch_size: int, noise: ModelNoise, langevin: Langevin | None, tau: float
+) -> tuple[Tensor, Tensor]:
+    """All samples' sparsity gates (B, N, d), which the operation itself never holds, and the sum of their energies."""
+    shape = (energy.shape[0], energy.shape[1])
+    drawn = noise.sparsity
+    if noise.rng is not None:
+        drawn = _all_sparsity_noise(noise.rng, batch_size, shape, langevin, energy.dtype)
+    flat = (batch_size * shape[0], shape[1], 2)
+    if drawn is not None:
+        terms = None if drawn.langevin is None else drawn.langevin.reshape(flat)
+        drawn = GateNoise(terms, drawn.gumbel.reshape(flat[0], *drawn.gumbel.shape[2:]))
+    made = gate(energy.expand(batch_size, *shape, 2).reshape(flat), drawn, tau=tau, langevin=langevin)
+    return made.select_prob.view(batch_size, *shape), made.energy_sum
+
+
+def _all_sparsity_noise(
     rng: Tensor, batch_size: int, shape: tuple[int, int], langevin: Langevin | None, dtype: torch.dtype
 ) -> GateNoise:
-    """The noise of all samples' sparsity gates (B, N, d), which the operation itself never holds."""
     samples = [draw_sparsity_noise(rng, b, shape, langevin, dtype=dtype) for b in range(batch_size)]
     refinements = [sample.langevin for sample in samples if sample.langevin is not None]
     gumbel = torch.stack([sample.gumbel for sample in samples])
