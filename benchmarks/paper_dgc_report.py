@@ -134,6 +134,8 @@ def write(folder: Path, rows: Rows, data: Path | None) -> None:
         "",
         "## One change at a time, on Samson",
         "",
+        "All recipes run as many epochs as the corrected one, on crops of its size.",
+        "",
         *ablation(rows),
         "",
         "![curves](curves.png)",
