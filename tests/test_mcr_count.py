@@ -179,11 +179,12 @@ def test_components_that_never_occur_alone_are_named() -> None:
     present[:8, 0] = True
     present[2:5, 1] = True
     present[6:12, 2] = True
-    (told,) = evidence._together(present)
-    assert "1 without 0" in told
-    assert "2 without" not in told
-    assert "Nearly all" in evidence._together(np.ones((5, 2), bool))[0]
-    assert not evidence._together(np.eye(4, dtype=bool))
+    ids = np.array([4, 7, 9])
+    (told,) = evidence._together(present, ids)
+    assert "7 without 4" in told
+    assert "9 without" not in told
+    assert "Nearly all" in evidence._together(np.ones((5, 2), bool), ids[:2])[0]
+    assert not evidence._together(np.eye(3, dtype=bool), ids)
 
 
 def test_the_estimator_finds_the_count_and_says_why(fitted: EBgMCR, mixtures: Mixtures) -> None:

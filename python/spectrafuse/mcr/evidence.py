@@ -86,16 +86,16 @@ def cautions(outcome: Outcome, rank: int, count: int) -> list[str]:
             f"{rank} singular values stand out of the noise. More than there are components: mixing may be nonlinear, "
             "or components change shape. Fewer: components are weak or always occur in fixed proportions."
         )
-    told += _together(factors.concentrations > 0)
+    told += _together(factors.concentrations > 0, factors.ids)
     alike = np.argwhere(np.triu(cosine_matrix(factors.components, factors.components) > _ALIKE, 1))
     if len(alike):
-        pairs = _listed([(int(i), int(j)) for i, j in alike], " and ")
+        pairs = _listed(factors.ids[alike], " and ")
         told.append(f"Components {pairs} have nearly the same shape: they may be one that varies.")
     return told
 
 
-def _together(present: np.ndarray) -> list[str]:
-    """Components that never occur without another one."""
+def _together(present: np.ndarray, ids: np.ndarray) -> list[str]:
+    """Components that never occur without another one, by their ids."""
     count = present.shape[1]
     if count < 2:
         return []
@@ -106,8 +106,8 @@ def _together(present: np.ndarray) -> list[str]:
         ]
     both = present.T.astype(float) @ present
     inside = (both == both.diagonal()[:, None]) & ~np.eye(count, dtype=bool) & (both.diagonal()[:, None] > 0)
-    pairs = [(int(i), int(j)) for i, j in np.argwhere(inside)]
-    if not pairs:
+    pairs = ids[np.argwhere(inside)]
+    if not len(pairs):
         return []
     return [
         f"Components that never occur without another: {_listed(pairs, ' without ')}. How much of the other's spectrum "
@@ -115,6 +115,6 @@ def _together(present: np.ndarray) -> list[str]:
     ]
 
 
-def _listed(pairs: list[tuple[int, int]], between: str) -> str:
+def _listed(pairs: np.ndarray, between: str) -> str:
     shown = ", ".join(f"{i}{between}{j}" for i, j in pairs[:_MOST_PAIRS])
     return shown + (f" and {len(pairs) - _MOST_PAIRS} pairs more" if len(pairs) > _MOST_PAIRS else "")
