@@ -316,7 +316,7 @@ values = json.loads(sys.argv[1])
 recipe = Recipe(**{**values["recipe"], "betas": tuple(values["recipe"]["betas"])})
 def report(progress):
     print(progress.epoch, flush=True)
-    time.sleep(0.1)
+    time.sleep(0.02)
 EBgMCR(8, **{**values, "recipe": recipe}).fit(
     np.load(sys.argv[2]), callback=report, checkpoint_dir=sys.argv[3], checkpoint_seconds=0.0)
 """

@@ -162,7 +162,7 @@ def test_unmix_leaves_tables_pictures_model_and_record(table: Path, tmp_path: Pa
 
 
 def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene: Path, tmp_path: Path) -> None:
-    words = ["segment", str(scene), *SEGMENT, "--max-epoch", "40", "--threads", "1", "-o"]
+    words = ["segment", str(scene), *SEGMENT, "--max-epoch", "8", "--threads", "1", "-o"]
     output, straight = tmp_path / "interrupted", tmp_path / "straight"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "spectrafuse", *words, str(output)]
