@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 import harness
+from harness import counts
 from spectrafuse.ops import adamw_outer
 
 
@@ -23,16 +24,6 @@ def inputs(size: Size) -> tuple[torch.Tensor, ...]:
     return (*(torch.randn(*shape, generator=generator) * 0.05 for shape in shapes), torch.full(weight, 1e-4))
 
 
-def operations(size: Size, direction: str) -> int:
-    """Two per weight and row for the gradient, twelve for the update."""
-    return (2 * size.batch + 12) * size.inputs * size.outputs
-
-
-def bytes_moved(size: Size, direction: str) -> int:
-    """Weight and both moments are read and written."""
-    return 24 * size.inputs * size.outputs
-
-
 def step(*tensors: torch.Tensor) -> None:
     adamw_outer(*tensors, lr=5e-4, beta1=0.9, beta2=0.995, eps=1e-8, weight_decay=1e-3, step=10)
 
@@ -42,8 +33,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(16, 256, 256), "paper": Size(16, 4096, 4096), "large": Size(64, 4096, 4096)},
     inputs=inputs,
     call=step,
-    operations=operations,
-    bytes_moved=bytes_moved,
+    counts=lambda size: counts.adamw_outer(*size),
 )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 import harness
+from harness import counts
 from spectrafuse.ops import ambiguity_penalty
 
 
@@ -25,18 +26,6 @@ def inputs(size: Size) -> tuple[torch.Tensor, str]:
     return components / components.norm(dim=1, keepdim=True), size.kernel
 
 
-def operations(size: Size, direction: str) -> int:
-    """For a pair, d multiply-adds or differences for its similarity, and two sums of d for the gradients."""
-    per_number = {"laplacian": {"forward": 3, "backward": 6, "both": 9}}.get(
-        size.kernel, {"forward": 2, "backward": 4, "both": 6}
-    )[direction]
-    return size.count * (size.count - 1) // 2 * size.dim * per_number
-
-
-def bytes_moved(size: Size, direction: str) -> int:
-    return 4 * size.count * size.dim * {"forward": 1, "backward": 2, "both": 2}[direction]
-
-
 OPERATION = harness.Operation(
     name="ambiguity_penalty",
     sizes={
@@ -47,8 +36,7 @@ OPERATION = harness.Operation(
     },
     inputs=inputs,
     call=ambiguity_penalty,
-    operations=operations,
-    bytes_moved=bytes_moved,
+    counts=lambda size: counts.ambiguity_penalty(size.count, size.dim, size.kernel == "laplacian"),
     leaves=(0,),
     without_reference=("large",),
 )

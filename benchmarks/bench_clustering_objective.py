@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import harness
+from harness import counts
 from spectrafuse import RandomStream
 from spectrafuse.ops import clustering_objective, sample_crop_pairs
 
@@ -55,30 +56,15 @@ def published(embeddings: Any, centers: Any, bandwidth: Any, geometry: Any, labe
     )
 
 
-def operations(size: Size, direction: str) -> int:
-    """Mean shift as in mean_shift_assign; 2 per cluster and dimension for each product with centers or sums."""
-    neighbours = WINDOW**2 * size.dim
-    forward = 5 * ITERATIONS * neighbours + 6 * size.clusters * size.dim
-    backward = 9 * neighbours + 8 * size.clusters * size.dim
-    numbers = {"forward": forward, "backward": backward, "both": forward + backward}[direction]
-    return 2 * size.pairs * size.side**2 * numbers
-
-
-def bytes_moved(size: Size, direction: str) -> int:
-    """Embeddings and their gradient, z before the last iteration, assignments and their reads."""
-    forward, backward = 2 * size.dim + 3 * size.clusters, 6 * size.dim + 4 * size.clusters
-    numbers = {"forward": forward, "backward": backward, "both": forward + backward}[direction]
-    return 4 * 2 * size.pairs * size.side**2 * numbers
-
-
 def _operation(call: Any, variant: str) -> harness.Operation:
     return harness.Operation(
         name="clustering_objective",
         sizes=SIZES,
         inputs=inputs,
         call=call,
-        operations=operations,
-        bytes_moved=bytes_moved,
+        counts=lambda size: counts.clustering_objective(
+            2 * size.pairs * size.side**2, size.dim, size.clusters, ITERATIONS, WINDOW
+        ),
         leaves=(0, 1, 2),
         without_reference=("large",),
         variant=variant,

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import harness
+from harness import counts
 from spectrafuse.ops import dense_mean_shift
 
 ITERATIONS = 5
@@ -28,25 +29,12 @@ def inputs(size: Size) -> tuple[torch.Tensor, ...]:
     return F.normalize(embeddings, dim=1), torch.ones(())
 
 
-def operations(size: Size, direction: str) -> int:
-    """For two pixels 3 D multiply-adds and 20 for the exponential forward, 7 D and as many backward."""
-    forward, backward = 6 * size.dim + 20, 14 * size.dim + 20
-    per_pair = {"forward": forward, "backward": backward, "both": forward + backward}[direction]
-    return size.batch * size.side**4 // 2 * ITERATIONS * per_pair
-
-
-def bytes_moved(size: Size, direction: str) -> int:
-    numbers = {"forward": 2, "backward": 4, "both": 6}[direction] * size.dim + 1
-    return 4 * size.batch * size.side**2 * ITERATIONS * numbers
-
-
 OPERATION = harness.Operation(
     name="dense_mean_shift",
     sizes={"small": Size(2, 16, 24), "paper": Size(1, 32, 64), "large": Size(1, 32, 128)},
     inputs=inputs,
     call=lambda *tensors: dense_mean_shift(*tensors, num_iters=ITERATIONS),
-    operations=operations,
-    bytes_moved=bytes_moved,
+    counts=lambda size: counts.dense_mean_shift(size.batch, size.dim, size.side**2, ITERATIONS),
     leaves=(0, 1),
     without_reference=("large",),
 )

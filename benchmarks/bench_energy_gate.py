@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 import harness
+from harness import counts
 from spectrafuse import RandomStream
 from spectrafuse.ops import energy_gate, gate
 from spectrafuse.ops.gate import GateNoise, Langevin
@@ -41,34 +42,12 @@ def layer_inputs(size: Size) -> tuple[torch.Tensor, ...]:
     return hidden, weight, stream.normal((2 * size.components,), 0.05), *noise(size)
 
 
-def gate_bytes(size: Size, direction: str) -> int:
-    """Forward reads energies and noise and writes gates and energies; backward reads three tensors, writes one."""
-    numbers = {"forward": 8, "backward": 8, "both": 16}[direction]
-    return 4 * size.batch * size.components * numbers
-
-
-def layer_bytes(size: Size, direction: str) -> int:
-    """Weights are read once in each direction, and their gradient is written."""
-    weights = {"forward": 1, "backward": 2, "both": 3}[direction] * 2 * size.components * size.width
-    return 4 * weights + gate_bytes(size, direction)
-
-
-def gate_operations(size: Size, direction: str) -> int:
-    return {"forward": 40, "backward": 15, "both": 55}[direction] * size.batch * size.components
-
-
-def layer_operations(size: Size, direction: str) -> int:
-    products = {"forward": 1, "backward": 2, "both": 3}[direction] * 4 * size.batch * size.components * size.width
-    return products + gate_operations(size, direction)
-
-
 GATE = harness.Operation(
     name="gate",
     sizes=SIZES,
     inputs=gate_inputs,
     call=lambda energy, *numbers: gate(energy, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
-    operations=gate_operations,
-    bytes_moved=gate_bytes,
+    counts=lambda size: counts.gate(size.batch, size.components),
     leaves=(0,),
 )
 ENERGY_GATE = harness.Operation(
@@ -76,8 +55,7 @@ ENERGY_GATE = harness.Operation(
     sizes=SIZES,
     inputs=layer_inputs,
     call=lambda h, w, b, *numbers: energy_gate(h, w, b, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
-    operations=layer_operations,
-    bytes_moved=layer_bytes,
+    counts=lambda size: counts.energy_gate(*size),
     leaves=(0, 1, 2),
 )
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 import harness
+from harness import counts
 from spectrafuse import RandomStream, backends
 from spectrafuse.ops import extract_crop_pairs, sample_crop_pairs
 
@@ -37,23 +38,12 @@ def call(cubes: torch.Tensor, geometry: torch.Tensor, memory: torch.Tensor) -> t
     return extract_crop_pairs(cubes, geometry, crop, out=memory if own else None)
 
 
-def operations(size: Size, direction: str) -> int:
-    """Three interpolations of three operations."""
-    return 9 * 2 * size.batch * size.bands * size.crop**2
-
-
-def bytes_moved(size: Size, direction: str) -> int:
-    """Every value of the windows read, every value of the views written."""
-    return 2 * 4 * 2 * size.batch * size.bands * size.crop**2
-
-
 OPERATION = harness.Operation(
     name="extract_crop_pairs",
     sizes={"small": Size(1, 31, 64, 32), "paper": Size(4, 301, 256, 64), "large": Size(2, 301, 512, 256)},
     inputs=inputs,
     call=call,
-    operations=operations,
-    bytes_moved=bytes_moved,
+    counts=lambda size: counts.extract_crop_pairs(size.batch, size.bands, size.crop**2),
 )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 import harness
+from harness import counts
 from spectrafuse.ops.scene_spectra import filled_bands, scene_spectra
 
 
@@ -26,22 +27,12 @@ def call(cube: torch.Tensor, out: torch.Tensor, offset: torch.Tensor, scale: tor
     return scene_spectra(cube, out, "unit", offset, scale)
 
 
-def operations(size: Size, direction: str) -> int:
-    """A product and a sum for the norm, two divisions and a difference."""
-    return 5 * size.bands * size.pixels
-
-
-def bytes_moved(size: Size, direction: str) -> int:
-    return 4 * size.pixels * (size.bands + filled_bands(size.bands))
-
-
 OPERATION = harness.Operation(
     name="scene_spectra",
     sizes={"small": Size(31, 1024), "paper": Size(301, 4096), "large": Size(301, 65536)},
     inputs=inputs,
     call=call,
-    operations=operations,
-    bytes_moved=bytes_moved,
+    counts=lambda size: counts.scene_spectra(*size, filled_bands(size.bands)),
 )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 import harness
+from harness import counts
 from spectrafuse.ops import skinny_linear
 
 
@@ -22,25 +23,12 @@ def inputs(size: Size) -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(*shape, generator=generator) * 0.05 for shape in shapes)
 
 
-def operations(size: Size, direction: str) -> int:
-    """Two per weight and row for each product: the layer, and the gradients of its input and its weight."""
-    products = {"forward": 1, "backward": 2, "both": 3}[direction]
-    return 2 * products * size.batch * size.inputs * size.outputs
-
-
-def bytes_moved(size: Size, direction: str) -> int:
-    """The weights are read once in each direction, and their gradient is written."""
-    passes = {"forward": 1, "backward": 2, "both": 3}[direction]
-    return 4 * passes * size.inputs * size.outputs
-
-
 OPERATION = harness.Operation(
     name="skinny_linear",
     sizes={"small": Size(16, 256, 256), "paper": Size(16, 4096, 4096), "large": Size(64, 4096, 4096)},
     inputs=inputs,
     call=lambda x, weight, bias: skinny_linear(x, weight, bias, "tanh"),
-    operations=operations,
-    bytes_moved=bytes_moved,
+    counts=lambda size: counts.skinny_linear(*size),
     leaves=(0, 1, 2),
 )
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 import harness
+from harness import counts
 from spectrafuse.ops import spectral_compactness
 
 
@@ -29,20 +30,6 @@ def inputs(size: Size) -> tuple[torch.Tensor, ...]:
     return spectra.contiguous(memory_format=size.layout), probs
 
 
-def passes(direction: str) -> int:
-    return 2 if direction == "both" else 1
-
-
-def operations(size: Size, direction: str) -> int:
-    """One product with the spectra each way, and the norms."""
-    products = passes(direction) * size.clusters + (direction != "backward")
-    return 2 * size.batch * size.side**2 * size.bands * products
-
-
-def bytes_moved(size: Size, direction: str) -> int:
-    return 4 * passes(direction) * size.batch * size.side**2 * (size.bands + size.clusters + 1)
-
-
 OPERATION = harness.Operation(
     name="spectral_compactness",
     sizes={
@@ -53,8 +40,7 @@ OPERATION = harness.Operation(
     },
     inputs=inputs,
     call=spectral_compactness,
-    operations=operations,
-    bytes_moved=bytes_moved,
+    counts=lambda size: counts.spectral_compactness(size.batch * size.side**2, size.bands, size.clusters),
     leaves=(1,),
 )
 

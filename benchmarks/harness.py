@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +24,20 @@ COMPILED = "compiled_reference"
 takes up to a minute an operation."""
 
 
+def _of_this_checkout(name: str) -> ModuleType:
+    """A module of the package that imports nothing of it, as it is here: the version that is measured may lack it."""
+    file = Path(__file__).parents[1] / "python" / "spectrafuse" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"this_checkout.{name}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+counts = _of_this_checkout("counts")
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation as it is measured.
@@ -35,8 +52,8 @@ class Operation:
         Takes a size and returns the arguments of `call`, always the same numbers.
     call : callable
         Runs the operation once; returns a tensor, or a tuple of tensors and other values.
-    operations, bytes_moved : callable
-        Take a size and a direction and count additions and multiplications, and bytes that must be read and written.
+    counts : callable
+        Takes a size and returns a `Counts`, or a `Work` where there is one direction only, of `spectrafuse.counts`.
     leaves : sequence of int
         Which inputs carry gradient; none: the operation is measured forward only.
     without_reference : container of str
@@ -49,8 +66,7 @@ class Operation:
     sizes: Mapping[str, Any]
     inputs: Callable[[Any], Sequence[Any]]
     call: Callable[..., Any]
-    operations: Callable[[Any, str], int]
-    bytes_moved: Callable[[Any, str], int]
+    counts: Callable[[Any], Any]
     leaves: Sequence[int] = ()
     without_reference: Container[str] = ()
     variant: str = ""
@@ -63,6 +79,11 @@ class Operation:
     @property
     def directions(self) -> tuple[str, ...]:
         return ("forward", "backward", "both") if self.leaves else ("forward",)
+
+    def work(self, size: str, direction: str) -> tuple[int, int]:
+        """Additions and multiplications, and bytes that must be read and written."""
+        counted = self.counts(self.sizes[size])
+        return counted.of(direction) if isinstance(counted, counts.Counts) else counted
 
     def prepare(self, implementation: str, size: str, direction: str) -> Callable[[], object] | None:
         """What is to be timed, or None where the implementation cannot take this size."""
@@ -114,8 +135,7 @@ def run(benchmark: Any, operation: Operation, implementation: str, size: str, di
     if "reference" in calls and os.environ.get("SPECTRAFUSE_BENCH_COMPILE") == "1":
         calls[COMPILED] = torch.compile(calls["reference"])
     seconds = measure.interleaved(calls, rounds=rounds)
-    operations = operation.operations(operation.sizes[size], direction)
-    moved = operation.bytes_moved(operation.sizes[size], direction)
+    operations, moved = operation.work(size, direction)
     bound = max(operations / measure.product_rate(), moved / measure.copy_bandwidth(64))
     benchmark.group = f"{operation.label} {size} {direction}"
     benchmark.extra_info.update(
