@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from spectrafuse.mcr.refine import Factors, Refinement
 _TRIES, _FORWARD_TRIES = 4, 3
 _SETTLING = ((1.0, 12), (None, 12))
 """Prices of a gate, and sweeps, that the trained mixture is settled with before any component leaves."""
+_LAST_SWEEPS = 200
 _BEYOND = 4
 """Components that the path goes on to remove after the chosen count, to show what they are worth."""
 _LEAST_FREEDOM = 0.2
@@ -104,6 +106,10 @@ def residual_colour(residual: Array) -> float:
     return highest if highest > by_chance else 1.0
 
 
+def _unit(spectrum: Array) -> Array:
+    return spectrum / max(float(np.linalg.norm(spectrum)), 1e-300)
+
+
 class CountSearch:
     """Backward elimination and forward selection of components.
 
@@ -113,10 +119,12 @@ class CountSearch:
         Its prices are those of white noise at the level given; they rise if the residual says more.
     pool : int
         Components there can be.
+    structured : bool
+        What is not explained may have the shape of one component, so that a component must explain more than all of it.
     """
 
-    def __init__(self, refinement: Refinement, pool: int) -> None:
-        self.refinement, self.pool = refinement, pool
+    def __init__(self, refinement: Refinement, pool: int, *, structured: bool = False) -> None:
+        self.refinement, self.pool, self.structured = refinement, pool, structured
         self.path: list[Step] = []
         self.excess = self.colour = 1.0
         self._set_prices()
@@ -124,7 +132,8 @@ class CountSearch:
     def _set_prices(self) -> None:
         samples, channels = self.refinement.spectra.shape
         self.refinement.gate_price = price_of_gate(samples, self.pool) * self.excess * self.colour
-        self.refinement.component_price = component_price(samples, channels, self.colour) * self.excess
+        explained = samples * channels if self.structured else component_price(samples, channels, self.colour)
+        self.refinement.component_price = explained * self.excess
 
     def run(self, factors: Factors) -> Outcome:
         """Search from a trained mixture."""
@@ -143,7 +152,19 @@ class CountSearch:
         self._note(factors, replace=True)
         chosen = len(self.path) - 1
         rise = self._go_beyond(factors)
+        factors = self._finished(factors)
         return Outcome(factors, self.path, chosen, rise, refinement.component_price, self.excess, self.colour)
+
+    def _finished(self, factors: Factors) -> Factors:
+        refinement = self.refinement
+        if refinement.sparse:
+            return factors
+        if self.structured:
+            # The level tells how well few components describe spectra, not how well a concentration is known: gates
+            # close for what would be negative only.
+            refinement.gate_price = 0.0
+            factors = refinement.descend(factors, _LAST_SWEEPS)
+        return factors if refinement.non_negative else refinement.purest(factors)
 
     def _search(self, factors: Factors) -> Factors:
         """Remove and add components until neither helps."""
@@ -215,18 +236,7 @@ class CountSearch:
         if not len(spare):
             return None
         limit = refinement.cost(factors) - 1e-2 * refinement.component_price
-        residual = refinement.residual(factors)
-        part = np.maximum(residual, 0.0) if refinement.non_negative else residual
-        for row in np.argsort(-(part * part).sum(1))[:_FORWARD_TRIES]:
-            component = part[row]
-            for _ in range(10):
-                length = np.linalg.norm(component)
-                if length == 0:
-                    return None
-                component = component / length
-                component = np.maximum(part @ component, 0.0) @ part
-            component = component / max(float(np.linalg.norm(component)), 1e-300)
-            amounts = np.maximum(residual @ component, 0.0)
+        for component, amounts in self._candidates(factors):
             if not amounts.any():
                 continue
             trial = factors.having(component, amounts, int(spare[0]))
@@ -234,6 +244,24 @@ class CountSearch:
             if cost < limit:
                 return trial
         return None
+
+    def _candidates(self, factors: Factors) -> Iterator[tuple[Array, Array]]:
+        """Components (d,) and concentrations (n,) that the spectra with the largest residuals ask for.
+
+        What a residual has in common with others, and the spectrum as it is, if all that it holds was fitted badly.
+        """
+        refinement = self.refinement
+        residual = refinement.residual(factors)
+        part = np.maximum(residual, 0.0) if refinement.non_negative else residual
+        spectra = np.maximum(refinement.spectra, 0.0) if refinement.non_negative else refinement.spectra
+        for row in np.argsort(-(part * part).sum(1))[:_FORWARD_TRIES]:
+            common = _unit(part[row])
+            for _ in range(10):
+                common = _unit(np.maximum(part @ common, 0.0) @ part)
+            yield common, np.maximum(residual @ common, 0.0)
+            alone = np.zeros(len(spectra))
+            alone[row] = np.linalg.norm(spectra[row])
+            yield _unit(spectra[row]), alone
 
     def _go_beyond(self, factors: Factors) -> float:
         """Remove a few components more, for the path; the rise of the residual with the first."""

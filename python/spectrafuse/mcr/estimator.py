@@ -196,7 +196,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         device = _checks.device(self.device)
         model = preparation.build_model(self, recipe, data.shape[1], stream, given).to(device)
         spectra = torch.from_numpy(data)
-        noise = noise_level(spectra, self.noise)
+        noise = noise_level(spectra, self.noise, floor=recipe.noise_floor)
         fixed_rows = () if given is None else given.fixed.tolist()
         trainer = Trainer(
             model,

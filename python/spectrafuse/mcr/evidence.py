@@ -69,13 +69,19 @@ def reason(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel) -> str:
     )
 
 
-def cautions(outcome: Outcome, rank: int, count: int) -> list[str]:
+def cautions(outcome: Outcome, rank: int, count: int, noise: NoiseLevel) -> list[str]:
     """What the data cannot tell, a sentence each."""
     factors = outcome.factors
     told = []
+    if noise.structured:
+        told.append(
+            "The singular values do not end in those of white noise, as after smoothing or with drifts, so that the "
+            f"noise cannot be told. Only what explains more than {noise.nmse:.2g} of the sum of squares was counted; "
+            "drifts and weak components below that were not. Give `noise` to count them."
+        )
     if 1.0 < outcome.rise / outcome.component_price < _FEW:
         told.append("The least component stands out of the noise by less than a factor of two: it may be none.")
-    if outcome.excess > _LOUD or outcome.colour > _COLOURED:
+    if not noise.structured and (outcome.excess > _LOUD or outcome.colour > _COLOURED):
         told.append(
             f"The residual is not the white noise that was expected (variance {outcome.excess:.3g} times as large, "
             f"spectral density up to {outcome.colour:.3g} times its mean): the noise is larger or coloured, or mixing "

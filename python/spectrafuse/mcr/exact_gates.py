@@ -59,15 +59,20 @@ def update_concentrations(
 
     Each coordinate takes its best non-negative value, or 0 if that explains no more than `price`.
     """
-    overlap, along = components @ components.T, spectra @ components.T
-    found = concentrations.copy()
+    overlap, along = components @ components.T, components @ spectra.T
     power = overlap.diagonal()
+    smallest = np.sqrt(price / np.where(power > 0, power, 1.0))
+    # A component's concentrations lie side by side while they are worked on.
+    found = concentrations.T.copy()
     for _ in range(sweeps):
         for k in np.flatnonzero(power > 0):
-            best = found[:, k] + (along[:, k] - found @ overlap[:, k]) / power[k]
-            best[(best <= 0) | (best * best * power[k] < price)] = 0.0
-            found[:, k] = best
-    return found
+            best = overlap[k] @ found
+            np.subtract(along[k], best, out=best)
+            best /= power[k]
+            best += found[k]
+            best[best < smallest[k]] = 0.0
+            found[k] = best
+    return np.ascontiguousarray(found.T)
 
 
 def update_components(

@@ -92,7 +92,7 @@ def refined(
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "cautions": evidence.cautions(outcome, rank, len(ids)),
+            "cautions": evidence.cautions(outcome, rank, len(ids), noise),
         },
     )
 
@@ -118,7 +118,8 @@ def _search(
         sparse=model.sparse_component,
         fixed=tuple(fixed),
     )
-    outcome = CountSearch(refinement, model.num_components).run(Factors(start / level, components, ids))
+    search = CountSearch(refinement, model.num_components, structured=noise.structured)
+    outcome = search.run(Factors(start / level, components, ids))
     places = tuple(sorted(int(i) for i in outcome.factors.ids))
     return outcome, ExactGates(noise, refinement.gate_price, places)
 

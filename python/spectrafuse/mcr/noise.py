@@ -29,12 +29,16 @@ class NoiseLevel(NamedTuple):
         Where the number comes from, as a phrase.
     proportional : bool
         The noise grows with each spectrum's size, so that `nmse` is its share of every single one; else it is even.
+    structured : bool
+        The level is assumed, as the singular values do not end in those of white noise: all of it may have the shape of
+        one component.
     """
 
     sigma: float
     nmse: float
     source: str
     proportional: bool = False
+    structured: bool = False
 
 
 def _median_of_noise(rows: int, columns: int) -> float:
@@ -53,13 +57,14 @@ def _median_of_noise(rows: int, columns: int) -> float:
 class _Tail(NamedTuple):
     sigma: float
     aside: int
+    structured: bool
 
 
 def tail_noise(singular_values: np.ndarray, rows: int, columns: int) -> _Tail | None:
     """Standard deviation of white noise from the tail of singular values; None if there is no tail.
 
     Values that stand out of the noise's spectrum are set aside and the estimate is repeated on the rest, at most down
-    to half of them.
+    to half of them: there, what is left still has a structure that white noise has not.
     """
     values = np.sort(np.asarray(singular_values, dtype=np.float64))[::-1]
     aside = 0
@@ -74,7 +79,8 @@ def tail_noise(singular_values: np.ndarray, rows: int, columns: int) -> _Tail | 
         outside = min(aside + int((tail > edge).sum()), most)
         if outside == aside:
             # What is set aside took its share of the noise along: rows and columns left carry the rest.
-            return _Tail(math.sqrt(float((tail**2).sum()) / (left_rows * left_columns)), aside)
+            sigma = math.sqrt(float((tail**2).sum()) / (left_rows * left_columns))
+            return _Tail(sigma, aside, structured=aside == most)
         aside = outside
 
 
@@ -84,7 +90,7 @@ def _singular_values(spectra: Tensor) -> np.ndarray:
     return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().cpu().numpy()
 
 
-def noise_level(spectra: Tensor, noise: float | None = None) -> NoiseLevel:
+def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1e-3) -> NoiseLevel:
     """The noise level of spectra (n, d).
 
     Parameters
@@ -92,6 +98,10 @@ def noise_level(spectra: Tensor, noise: float | None = None) -> NoiseLevel:
     spectra : Tensor, (n, d)
     noise : float or None
         Standard deviation of the noise in the spectra's unit; None: estimate it from the tail of the singular values.
+    floor : float
+        Smallest nMSE that is believed of a tail that is not white. Spectra that were smoothed or differentiated, and
+        those that drift, leave next to nothing there, which does not say how exactly a mixture of few components
+        describes them.
 
     Returns
     -------
@@ -118,11 +128,13 @@ def noise_level(spectra: Tensor, noise: float | None = None) -> NoiseLevel:
             _FALLBACK_NMSE,
             f"assumed, as {n} spectra of {d} channels are too few to estimate it",
         )
-    source = "estimated from the tail of the singular values"
+    source, nmse = "estimated from the tail of the singular values", n * d * even.sigma**2 / power
     if grows:
-        nmse = proportional.sigma**2 * d
-        return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source + " as proportional to each spectrum", True)
-    return NoiseLevel(even.sigma, n * d * even.sigma**2 / power, source)
+        source, nmse = source + " as proportional to each spectrum", proportional.sigma**2 * d
+    structured = (proportional if grows else even).structured and nmse < floor
+    if structured:
+        source, nmse = "assumed, as the singular values do not end in those of white noise", floor
+    return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source, grows, structured)
 
 
 def noise_of_rows(spectra: np.ndarray, noise: NoiseLevel) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -166,6 +167,27 @@ class Refinement:
             factors = self.descend(factors, _SWEEPS, price)
             price /= _CHEAPER
         return self.settle(self.descend(factors, _SWEEPS), 6)
+
+    def purest(self, factors: Factors) -> Factors:
+        """The same mixture, in which a component that only occurs with another takes as much of it as it can.
+
+        Where components may be negative nothing but the purest spectra tells them apart. Each move closes gates.
+        """
+        concentrations, components = factors.concentrations.copy(), factors.components.copy()
+        moved = True
+        while moved:
+            moved = False
+            for taker, giver in itertools.permutations(range(len(factors.ids)), 2):
+                rows = concentrations[:, taker] > 0
+                both = concentrations[rows][:, [taker, giver]]
+                if factors.ids[taker] in self.fixed or not len(both) or not both[:, 1].all():
+                    continue
+                ratios = both[:, 1] / both[:, 0]
+                least = float(ratios.min())
+                components[taker] += least * components[giver]
+                concentrations[rows, giver] = np.where(ratios > least, both[:, 1] - least * both[:, 0], 0.0)
+                moved = True
+        return factors._replace(concentrations=concentrations, components=components).used()
 
     def attempt(self, factors: Factors, limit: float, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
         """Descend from a changed mixture, whose gates of `rows` are to be decided anew, until it costs below `limit`.
