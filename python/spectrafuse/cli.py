@@ -1,10 +1,12 @@
-"""The command line: `spectrafuse segment | unmix | demo | doctor`.
+"""The command line: `spectrafuse segment | unmix | profile | demo | doctor`.
 
 Only typer is imported here; each command imports what it needs when it runs, so `--help` is quick.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +22,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+profiles = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(profiles, name="profile", help="Show what takes the time of `segment` or `unmix`, with their arguments.")
 
 
 class RecipeName(str, Enum):
@@ -105,9 +109,25 @@ def spectrafuse(
     """
 
 
+@profiles.callback()
+def _quiet() -> None:
+    # torch reads these when it is loaded; without them its profiler writes whenever it starts or stops.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def _carry_out(context: typer.Context, request: Any, run: Callable[[Any], None]) -> None:
+    """Do what was asked for, or, under `spectrafuse profile`, record the beginning of it."""
+    if context.parent is not None and context.parent.info_name == "profile":
+        from spectrafuse.profile import profile as run
+    run(request)
+
+
+@profiles.command()
 @app.command()
 @friendly
 def segment(
+    context: typer.Context,
     scenes: Annotated[list[Path], typer.Argument(help="Cubes: .mat, .npy, .npz or ENVI.", metavar="SCENE...")],
     output: OutputOption,
     n_clusters: Annotated[int, typer.Option(min=1, help="Clusters to look for.")] = 4,
@@ -198,7 +218,8 @@ def segment(
         nodata=None if nodata is None else str(nodata),
         max_memory=parse_bytes(max_memory),
     )
-    run(
+    _carry_out(
+        context,
         SegmentRequest(
             scenes=scenes,
             output=output,
@@ -214,13 +235,16 @@ def segment(
             merge=parse_merge(merge),
             threads=threads,
             restart=restart,
-        )
+        ),
+        run,
     )
 
 
+@profiles.command()
 @app.command()
 @friendly
 def unmix(
+    context: typer.Context,
     spectra: Annotated[Path, typer.Argument(help="One spectrum per row: .csv, .txt, .npy, .npz or .mat.")],
     output: OutputOption,
     pool_size: Annotated[
@@ -277,7 +301,8 @@ def unmix(
         random_state=seed,
         device=device,
     )
-    run(
+    _carry_out(
+        context,
         UnmixRequest(
             spectra=spectra,
             output=output,
@@ -290,7 +315,8 @@ def unmix(
             true_concentrations=true_concentrations,
             threads=threads,
             restart=restart,
-        )
+        ),
+        run,
     )
 
 
