@@ -44,9 +44,11 @@ build/sanitize.stamp: $(VENV)/test.stamp
 
 resources: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/resources.py
+	$(BIN)/python benchmarks/estimates.py
 
 resources-check: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/resources.py --check
+	$(BIN)/python benchmarks/estimates.py --check
 
 instructions: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/instructions.py
