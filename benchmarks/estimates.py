@@ -266,7 +266,7 @@ def operations() -> dict[str, Steps]:
         "mean_shift_assign forward": mean_shift(pixels, 32, 4, "forward"),
         "mean_shift_assign labels": mean_shift(pixels, 32, 4, "labels"),
         "skinny_linear forward": skinny_forward(16, 4096, 4096),
-        "skinny_linear input gradient": skinny_input_gradient(16, 4096, 4096),
+        "skinny_linear backward": skinny_input_gradient(16, 4096, 4096),
         "spectral_compactness forward": compactness(2 * pixels, 301, 4, "forward"),
         "spectral_compactness backward": compactness(2 * pixels, 301, 4, "backward"),
     }
