@@ -223,6 +223,10 @@ def test_the_sentence_names_the_operation_that_takes_longest() -> None:
         measured(slow), BOUNDS, "training"
     )
     assert "everything else limits it: 80 %" in words.limit(measured(slow, Row(REST, 0, 4.0)), BOUNDS, "prediction")
+    idle = Row("gate forward", 10, 1.0, Work(10, 10**7))
+    assert "fewer --threads" in words.limit(measured(idle), BOUNDS, "training")
+    fast = Row("matrix product", 10, 1.0, Work(2 * 10**11, 10))
+    assert "200 % of the speed of a matrix product, so" in words.limit(measured(fast), BOUNDS, "training")
     assert OTHER in words.limit(measured(slow, Row(OTHER, 0, 4.0)), BOUNDS, "training")
     assert "(relu) takes" in words.limit(measured(Row("relu", 1, 1.0)), BOUNDS, "training")
     cached = Row("gate forward", 1, 1e-3, Work(10, 10**9))
@@ -248,8 +252,10 @@ def test_time_of_other_threads_is_not_added() -> None:
             self.name, self.thread, self.self_cpu_time_total = name, thread, 1e6 * seconds
 
     events = [Event("aten::add", 2, 1.0), Event(MARK, 1, 0.0), Event("aten::mul", 1, 0.25)]
-    found = collect(events, {}, 1.0, 4, 1, 0.2, "cpu")
+    found = collect(events, {}, 1.0, 4, 1, 0.25, "cpu")
     assert {row.label: row.seconds for row in found.rows} == {"mul": 0.25, OTHER: 0.0, REST: 0.75}
+    # Time that the recorder takes is not the run's.
+    assert collect(events, {}, 1.0, 4, 1, 0.1, "cpu").rows[-1].seconds == pytest.approx(0.15)
 
 
 def test_bounds_are_measured_quickly() -> None:

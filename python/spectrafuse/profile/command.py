@@ -220,7 +220,7 @@ def _print(phases: list[Phase], bounds: Bounds, record: dict[str, Any], output: 
             title=f"\n{phase.name}", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
         table.add_column("operation", no_wrap=True, max_width=29)
-        for column in ("calls", "seconds", "share", "GB/s", "Gop/s", "bound", "MiB"):
+        for column in ("calls", "seconds", "share", "GB/s", "bound", "MiB"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in table_rows(phase, bounds):
             table.add_row(
@@ -232,7 +232,6 @@ def _print(phases: list[Phase], bounds: Bounds, record: dict[str, Any], output: 
                         ("seconds", "{:.3f}", 1),
                         ("share", "{:.1f} %", 100),
                         ("gb_per_s", "{:.1f}", 1),
-                        ("gflop_per_s", "{:.1f}", 1),
                         ("share_of_bound", "{:.0f} %", 100),
                         ("memory_mb", "{:.1f}", 1),
                     )

@@ -77,7 +77,7 @@ def write(folder: Path, phases: Sequence[Phase], bounds: Bounds, record: Mapping
             "steps": phase.measured.steps,
             "first_step": phase.measured.first_step,
             "seconds": phase.measured.seconds,
-            "step_seconds": phase.measured.step_seconds,
+            "recorded_step_seconds": phase.measured.step_seconds,
             "sentence": phase.sentence,
         }
         for phase in phases
@@ -106,8 +106,8 @@ def summary(phases: Sequence[Phase], bounds: Bounds, record: Mapping[str, Any]) 
         found = phase.measured
         last = found.first_step + found.steps - 1
         lines.append(
-            f"{phase.name}: {phase.unit} {found.first_step} to {last}, {found.seconds:.3g} s; a {phase.unit} takes "
-            f"{1e3 * found.seconds / found.steps:.3g} ms, and {1e3 * found.step_seconds:.3g} ms without the recorder."
+            f"{phase.name}: {phase.unit} {found.first_step} to {last}; a {phase.unit} takes "
+            f"{1e3 * found.seconds / found.steps:.3g} ms, and {1e3 * found.step_seconds:.3g} ms while it is recorded."
         )
     lines += ["", *record["notes"], ""]
     return "\n".join(lines)

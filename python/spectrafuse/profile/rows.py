@@ -56,7 +56,7 @@ class Measured:
         What the rows add up to.
     steps, first_step : int
     step_seconds : float
-        Of a step that is not recorded.
+        Of a step while it is recorded.
     """
 
     rows: list[Row]
@@ -85,6 +85,12 @@ def collect(
         Calls and work of the package's kernels, by label.
     seconds : float
         The recording took.
+    steps, first_step : int
+        That were recorded.
+    step_seconds : float
+        Of a step that is not recorded.
+    device : str
+        Its type.
     """
     events = list(events)
     host = _Host(work, on_device=device != "cpu")
@@ -92,14 +98,13 @@ def collect(
     rows = host.rows
     if device != "cpu":
         _add_kernels(events, rows)
-        # Steps are recorded without the graph that they usually run as: a usual step is what counts.
-        seconds = step_seconds * steps
     for label, (calls, total) in work.items():
         rows[label].calls, rows[label].work = calls, total
     for label, row in rows.items():
         row.label = label
     inside = sum(row.seconds for row in rows.values())
-    seconds = max(seconds, inside)
+    # The recorder takes time between the operations, and on a GPU steps usually run as a graph: a usual step counts.
+    recorded, seconds = seconds, max(inside, min(seconds, step_seconds * steps))
     shown: list[Row] = []
     others: list[Row] = []
     for row in sorted(rows.values(), key=lambda row: -row.seconds):
@@ -107,7 +112,7 @@ def collect(
         (shown if large else others).append(row)
     small = Row(OTHER, sum(row.calls for row in others), sum(row.seconds for row in others))
     rest = Row(REST, 0, max(0.0, seconds - inside))
-    return Measured([*shown, small, rest], seconds, steps, first_step, step_seconds)
+    return Measured([*shown, small, rest], seconds, steps, first_step, recorded / max(steps, 1))
 
 
 class _Host:

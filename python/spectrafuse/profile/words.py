@@ -8,6 +8,9 @@ from spectrafuse.profile.rows import OTHER, REST, Measured, Row
 _NEAR = 0.5
 """Share of the bound from which on an operation is said to run at it."""
 
+_FAR = 0.05
+"""Below this share it is not the work that takes the time."""
+
 # Label: what it is called, whether that is more than one, and what would help where it is at its bound.
 _NAMES: dict[str, tuple[str, str]] = {
     "adamw_outer": (
@@ -82,10 +85,13 @@ def _how_fast(row: Row, bounds: Bounds, *, plural: bool) -> str:
     it = "they run" if plural else "it runs"
     reached = bounds.seconds(*row.work) / row.seconds
     helps = _NAMES[row.label][1]
-    against = "a matrix product" if bounds.is_arithmetic(*row.work) else "a large copy in memory"
-    if reached > 1:
+    arithmetic = bounds.is_arithmetic(*row.work)
+    against = "a matrix product" if arithmetic else "a large copy in memory"
+    if reached > 1 and not arithmetic:
         return f"; {it} faster than {against}, because the data stay in the cache, so {helps} is what would help."
     why = f"; {it} at {100 * reached:.0f} % of the speed of {against}"
     if reached >= _NEAR:
         return f"{why}, so {helps} is what would help."
+    if reached < _FAR:
+        return f"{why}: too little at a time, or other programs take the processor; fewer --threads may help."
     return f"{why}, which leaves room for faster code; {helps} would help as well."
