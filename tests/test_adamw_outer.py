@@ -83,14 +83,15 @@ def _problem(batch: int, outputs: int, width: int, dtype: torch.dtype = torch.fl
     return [x, grad_y, weight, first, stream.uniform((outputs, width), dtype=torch.float64).to(dtype)]
 
 
-def test_same_bits_at_any_number_of_threads() -> None:
-    # Large enough for several tiles in both directions, with a rest in each.
+@pytest.mark.parametrize("step", [3, 4])
+def test_same_bits_at_any_number_of_threads(step: int) -> None:
+    # Large enough for several tiles in both directions, with a rest in each; odd steps go forwards, even ones not.
     start = _problem(5, 131, 2077)
 
     def changed() -> list[torch.Tensor]:
         tensors = [t.clone() for t in start]
         with use_backend("cpu"):
-            adamw_outer(*tensors, step=4, **OPTIONS)
+            adamw_outer(*tensors, step=step, **OPTIONS)
         return tensors
 
     assert_same_bits_at_any_number_of_threads(changed)

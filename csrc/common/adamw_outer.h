@@ -58,13 +58,14 @@ struct AdamwOuter {
 };
 
 // Tiles of kAdamwTileRows x kAdamwTileColumns elements of the weight are numbered down its columns and independent of
-// each other. `scratch` is the number of bytes that `run` needs, aligned to 64.
+// each other; they are taken from the last to the first if `backwards`. `scratch` is the number of bytes that `run`
+// needs, aligned to 64.
 constexpr std::int64_t kAdamwTileRows = 32, kAdamwTileColumns = 2048;
 
 struct AdamwOuterKernels {
     std::size_t (*scratch)(const AdamwOuter&);
     void (*run)(const AdamwOuter&, const AdamwConstants<double>&, std::int64_t tile_begin, std::int64_t tile_end,
-                void* scratch);
+                bool backwards, void* scratch);
 };
 
 #define SPECTRAFUSE_DECLARE_ISA(isa)                       \

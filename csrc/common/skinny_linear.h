@@ -51,9 +51,17 @@ struct SkinnyLinearBackward {
     void* grad_x;        // (B, I)
 };
 
-// Groups of outputs, and tiles of columns of the input gradient, are independent of each other, so results do not
-// depend on how they are spread over threads.
-constexpr std::int64_t kLinearGroup = 8, kLinearColumns = 256;
+// Groups of outputs are independent of each other. The input gradient is the sum of what parts of the outputs give,
+// added in their order: neither result depends on how they are spread over threads, and a thread reads the same rows of
+// the weight in both directions.
+constexpr std::int64_t kLinearGroup = 8, kLinearColumns = 256, kLinearParts = 8, kLinearPartRows = 128;
+
+// Outputs of each part but the last: whole groups.
+inline std::int64_t linear_part_rows(std::int64_t outputs) {
+    const std::int64_t rows =
+        (outputs + kLinearParts * kLinearGroup - 1) / (kLinearParts * kLinearGroup) * kLinearGroup;
+    return rows < kLinearPartRows ? kLinearPartRows : rows;
+}
 
 struct SkinnyLinearForwardKernels {
     std::size_t (*packed_size)(const SkinnyLinear&);
@@ -64,7 +72,11 @@ struct SkinnyLinearForwardKernels {
 
 struct SkinnyLinearBackwardKernels {
     std::size_t (*scratch)(const SkinnyLinearBackward&);
-    void (*run)(const SkinnyLinearBackward&, std::int64_t tile_begin, std::int64_t tile_end, void* scratch);
+    // What outputs [begin, end) give, into grad_x (B, I).
+    void (*run)(const SkinnyLinearBackward&, std::int64_t begin, std::int64_t end, void* grad_x, void* scratch);
+    // Elements [begin, end) of the sum of `parts` such arrays, one after the other.
+    void (*add)(const SkinnyLinearBackward&, const void* partials, std::int64_t parts, std::int64_t begin,
+                std::int64_t end);
 };
 
 #define SPECTRAFUSE_DECLARE_ISA(isa)                                            \

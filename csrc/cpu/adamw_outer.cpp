@@ -111,7 +111,7 @@ void update_rows(const AdamwOuter& a, const AdamwConstants<T>& c, std::int64_t r
 
 template <class T>
 void run(const AdamwOuter& a, const AdamwConstants<double>& d, std::int64_t tile_begin, std::int64_t tile_end,
-         void* scratch) {
+         bool backwards, void* scratch) {
     T* packed = static_cast<T*>(scratch);
     T* gradient = packed + a.batch * kAdamwTileColumns;
     T* factors = gradient + kRows * kAdamwTileColumns;
@@ -120,12 +120,15 @@ void run(const AdamwOuter& a, const AdamwConstants<double>& d, std::int64_t tile
                                  static_cast<T>(d.add_second),   static_cast<T>(d.step_size),
                                  static_cast<T>(d.inverse_root), static_cast<T>(d.eps)};
     const std::int64_t tiles_down = (a.rows + kAdamwTileRows - 1) / kAdamwTileRows;
-    for (std::int64_t tile = tile_begin; tile < tile_end; ++tile) {
+    std::int64_t packed_column = -1;
+    for (std::int64_t i = tile_begin; i < tile_end; ++i) {
+        const std::int64_t tile = backwards ? tile_begin + tile_end - 1 - i : i;
         const std::int64_t column = tile / tiles_down * kAdamwTileColumns;
         const std::int64_t column_end = column + kAdamwTileColumns < a.columns ? column + kAdamwTileColumns : a.columns;
         std::int64_t row = tile % tiles_down * kAdamwTileRows;
         const std::int64_t row_end = row + kAdamwTileRows < a.rows ? row + kAdamwTileRows : a.rows;
-        if (tile == tile_begin || row == 0) pack_columns(a, column, column_end, packed);
+        if (column != packed_column) pack_columns(a, column, column_end, packed);
+        packed_column = column;
         for (; row + kRows <= row_end; row += kRows)
             update_rows<T, kRows>(a, c, row, column, column_end, packed, factors, gradient);
         for (; row < row_end; ++row) update_rows<T, 1>(a, c, row, column, column_end, packed, factors, gradient);

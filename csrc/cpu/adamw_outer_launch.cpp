@@ -40,21 +40,20 @@ void adamw_outer(const AdamwOuter* parameters, std::int64_t count, const AdamwOp
         bytes = std::max(bytes, kernels.scratch(parameters[i]));
     }
     const ThreadScratch scratch(bytes, threads);
-    // Each thread takes its share of all elements, in whole tiles of parameter after parameter.
-    parallel_shares(elements, elements < kSmallest ? 1 : threads,
-                    [&](std::int64_t begin, std::int64_t end, int thread) {
-                        std::int64_t start = 0;
-                        for (std::int64_t i = 0; i < count; ++i) {
-                            const AdamwOuter& a = parameters[i];
-                            const std::int64_t size = a.rows * a.columns, tiles = tiles_of(a);
-                            const auto tile_at = [&](std::int64_t element) {
-                                return std::clamp<std::int64_t>(element - start, 0, size) * tiles / size;
-                            };
-                            if (size > 0 && tile_at(begin) < tile_at(end))
-                                kernels.run(a, constants, tile_at(begin), tile_at(end), scratch.of(thread));
-                            start += size;
-                        }
-                    });
+    // Each thread takes the same share of every parameter, about the rows whose outputs it also computes in
+    // `skinny_linear`: threads may have no cache in common. Forwards and backwards in turns, so that what one step left
+    // in the cache is what the next one begins with.
+    const bool backwards = step % 2 == 0;
+    parallel_shares(
+        elements, elements < kSmallest ? 1 : threads, [&](std::int64_t begin, std::int64_t end, int thread) {
+            for (std::int64_t i = 0; i < count; ++i) {
+                const AdamwOuter& a = parameters[backwards ? count - 1 - i : i];
+                const std::int64_t tiles = tiles_of(a);
+                const auto tile_at = [&](std::int64_t element) { return (tiles * element + elements - 1) / elements; };
+                if (tile_at(begin) < tile_at(end))
+                    kernels.run(a, constants, tile_at(begin), tile_at(end), backwards, scratch.of(thread));
+            }
+        });
 }
 
 }  // namespace spectrafuse

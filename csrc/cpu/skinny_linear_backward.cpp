@@ -14,14 +14,14 @@ constexpr int kRows = 8;
 
 template <class T>
 std::size_t scratch_size(const SkinnyLinearBackward& a) {
-    return sizeof(T) * static_cast<std::size_t>(a.batch * (kLinearColumns + a.outputs));
+    return sizeof(T) * static_cast<std::size_t>(a.batch * (kLinearColumns + linear_part_rows(a.outputs)));
 }
 
 // grad_y as (blocks of kRows outputs, B, kRows): what a block needs lies together. The last block may be narrower.
 template <class T>
-void pack(const SkinnyLinearBackward& a, T* packed) {
-    for (std::int64_t o = 0; o < a.outputs; o += kRows) {
-        const std::int64_t count = a.outputs - o < kRows ? a.outputs - o : kRows;
+void pack(const SkinnyLinearBackward& a, std::int64_t begin, std::int64_t end, T* packed) {
+    for (std::int64_t o = begin; o < end; o += kRows) {
+        const std::int64_t count = end - o < kRows ? end - o : kRows;
         for (std::int64_t b = 0; b < a.batch; ++b)
             for (std::int64_t r = 0; r < count; ++r) *packed++ = static_cast<const T*>(a.grad_y)[b * a.outputs + o + r];
     }
@@ -56,35 +56,52 @@ void add_rows(const SkinnyLinearBackward& a, const T* weight, const T* factors, 
 }
 
 template <class T>
-void run(const SkinnyLinearBackward& a, std::int64_t tile_begin, std::int64_t tile_end, void* scratch) {
+void run(const SkinnyLinearBackward& a, std::int64_t begin, std::int64_t end, void* grad_x, void* scratch) {
     T* sums = static_cast<T*>(scratch);
     T* packed = sums + a.batch * kLinearColumns;
-    pack(a, packed);
-    for (std::int64_t tile = tile_begin; tile < tile_end; ++tile) {
-        const std::int64_t begin = tile * kLinearColumns;
-        const std::int64_t columns = a.inputs - begin < kLinearColumns ? a.inputs - begin : kLinearColumns;
+    pack(a, begin, end, packed);
+    const std::int64_t whole = (end - begin) / kRows * kRows, left = end - begin - whole;
+    for (std::int64_t column = 0; column < a.inputs; column += kLinearColumns) {
+        const std::int64_t columns = a.inputs - column < kLinearColumns ? a.inputs - column : kLinearColumns;
         __builtin_memset(sums, 0, sizeof(T) * static_cast<std::size_t>(a.batch * kLinearColumns));
-        const T* weight = static_cast<const T*>(a.weight) + begin;
-        std::int64_t o = 0;
-        for (; o + kRows <= a.outputs; o += kRows)
+        const T* weight = static_cast<const T*>(a.weight) + begin * a.inputs + column;
+        for (std::int64_t o = 0; o < whole; o += kRows)
             add_rows<T>(a, weight + o * a.inputs, packed + o * a.batch, columns, sums);
-        const std::int64_t left = a.outputs - o;
-        const T* rest = packed + o * a.batch;
+        const T* rest = packed + whole * a.batch;
         for (std::int64_t r = 0; r < left; ++r)
             for (std::int64_t i = 0; i < columns; ++i)
                 for (std::int64_t b = 0; b < a.batch; ++b)
-                    sums[b * kLinearColumns + i] += rest[b * left + r] * weight[(o + r) * a.inputs + i];
+                    sums[b * kLinearColumns + i] += rest[b * left + r] * weight[(whole + r) * a.inputs + i];
         for (std::int64_t b = 0; b < a.batch; ++b)
-            __builtin_memcpy(static_cast<T*>(a.grad_x) + b * a.inputs + begin, sums + b * kLinearColumns,
+            __builtin_memcpy(static_cast<T*>(grad_x) + b * a.inputs + column, sums + b * kLinearColumns,
                              sizeof(T) * static_cast<std::size_t>(columns));
+    }
+}
+
+template <class T>
+void add(const SkinnyLinearBackward& a, const void* partials, std::int64_t parts, std::int64_t begin,
+         std::int64_t end) {
+    const T* from = static_cast<const T*>(partials);
+    T* to = static_cast<T*>(a.grad_x);
+    const std::int64_t size = a.batch * a.inputs;
+    std::int64_t i = begin;
+    for (; i + lanes<T> <= end; i += lanes<T>) {
+        Vector<T> sum = load(from + i);
+        for (std::int64_t part = 1; part < parts; ++part) sum += load(from + part * size + i);
+        store<T>(to + i, sum);
+    }
+    for (; i < end; ++i) {
+        T sum = from[i];
+        for (std::int64_t part = 1; part < parts; ++part) sum += from[part * size + i];
+        to[i] = sum;
     }
 }
 
 }  // namespace
 
 extern const SkinnyLinearBackwardKernels skinny_linear_backward_kernels[2] = {
-    {scratch_size<float>, run<float>},
-    {scratch_size<double>, run<double>},
+    {scratch_size<float>, run<float>, add<float>},
+    {scratch_size<double>, run<double>, add<double>},
 };
 
 }  // namespace spectrafuse::SPECTRAFUSE_ISA

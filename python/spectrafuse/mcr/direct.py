@@ -21,6 +21,7 @@ from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.optimizer import OuterAdamW, SteadySteps
 from spectrafuse.mcr.passes import linear_layers
+from spectrafuse.mcr.placement import place_together
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.ops import _gate_kernels as gates
 from spectrafuse.ops._sparse_gated_mixture_kernels import shared_arguments as sparse_arguments
@@ -279,15 +280,18 @@ class DirectEpochs:
         self.model, self.recipe, self.optimizer = model, recipe, optimizer
         self.evaluator: nn.Module = model.component_parser.energy_evaluator  # type: ignore[assignment]
         self.regressor = model.concentration_regressor
-        self.components = model.vanilla_components.detach()
         energy = model.component_sparsity.energy
         assert isinstance(energy, nn.Parameter)
+        layers = [*self.evaluator.parameters(), *self.regressor.parameters()]
+        self._trained = [*layers, *(p for p in (model.vanilla_components, energy) if p.requires_grad)]
+        # Apart from the moments, which go when training ends.
+        place_together(self._trained)
+        place_together([moment for parameter in self._trained for moment in optimizer.moments(parameter)])
+        self.components = model.vanilla_components.detach()
         self.sparsity_energy = energy.detach().view(*self.components.shape, 2)
         self.form = model.non_negative_component, model.component_norm or 0
         shapes = [self.components, *([self.sparsity_energy] if model.sparse_component else [])]
         self.gradients = [torch.empty_like(t) for t in shapes]
-        layers = [*self.evaluator.parameters(), *self.regressor.parameters()]
-        self._trained = [*layers, *(p for p in (model.vanilla_components, energy) if p.requires_grad)]
         # A bias is a product too, and so are gradients that exist already: of one row and the number 1.
         self._shapes = [(len(p), p.shape[1]) if p.ndim == 2 else (1, len(p)) for p in layers]
         self._shapes += [(1, p.numel()) for p in self._trained[len(layers) :]]
@@ -302,8 +306,6 @@ class DirectEpochs:
         )  # fmt: skip
         if kind not in self._passes or self._passes[kind][0] != settings:
             self._passes[kind] = settings, {}
-            for tensor in tensors:
-                _native.cpu().use_huge_pages(tensor.data_ptr(), tensor.nbytes)
         return self._passes[kind][1]
 
     def train(

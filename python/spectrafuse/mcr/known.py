@@ -123,14 +123,18 @@ class HeldRows:
 
     def __init__(self, model: UnmixingModel, rows: Sequence[int]) -> None:
         self._held: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._count = model.num_components
         energy = model.component_sparsity.energy
         assert isinstance(energy, torch.Tensor)
         for values in (model.vanilla_components, energy) if len(rows) else ():
-            table = values.detach().view(model.num_components, -1)
-            index = torch.as_tensor(rows, dtype=torch.int64, device=table.device)
-            self._held.append((table, index, table[index]))
+            index = torch.as_tensor(rows, dtype=torch.int64, device=values.device)
+            self._held.append((values, index, self._table(values)[index]))
+
+    def _table(self, values: torch.Tensor) -> torch.Tensor:
+        """Looked up each time: the values of a parameter may move to another place."""
+        return values.detach().view(self._count, -1)
 
     def put_back(self) -> None:
         """Give the rows the bits they had."""
-        for table, index, kept in self._held:
-            table.index_copy_(0, index, kept)
+        for values, index, kept in self._held:
+            self._table(values).index_copy_(0, index, kept)

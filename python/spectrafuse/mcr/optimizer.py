@@ -163,14 +163,18 @@ class OuterAdamW(torch.optim.AdamW):
                 yield step, (*pair, *tensors)
 
     def present(self, parameter: nn.Parameter, shape: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """A parameter's number of steps, and its values and two moments seen as (O, I); the moments begin as zeros."""
+        """A parameter's number of steps, and its values and two moments seen as (O, I)."""
+        first, second = self.moments(parameter)
+        return self.state[parameter]["step"], (parameter.data.view(shape), first.view(shape), second.view(shape))
+
+    def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
+        """Running means of a parameter's gradient and of its square; they begin as zeros."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        first, second = state["exp_avg"], state["exp_avg_sq"]
-        return state["step"], (parameter.data.view(shape), first.view(shape), second.view(shape))
+        return state["exp_avg"], state["exp_avg_sq"]
 
     def _pair(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor] | None:
         """What a parameter's gradient is the product of; None: it has none."""
