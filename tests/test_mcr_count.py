@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
+from spectrafuse._progress import Progress
 from spectrafuse.mcr import evidence
 from spectrafuse.mcr.count import CountSearch, component_price, residual_colour, residual_excess
 from spectrafuse.mcr.estimator import EBgMCR
@@ -363,3 +365,41 @@ def test_other_seeds_find_the_same_components(fitted: EBgMCR, mixtures: Mixtures
         count_stability(fitted, spectra, 1)
     with pytest.raises(TypeError, match="random_state"):
         count_stability(_quick(random_state=None, max_epoch=2).fit(spectra), spectra)
+
+
+def test_the_same_bits_at_any_number_of_threads(mixtures: Mixtures) -> None:
+    # Large enough for the products to be shared among threads.
+    drawn = MixtureSynthesizer(12, 700, max_mixing=4, snr_db=25, random_state=1).generate(300)
+    wide, shapes = drawn.spectra.numpy(), drawn.components.numpy()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with threadpool_limits(threads):
+                level = noise_level(drawn.spectra)
+                gated = ExactGates(level, 12.0, tuple(range(12))).concentrations(wide, shapes).tobytes()
+                estimator = _quick(max_epoch=5).fit(mixtures.spectra.numpy())
+            fitted = estimator.components_.tobytes(), estimator.C_opt_.tobytes(), estimator.noise_
+            found.append((level, gated, estimator.count_evidence_, *fitted))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
+def test_the_refinement_reports_and_can_be_ended(mixtures: Mixtures, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10**9))
+    monkeypatch.setattr("spectrafuse.mcr.finish.time.monotonic", lambda: float(next(clock)))
+    reports: list[Progress] = []
+    estimator = _quick(max_epoch=4).fit(mixtures.spectra.numpy(), callback=reports.append)
+    refining = reports[4:]
+    assert len(refining) > 3
+    assert {(report.epoch, report.total_epochs) for report in refining} == {(4, 4)}
+    assert all("refining" in report.message for report in refining)
+    assert refining[0].values == estimator.history_[-1]
+
+    def stop(progress: Progress) -> None:
+        if "refining" in progress.message:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        _quick(max_epoch=4).fit(mixtures.spectra.numpy(), callback=stop)

@@ -253,6 +253,9 @@ def unmix(
     recipe: RecipeOption = RecipeName.corrected,
     non_negative: Annotated[bool, typer.Option(help="Whether component spectra must be non-negative.")] = True,
     sparse: Annotated[bool, typer.Option("--sparse", help="Gate single channels as well.")] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Add a component that is the same in all channels and not counted.")
+    ] = False,
     noise: Annotated[
         float | None,
         typer.Option(min=0.0, help="Standard deviation of the noise; default: estimated from the data."),
@@ -294,6 +297,7 @@ def unmix(
         recipe=recipe,
         non_negative=non_negative,
         sparse=sparse,
+        background=background,
         noise=noise,
         batch_size=batch_size,
         max_epoch=max_epoch,

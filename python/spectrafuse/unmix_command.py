@@ -188,6 +188,7 @@ def _fit_and_write(
         "chosen_reason": estimator.chosen_reason_,
         "n_components": int(estimator.n_components_),
         "component_ids": estimator.component_ids_,
+        "background_row": estimator.background_row_,
         "r2": r2,
         "nmse": nmse,
         "mean_concentrations": concentrations.mean(axis=0),
@@ -288,7 +289,9 @@ def write_unmixing(
     components, ids = np.asarray(estimator.components_), np.asarray(estimator.component_ids_)
     write_components(results, components, axis, ids=ids)
     write_concentrations(results, concentrations, ids=ids, names=sample_names)
-    names = [f"component {number}" for number in ids]
+    names = [
+        "background" if row == estimator.background_row_ else f"component {number}" for row, number in enumerate(ids)
+    ]
     pairs = agreement.pairs if agreement is not None else {}
     save_components(
         results / "components.png",

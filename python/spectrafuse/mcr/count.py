@@ -164,7 +164,11 @@ class CountSearch:
             # close for what would be negative only.
             refinement.gate_price = 0.0
             factors = refinement.descend(factors, _LAST_SWEEPS)
-        return factors if refinement.non_negative else refinement.purest(factors)
+        if not refinement.non_negative:
+            return refinement.purest(factors)
+        if refinement.background is not None:
+            factors = refinement.descend(refinement.levelled(factors), _LAST_SWEEPS)
+        return factors
 
     def _search(self, factors: Factors) -> Factors:
         """Remove and add components until neither helps."""
@@ -284,7 +288,7 @@ class CountSearch:
 
     def _note(self, factors: Factors, *, replace: bool = False) -> None:
         power = (self.refinement.residual(factors) ** 2).sum(1)
-        step = Step(len(factors.ids), float(power.sum()), self.refinement.cost(factors), power)
+        step = Step(self.refinement.count(factors), float(power.sum()), self.refinement.cost(factors), power)
         if replace and self.path and self.path[-1].size == step.size:
             self.path.pop()
         self.path.append(step)

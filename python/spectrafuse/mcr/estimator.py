@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from spectrafuse import _checks
 from spectrafuse._progress import Callback
@@ -48,9 +49,14 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         The sparse form: a second gate decides which channels a component has.
     component_norm : int or None
         p-norm that every component is divided by; None: none.
+    background : bool
+        A component that is the same in all channels, as an offset of the detector is. It keeps its shape and is not
+        counted: it is the last row of `components_`, and the last column of concentrations, where spectra need it. What
+        all channels of a non-negative component share is part of it.
     noise : float or None
         Standard deviation of the noise, in the spectra's unit; None: estimated from the tail of the singular values.
-        It sets the level of fit the corrected recipe aims at, never the count.
+        It sets the level of fit the corrected recipe aims at, never the count. If the singular values do not end in
+        those of white noise, a component counts if it explains more than the recipe's `noise_floor` of the spectra.
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
@@ -69,11 +75,14 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     Attributes
     ----------
-    components_ : ndarray, (n_components_, d)
+    components_ : ndarray, (k, d)
         Used components, of unit norm as `component_norm` says (in the sparse form times their sparsity gates).
-    component_ids_ : ndarray of int, (n_components_,)
+    component_ids_ : ndarray of int, (k,)
         Their places in the pool.
     n_components_ : int
+        Their number k, the background not counted.
+    background_row_ : int or None
+        Row of `components_` that is the background; None: there is none.
     count_curve_ : list of dict
         For each band of fit that was reached the state with the fewest components: r2_from, r2_to, count, r2, nmse,
         epoch (nmse_from, nmse_to if a recipe takes its bands in nMSE).
@@ -90,7 +99,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Why training stopped, and why this state was taken: a sentence each.
     noise_ : NoiseLevel
         sigma (the spectra's unit), nmse (its share of the spectra's sum of squares), source.
-    C_opt_, ST_opt_ : ndarray, (n, n_components_) and (n_components_, d)
+    C_opt_, ST_opt_ : ndarray, (n, k) and (k, d)
         Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
     n_features_in_, n_iter_ : int
@@ -117,6 +126,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         non_negative: bool = True,
         sparse: bool = False,
         component_norm: int | None = 2,
+        background: bool = False,
         noise: float | None = None,
         batch_size: int | None = None,
         max_epoch: int | None = None,
@@ -131,6 +141,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.non_negative = non_negative
         self.sparse = sparse
         self.component_norm = component_norm
+        self.background = background
         self.noise = noise
         self.batch_size = batch_size
         self.max_epoch = max_epoch
@@ -167,7 +178,8 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             Mask or numbers of the rows of `components` that stay as they are; the others are only where training
             starts. In the sparse form fixed ones keep all their channels.
         callback : callable, optional
-            Called with a `Progress` after every epoch. An exception it raises ends the fit.
+            Called with a `Progress` after every epoch, and every second while the result is refined. An exception it
+            raises ends the fit.
         checkpoint_dir : path, optional
             The run is saved there now and then, at its end, and on Ctrl-C (which is then passed on); the best state of
             each band of fit is a model folder in it, written as it improves. A fit with the same parameters and data
@@ -190,14 +202,18 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         recipe = resolve(self.recipe)
         settings = preparation.check_parameters(self)
         data = inputs.read(X, zeros="check")
-        given = known.check(components, fixed, (self.pool_size, data.shape[1]), bool(self.non_negative))
+        places = self.pool_size - bool(self.background)
+        given = known.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(_checks.integer("random_state", seed, minimum=0))
         device = _checks.device(self.device)
         model = preparation.build_model(self, recipe, data.shape[1], stream, given).to(device)
         spectra = torch.from_numpy(data)
         noise = noise_level(spectra, self.noise, floor=recipe.noise_floor)
-        fixed_rows = () if given is None else given.fixed.tolist()
+        fixed_rows = [] if given is None else given.fixed.tolist()
+        background = self.pool_size - 1 if self.background else None
+        if background is not None:
+            fixed_rows.append(background)
         trainer = Trainer(
             model,
             spectra.to(device),
@@ -212,7 +228,9 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         )
         result = trainer.run(callback)
         if recipe.refine:
-            result = refined(result, model, data, noise, fixed_rows)
+            # The last bits of a product depend on how many threads share it.
+            with threadpool_limits(1, user_api="blas"):
+                result = refined(result, model, data, noise, fixed_rows, background=background, callback=callback)
         self._take(result, model)
         inputs.remember_features(self, X, data)
         self.noise_: NoiseLevel | None = noise
@@ -234,7 +252,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
         Returns
         -------
-        ndarray, (n, n_components_)
+        ndarray, (n, k)
             Of the components in `components_`, 0 where one is not selected. float64 if X is, else float32; the model
             computes in float32.
         """
@@ -251,18 +269,18 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Returns
         -------
         dict
-            `reconstruction` (n, d), `concentration` (n, n_components_), `component_ids` (n_components_,) and
-            `select_prob` (n, n_components_) with gates of 0 or 1.
+            `reconstruction` (n, d), `concentration` (n, k), `component_ids` (k,) and `select_prob` (n, k) with gates of
+            0 or 1.
         """
         parts = self._parse(self._read(X), "concentration", "select_prob", "reconstruction")
         return {**parts, "component_ids": self.component_ids_.copy()}
 
     def inverse_transform(self, X: Any) -> NDArray[np.floating]:
-        """Spectra (n, d) from concentrations (n, n_components_); float64 if these are, else float32."""
+        """Spectra (n, d) from concentrations (n, k); float64 if these are, else float32."""
         check_is_fitted(self, "model_")
         concentration = np.ascontiguousarray(X, dtype=np.float32)
-        if concentration.ndim != 2 or concentration.shape[1] != self.n_components_:
-            raise _checks.fail("X", f"of shape (n, {self.n_components_})", concentration.shape)
+        if concentration.ndim != 2 or concentration.shape[1] != len(self.components_):
+            raise _checks.fail("X", f"of shape (n, {len(self.components_)})", concentration.shape)
         spectra = evaluation.recompose(self.model_, self._indices, concentration)
         return spectra.astype(inputs.result_dtype(X), copy=False)
 
@@ -355,7 +373,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     @property
     def _n_features_out(self) -> int:
-        return self.n_components_
+        return len(self.component_ids_)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

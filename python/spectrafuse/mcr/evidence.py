@@ -69,7 +69,7 @@ def reason(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel) -> str:
     )
 
 
-def cautions(outcome: Outcome, rank: int, count: int, noise: NoiseLevel) -> list[str]:
+def cautions(outcome: Outcome, rank: int, noise: NoiseLevel, background: int | None = None) -> list[str]:
     """What the data cannot tell, a sentence each."""
     factors = outcome.factors
     told = []
@@ -87,12 +87,13 @@ def cautions(outcome: Outcome, rank: int, count: int, noise: NoiseLevel) -> list
             f"spectral density up to {outcome.colour:.3g} times its mean): the noise is larger or coloured, or mixing "
             "is not linear. Only what stands out of that residual was counted."
         )
-    if rank != count:
+    if rank != len(factors.ids):
         told.append(
             f"{rank} singular values stand out of the noise. More than there are components: mixing may be nonlinear, "
             "or components change shape. Fewer: components are weak or always occur in fixed proportions."
         )
-    told += _together(factors.concentrations > 0, factors.ids)
+    counted = factors.ids != background
+    told += _together(factors.concentrations[:, counted] > 0, factors.ids[counted])
     alike = np.argwhere(np.triu(cosine_matrix(factors.components, factors.components) > _ALIKE, 1))
     if len(alike):
         pairs = _listed(factors.ids[alike], " and ")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
 
@@ -39,6 +40,10 @@ class ExactGates(NamedTuple):
 
     def concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
         """Gated concentrations (n, k) of spectra (n, d) for components (k, d), 0 where a gate is closed."""
+        with threadpool_limits(1, user_api="blas"):
+            return self._concentrations(spectra, components)
+
+    def _concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
         level = noise_of_rows(spectra, self.noise)[:, None]
         length = np.linalg.norm(components.astype(np.float64), axis=1)
         unit = components / np.where(length > 0, length, 1.0)[:, None]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectrafuse._progress import Callback, Progress
 from spectrafuse.mcr import evaluation, evidence
 from spectrafuse.mcr.checkpoints import Record, State
 from spectrafuse.mcr.count import CountSearch, Outcome
@@ -22,6 +24,22 @@ from spectrafuse.mcr.result import TrainingResult
 
 _SHUT = 50.0
 """Energy far beyond any other, with opposite signs for the two classes."""
+
+
+class _Reporter:
+    """Tells a callback, once a second, how many components are left; the epochs are over."""
+
+    def __init__(self, callback: Callback, result: TrainingResult) -> None:
+        self._callback, self._epochs, self._values = callback, len(result.history), dict(result.history[-1])
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        now = time.monotonic()
+        if now - self._told < 1.0:
+            return
+        self._told = now
+        message = f"refining on hard gates for {now - self._began:.0f} s, trying {count} components"
+        self._callback(Progress(self._epochs, self._epochs, self._values, message))
 
 
 def why_not(result: TrainingResult, model: UnmixingModel) -> str | None:
@@ -41,6 +59,9 @@ def refined(
     spectra: NDArray[np.float32],
     noise: NoiseLevel,
     fixed: Sequence[int] = (),
+    *,
+    background: int | None = None,
+    callback: Callback | None = None,
 ) -> TrainingResult:
     """Refine what training ended with.
 
@@ -53,6 +74,10 @@ def refined(
     noise : NoiseLevel
     fixed : sequence of int
         Components that keep their shape.
+    background : int or None
+        The one of them that is the same in all channels.
+    callback : callable, optional
+        Told how far the refinement is, once a second.
 
     Returns
     -------
@@ -64,7 +89,8 @@ def refined(
     reason = why_not(result, model)
     if reason is not None:
         return result._replace(chosen_reason=f"{result.chosen_reason} {reason}")
-    outcome, gates = _search(result, model, spectra, noise, fixed)
+    report = None if callback is None else _Reporter(callback, result)
+    outcome, gates = _search(result, model, spectra, noise, fixed, background, report)
     state = _written(result.state, model, outcome.factors, fixed)
     model.load_state_dict(state)
     gates, concentrations = _settled(model, gates, spectra)
@@ -77,22 +103,23 @@ def refined(
     nmse = nmse_of(residual, power)
     level = noise_of_rows(spectra, noise)
     rank = evidence.numerical_rank(wide / level[:, None])
-    chosen = evidence.reason(len(ids), nmse, outcome, noise)
+    count = len(ids) - (background in ids)
+    chosen = evidence.reason(count, nmse, outcome, noise)
     return result._replace(
         state=state,
         record=Record(result.record.epoch, nmse, r2_of(residual, variation), result.record.mean_energy, ids),
         chosen_reason=chosen,
         gates=gates,
         evidence={
-            "count": len(ids),
+            "count": count,
             "reason": chosen,
-            "trained_count": result.record.size,
+            "trained_count": result.record.size - (background in result.record.component_ids),
             "path": evidence.path_rows(outcome, level**2, power, variation),
             "rise": None if math.isinf(outcome.rise) else outcome.rise / outcome.component_price,
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "cautions": evidence.cautions(outcome, rank, len(ids), noise),
+            "cautions": evidence.cautions(outcome, rank, noise, background),
         },
     )
 
@@ -103,6 +130,8 @@ def _search(
     spectra: NDArray[np.float32],
     noise: NoiseLevel,
     fixed: Sequence[int],
+    background: int | None,
+    report: Callable[[int], None] | None,
 ) -> tuple[Outcome, ExactGates]:
     # A component that is given with its shape may be needed although training never opened a gate for it.
     ids = np.union1d(np.asarray(result.record.component_ids, np.int64), np.asarray(fixed, np.int64))
@@ -117,6 +146,8 @@ def _search(
         non_negative=model.non_negative_component,
         sparse=model.sparse_component,
         fixed=tuple(fixed),
+        background=background,
+        report=report,
     )
     search = CountSearch(refinement, model.num_components, structured=noise.structured)
     outcome = search.run(Factors(start / level, components, ids))

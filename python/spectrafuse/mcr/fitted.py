@@ -22,11 +22,12 @@ class FittedMixture:
     recipe: str | Recipe
     model_: UnmixingModel
     n_components_: int
+    background: bool
     _fitted_concentrations: NDArray[np.float32] | None
 
     @property
     def C_opt_(self) -> NDArray[np.float32]:
-        """Concentrations (n, n_components_) of the spectra that were fitted.
+        """Concentrations (n, k) of the spectra that were fitted.
 
         Raises
         ------
@@ -57,7 +58,7 @@ class FittedMixture:
         self.history_ = result.history
         self.stop_reason_ = result.stop_reason
         self.chosen_reason_ = result.chosen_reason
-        self.count_curve_ = result.count_curve(resolve(self.recipe).checkpoint_criterion)
+        self.count_curve_ = result.count_curve(resolve(self.recipe).checkpoint_criterion, self._background_id)
         self.count_evidence_ = result.evidence
         self._result = result
         self._set_components(result.record.component_ids)
@@ -65,10 +66,16 @@ class FittedMixture:
     @torch.no_grad()
     def _set_components(self, ids: list[int]) -> None:
         self.component_ids_ = np.asarray(ids, dtype=np.int64)
-        self.n_components_ = len(ids)
+        self.background_row_ = ids.index(self._background_id) if self._background_id in ids else None
+        self.n_components_ = len(ids) - (self.background_row_ is not None)
         self._fitted_concentrations = None
         self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
         self.components_ = self.model_.effective_components()[self._indices].cpu().numpy()
+
+    @property
+    def _background_id(self) -> int | None:
+        """The last place of the pool, if it holds a background."""
+        return self.model_.num_components - 1 if self.background else None
 
     def _parse(self, data: NDArray[np.float32], *wanted: str) -> dict[str, NDArray[Any]]:
         return evaluation.parse(self.model_, self._indices, data, wanted=wanted)

@@ -100,13 +100,25 @@ def place(model: UnmixingModel, known: KnownComponents) -> None:
         smallest = values.max(axis=1, keepdims=True) * np.float32(2.0**-24)
         values[learned] = np.maximum(values, smallest)[learned]
     model.vanilla_components[: len(values)] = torch.from_numpy(values)
-    if model.sparse_component and len(known.fixed):
-        energy = model.component_sparsity.energy
-        assert isinstance(energy, torch.Tensor)
-        rows = torch.from_numpy(known.fixed)
-        energy.view(model.num_components, model.dim_components, 2)[rows] = torch.tensor((-_OPEN, _OPEN))
+    _open_channels(model, torch.from_numpy(known.fixed))
     if len(known.fixed) == model.num_components:
         model.vanilla_components.requires_grad_(False)
+
+
+@torch.no_grad()
+def place_background(model: UnmixingModel) -> int:
+    """Let the model's last component be the same in all channels, and give its place."""
+    last = model.num_components - 1
+    model.vanilla_components[last] = 1.0
+    _open_channels(model, torch.tensor([last]))
+    return last
+
+
+def _open_channels(model: UnmixingModel, rows: torch.Tensor) -> None:
+    if model.sparse_component and len(rows):
+        energy = model.component_sparsity.energy
+        assert isinstance(energy, torch.Tensor)
+        energy.view(model.num_components, model.dim_components, 2)[rows] = torch.tensor((-_OPEN, _OPEN))
 
 
 class HeldRows:

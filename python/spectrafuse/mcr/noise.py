@@ -6,7 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 _FALLBACK_NMSE = 0.005
@@ -84,10 +85,12 @@ def tail_noise(singular_values: np.ndarray, rows: int, columns: int) -> _Tail | 
         aside = outside
 
 
-def _singular_values(spectra: Tensor) -> np.ndarray:
+def _singular_values(wide: NDArray[np.float64]) -> NDArray[np.float64]:
     # The smaller Gram matrix has the same singular values and is cheap for long spectra.
-    gram = spectra @ spectra.T if spectra.shape[0] <= spectra.shape[1] else spectra.T @ spectra
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().cpu().numpy()
+    # The last bits of both steps depend on how many threads share them.
+    with threadpool_limits(1, user_api="blas"):
+        gram = wide @ wide.T if len(wide) <= wide.shape[1] else wide.T @ wide
+        return np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
 
 
 def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1e-3) -> NoiseLevel:
@@ -110,15 +113,16 @@ def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1
         Whether noise grows with the signal is always read off the spectra.
     """
     n, d = spectra.shape
-    power = float(spectra.double().square().sum())
+    # Sums in numpy, as torch's last bits depend on the number of threads.
+    wide = spectra.cpu().numpy().astype(np.float64)
+    power = float(np.square(wide).sum())
     if power == 0:
         return NoiseLevel(0.0 if noise is None else float(noise), 0.0, "there is no signal")
-    wide = spectra.double()
     even = tail_noise(_singular_values(wide), n, d)
     # Where noise grows with the signal, spectra of one norm have even noise; the better model of the noise is the one
     # that leaves less standing out of it.
-    norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-    proportional = tail_noise(_singular_values(wide / torch.where(norms > 0, norms, 1.0)), n, d)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    proportional = tail_noise(_singular_values(wide / np.where(norms > 0, norms, 1.0)), n, d)
     grows = even is not None and proportional is not None and proportional.aside < even.aside
     if noise is not None:
         return NoiseLevel(float(noise), n * d * float(noise) ** 2 / power, "given", grows)

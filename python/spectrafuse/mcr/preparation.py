@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spectrafuse import __version__, _checks
 from spectrafuse.mcr import storage
-from spectrafuse.mcr.known import KnownComponents, place
+from spectrafuse.mcr.known import KnownComponents, place, place_background
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.random import RandomStream
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
     """Check parameters that nothing else checks; the trainer's settings among them."""
-    _checks.integer("pool_size", estimator.pool_size)
+    _checks.integer("pool_size", estimator.pool_size, minimum=2 if estimator.background else 1)
     if estimator.noise is not None:
         _checks.number("noise", estimator.noise, minimum=0.0)
     for name in ("post_processing", "aggregate"):
@@ -61,6 +61,8 @@ def build_model(
     )
     if known is not None:
         place(model, known)
+    if estimator.background:
+        place_background(model)
     return model
 
 

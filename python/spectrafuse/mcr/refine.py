@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +83,10 @@ class Refinement:
         Channels of components have gates too, at the price of the others.
     fixed : sequence of int
         Components that keep their shape.
+    background : int or None
+        The one of them that is the same in all channels.
+    report : callable, optional
+        Called again and again with a number of components.
     """
 
     def __init__(
@@ -92,10 +98,17 @@ class Refinement:
         non_negative: bool = True,
         sparse: bool = False,
         fixed: tuple[int, ...] = (),
+        background: int | None = None,
+        report: Callable[[int], None] | None = None,
     ) -> None:
         self.spectra = spectra
         self.gate_price, self.component_price = gate_price, component_price
         self.non_negative, self.sparse, self.fixed = non_negative, sparse, fixed
+        self.background, self._report = background, report
+
+    def count(self, factors: Factors) -> int:
+        """Components, the background aside."""
+        return len(factors.ids) - int(self.background is not None and self.background in factors.ids)
 
     def residual(self, factors: Factors) -> Array:
         return self.spectra - factors.concentrations @ factors.components
@@ -109,6 +122,8 @@ class Refinement:
         """Components and concentrations in turn; components that no gate opens for any more are dropped."""
         price = self.gate_price if gate_price is None else gate_price
         channel_price = price if self.sparse else 0.0
+        if self._report is not None:
+            self._report(self.count(factors))
         for _ in range(sweeps):
             held = np.isin(factors.ids, self.fixed)
             components = update_components(
@@ -188,6 +203,24 @@ class Refinement:
                 concentrations[rows, giver] = np.where(ratios > least, both[:, 1] - least * both[:, 0], 0.0)
                 moved = True
         return factors._replace(concentrations=concentrations, components=components).used()
+
+    def levelled(self, factors: Factors) -> Factors:
+        """The mixture with what all channels of a component share made part of the background."""
+        if self.background is None:
+            return factors
+        if self.background not in factors.ids:
+            size = self.spectra.shape[1]
+            factors = factors.having(np.full(size, size**-0.5), np.zeros(len(self.spectra)), self.background)
+        learned = np.flatnonzero(~np.isin(factors.ids, self.fixed))
+        amounts, shapes = factors.concentrations[:, learned], factors.components[learned]
+        # The least of a spectrum's channels lies below its level by as much as the least of their errors does.
+        error = np.sqrt(np.linalg.pinv(amounts.T @ amounts).diagonal() * 2 * math.log(max(shapes.shape[1], 2)))
+        shared = np.maximum(shapes.min(1) + error, 0.0)
+        components, concentrations = factors.components.copy(), factors.concentrations.copy()
+        components[learned] = np.maximum(shapes - shared[:, None], 0.0)
+        place = factors.ids == self.background
+        concentrations[:, place] += (amounts @ shared * math.sqrt(shapes.shape[1]))[:, None]
+        return factors._replace(concentrations=concentrations, components=components).at_unit_norm()
 
     def attempt(self, factors: Factors, limit: float, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
         """Descend from a changed mixture, whose gates of `rows` are to be decided anew, until it costs below `limit`.

@@ -43,14 +43,15 @@ class TrainingResult(NamedTuple):
     gates: ExactGates | None = None
     evidence: dict[str, Any] | None = None
 
-    def count_curve(self, criterion: str) -> list[dict[str, float]]:
-        """Fewest components against fit: one row for each band that was reached."""
+    def count_curve(self, criterion: str, background: int | None = None) -> list[dict[str, float]]:
+        """Fewest components, the background aside, against fit: one row for each band that was reached."""
         rows = []
         for band in self.bands:
             if band.name in self.keeper.slots:
                 record = self.keeper.slots[band.name].record
                 edges = {f"{criterion.lower()}_from": band.start, f"{criterion.lower()}_to": band.end}
-                fit = {"count": record.size, "r2": record.r2, "nmse": record.nmse, "epoch": record.epoch}
+                count = record.size - (background in record.component_ids)
+                fit = {"count": count, "r2": record.r2, "nmse": record.nmse, "epoch": record.epoch}
                 rows.append({**edges, **fit})
         return rows
 
