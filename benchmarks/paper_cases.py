@@ -108,6 +108,31 @@ def nir(folder: Path) -> Case:
     return Case(read("nir_D_spectra.csv"), None, read("nir_C_concentrations.csv"))
 
 
+def als2004(folder: Path) -> Case:
+    """Four stacked runs of simulated liquid chromatography with a diode array: four substances."""
+    from scipy.io import loadmat
+
+    stored = loadmat(folder / "als2004" / "als2004dataset.MAT")
+    # The spectra are stored in another order than the concentrations.
+    return Case(stored["MATRIX"], stored["spure"][[1, 2, 0, 3]], stored["cpure"])
+
+
+def coffee(folder: Path) -> Case:
+    """Infrared spectra of coffee from three origins, which stand in for concentrations; from the package chemotools."""
+    from chemotools.datasets import load_coffee
+
+    spectra, origins = (np.asarray(table) for table in load_coffee())
+    return Case(spectra.astype(float), None, (origins == np.unique(origins)).astype(float))
+
+
+def fermentation(folder: Path) -> Case:
+    """Raman spectra of fermentations, of either sign, with glucose alone known; from the package chemotools."""
+    from chemotools.datasets import load_fermentation_train
+
+    spectra, glucose = (np.asarray(table, float) for table in load_fermentation_train())
+    return Case(spectra, None, glucose)
+
+
 def _reader(folder: Path) -> Callable[[str], np.ndarray]:
     return lambda name: np.genfromtxt(folder / name, delimiter=",", skip_header=1)
 
@@ -149,6 +174,34 @@ def baseline(method: str, case: Case, count: int, seed: int) -> tuple[np.ndarray
         warnings.simplefilter("ignore")
         components, concentrations = _METHODS[method](data, count, seed)
     return components, concentrations, time.perf_counter() - begin
+
+
+def searched(method: str, case: Case, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Components, concentrations and seconds of a method that looks for the fewest that fit to the noise level.
+
+    The level is the one that `EBgMCR` estimates; the fit gets no worse with more components, so that a doubling and a
+    bisection find the fewest.
+    """
+    import torch
+
+    from spectrafuse.mcr.noise import noise_level
+
+    data = case.spectra.astype(float)
+    begin = time.perf_counter()
+    allowed = noise_level(torch.from_numpy(data)).nmse * float((data**2).sum())
+    fits: dict[int, tuple[np.ndarray, np.ndarray, float]] = {}
+
+    def fitted(count: int) -> bool:
+        fits[count] = baseline(method, case, count, seed)
+        return float(((data - fits[count][1] @ fits[count][0]) ** 2).sum()) <= allowed
+
+    most, few, many = min(data.shape), 0, 1
+    while not fitted(many) and many < most:
+        few, many = many, min(2 * many, most)
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if fitted(middle) else (middle, many)
+    return *fits[many][:2], time.perf_counter() - begin
 
 
 def _nmf(data: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,13 +4,14 @@
 
 Each run is a row in `results/ebgmcr/runs.jsonl`, with seed, versions and machine; a run that is there already is not
 repeated, so a run of this program can be stopped and continued. `--quick` takes the smallest problems, one seed each.
-`--report` writes tables and pictures from the rows alone. The carbohydrates and the fermentations are read from
-`--data` (folders `carbs` and `nir`), which is not part of this package.
+`--report` writes tables and pictures from the rows alone. Real spectra are read from `--data` (folders `carbs`, `nir`
+and `als2004`), which is not part of this package, and from the package chemotools where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -25,7 +26,7 @@ import measure
 import paper_cases as cases
 
 FOLDER = Path(__file__).parent / "results" / "ebgmcr"
-GROUPS = ("yardstick", "pool", "noise", "correlated", "sparse", "rank", "real", "start")
+GROUPS = ("yardstick", "pool", "noise", "correlated", "sparse", "rank", "real", "start", "others")
 QUICK_SECONDS = 1200.0
 
 
@@ -34,7 +35,7 @@ class Run(NamedTuple):
 
     name: str
     group: str
-    truth: int
+    truth: int | None
     seed: int
     case: Any
     options: dict[str, Any]
@@ -57,11 +58,16 @@ def _synthetic(count: int, seed: int) -> Iterator[Run]:
         yield Run(f"paper-{count}-{snr}dB", "yardstick", count, seed, case, pool)
         if seed < 2:
             yield Run(f"pool1024-{count}-{snr}dB", "pool", count, seed, case, {"pool_size": 1024})
-            for factor in (0.5, 1.0, 2.0):
-                name = f"noise-{count}-{snr}dB-times-{factor:g}"
-                yield Run(name, "noise", count, seed, case, {**pool, "noise": factor})
-        if seed < 3:
+            if count <= 32:
+                for factor in (0.5, 1.0, 2.0):
+                    name = f"noise-{count}-{snr}dB-times-{factor:g}"
+                    yield Run(name, "noise", count, seed, case, {**pool, "noise": factor})
+        if count == 16 or seed == 0:
             yield Run(f"correlated-{count}-{snr}dB", "correlated", count, seed, (cases.correlated, case[1]), pool)
+        if seed == 0:
+            yield from _others(
+                f"{count}-{snr}dB", "others", count, case, cases.METHODS if count == 16 else ("NMF", "ICA")
+            )
     case = cases.paper, (count, 20, seed)
     if count <= 32 and seed < 3:
         options = {**pool, "sparse": True}
@@ -74,20 +80,36 @@ def _synthetic(count: int, seed: int) -> Iterator[Run]:
     yield Run(f"untrained-{count}-20dB", "start", count, seed, case, {**pool, "max_epoch": 1})
 
 
+def _others(name: str, group: str, truth: int | None, case: Any, methods: tuple[str, ...]) -> Iterator[Run]:
+    """Other methods, told how many components there are and searching for it."""
+    for method in methods:
+        if truth is not None:
+            yield Run(f"{name}-{method}", group, truth, 0, case, {}, method)
+        yield Run(f"{name}-{method}-searched", group, truth, 0, case, {}, method)
+
+
 def _sparse(count: int, snr: float, seed: int) -> cases.Case:
     return cases.paper(count, snr, seed, sparsity=0.9)
 
 
 def _real(data: Path, seeds: int) -> Iterator[Run]:
-    for make, truth, signed in ((cases.carbs, 3, False), (cases.nir, 2, True)):
-        for seed in range(seeds):
-            options = {"pool_size": 128, "non_negative": not signed}
-            yield Run(make.__name__, "real", truth, seed, (make, (data,)), options)
-            if not signed:
-                yield Run(f"{make.__name__}-background", "real", truth + 1, seed, (make, (data,)), options)
-            for method in cases.METHODS:
-                if not (signed and method == "NMF"):
-                    yield Run(f"{make.__name__}-{method}", "real", truth, seed, (make, (data,)), {}, method)
+    sets: list[tuple[Any, int | None, bool]] = [
+        (cases.carbs, 3, False),
+        (cases.nir, 2, True),
+        (cases.als2004, 4, False),
+    ]
+    if importlib.util.find_spec("chemotools") is not None:
+        sets += [(cases.coffee, None, False), (cases.fermentation, None, True)]
+    for make, truth, signed in sets:
+        case = make, (data,)
+        options = {"pool_size": 128, "non_negative": not signed}
+        for seed in range(seeds if truth is not None else 2):
+            yield Run(make.__name__, "real", truth, seed, case, options)
+        if make is cases.carbs:
+            for seed in range(seeds):
+                yield Run("carbs-background", "real", truth, seed, case, {**options, "background": True})
+        methods = tuple(method for method in cases.METHODS if not (signed and method == "NMF"))
+        yield from _others(make.__name__, "real", truth, case, methods)
 
 
 def execute(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -95,7 +117,11 @@ def execute(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     make, arguments = run.case
     case = make(*arguments)
     if run.method != "EB-gMCR":
-        components, concentrations, seconds = cases.baseline(run.method, case, run.truth, run.seed)
+        if run.name.endswith("searched"):
+            components, concentrations, seconds = cases.searched(run.method, case, run.seed)
+        else:
+            assert run.truth is not None
+            components, concentrations, seconds = cases.baseline(run.method, case, run.truth, run.seed)
         row = {**cases.scores(case, components, concentrations), "seconds": seconds}
         return row, {"components": components, "concentrations": concentrations}
     import spectrafuse as sf
