@@ -45,7 +45,9 @@ SPARSE_GATED_MIXTURE = harness.Operation(
     name="sparse_gated_mixture",
     sizes={"small": Size(16, 32, 128), "paper": Size(16, 256, 512), "large": Size(16, 1024, 512)},
     inputs=sparse_inputs,
-    call=lambda *tensors: sparse_gated_mixture(*tensors, rng=torch.tensor([0, 1]), tau=0.7, langevin=Langevin()),
+    call=lambda *tensors: sparse_gated_mixture(
+        *tensors, rng=torch.tensor([0, 1], device=tensors[0].device), tau=0.7, langevin=Langevin()
+    ),
     counts=lambda size: counts.sparse_gated_mixture(*size),
     leaves=(0, 1, 2, 3),
     without_reference=("large",),

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import estimates
-from estimates import THREADS
+import gpu_launches as launches
 from gpu_model import GPUS, LIMITS, START_SECONDS, Gpu, Launch, Library, estimate, occupancy
 
 ROOT = Path(__file__).parents[1]
@@ -83,10 +83,10 @@ def test_every_launch_has_a_row_in_the_tables_for_every_gpu():
         for work in steps:
             assert all(estimates.of(gpu, work).seconds >= START_SECONDS for gpu in GPUS)
             seen.add(getattr(work, "kernel", ""))
-    # Every CUDA kernel of float32 that is not of the sparse form is in some step.
+    # Every CUDA kernel of the operations is there.
     named = [re.split("[<(]", kernel)[0] for kernel in estimates._table("cuda")]
     unseen = set(named) - {re.split("[<(]", kernel)[0] for kernel in seen}
-    assert unseen == {"self_test_kernel", "sparse_kernel", "sparse_backward_kernel", "add_part_sums_kernel"}
+    assert unseen == {"self_test_kernel"}
 
 
 def constant(file: str, name: str) -> int:
@@ -97,24 +97,25 @@ def constant(file: str, name: str) -> int:
 
 
 def test_sizes_of_blocks_and_tiles_are_those_of_the_sources():
-    assert THREADS["adamw_outer"] == constant("adamw_outer.cu", "kThreads")
-    assert THREADS["gate"] == constant("gate.cu", "kThreads")
-    assert THREADS["mixture"] == constant("mixture.cuh", "kMixtureThreads")
-    assert THREADS["skinny_linear"] == constant("skinny_linear.cu", "kWarp") * constant("skinny_linear.cu", "kWarps")
-    assert THREADS["ambiguity_penalty"] == constant("ambiguity_penalty.cu", "kSide") ** 2
-    assert constant("adamw_outer.cu", "kRows") == estimates.ADAMW_ROWS
-    assert constant("ambiguity_penalty.cu", "kTile") == estimates.PAIR_TILE
-    assert constant("mixture.cuh", "kPartRows") == estimates.MIXTURE_ROWS
-    assert constant("mixture.cuh", "kTileSamples") == estimates.SAMPLES
-    assert constant("skinny_linear.cu", "kSamples") == estimates.SAMPLES
-    outputs = constant("skinny_linear.cu", "kWarps") * constant("skinny_linear.cu", "kOutputs")
-    assert outputs == estimates.LINEAR_OUTPUTS
-    assert constant("skinny_linear.h", "kLinearPart") == estimates.LINEAR_PART
+    assert launches.THREADS["adamw_outer"] == constant("adamw_outer.cu", "kThreads")
+    assert launches.THREADS["gate"] == constant("gate.cu", "kThreads")
+    assert launches.THREADS["mixture"] == constant("mixture.cuh", "kMixtureThreads")
+    assert launches.THREADS["skinny_linear"] == constant("skinny_linear.cu", "kWarp") * constant(
+        "skinny_linear.cu", "kWarps"
+    )
+    assert launches.THREADS["ambiguity_penalty"] == constant("ambiguity_penalty.cu", "kSide") ** 2
+    assert constant("adamw_outer.cu", "kRows") == launches.ADAMW_ROWS
+    assert constant("ambiguity_penalty.cu", "kTile") == launches.PAIR_TILE
+    assert constant("mixture.cuh", "kPartRows") == launches.MIXTURE_ROWS
+    assert constant("mixture.cuh", "kTileSamples") == launches.SAMPLES
+    assert constant("skinny_linear.cu", "kSamples") == launches.SAMPLES
+    assert warps * constant("skinny_linear.cu", "kOutputs") == launches.LINEAR_OUTPUTS
+    assert constant("skinny_linear.h", "kLinearPart") == launches.LINEAR_PART
     from spectrafuse.kernels import dense_mean_shift as kernels
 
     options = {case.name: case.options for case in kernels.compile_cases()}
-    assert 32 * options["forward D=32"]["num_warps"] == estimates.DENSE_FORWARD_THREADS
-    assert 32 * options["backward D=32"]["num_warps"] == estimates.TRITON_THREADS
+    assert 32 * options["forward D=32"]["num_warps"] == launches.DENSE_FORWARD_THREADS
+    assert 32 * options["backward D=32"]["num_warps"] == launches.TRITON_THREADS
 
 
 def test_the_networks_are_those_of_the_model():
