@@ -97,12 +97,13 @@ def constant(file: str, name: str) -> int:
 
 
 def test_sizes_of_blocks_and_tiles_are_those_of_the_sources():
+    from spectrafuse.kernels import dense_mean_shift as kernels
+
     assert launches.THREADS["adamw_outer"] == constant("adamw_outer.cu", "kThreads")
     assert launches.THREADS["gate"] == constant("gate.cu", "kThreads")
     assert launches.THREADS["mixture"] == constant("mixture.cuh", "kMixtureThreads")
-    assert launches.THREADS["skinny_linear"] == constant("skinny_linear.cu", "kWarp") * constant(
-        "skinny_linear.cu", "kWarps"
-    )
+    warps = constant("skinny_linear.cu", "kWarps")
+    assert launches.THREADS["skinny_linear"] == constant("skinny_linear.cu", "kWarp") * warps
     assert launches.THREADS["ambiguity_penalty"] == constant("ambiguity_penalty.cu", "kSide") ** 2
     assert constant("adamw_outer.cu", "kRows") == launches.ADAMW_ROWS
     assert constant("ambiguity_penalty.cu", "kTile") == launches.PAIR_TILE
@@ -111,8 +112,6 @@ def test_sizes_of_blocks_and_tiles_are_those_of_the_sources():
     assert constant("skinny_linear.cu", "kSamples") == launches.SAMPLES
     assert warps * constant("skinny_linear.cu", "kOutputs") == launches.LINEAR_OUTPUTS
     assert constant("skinny_linear.h", "kLinearPart") == launches.LINEAR_PART
-    from spectrafuse.kernels import dense_mean_shift as kernels
-
     options = {case.name: case.options for case in kernels.compile_cases()}
     assert 32 * options["forward D=32"]["num_warps"] == launches.DENSE_FORWARD_THREADS
     assert 32 * options["backward D=32"]["num_warps"] == launches.TRITON_THREADS
