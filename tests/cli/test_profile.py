@@ -134,7 +134,9 @@ def test_interruption_leaves_nothing_half_written(table: Path, tmp_path: Path, m
 
     usual = _native.cpu
     monkeypatch.setattr(command, "write", interrupt)
-    assert run("profile", "unmix", table, "-o", tmp_path / "out", "--pool-size", 8, "--device", "cpu").exit_code == 130
+    result = run("profile", "unmix", table, "-o", tmp_path / "out", "--pool-size", 8, "--device", "cpu")
+    assert result.exit_code == 130
+    assert "interrupted: Nothing was written" in result.stderr
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(recorder.Recorder, "step_done", interrupt)
     assert run("profile", "unmix", table, "-o", tmp_path / "out", "--pool-size", 8, "--device", "cpu").exit_code == 130

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectrafuse.fitting import set_threads
 from spectrafuse.profile.outcome import RECORD, Phase, summary, table_rows, write
-from spectrafuse.terminal import CommandError, output_console, training_progress
+from spectrafuse.terminal import CommandError, Interrupted, output_console, training_progress
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,8 @@ def profile(request: SegmentRequest | UnmixRequest) -> None:
     ------
     CommandError
         If the folder holds something else than an earlier profile, or the run is too short to be recorded.
+    Interrupted
+        On Ctrl-C; nothing is written then.
     """
     from spectrafuse import _checks
     from spectrafuse.io.atomic import atomic_folder
@@ -43,12 +45,15 @@ def profile(request: SegmentRequest | UnmixRequest) -> None:
     device = _checks.device(request.settings.get("device"))
     run = (_segmenting if segments else _unmixing)(request)  # type: ignore[arg-type]  # reads and checks the data
     bounds = measure(device)
-    with atomic_folder(request.output) as folder:
-        phases = run(device, bounds, folder)
-        if not phases:
-            raise CommandError("The run was over before a step could be recorded; a larger --max-epoch lasts longer.")
-        record = _circumstances(request, device, "segment" if segments else "unmix")
-        write(folder, phases, bounds, record)
+    try:
+        with atomic_folder(request.output) as folder:
+            phases = run(device, bounds, folder)
+            if not phases:
+                raise CommandError("The run ended before a step could be recorded; a larger --max-epoch lasts longer.")
+            record = _circumstances(request, device, "segment" if segments else "unmix")
+            write(folder, phases, bounds, record)
+    except KeyboardInterrupt:
+        raise Interrupted("Nothing was written; the same command begins anew.") from None
     _print(phases, bounds, record, request.output)
 
 
