@@ -129,16 +129,14 @@ def execute(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     options = dict(run.options)
     if "noise" in options:
         options["noise"] *= case.noise
-    known: dict[str, Any] = {}
-    if run.name.endswith("background"):
-        known = {"components": np.ones((1, case.spectra.shape[1])), "fixed": [0]}
     begin, worked = time.perf_counter(), time.process_time()
-    estimator = sf.EBgMCR(random_state=run.seed, **options).fit(case.spectra.astype(np.float32), **known)
+    estimator = sf.EBgMCR(random_state=run.seed, **options).fit(case.spectra.astype(np.float32))
     seconds = time.perf_counter() - begin
     worked = time.process_time() - worked
     evidence = estimator.count_evidence_ or {}
+    components, concentrations = estimator.components_.astype(float), estimator.C_opt_.astype(float)
     row = {
-        **cases.scores(case, estimator.components_.astype(float), estimator.C_opt_.astype(float)),
+        **cases.scores(case, components, concentrations, estimator.background_row_),
         "seconds": seconds,
         "processor_seconds": worked,
         "epochs": estimator.n_iter_,
@@ -179,7 +177,7 @@ def main() -> None:
         }
         with file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        if run.group == "real" and run.seed == 0:
+        if run.group == "real" and run.seed == 0 and not run.name.endswith("searched"):
             np.savez_compressed(arguments.output / f"{run.name}.npz", **{k: np.float32(v) for k, v in arrays.items()})
         print(f"{run.name} seed {run.seed}: {row['count']} of {run.truth}, {row['seconds']:.0f} s", flush=True)
     if file.is_file():

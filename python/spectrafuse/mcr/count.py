@@ -14,7 +14,6 @@ from spectrafuse.mcr.refine import Factors, Refinement
 _TRIES, _FORWARD_TRIES = 4, 3
 _SETTLING = ((1.0, 12), (None, 12))
 """Prices of a gate, and sweeps, that the trained mixture is settled with before any component leaves."""
-_LAST_SWEEPS = 200
 _BEYOND = 4
 """Components that the path goes on to remove after the chosen count, to show what they are worth."""
 _LEAST_FREEDOM = 0.2
@@ -163,11 +162,11 @@ class CountSearch:
             # The level tells how well few components describe spectra, not how well a concentration is known: gates
             # close for what would be negative only.
             refinement.gate_price = 0.0
-            factors = refinement.descend(factors, _LAST_SWEEPS)
+            factors = refinement.converged(factors)
         if not refinement.non_negative:
             return refinement.purest(factors)
         if refinement.background is not None:
-            factors = refinement.descend(refinement.levelled(factors), _LAST_SWEEPS)
+            factors = refinement.converged(refinement.levelled(factors))
         return factors
 
     def _search(self, factors: Factors) -> Factors:

@@ -15,6 +15,7 @@ from spectrafuse.mcr.exact_gates import Array, costs, regated, update_components
 _ROUNDS, _SWEEPS = 12, 12
 _DEARER, _CHEAPER, _PASSES = (0.7, 0.5, 0.3, 0.1), 3.0, 3
 """Shares of the open gates that annealing closes at first; the factor by which it lowers their price; its passes."""
+_LAST_ROUNDS, _LAST_SWEEPS, _LAST_GAIN = 40, 100, 1e-5
 _HOPE = 1.5
 """A trial goes on while its present speed, times this, would bring it below its limit in the rounds that are left."""
 _SMALLEST_SHARE = 0.02
@@ -155,6 +156,17 @@ class Refinement:
             factors, gained, before = trial, before - after, after
             if gained < 1e-4 * self.component_price:
                 break
+        return factors
+
+    def converged(self, factors: Factors) -> Factors:
+        """Both factors in turn, until many sweeps bring next to nothing: components that are alike part slowly."""
+        before = self.cost(factors)
+        for _ in range(_LAST_ROUNDS):
+            factors = self.descend(factors, _LAST_SWEEPS)
+            after = self.cost(factors)
+            if after >= before * (1 - _LAST_GAIN):
+                break
+            before = after
         return factors
 
     def annealed(self, factors: Factors) -> Factors:
