@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find cmake csrc kernels python -type f ! -name '*.pyc') CMakeLists.txt pyproject.toml constraints.txt
-CXX_SOURCES := $(shell find csrc -type f) benchmarks/instructions/driver.cpp
+SOURCES := $(shell find cmake csrc kernels python -type f ! -name '*.pyc') $(wildcard benchmarks/*.py) CMakeLists.txt pyproject.toml constraints.txt
+CXX_SOURCES := $(shell find csrc -type f) $(wildcard benchmarks/instructions/*.cpp benchmarks/instructions/*.h)
 
-.PHONY: demo test lint format bench sanitize resources resources-check instructions instructions-check clean
+.PHONY: demo test lint format bench bench-quick baseline headline sanitize resources resources-check clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
@@ -23,8 +23,25 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
+# Every figure, added to this machine's history; and the page that shows how they moved.
 bench: $(VENV)/test.stamp
-	$(BIN)/python -m pytest benchmarks/bench_*.py --benchmark-columns=median,iqr,rounds
+	$(BIN)/spectrafuse-bench run
+	$(BIN)/spectrafuse-bench trend --output benchmarks/history
+
+# What is the same in every run (bytes, operations, memory, instructions) must not have grown.
+bench-quick: build/quick.jsonl
+	$(BIN)/spectrafuse-bench compare --counted benchmarks/history/baseline.jsonl build/quick.jsonl
+
+baseline: build/quick.jsonl
+	$(BIN)/spectrafuse-bench baseline build/quick.jsonl
+
+headline: $(VENV)/test.stamp
+	$(BIN)/spectrafuse-bench headline
+
+.PHONY: build/quick.jsonl
+build/quick.jsonl: $(VENV)/test.stamp
+	rm -f $@
+	$(BIN)/spectrafuse-bench run --quick --output $@
 
 # The tests of every operation that has a C++ kernel, with the address and undefined-behaviour sanitizers under them. The
 # instrumented package lies in a folder of its own that Python looks into before its site-packages.
@@ -49,12 +66,6 @@ resources: $(VENV)/test.stamp
 resources-check: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/resources.py --check
 	$(BIN)/python benchmarks/estimates.py --check
-
-instructions: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/instructions.py
-
-instructions-check: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/instructions.py --check
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-import harness
-from harness import counts
+from spectrafuse import counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops import adamw_outer
 
 
@@ -33,6 +33,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(16, 256, 256), "paper": Size(16, 4096, 4096), "large": Size(64, 4096, 4096)},
     inputs=inputs,
     call=step,
+    deciding=Size(64, 128, 256),
     counts=lambda size: counts.adamw_outer(*size),
 )
 

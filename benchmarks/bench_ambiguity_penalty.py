@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-import harness
-from harness import counts
+from spectrafuse import counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops import ambiguity_penalty
 
 
@@ -26,6 +26,16 @@ def inputs(size: Size) -> tuple[torch.Tensor, str]:
     return components / components.norm(dim=1, keepdim=True), size.kernel
 
 
+def keops(components: torch.Tensor, kernel: str) -> torch.Tensor:
+    """The same with KeOps, which makes no (n, n, d) tensor either."""
+    from pykeops.torch import LazyTensor
+
+    one, other = LazyTensor(components[:, None]), LazyTensor(components[None])
+    distance = (one - other).abs().sum(-1) if kernel == "laplacian" else ((one - other) ** 2).sum(-1) / 2
+    count = len(components)
+    return ((-distance).exp().sum(1).sum() - count) / (count * (count - 1))
+
+
 OPERATION = harness.Operation(
     name="ambiguity_penalty",
     sizes={
@@ -36,9 +46,11 @@ OPERATION = harness.Operation(
     },
     inputs=inputs,
     call=ambiguity_penalty,
+    deciding=Size(256, 128, "rbf"),
     counts=lambda size: counts.ambiguity_penalty(size.count, size.dim, size.kernel == "laplacian"),
     leaves=(0,),
     without_reference=("large",),
+    peers={"keops": keops},
 )
 
 

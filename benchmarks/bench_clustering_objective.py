@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-import harness
-from harness import counts
-from spectrafuse import RandomStream
+from spectrafuse import RandomStream, counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops import clustering_objective, sample_crop_pairs
 
 WINDOW, ITERATIONS = 5, 5
@@ -65,6 +64,7 @@ def _operation(call: Any, variant: str) -> harness.Operation:
         counts=lambda size: counts.clustering_objective(
             2 * size.pairs * size.side**2, size.dim, size.clusters, ITERATIONS, WINDOW
         ),
+        deciding=SIZES["small"],
         leaves=(0, 1, 2),
         without_reference=("large",),
         variant=variant,

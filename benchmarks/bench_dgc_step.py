@@ -6,7 +6,6 @@ the reference of both recipes: `corrected` does without its second forward pass.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,8 +14,8 @@ from unittest import mock
 import pytest
 import torch
 
-import measure
 from spectrafuse import RandomStream, use_backend
+from spectrafuse.benchmarks import harness, measure
 from spectrafuse.dgc import objective
 from spectrafuse.dgc.batches import CropBatches
 from spectrafuse.dgc.model import SegmentationModel
@@ -26,7 +25,7 @@ from spectrafuse.dgc.step import StepInputs, training_step
 from spectrafuse.reference import dgc_step
 
 BATCH, BANDS, CROP, DIM, CLUSTERS = 4, 301, 64, 32, 4
-WITHOUT_KERNEL = "auto, objective in torch"
+WITHOUT_KERNEL = "objective_in_torch"
 
 
 def model_and_inputs() -> tuple[SegmentationModel, StepInputs]:
@@ -86,19 +85,14 @@ def published_step(*, compiled: bool) -> Callable[[], object]:
 def test_training_step(benchmark, recipe):
     steps = {name: own_step(name, recipe) for name in ("auto", WITHOUT_KERNEL, "torch")}
     steps["reference"] = published_step(compiled=False)
-    if os.environ.get("SPECTRAFUSE_BENCH_COMPILE") == "1":
-        steps["compiled reference"] = published_step(compiled=True)
-    seconds = measure.interleaved(steps, rounds=3)
-    benchmark.group = f"training step {recipe}"
-    benchmark.extra_info.update(
-        measure.machine(),
-        **{f"milliseconds {name}": 1e3 * value for name, value in seconds.items()},
-        **{f"ratio of {name}": seconds["reference"] / value for name, value in seconds.items()},
-        peak_memory_mb=measure.peak_memory(steps["auto"]) / 2**20,
-        share_of_bound=_operations(recipe) / measure.product_rate() / seconds["auto"],
-    )
-    benchmark(steps["auto"])
-    print(benchmark.extra_info)
+    if harness.settings.peers:
+        steps[harness.COMPILED] = published_step(compiled=True)
+    found = harness.timed(measure.in_turns(steps, rounds=3), "auto")
+    found |= {
+        "peak_memory_mb": measure.peak_memory(steps["auto"]) / 2**20,
+        "share_of_bound": 1e3 * _operations(recipe) / measure.product_rate() / found["milliseconds"],
+    }
+    harness.record(benchmark, steps["auto"], f"training step {recipe}", "auto", "paper", "both", found)
 
 
 def _operations(recipe: str) -> int:
@@ -114,8 +108,8 @@ def test_encoder_layouts(benchmark, direction):
     padded, views = inputs.batch.padded, inputs.batch.views
     layouts = {
         "planes": views.contiguous(),
-        "bands side by side": views.contiguous(memory_format=torch.channels_last),
-        "filled up": padded,
+        "bands_side_by_side": views.contiguous(memory_format=torch.channels_last),
+        "filled_up": padded,
     }
     upstream = RandomStream(1).normal((2 * BATCH, DIM, CROP, CROP))
 
@@ -124,8 +118,5 @@ def test_encoder_layouts(benchmark, direction):
 
     run = torch.no_grad()(model.encoder.forward) if direction == "forward" else both
     calls = {name: partial(run, given) for name, given in layouts.items()}
-    seconds = measure.interleaved(calls)
-    benchmark.group = f"encoder {direction}"
-    benchmark.extra_info.update(measure.machine(), **{f"milliseconds {n}": 1e3 * s for n, s in seconds.items()})
-    benchmark(calls["filled up"])
-    print(benchmark.extra_info)
+    found = harness.timed(measure.in_turns(calls), "filled_up")
+    harness.record(benchmark, calls["filled_up"], "encoder", "filled_up", "paper", direction, found)

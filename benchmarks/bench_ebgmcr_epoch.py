@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import measure
 from spectrafuse import RandomStream, use_backend
+from spectrafuse.benchmarks import harness, measure
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import published
@@ -113,20 +113,14 @@ def stream_rate(elements: int) -> float:
 @pytest.mark.parametrize("pool", [64, 256, 1024])
 def test_ebgmcr_epoch(benchmark, pool, stage):
     calls = {name: make(pool, stage == "late") for name, make in MAKERS.items()}
-    if pool < 1024:
-        seconds = measure.interleaved(calls, rounds=15, warm=2)
-    else:
-        seconds = measure.interleaved(calls, rounds=3, warm=2)
+    seconds = measure.in_turns(calls, rounds=15 if pool < 1024 else 3, warm=2)
     parameters = sum(p.numel() for p in new_model(pool, False).parameters() if p.requires_grad)
     steps = math.ceil(SAMPLES / BATCH)
     bound = steps * 8 * 4 * parameters / stream_rate(parameters)
-    benchmark.extra_info.update(
-        measure.machine(),
-        parameters=parameters,
-        **{f"milliseconds_{name}": 1e3 * value for name, value in seconds.items()},
-        ratio_to_reference=seconds["reference"] / seconds["solver"],
-        ratio_to_torch=seconds["torch"] / seconds["solver"],
-        share_of_bound=bound / seconds["solver"],
-    )
-    benchmark(calls["solver"])
-    print({k: round(v, 3) if isinstance(v, float) else v for k, v in benchmark.extra_info.items()})
+    found = harness.timed(seconds, "solver")
+    found |= {
+        "parameters": parameters,
+        "peak_memory_mb": measure.peak_memory(calls["solver"]) / 2**20,
+        "share_of_bound": 1e3 * bound / found["milliseconds"],
+    }
+    harness.record(benchmark, calls["solver"], "EB-gMCR epoch", "solver", str(pool), stage, found)

@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
-import measure
+from spectrafuse.benchmarks import harness, measure
 
 LIMITS = {"training 1024": 1.0, "training 4096": 9.0, "transform": 1.0}
 """Gigabytes, 10^9 bytes."""
@@ -25,7 +23,7 @@ SPECTRA, CHANNELS, POOL = 100_000, 200, 1024
 
 def training(pool: int) -> dict[str, float]:
     """Epochs of the solver; a better state for every band in every one."""
-    from bench_ebgmcr_epoch import trainer
+    from spectrafuse.benchmarks.bench_ebgmcr_epoch import trainer
 
     made = trainer(pool, late=True)
     for epoch in range(3):
@@ -54,7 +52,7 @@ def transform() -> dict[str, float]:
 
     data = np.random.default_rng(0).random((SPECTRA, CHANNELS), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        command = f"import bench_ebgmcr_memory; bench_ebgmcr_memory.fit_and_save({folder!r})"
+        command = f"from spectrafuse.benchmarks import bench_ebgmcr_memory as bench; bench.fit_and_save({folder!r})"
         subprocess.run([sys.executable, "-c", command], check=True)
         estimator = EBgMCR.load(folder)
     concentrations = estimator.transform(data)
@@ -72,11 +70,7 @@ def run(case: str) -> None:
 
 @pytest.mark.parametrize("case", LIMITS)
 def test_ebgmcr_memory(benchmark, case):
-    folders = [str(Path(__file__).parent), *sys.path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
-    command = [sys.executable, "-c", f"import bench_ebgmcr_memory; bench_ebgmcr_memory.run({case!r})"]
-    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    found = json.loads(output.splitlines()[-1])
-    benchmark.extra_info.update(measure.machine(), limit_gb=LIMITS[case], **found)
-    benchmark(lambda: None)
-    print(benchmark.extra_info)
+    source = f"from spectrafuse.benchmarks import bench_ebgmcr_memory as bench; bench.run({case!r})"
+    output = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True).stdout
+    found = {**json.loads(output.splitlines()[-1]), "limit_gb": LIMITS[case]}
+    harness.record(benchmark, lambda: None, "EB-gMCR memory", "solver", case, "both", found)

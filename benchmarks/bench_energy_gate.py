@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-import harness
-from harness import counts
-from spectrafuse import RandomStream
+from spectrafuse import RandomStream, counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops import energy_gate, gate
 from spectrafuse.ops.gate import GateNoise, Langevin
 
@@ -48,6 +47,7 @@ GATE = harness.Operation(
     inputs=gate_inputs,
     call=lambda energy, *numbers: gate(energy, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
     counts=lambda size: counts.gate(size.batch, size.components),
+    deciding=Size(16, 512, 0),
     leaves=(0,),
 )
 ENERGY_GATE = harness.Operation(
@@ -56,6 +56,8 @@ ENERGY_GATE = harness.Operation(
     inputs=layer_inputs,
     call=lambda h, w, b, *numbers: energy_gate(h, w, b, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
     counts=lambda size: counts.energy_gate(*size),
+    deciding=Size(64, 64, 512),
+    tests="test_gate*.py",
     leaves=(0, 1, 2),
 )
 

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-import harness
-from harness import counts
-from spectrafuse import RandomStream, backends
+from spectrafuse import RandomStream, backends, counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops import extract_crop_pairs, sample_crop_pairs
 
 
@@ -43,6 +42,8 @@ OPERATION = harness.Operation(
     sizes={"small": Size(1, 31, 64, 32), "paper": Size(4, 301, 256, 64), "large": Size(2, 301, 512, 256)},
     inputs=inputs,
     call=call,
+    deciding=Size(1, 31, 32, 24),
+    tests="test_crop_pairs.py",
     counts=lambda size: counts.extract_crop_pairs(size.batch, size.bands, size.crop**2),
 )
 

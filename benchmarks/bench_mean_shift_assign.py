@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-import harness
-from harness import counts
+from spectrafuse import counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops import mean_shift_assign
 
 WINDOW, ITERATIONS = 5, 5
@@ -35,6 +35,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(1, 16, 32, 4), "paper": Size(4, 32, 64, 4), "large": Size(1, 32, 512, 16)},
     inputs=inputs,
     call=lambda *tensors: mean_shift_assign(*tensors, num_iters=ITERATIONS, window=WINDOW),
+    deciding=Size(1, 16, 32, 4),
     counts=lambda size: counts.mean_shift_assign(
         size.batch * size.side**2, size.dim, size.clusters, ITERATIONS, WINDOW
     ),

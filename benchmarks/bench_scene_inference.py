@@ -6,6 +6,8 @@ The scene is made in a temporary folder, float32, contiguous HDF5 as MATLAB 7.3 
 takes its statistics and predicts; its peak is what the kernel counted (`VmHWM`). In turns with the predictions the
 encoder alone runs on data in memory, so that a busy moment of the machine hits both; the ratio is also that of the
 processors' time. Another process compares the labels of a part of the scene with a run over that part as a whole.
+
+As a part of `spectrafuse-bench run`, a smaller scene in memory is segmented by every implementation.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import measure
+from spectrafuse.benchmarks import measure
 
 MODEL = {"embed_dim": 32, "n_clusters": 4}
-WHOLE_SIDE = 256
+WHOLE_SIDE, BANDS = 256, 301
 # Rows the encoder alone is given at once; the fastest counts.
 ENCODER_ROWS = (8, 16, 32, 64)
 
@@ -135,6 +138,27 @@ def unequal_labels(path: str) -> dict[str, int]:
     return {"labels_unequal_to_whole": int((whole != strips).sum())}
 
 
+def test_scene_inference(benchmark):
+    import torch
+
+    from spectrafuse import use_backend
+    from spectrafuse.benchmarks import harness
+    from spectrafuse.dgc.inference import predict_labels
+    from spectrafuse.dgc.normalise import Normalization
+
+    scene = torch.rand(BANDS, WHOLE_SIDE, WHOLE_SIDE, generator=torch.Generator().manual_seed(0)) + 0.1
+    model, fitted = model_of(BANDS), Normalization("unit+meanstd").fit(scene)
+
+    def predict_with(name: str) -> object:
+        with use_backend(name):
+            return predict_labels(model, scene, fitted)
+
+    calls = {name: partial(predict_with, name) for name in ("auto", *harness.BASELINES)}
+    found = harness.timed(measure.in_turns(calls, rounds=3), "auto")
+    found["peak_memory_mb"] = measure.peak_memory(calls["auto"]) / 2**20
+    harness.record(benchmark, calls["auto"], "scene inference", "auto", "paper", "forward", found)
+
+
 def in_a_fresh_process(call: str, threads: int | None, *, module: str = "bench_scene_inference") -> dict[str, Any]:
     """Run a call of a file beside this one in a process of its own, so that its peak is its own."""
     lines = ["import sys", f"sys.path.insert(0, {str(Path(__file__).parent)!r})", "import json"]
@@ -152,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--columns", type=int, default=1024)
-    parser.add_argument("--bands", type=int, default=301)
+    parser.add_argument("--bands", type=int, default=BANDS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--max-memory", type=int, help="bytes")

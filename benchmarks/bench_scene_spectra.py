@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-import harness
-from harness import counts
+from spectrafuse import counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops.scene_spectra import filled_bands, scene_spectra
 
 
@@ -32,6 +32,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(31, 1024), "paper": Size(301, 4096), "large": Size(301, 65536)},
     inputs=inputs,
     call=call,
+    deciding=Size(31, 1024),
     counts=lambda size: counts.scene_spectra(*size, filled_bands(size.bands)),
 )
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-import harness
-from harness import counts
+from spectrafuse import counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops import skinny_linear
 
 
@@ -28,6 +28,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(16, 256, 256), "paper": Size(16, 4096, 4096), "large": Size(64, 4096, 4096)},
     inputs=inputs,
     call=lambda x, weight, bias: skinny_linear(x, weight, bias, "tanh"),
+    deciding=Size(64, 256, 256),
     counts=lambda size: counts.skinny_linear(*size),
     leaves=(0, 1, 2),
 )

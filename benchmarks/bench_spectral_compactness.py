@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-import harness
-from harness import counts
+from spectrafuse import counts
+from spectrafuse.benchmarks import harness
 from spectrafuse.ops import spectral_compactness
 
 
@@ -40,6 +40,7 @@ OPERATION = harness.Operation(
     },
     inputs=inputs,
     call=spectral_compactness,
+    deciding=Size(2, 40, 32, 4),
     counts=lambda size: counts.spectral_compactness(size.batch * size.side**2, size.bands, size.clusters),
     leaves=(1,),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -10,8 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
-
-ROOT = Path(__file__).parents[1]
 
 
 class Build(NamedTuple):
@@ -31,36 +30,51 @@ class Build(NamedTuple):
         return {**kept, **path, "OMP_NUM_THREADS": "1"}
 
 
-def git(*arguments: str) -> str:
-    """Output of a git command in this checkout."""
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+def git(*arguments: str, folder: Path | None = None) -> str:
+    """Output of a git command in a folder, or in the current one."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"git {' '.join(arguments)} failed: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
-def build(version: str, cache: Path, **defines: str) -> Build:
-    """Build a version, or find it built.
+@functools.cache
+def checkout() -> Path:
+    """The checkout of spectrafuse that the current folder lies in.
+
+    Raises
+    ------
+    ValueError
+        Where it lies in none.
+    """
+    root = Path(git("rev-parse", "--show-toplevel"))
+    if not (root / "python" / "spectrafuse").is_dir():
+        raise ValueError(f"Commits are compared inside a checkout of spectrafuse; {root} is none.")
+    return root
+
+
+def build(version: str, **defines: str) -> Build:
+    """Build a version, or find it built: commits are kept under build/versions of the checkout.
 
     Parameters
     ----------
     version : str
         "installed"; "." for this checkout as it stands; or a commit, branch or tag.
-    cache : path
-        Where builds of commits are kept.
     **defines : str
         For CMake.
     """
     if version == "installed":
         return Build(version, None, None)
+    root = checkout()
     if version == ".":
-        return Build(version, _install(ROOT, Path(tempfile.mkdtemp(prefix="spectrafuse-bench-")), defines), ROOT)
-    commit = git("rev-parse", "--verify", f"{version}^{{commit}}")
+        return Build(version, _install(root, Path(tempfile.mkdtemp(prefix="spectrafuse-bench-")), defines), root)
+    commit = git("rev-parse", "--verify", f"{version}^{{commit}}", folder=root)
+    cache = root / "build" / "versions"
     target = cache / "-".join([commit[:12], *(f"{name}={value}" for name, value in sorted(defines.items()))])
     sources = cache / f"{commit[:12]}-sources"
     if not sources.exists():
-        git("worktree", "prune")
-        git("worktree", "add", "--detach", "--force", str(sources), commit)
+        git("worktree", "prune", folder=root)
+        git("worktree", "add", "--detach", "--force", str(sources), commit, folder=root)
     if not target.exists():
         part = target.with_name(target.name + ".part")
         shutil.rmtree(part, ignore_errors=True)

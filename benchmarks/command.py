@@ -1,4 +1,4 @@
-"""`spectrafuse-bench`: compare two versions, and check that the comparison itself can be trusted."""
+"""`spectrafuse-bench`: measure, compare two versions, and check that the comparison itself can be trusted."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from builds import ROOT, Build, build
-from compare import Case, Outcome, cases, compare, tests_pass, workers
+from spectrafuse.benchmarks import builds, headline, history, stored, trend, trust
+from spectrafuse.benchmarks.compare import Outcome, cases, compare, tests_pass, workers
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console(width=None if sys.stdout.isatty() else 120)
-CACHE = ROOT / "build" / "versions"
+console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 Operations = Annotated[list[str] | None, typer.Option("--operation", "-k", help="Only this one; may be repeated.")]
 Sizes = Annotated[list[str], typer.Option("--size", help="Sizes to measure; may be repeated.")]
+Folder = Annotated[Path, typer.Option("--history", help="Folder of stored figures.")]
 
 
 @app.callback()
@@ -28,69 +28,122 @@ def main_help() -> None:
     """Measure versions of spectrafuse against each other."""
 
 
+@app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_command(
+    context: typer.Context,
+    quick: Annotated[bool, typer.Option("--quick", help="Kernels only, small inputs timed.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File of rows; else this machine's.")] = None,
+    folder: Folder = history.FOLDER,
+) -> None:
+    """Measure, and add the figures to the history; further arguments go to pytest (`-k gate`, `--peers`)."""
+    import pytest
+
+    file = history.of_this_machine(folder) if output is None else output
+    # A checkout has more of them than what is installed: some need its sources.
+    here = Path("benchmarks")
+    benches = sorted(map(str, (here if (here / "harness.py").exists() else Path(__file__).parent).glob("bench_*.py")))
+    shown = ["-q", "-p", "no:cacheprovider", "--benchmark-columns=median,iqr", "--benchmark-sort=name"]
+    if quick:
+        shown += ["--benchmark-quiet", "--quick"]
+    raise typer.Exit(int(pytest.main([*benches, *shown, f"--rows={file}", *context.args])))
+
+
 @app.command("compare")
 def compare_command(
-    base: Annotated[str, typer.Argument(help="A commit, '.', or 'installed'.")],
-    head: Annotated[str, typer.Argument(help="A commit, '.', or 'installed'.")] = ".",
+    base: Annotated[str, typer.Argument(help="A file of rows, 'history', a commit, '.', or 'installed'.")],
+    head: Annotated[str, typer.Argument(help="As BASE.")] = ".",
     operation: Operations = None,
-    size: Sizes = ["small", "paper"],  # noqa: B006
+    size: Sizes = ["deciding", "paper"],  # noqa: B006
+    counted: Annotated[bool, typer.Option("--counted", help="Files: decide on counted quantities only.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outcomes as JSON.")] = None,
+    folder: Folder = history.FOLDER,
 ) -> None:
-    """Say what got slower from BASE to HEAD; ends with 1 if anything did.
+    """Say what got worse from BASE to HEAD; ends with 1 if anything did.
 
-    Both are built, each in a folder of its own, and measured in turns on one thread's processor time.
+    Files are compared by the ratios to PyTorch or to the published code within each run, and by counted quantities.
+    Versions are built, each in a folder of its own, and measured in turns on one thread's processor time.
     """
-    versions = build(base, CACHE), build(head, CACHE)
+    files = [_file_of(name, folder) for name in (base, head)]
+    if None not in files:
+        outcomes, grown, tested = _of_files(files[0], files[1], counted)  # type: ignore[arg-type]
+    elif any(files):
+        raise ValueError(f"Two files or two versions can be compared; got {base} and {head}.")
+    else:
+        outcomes, grown, tested = _of_versions(base, head, operation, size)
+    broken = broken_operations(outcomes, tested)
+    if outcomes:
+        console.print(table(outcomes, broken))
+    for sentence in grown:
+        console.print(f"Grew: {sentence}.")
+    if output is not None:
+        rows = [as_row(outcome) for outcome in outcomes]
+        output.write_text(json.dumps({"outcomes": rows, "grown": grown}, indent=1), encoding="utf-8")
+    slower = sorted({outcome.case.operation for outcome in outcomes if outcome.regressed})
+    if slower:
+        console.print(f"Got worse from {base} to {head}: {', '.join(slower)}.")
+    if broken:
+        console.print(f"Tests of {head} fail or cannot be run, so no speed-up counts: {', '.join(sorted(broken))}.")
+    if not (slower or grown or broken):
+        console.print(f"Nothing got worse from {base} to {head}.")
+    raise typer.Exit(1 if slower or grown or (broken and tested is not None) else 0)
+
+
+def _file_of(name: str, folder: Path) -> Path | None:
+    """The file of rows that an argument names, or None for a version."""
+    if name == "history":
+        return history.of_this_machine(folder)
+    return Path(name) if name.endswith((".json", ".jsonl")) else None
+
+
+def _of_files(base: Path, head: Path, counted: bool) -> tuple[list[Outcome], list[str], builds.Build | None]:
+    rows = history.read(base), history.read(head)
+    return ([] if counted else stored.compare_rows(*rows)), history.grown(*rows), None
+
+
+def _of_versions(
+    base: str, head: str, operation: Sequence[str] | None, size: Sequence[str]
+) -> tuple[list[Outcome], list[str], builds.Build | None]:
+    versions = builds.build(base), builds.build(head)
     outcomes = []
     with workers(*versions) as (one, other):
         for case in cases(operation, size):
             outcomes.append(compare(one, other, case))
-            console.print(sentence(outcomes[-1]), highlight=False)
-    broken = broken_operations(versions[1], outcomes)
-    console.print(table(outcomes, broken))
-    if output is not None:
-        output.write_text(json.dumps([as_row(outcome) for outcome in outcomes], indent=1), encoding="utf-8")
-    regressed = sorted({outcome.case.operation for outcome in outcomes if outcome.regressed})
-    if regressed:
-        console.print(f"Got worse from {versions[0].name} to {versions[1].name}: {', '.join(regressed)}.")
-    if broken:
-        console.print(f"Tests fail in {versions[1].name}, so no speed-up counts: {', '.join(sorted(broken))}.")
-    raise typer.Exit(1 if regressed or broken else 0)
+            console.print(sentence(outcomes[-1]))
+    sources = [version.sources for version in versions]
+    grown = stored.resources_grown(*sources) if None not in sources else []  # type: ignore[arg-type]
+    return outcomes, grown, versions[1]
 
 
-def broken_operations(head: Build, outcomes: Sequence[Outcome]) -> set[str]:
-    """Operations that got faster and whose tests fail."""
+def broken_operations(outcomes: Sequence[Outcome], head: builds.Build | None) -> set[str]:
+    """Operations that got faster and whose tests fail, or cannot be run since only figures are at hand."""
     faster = {outcome.case.operation for outcome in outcomes if outcome.verdict == "faster"}
-    return {operation for operation in faster if not tests_pass(head, operation)}
-
-
-def name(case: Case) -> str:
-    return f"{case.operation} {case.implementation} {case.size} {case.direction}"
+    return {operation for operation in faster if head is None or not tests_pass(head, operation)}
 
 
 def sentence(outcome: Outcome) -> str:
     """An outcome in words."""
     if outcome.ratio is None:
-        return f"{name(outcome.case)}: skipped, {outcome.reason}"
+        return f"{outcome.case}: skipped, {outcome.reason}"
     low, median, high = outcome.ratio
-    return f"{name(outcome.case)}: {outcome.verdict}, {median:.3f} times base ({low:.3f} to {high:.3f})"
+    return f"{outcome.case}: {outcome.verdict}, {median:.3f} times base ({low:.3f} to {high:.3f})"
 
 
 def table(outcomes: Sequence[Outcome], broken: set[str]) -> Table:
     """All outcomes that have figures."""
-    made = Table("case", "base", "head", "head / base", "99.7 %", "peak MB", "verdict", title="one thread")
+    made = Table("case", "base", "head", "head / base", "interval", "peak MB", "verdict")
     for outcome in outcomes:
-        if outcome.ratio is None or outcome.seconds is None or outcome.memory is None:
+        if outcome.ratio is None or outcome.seconds is None:
+            made.add_row(str(outcome.case), "", "", "", "", "", f"skipped: {outcome.reason}")
             continue
         word = outcome.verdict + (", more memory" if outcome.memory_grew else "")
         if outcome.verdict == "faster" and outcome.case.operation in broken:
-            word = "tests fail"
+            word = "tests do not pass"
         made.add_row(
-            name(outcome.case),
+            str(outcome.case),
             *(f"{1e3 * seconds:.3f} ms" for seconds in outcome.seconds),
             f"{outcome.ratio.median:.3f}",
             f"{outcome.ratio.low:.3f} .. {outcome.ratio.high:.3f}",
-            " -> ".join(f"{peak / 2**20:.1f}" for peak in outcome.memory),
+            " -> ".join(f"{peak / 2**20:.1f}" for peak in outcome.memory or ()),
             word,
         )
     return made
@@ -102,33 +155,70 @@ def as_row(outcome: Outcome) -> dict[str, object]:
     return {**vars(outcome), "case": vars(outcome.case), "ratio": ratio, "regressed": outcome.regressed}
 
 
+@app.command("baseline")
+def baseline_command(
+    rows: Annotated[Path, typer.Argument(help="Rows of a run.")],
+    folder: Folder = history.FOLDER,
+) -> None:
+    """Make the counted quantities of a run the ones that later versions must not exceed."""
+    found = history.counted(history.read(rows))
+    file = folder / history.BASELINE
+    file.unlink(missing_ok=True)
+    history.append(found, file)
+    console.print(f"{len(found)} cases in {file}")
+
+
+@app.command("trend")
+def trend_command(
+    rows: Annotated[Path | None, typer.Argument(help="Rows; else this machine's history.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("trend"),
+    folder: Folder = history.FOLDER,
+) -> None:
+    """Write a page (HTML and PNG) of how the figures moved from version to version."""
+    file = history.of_this_machine(folder) if rows is None else rows
+    for written in trend.write(history.read(file), output, file.stem):
+        console.print(str(written))
+
+
+@app.command("headline")
+def headline_command(
+    rows: Annotated[Path | None, typer.Argument(help="Rows; else this machine's history.")] = None,
+    readme: Annotated[Path, typer.Option(help="File with the markers of the table.")] = Path("benchmarks/README.md"),
+    folder: Folder = history.FOLDER,
+) -> None:
+    """Write the table of the published sizes into the README; ends with 1 where a slow operation is not explained."""
+    file = history.of_this_machine(folder) if rows is None else rows
+    unexplained = headline.write(history.read(file), readme)
+    limits = f"{headline.RATIO} times PyTorch or {headline.SHARE:.0%} of its bound"
+    for operation in unexplained:
+        console.print(f"{operation}: below {limits}, and not explained")
+    raise typer.Exit(1 if unexplained else 0)
+
+
 @app.command("trust")
 def trust_command(
+    output: Annotated[Path, typer.Argument(help="Trials; those that are there are not repeated.")],
     trials: Annotated[int, typer.Option(help="Comparisons of each kind and case.", min=1)] = 20,
     percent: Annotated[int, typer.Option(help="Work repeated inside the kernels.", min=1, max=100)] = 15,
+    beside: Annotated[int, typer.Option(help="Processes that stream through memory meanwhile.", min=0)] = 0,
     operation: Operations = None,
-    size: Sizes = ["paper"],  # noqa: B006
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the counts as JSON.")] = None,
+    size: Sizes = ["deciding"],  # noqa: B006
+    direction: Annotated[list[str], typer.Option(help="Directions; may be repeated.")] = ["forward"],  # noqa: B006
+    version: Annotated[str, typer.Option(help="The commit whose kernels are measured.")] = "HEAD",
 ) -> None:
     """See how often identical code is called slower, and how often repeated work inside the kernels is noticed."""
-    plain = build("HEAD", CACHE)
-    slow = build("HEAD", CACHE, SPECTRAFUSE_SLOWER_PERCENT=str(percent))
-    counts: dict[str, dict[str, int]] = {}
-    for case in cases(operation, size):
-        found = {"same_called_slower": 0, "slower_noticed": 0, "trials": 0}
-        for _ in range(trials):
-            with workers(plain, plain, slow) as (one, two, three):
-                outcome = compare(one, two, case)
-                if outcome.ratio is None:
-                    break
-                found["trials"] += 1
-                found["same_called_slower"] += outcome.verdict == "slower"
-                found["slower_noticed"] += compare(one, three, case).verdict == "slower"
-        if found["trials"]:
-            counts[name(case)] = found
-            console.print(f"{name(case)}: {found}", highlight=False)
-    if output is not None:
-        output.write_text(json.dumps(counts, indent=1), encoding="utf-8")
+    plain = builds.build(version)
+    slow = builds.build(version, SPECTRAFUSE_SLOWER_PERCENT=str(percent))
+    facts = {"percent": percent, "beside": beside, "version": plain.name}
+    with trust.streaming(beside):
+        trust.run(plain, slow, cases(operation, size, direction), trials, output, facts, console.print)
+    rows = trust.read(output)
+    made = Table("case", "identical: silent", f"{percent} % slower: noticed", "trials")
+    for case, count in trust.counts(rows).items():
+        made.add_row(case, *(str(count[key]) for key in ("silent", "noticed", "trials")))
+    silent, noticed = trust.whole_trials(rows)
+    made.add_row("every case in one trial", str(silent), str(noticed), str(len(rows)))
+    console.print(made)
 
 
 def main() -> None:
@@ -136,7 +226,7 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        console.print(str(error), style="red", highlight=False)
+        console.print(str(error), style="red", markup=False)
         raise SystemExit(2) from None
 
 

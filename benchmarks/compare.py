@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builds import ROOT, Build
-from statistic import Interval, median_interval, verdict
+from spectrafuse import counts
+from spectrafuse.benchmarks.builds import Build, checkout
+from spectrafuse.benchmarks.statistic import LOOKS, Interval, median_interval, verdict
 
-FEWEST_BLOCKS, MOST_BLOCKS = 12, 80
 _MEMORY_SHARE, _MEMORY_BYTES = 0.10, 2**20
 """Peak memory has grown where it did by more than both of these."""
 
@@ -28,6 +28,9 @@ class Case:
     implementation: str
     size: str
     direction: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.implementation} {self.size} {self.direction}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Remote:
 
     def __init__(self, version: Build) -> None:
         self.version = version
-        command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+        command = [sys.executable, str(Path(__file__).with_name("worker.py")), counts.__file__]
         if version.path is not None:
             command.append(str(version.path))
         self.process = subprocess.Popen(
@@ -96,46 +99,52 @@ def workers(*versions: Build) -> Iterator[list[Remote]]:
 
 
 def cases(
-    operations: Sequence[str] | None = None, sizes: Iterable[str] = ("small", "paper"), implementation: str = "cpu"
+    operations: Sequence[str] | None = None,
+    sizes: Iterable[str] = ("deciding", "paper"),
+    directions: Iterable[str] | None = None,
 ) -> list[Case]:
-    """All cases of the declared operations."""
-    from declared import operations as declared
+    """All cases of the CPU kernels of the declared operations."""
+    from spectrafuse.benchmarks.declared import operations as declared
 
     unknown = sorted(set(operations or ()) - set(declared()))
     if unknown:
         raise ValueError(f"`operations` must be among {', '.join(declared())}; got {', '.join(unknown)}.")
-    chosen = [declared()[name] for name in operations or declared()]
     return [
-        Case(operation.label, implementation, size, direction)
-        for operation in chosen
+        Case(operation.label, "cpu", size, direction)
+        for operation in (declared()[name] for name in operations or declared())
         for size in sizes
-        if size in operation.sizes
-        for direction in operation.directions
+        if size == "deciding" or size in operation.sizes
+        for direction in directions or operation.directions
+        if direction in operation.directions
     ]
 
 
-def compare(base: Remote, head: Remote, case: Case) -> Outcome:
-    """Measure a case in both versions until the answer is clear or `MOST_BLOCKS` blocks are used up.
+def compare(base: Remote, head: Remote, case: Case, *, memory: bool = True) -> Outcome:
+    """Measure a case in both versions until the answer is clear or the last look is reached.
 
     A block is base, head, head, base or head, base, base, head, so that a drift of the machine hits both alike; it
-    gives one logarithm of a ratio.
+    gives one logarithm of a ratio. Every look at the blocks so far costs a part of the probability of an error.
     """
-    prepared = [worker.ask("prepare", **vars(case)) for worker in (base, head)]
+    pair = (base, head)
+    prepared = [worker.ask("prepare", **vars(case)) for worker in pair]
     reason = next((answer["reason"] for answer in prepared if answer["reason"]), None)
     if reason is not None:
         return Outcome(case, "skipped", reason=reason)
     repeats = min(answer["repeats"] for answer in prepared)
-    for worker in (base, head):
+    for worker in pair:
         worker.ask("repeat", repeats=repeats)
     log_ratios: list[float] = []
     best = [math.inf, math.inf]
     decision = "undecided"
-    while len(log_ratios) < MOST_BLOCKS and (len(log_ratios) < FEWEST_BLOCKS or decision == "undecided"):
-        log_ratios.append(_block((base, head), len(log_ratios) % 2, best))
+    for look in LOOKS:
+        while len(log_ratios) < look:
+            log_ratios.append(_block(pair, len(log_ratios) % 2, best))
         decision = verdict(log_ratios)
-    ratio = Interval(*(math.exp(min(x, 50.0)) for x in median_interval(log_ratios)))
-    memory = (prepared[0]["peak_memory"], prepared[1]["peak_memory"])
-    return Outcome(case, decision, ratio, (best[0], best[1]), memory)
+        if decision != "undecided":
+            break
+    low, median, high = (math.exp(min(x, 50.0)) for x in median_interval(log_ratios))
+    peaks = tuple(worker.ask("peak_memory")["bytes"] for worker in pair) if memory else None
+    return Outcome(case, decision, Interval(low, median, high), (best[0], best[1]), peaks)
 
 
 def _block(pair: tuple[Remote, Remote], first: int, best: list[float]) -> float:
@@ -148,12 +157,12 @@ def _block(pair: tuple[Remote, Remote], first: int, best: list[float]) -> float:
 
 
 def tests_pass(version: Build, operation: str) -> bool:
-    """Whether the operation's own tests pass in a version; without its checkout, those of this one."""
-    sources = version.sources or ROOT
-    # A variant of an operation has the operation's tests.
-    test = sources / "tests" / f"test_{operation.split()[0]}.py"
-    if not test.exists():
-        return False
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(test)]
+    """Whether the operation's own tests pass in a version; without its checkout, those of the one around."""
+    from spectrafuse.benchmarks.declared import operations
+
+    declared = operations()[operation]
+    sources = version.sources or checkout()
+    tests = sorted(map(str, (sources / "tests").glob(declared.tests or f"test_{declared.name}*.py")))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=sources, env=version.environment(), capture_output=True, check=False)
-    return done.returncode == 0
+    return bool(tests) and done.returncode == 0

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
+import functools
+import hashlib
+import math
+import statistics
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import measure
-from spectrafuse import backends, use_backend
+from spectrafuse import backends, counts, use_backend
+from spectrafuse.benchmarks import measure
+from spectrafuse.benchmarks.statistic import median_interval
 
 IMPLEMENTATIONS = ("cpu", "torch", "reference")
 BASELINES = ("reference", "torch")
 COMPILED = "compiled_reference"
-"""What `torch.compile` makes of the reference: beside the others where SPECTRAFUSE_BENCH_COMPILE is 1, since compiling
-takes up to a minute an operation."""
+"""What `torch.compile` makes of the reference: a peer, since compiling takes up to a minute an operation."""
+
+Peer = Callable[..., Any]
+"""Another library's way to compute an operation; takes the inputs, raises `ImportError` where it is not installed."""
+
+ROWS: list[dict[str, Any]] = []
+"""What was measured in this session, in order."""
 
 
-def _of_this_checkout(name: str) -> ModuleType:
-    """A module of the package that imports nothing of it, as it is here: the version that is measured may lack it."""
-    file = Path(__file__).parents[1] / "python" / "spectrafuse" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"this_checkout.{name}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@dataclass
+class Settings:
+    """How a session measures; `conftest.py` fills them in."""
+
+    quick: bool = False
+    """Only the kernels, times for small inputs and counted quantities for those of published size."""
+    peers: bool = False
+    """Other libraries beside the implementations."""
+
+    @property
+    def seconds(self) -> float:
+        """For the implementations of a case together."""
+        return 0.3 if self.quick else 1.2
 
 
-counts = _of_this_checkout("counts")
+settings = Settings()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """One operation as it is measured.
 
@@ -60,16 +70,26 @@ class Operation:
         Sizes for which the reference needs more memory than a laptop has.
     variant : str
         Tells two uses of the same operation apart.
+    tests : str
+        Pattern of the files in tests/ that must pass before a speed-up counts; `test_<name>*.py` where empty.
+    deciding : any
+        As a value of `sizes`, for whether a version is slower: work enough that the kernel decides, on inputs that
+        fit into a core's own cache so that neighbours do not.
+    peers : mapping of str to callable
+        What other libraries make of the inputs.
     """
 
     name: str
     sizes: Mapping[str, Any]
     inputs: Callable[[Any], Sequence[Any]]
     call: Callable[..., Any]
-    counts: Callable[[Any], Any]
+    counts: Callable[[Any], counts.Counts | counts.Work]
     leaves: Sequence[int] = ()
     without_reference: Container[str] = ()
     variant: str = ""
+    tests: str = ""
+    deciding: Any = None
+    peers: Mapping[str, Peer] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -80,20 +100,29 @@ class Operation:
     def directions(self) -> tuple[str, ...]:
         return ("forward", "backward", "both") if self.leaves else ("forward",)
 
-    def work(self, size: str, direction: str) -> tuple[int, int]:
+    def size(self, name: str) -> Any:
+        """What `inputs` takes for a size by name."""
+        return self.deciding if name == "deciding" else self.sizes[name]
+
+    def work(self, size: str, direction: str) -> counts.Work:
         """Additions and multiplications, and bytes that must be read and written."""
-        counted = self.counts(self.sizes[size])
+        counted = self.counts(self.size(size))
         return counted.of(direction) if isinstance(counted, counts.Counts) else counted
 
-    def prepare(self, implementation: str, size: str, direction: str) -> Callable[[], object] | None:
-        """What is to be timed, or None where the implementation cannot take this size."""
+    def why_not(self, implementation: str, size: str) -> str | None:
+        """Why an implementation does not run at a size, or None."""
         if implementation == "reference" and size in self.without_reference:
-            return None
-        arguments = list(self.inputs(self.sizes[size]))
+            return f"{self.label}: the reference needs too much memory at size {size}"
+        return backends.why_not(self.name, implementation, "cpu")
+
+    def prepare(self, implementation: str, size: str, direction: str) -> Callable[[], object]:
+        """What is to be timed: an implementation, or a peer."""
+        arguments = list(self.inputs(self.size(size)))
+        peer = torch.compile(self.call) if implementation == COMPILED else self.peers.get(implementation)
 
         def forward() -> Any:
-            with use_backend(implementation):
-                return self.call(*arguments)
+            with use_backend("reference" if peer else implementation):
+                return (peer or self.call)(*arguments)
 
         if direction == "forward":
             return torch.no_grad()(forward)
@@ -101,12 +130,12 @@ class Operation:
             arguments[index] = arguments[index].detach().requires_grad_()
         leaves = [arguments[index] for index in self.leaves]
 
-        def differentiate(results: list[Tensor]) -> None:
-            torch.autograd.grad(results, leaves, [torch.ones_like(x) for x in results], retain_graph=True)
+        def differentiate(results: list[Tensor], again: bool = False) -> None:
+            torch.autograd.grad(results, leaves, [torch.ones_like(x) for x in results], retain_graph=again)
 
         if direction == "backward":
             results = _differentiable(forward())
-            return lambda: differentiate(results)
+            return lambda: differentiate(results, again=True)
         return lambda: differentiate(_differentiable(forward()))
 
 
@@ -119,37 +148,110 @@ def over(operation: Operation) -> pytest.MarkDecorator:
     """Parametrise a test with every implementation, size and direction of an operation."""
     return pytest.mark.parametrize(
         ("implementation", "size", "direction"),
-        [(i, s, d) for d in operation.directions for s in operation.sizes for i in IMPLEMENTATIONS],
+        [(i, s, d) for s in operation.sizes for d in operation.directions for i in IMPLEMENTATIONS],
     )
 
 
-def run(benchmark: Any, operation: Operation, implementation: str, size: str, direction: str, rounds: int = 5) -> None:
-    """Measure an implementation beside the baselines, and record what the figures must be read with."""
-    reason = backends.why_not(operation.name, implementation, "cpu")
+def run(benchmark: Any, operation: Operation, implementation: str, size: str, direction: str) -> None:
+    """Measure an implementation beside the others, and record what the figures must be read with."""
+    reason = operation.why_not(implementation, size)
     if reason is not None:
         pytest.skip(reason)
-    names = dict.fromkeys((implementation, *BASELINES))
-    calls = {name: made for name in names if (made := operation.prepare(name, size, direction)) is not None}
-    if implementation not in calls:
-        pytest.skip(f"{operation.name}: {implementation} needs too much memory at this size")
-    if "reference" in calls and os.environ.get("SPECTRAFUSE_BENCH_COMPILE") == "1":
-        calls[COMPILED] = torch.compile(calls["reference"])
-    seconds = measure.interleaved(calls, rounds=rounds)
-    operations, moved = operation.work(size, direction)
-    bound = max(operations / measure.product_rate(), moved / measure.copy_bandwidth(64))
-    benchmark.group = f"{operation.label} {size} {direction}"
-    benchmark.extra_info.update(
-        measure.machine(),
-        milliseconds=1e3 * seconds[implementation],
-        peak_memory_mb=measure.peak_memory(calls[implementation]) / 2**20,
-        share_of_bound=bound / seconds[implementation],
-        operations=operations,
-        bytes=moved,
-        **{
-            f"ratio_to_{name}": seconds[name] / seconds[implementation]
-            for name in (*BASELINES, COMPILED)
-            if name in calls
-        },
-    )
-    benchmark(calls[implementation])
-    print({k: round(v, 3) if isinstance(v, float) else v for k, v in benchmark.extra_info.items()})
+    call = operation.prepare(implementation, size, direction)
+    found = {
+        "input_hash": _input_hash(operation, size),
+        **operation.work(size, direction)._asdict(),
+        "tensor_bytes": measure.tensor_bytes(call),
+    }
+    if not settings.quick or size == "small":
+        found |= _times(operation, implementation, size, direction)
+        found["peak_memory_mb"] = measure.peak_memory(call) / 2**20
+    record(benchmark, call, operation.label, implementation, size, direction, found)
+
+
+def record(
+    benchmark: Any,
+    call: Callable[[], object],
+    operation: str,
+    implementation: str,
+    size: str,
+    direction: str,
+    found: Mapping[str, Any],
+) -> None:
+    """Keep a row for the history, and show it in pytest-benchmark's table."""
+    case = {"operation": operation, "implementation": implementation, "size": size, "direction": direction}
+    ROWS.append({**case, **found, **measure.machine()})
+    benchmark.group = f"{operation} {size} {direction}"
+    benchmark.extra_info.update(ROWS[-1])
+    benchmark.pedantic(call, rounds=3)
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], own: str) -> dict[str, float]:
+    """How many times as long every other one takes, round against round, with its interval where rounds suffice."""
+    found: dict[str, float] = {}
+    for name in seconds.keys() - {own}:
+        logs = [math.log(other / mine) for other, mine in zip(seconds[name], seconds[own], strict=True)]
+        low, median, high = median_interval(logs)
+        found[f"ratio_to_{name}"] = math.exp(median)
+        if math.isfinite(low):
+            found |= {f"ratio_to_{name}_low": math.exp(low), f"ratio_to_{name}_high": math.exp(high)}
+    return found
+
+
+def timed(seconds: Mapping[str, Sequence[float]], own: str) -> dict[str, Any]:
+    """Figures of one of several calls that took turns."""
+    taken = statistics.median(seconds[own])
+    return {"milliseconds": 1e3 * taken, "rounds": len(seconds[own]), **ratios(seconds, own)}
+
+
+def _times(operation: Operation, implementation: str, size: str, direction: str) -> dict[str, Any]:
+    seconds, missing = _side_by_side(operation, size, direction)
+    found = timed(seconds, implementation)
+    work = operation.work(size, direction)
+    by_operations, by_bytes = work.operations / measure.product_rate(), work.bytes / measure.copy_bandwidth()
+    share = 1e3 * max(by_operations, by_bytes) / found["milliseconds"]
+    return {**found, **missing, "share_of_bound": share, "bound": "operations" if by_operations > by_bytes else "bytes"}
+
+
+@functools.lru_cache(maxsize=1)
+def _side_by_side(
+    operation: Operation, size: str, direction: str
+) -> tuple[dict[str, list[float]], dict[str, dict[str, str]]]:
+    """Seconds of every implementation that runs, taken in turns, and why peers are missing."""
+    names = [name for name in IMPLEMENTATIONS if operation.why_not(name, size) is None]
+    calls = {name: operation.prepare(name, size, direction) for name in names}
+    skipped: dict[str, str] = {}
+    if settings.peers:
+        compiled = (COMPILED,) if "reference" in calls else ()
+        for name in (*operation.peers, *compiled):
+            call, reason = _peer(operation, name, size, direction)
+            if call is None:
+                skipped[name] = reason
+            else:
+                calls[name] = call
+    return measure.within(calls, settings.seconds), {"peers_skipped": skipped} if skipped else {}
+
+
+def _peer(operation: Operation, name: str, size: str, direction: str) -> tuple[Callable[[], object] | None, str]:
+    """Another library's call, compiled where it compiles, or what stops it."""
+    # Else what was compiled cannot be differentiated twice, as measuring the backward pass alone does.
+    torch._functorch.config.donated_buffer = False
+    try:
+        call = operation.prepare(name, size, direction)
+        call()
+    except Exception as error:
+        return None, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return call, ""
+
+
+@functools.lru_cache(maxsize=1)
+def _input_hash(operation: Operation, size: str) -> str:
+    """Of the inputs' sizes, types and bytes."""
+    made = hashlib.blake2b(digest_size=8)
+    for given in operation.inputs(operation.size(size)):
+        if isinstance(given, Tensor):
+            made.update(f"{tuple(given.shape)} {given.dtype}".encode())
+            made.update(given.contiguous().view(torch.uint8).numpy() if given.ndim else repr(given.item()).encode())
+        else:
+            made.update(repr(given).encode())
+    return made.hexdigest()

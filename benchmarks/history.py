@@ -1,4 +1,4 @@
-"""Stored figures: JSON lines, one file a machine, and the counts that a later version must not exceed."""
+"""Stored figures: JSON lines, one file a machine, and the counted quantities that a later version must not exceed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import measure
+from spectrafuse.benchmarks import measure
 
-FOLDER = Path(__file__).with_name("history")
-COUNTED = ("operations", "bytes")
-"""Quantities that do not depend on the machine."""
+FOLDER = Path("benchmarks/history")
+"""In the folder the command is run in."""
+BASELINE = "baseline.jsonl"
+COUNTED = {
+    "operations": None,
+    "bytes": None,
+    "tensor_bytes": "torch",
+    "scratch_bytes": None,
+    "instructions": "compiler",
+}
+"""Quantities that are the same in every run, and what two rows must agree in to be compared by them."""
+TOLERANCE = 0.02
+"""By which share a counted quantity may grow unnoticed."""
+CASE = ("operation", "implementation", "size", "direction")
+
+Row = Mapping[str, Any]
 
 
 def fingerprint() -> str:
@@ -23,13 +36,16 @@ def fingerprint() -> str:
     return f"{platform.machine()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def append(rows: Iterable[Mapping[str, Any]], folder: Path = FOLDER) -> Path:
-    """Add rows to this machine's file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{fingerprint()}.jsonl"
+def of_this_machine(folder: Path = FOLDER) -> Path:
+    """The file of this machine's rows."""
+    return folder / f"{fingerprint()}.jsonl"
+
+
+def append(rows: Iterable[Row], file: Path) -> None:
+    """Add rows to a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-    return file
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -38,25 +54,55 @@ def read(file: Path) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        Where a line is no JSON object, with its number.
+        Where the file cannot be read, or a line is no row, with its number.
     """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}.") from None
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{file}, line {number}: expected a JSON object; {error}.") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{file}, line {number}: expected a JSON object; got {type(row).__name__}.")
+        if not isinstance(row, dict) or any(key not in row for key in CASE):
+            raise ValueError(f"{file}, line {number}: expected a JSON object with {', '.join(CASE)}.")
         rows.append(row)
     return rows
 
 
-def case_of(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def case_of(row: Row) -> tuple[str, ...]:
     """What a row measures."""
-    return row["operation"], row["implementation"], row["size"], row["direction"]
+    return tuple(row[key] for key in CASE)
 
 
-def latest(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str, str], Mapping[str, Any]]:
+def latest(rows: Iterable[Row]) -> dict[tuple[str, ...], Row]:
     """The last row of every case."""
     return {case_of(row): row for row in rows}
+
+
+def counted(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The counted quantities alone, one row a case: what a baseline is made of."""
+    kept = [*CASE, "input_hash", *COUNTED, *filter(None, COUNTED.values())]
+    found = [{key: row[key] for key in kept if key in row} for row in latest(rows).values()]
+    return sorted((row for row in found if COUNTED.keys() & row.keys()), key=case_of)
+
+
+def grown(base: Iterable[Row], head: Iterable[Row]) -> list[str]:
+    """A sentence for every counted quantity of `head` that is larger than in `base`, and for every case it lacks."""
+    sentences = []
+    earlier = latest(base)
+    for case, row in latest(head).items():
+        name = " ".join(case)
+        if case not in earlier:
+            sentences.append(f"{name}: the baseline lacks it")
+            continue
+        before = earlier[case]
+        for quantity, same in COUNTED.items():
+            if quantity not in row or quantity not in before or (same and row.get(same) != before.get(same)):
+                continue
+            if row[quantity] > before[quantity] * (1 + TOLERANCE):
+                share = f" ({row[quantity] / before[quantity] - 1:+.1%})" if before[quantity] else ""
+                sentences.append(f"{name}: {quantity} {before[quantity]} -> {row[quantity]}{share}")
+    return sentences

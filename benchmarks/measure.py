@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
+import os
 import statistics
 import subprocess
 import time
@@ -12,19 +14,54 @@ from pathlib import Path
 
 import torch
 
+# torch's profiler announces itself on the terminal otherwise.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int = 7, warm: int = 1) -> dict[str, float]:
-    """Median seconds of each call; the calls take turns, so that a busy moment of the machine hits all of them."""
+Calls = Mapping[str, Callable[[], object]]
+
+
+def in_turns(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call, round by round; they take turns, so that a busy moment of the machine hits all of them."""
     for _ in range(warm):
         for call in calls.values():
             call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append(_seconds(call))
+    return seconds
+
+
+def within(calls: Calls, budget: float, fewest: int = 3, most: int = 31) -> dict[str, list[float]]:
+    """As `in_turns`, with as many rounds as fit into `budget` seconds."""
+    for call in calls.values():
+        call()
+    once = sum(_seconds(call) for call in calls.values())
+    return in_turns(calls, rounds=max(fewest, min(most, int(budget / max(once, 1e-9)))), warm=0)
+
+
+def interleaved(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, float]:
+    """Median seconds of each call, taken in turns."""
+    return {name: statistics.median(values) for name, values in in_turns(calls, rounds, warm).items()}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def tensor_bytes(call: Callable[[], object]) -> int:
+    """Bytes of the tensors that `call` makes and that are alive at once, at most: the same in every run."""
+    call()
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        call()
+    changes = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]  # type: ignore
+    now = most = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        now += change.nbytes()
+        most = max(most, now)
+    return most
 
 
 def _status(field: str) -> int:
@@ -53,23 +90,25 @@ def peak_resident() -> int:
     return _status("VmHWM")
 
 
+@functools.cache
 def copy_bandwidth(megabytes: int = 256) -> float:
-    """Bytes read and written per second by a large copy."""
+    """Bytes read and written per second by a large copy; measured once a process."""
     source = torch.ones(megabytes * 2**20 // 4)
     target = torch.empty_like(source)
     seconds = interleaved({"copy": lambda: target.copy_(source)}, rounds=5)["copy"]
     return 2 * source.numel() * 4 / seconds
 
 
+@functools.cache
 def product_rate(size: int = 1024) -> float:
-    """Floating-point operations per second of a square float32 matrix product."""
+    """Floating-point operations per second of a square float32 matrix product; measured once a process."""
     a, b = torch.rand(size, size), torch.rand(size, size)
     seconds = interleaved({"product": lambda: a @ b}, rounds=9)["product"]
     return 2 * size**3 / seconds
 
 
-def machine() -> dict[str, str]:
-    """What a figure must be read with: processor, threads, versions, commit."""
+@functools.cache
+def _facts() -> dict[str, str]:
     import spectrafuse
     from spectrafuse import _native
 
@@ -83,10 +122,15 @@ def machine() -> dict[str, str]:
         check=False,
     ).stdout.strip()
     return {
+        "device": "cpu",
         "processor": model,
-        "threads": str(torch.get_num_threads()),
         "instruction_set": _native.cpu_info().get("instruction_set", "none"),
         "torch": torch.__version__,
         "spectrafuse": spectrafuse.__version__,
         "commit": commit or "unknown",
     }
+
+
+def machine() -> dict[str, str]:
+    """What a figure must be read with: device, processor, threads, versions, commit."""
+    return {**_facts(), "threads": str(torch.get_num_threads())}

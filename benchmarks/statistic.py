@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 TOLERANCE = 0.05
 """A change of the time by less than this share is never called one."""
-CONFIDENCE = 0.997
+LOOKS = (16, 32, 64, 128)
+"""Numbers of samples at which a comparison may end."""
+CONFIDENCE = 1 - 0.01 / len(LOOKS)
+"""Of one look's interval: all of them together hold with 99 %."""
 
 
 class Interval(NamedTuple):
@@ -38,12 +41,17 @@ def median_interval(values: Sequence[float]) -> Interval:
 
 
 def verdict(log_ratios: Sequence[float]) -> str:
-    """ "slower", "faster" or "same" for the logarithms of head's times over base's; "undecided" asks for more samples.
+    """ "slower", "faster" or "same" for logarithms of head's times over base's; "undecided" asks for more samples."""
+    return of_interval(median_interval(log_ratios))
 
-    "Slower" means that the whole interval lies above the tolerance. It is "same" where the interval ends below it.
+
+def of_interval(interval: Interval, tolerance: float = TOLERANCE) -> str:
+    """What an interval of the logarithm says.
+
+    "Slower" means that the whole interval lies above the tolerance. It is "same" where the interval ends below twice
+    the tolerance.
     """
-    interval = median_interval(log_ratios)
-    edge = math.log1p(TOLERANCE)
+    edge = math.log1p(tolerance)
     if interval.low > edge:
         return "slower"
     if interval.high < -edge:

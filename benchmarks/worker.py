@@ -1,21 +1,24 @@
 """One version of spectrafuse that measures on request: `compare.py` runs two of these against each other.
 
+    python worker.py COUNTS [VERSION]
+
 Reads a request per line (JSON) from standard input and answers with a line on standard output. It is started with the
-version to measure first on its path, while the benchmarks themselves are always those of this folder.
+version to measure first on its path, while the benchmarks themselves are always those of this folder, and what they
+count is counted by the file COUNTS.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import torch
-
-SAMPLE_SECONDS = 0.004
+SAMPLE_SECONDS = 0.003
 _MOST_REPEATS = 10_000
 
 
@@ -23,29 +26,26 @@ class Worker:
     """Answers requests; holds the case that was prepared last."""
 
     def __init__(self) -> None:
+        import torch
+
         torch.set_num_threads(1)
         self.call: Callable[[], object] = lambda: None
+        self.case: dict[str, str] = {}
         self.repeats = 1
 
     def prepare(self, operation: str, implementation: str, size: str, direction: str) -> dict[str, Any]:
         """Make a case ready and warm; `reason` says why it cannot run here."""
-        import measure
-        from declared import operations
-        from spectrafuse import backends
+        from spectrafuse.benchmarks.declared import operations
 
-        case = operations()[operation]
-        try:
-            reason = backends.why_not(case.name, implementation, "cpu")
-        except KeyError:
-            reason = f"this version has no {case.name}"
-        call = None if reason else case.prepare(implementation, size, direction)
-        if call is None:
-            return {"reason": reason or "it needs too much memory"}
-        self.call, self.repeats = call, 1
-        peak = measure.peak_memory(call)
+        case = operations().get(operation)
+        reason = f"this version has no {operation}" if case is None else case.why_not(implementation, size)
+        if case is None or reason:
+            return {"reason": reason}
+        self.call, self.repeats = case.prepare(implementation, size, direction), 1
+        self._seconds()
         seconds = min(self._seconds() for _ in range(3))
         self.repeats = max(1, min(_MOST_REPEATS, round(SAMPLE_SECONDS / max(seconds, 1e-9))))
-        return {"reason": None, "peak_memory": peak, "repeats": self.repeats}
+        return {"reason": None, "repeats": self.repeats}
 
     def repeat(self, repeats: int) -> dict[str, Any]:
         """Take over the other version's number of repeats, so that both do the same work."""
@@ -55,6 +55,11 @@ class Worker:
 
     def sample(self) -> dict[str, Any]:
         return {"seconds": self._seconds()}
+
+    def peak_memory(self) -> dict[str, Any]:
+        from spectrafuse.benchmarks import measure
+
+        return {"bytes": measure.peak_memory(self.call)}
 
     def _seconds(self) -> float:
         start = time.thread_time_ns()
@@ -79,9 +84,28 @@ def import_only_from(folder: str) -> None:
         raise ImportError(f"expected spectrafuse from {folder}; got {spectrafuse.__file__}")
 
 
+def import_file(name: str, file: Path, search: list[str] | None = None) -> None:
+    """Make a module of the package this file, whatever the version to measure brings along."""
+    found = importlib.util.spec_from_file_location(f"spectrafuse.{name}", file, submodule_search_locations=search)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    setattr(sys.modules["spectrafuse"], name, module)
+
+
 def main() -> None:
-    if len(sys.argv) > 1:
-        import_only_from(sys.argv[1])
+    # The folder of a script is on the path, and its modules would hide others of the same name.
+    sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).parent.resolve()]
+    counts, *version = sys.argv[1:]
+    if version:
+        import_only_from(*version)
+    import spectrafuse  # noqa: F401
+
+    import_file("counts", Path(counts))
+    folder = Path(__file__).parent
+    import_file("benchmarks", folder / "__init__.py", [str(folder)])
     # Whatever a version prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -28,23 +28,17 @@ class ThreadScratch {
     Scratch memory_;
 };
 
-#if defined(SPECTRAFUSE_SLOWER_PERCENT)
-inline std::int64_t& repeat_carry() {
-    static thread_local std::int64_t carry = 0;
-    return carry;
-}
-#endif
-
 // Calls body(begin, end, thread) for equal shares of [0, count). One thread opens no parallel region.
 template <class Body>
 void parallel_shares(std::int64_t count, int threads, const Body& whole_body) {
 #if defined(SPECTRAFUSE_SLOWER_PERCENT)
     // Part of the work is done twice, to see that the benchmarks notice; kernels that accumulate give wrong numbers.
     const auto body = [&](std::int64_t begin, std::int64_t end, int thread) {
-        const std::int64_t hundredths = (end - begin) * SPECTRAFUSE_SLOWER_PERCENT + repeat_carry();
+        static thread_local std::int64_t carry = 0;  // less than one item, for the next call from the same place
+        const std::int64_t hundredths = (end - begin) * SPECTRAFUSE_SLOWER_PERCENT + carry;
         whole_body(begin, end, thread);
         if (hundredths >= 100) whole_body(begin, begin + hundredths / 100, thread);
-        repeat_carry() = hundredths % 100;
+        carry = hundredths % 100;
     };
 #else
     const Body& body = whole_body;

@@ -1,0 +1,1 @@
+"""The benchmark kit, installed as `spectrafuse.benchmarks`: what `spectrafuse-bench` runs."""
