@@ -33,7 +33,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(16, 256, 256), "paper": Size(16, 4096, 4096), "large": Size(64, 4096, 4096)},
     inputs=inputs,
     call=step,
-    deciding=Size(64, 128, 256),
+    deciding=Size(128, 128, 256),
     counts=lambda size: counts.adamw_outer(*size),
 )
 

@@ -47,7 +47,7 @@ GATE = harness.Operation(
     inputs=gate_inputs,
     call=lambda energy, *numbers: gate(energy, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
     counts=lambda size: counts.gate(size.batch, size.components),
-    deciding=Size(16, 512, 0),
+    deciding=Size(6, 5120, 0),
     leaves=(0,),
 )
 ENERGY_GATE = harness.Operation(
@@ -56,7 +56,7 @@ ENERGY_GATE = harness.Operation(
     inputs=layer_inputs,
     call=lambda h, w, b, *numbers: energy_gate(h, w, b, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
     counts=lambda size: counts.energy_gate(*size),
-    deciding=Size(64, 64, 512),
+    deciding=Size(64, 64, 768),
     tests="test_gate*.py",
     leaves=(0, 1, 2),
 )

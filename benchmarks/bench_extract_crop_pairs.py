@@ -42,7 +42,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(1, 31, 64, 32), "paper": Size(4, 301, 256, 64), "large": Size(2, 301, 512, 256)},
     inputs=inputs,
     call=call,
-    deciding=Size(1, 31, 32, 24),
+    deciding=Size(1, 31, 40, 32),
     tests="test_crop_pairs.py",
     counts=lambda size: counts.extract_crop_pairs(size.batch, size.bands, size.crop**2),
 )

@@ -32,7 +32,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(31, 1024), "paper": Size(301, 4096), "large": Size(301, 65536)},
     inputs=inputs,
     call=call,
-    deciding=Size(31, 1024),
+    deciding=Size(13, 5120),
     counts=lambda size: counts.scene_spectra(*size, filled_bands(size.bands)),
 )
 

@@ -42,7 +42,7 @@ class Settings:
     @property
     def seconds(self) -> float:
         """For the implementations of a case together."""
-        return 0.3 if self.quick else 1.2
+        return 0.15 if self.quick else 1.2
 
 
 settings = Settings()

@@ -48,14 +48,13 @@ def verdict(log_ratios: Sequence[float]) -> str:
 def of_interval(interval: Interval, tolerance: float = TOLERANCE) -> str:
     """What an interval of the logarithm says.
 
-    "Slower" means that the whole interval lies above the tolerance. It is "same" where the interval ends below twice
-    the tolerance.
+    "Slower" means that the whole interval lies above the tolerance, "same" that it lies within.
     """
     edge = math.log1p(tolerance)
     if interval.low > edge:
         return "slower"
     if interval.high < -edge:
         return "faster"
-    if interval.high < 2 * edge and interval.low > -2 * edge:
+    if -edge < interval.low and interval.high < edge:
         return "same"
     return "undecided"
