@@ -96,7 +96,7 @@ def _file_of(name: str, folder: Path) -> Path | None:
 
 
 def _of_files(base: Path, head: Path, counted: bool) -> tuple[list[Outcome], list[str], builds.Build | None]:
-    rows = history.read(base), history.read(head)
+    rows = history.read(base, *history.CASE), history.read(head, *history.CASE)
     return ([] if counted else stored.compare_rows(*rows)), history.grown(*rows), None
 
 
@@ -161,7 +161,7 @@ def baseline_command(
     folder: Folder = history.FOLDER,
 ) -> None:
     """Make the counted quantities of a run the ones that later versions must not exceed."""
-    found = history.counted(history.read(rows))
+    found = history.counted(history.read(rows, *history.CASE))
     file = folder / history.BASELINE
     file.unlink(missing_ok=True)
     history.append(found, file)
@@ -176,7 +176,7 @@ def trend_command(
 ) -> None:
     """Write a page (HTML and PNG) of how the figures moved from version to version."""
     file = history.of_this_machine(folder) if rows is None else rows
-    for written in trend.write(history.read(file), output, file.stem):
+    for written in trend.write(history.read(file, *history.CASE), output, file.stem):
         console.print(str(written))
 
 
@@ -188,7 +188,7 @@ def headline_command(
 ) -> None:
     """Write the table of the published sizes into the README; ends with 1 where a slow operation is not explained."""
     file = history.of_this_machine(folder) if rows is None else rows
-    unexplained = headline.write(history.read(file), readme)
+    unexplained = headline.write(history.read(file, *history.CASE), readme)
     limits = f"{headline.RATIO} times PyTorch or {headline.SHARE:.0%} of its bound"
     for operation in unexplained:
         console.print(f"{operation}: below {limits}, and not explained")

@@ -183,7 +183,7 @@ def record(
     ROWS.append({**case, **found, **measure.machine()})
     benchmark.group = f"{operation} {size} {direction}"
     benchmark.extra_info.update(ROWS[-1])
-    benchmark.pedantic(call, rounds=3)
+    benchmark.pedantic(call, rounds=1 if settings.quick else 3)
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], own: str) -> dict[str, float]:

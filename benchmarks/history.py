@@ -48,13 +48,13 @@ def append(rows: Iterable[Row], file: Path) -> None:
         stream.writelines(json.dumps(row, sort_keys=True) + "\n" for row in rows)
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """Rows of a file of JSON lines.
+def read(file: Path, *required: str) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines; figures have the keys of `CASE`.
 
     Raises
     ------
     ValueError
-        Where the file cannot be read, or a line is no row, with its number.
+        Where the file cannot be read, or a line is no object with the required keys, with its number.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -66,8 +66,8 @@ def read(file: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{file}, line {number}: expected a JSON object; {error}.") from error
-        if not isinstance(row, dict) or any(key not in row for key in CASE):
-            raise ValueError(f"{file}, line {number}: expected a JSON object with {', '.join(CASE)}.")
+        if not isinstance(row, dict) or any(key not in row for key in required):
+            raise ValueError(f"{file}, line {number}: expected a JSON object with {', '.join(required) or 'keys'}.")
         rows.append(row)
     return rows
 

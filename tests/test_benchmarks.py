@@ -72,7 +72,7 @@ def test_every_operation_has_the_sizes_a_deciding_one_and_tests():
     for operation in declared.operations().values():
         assert {"small", "paper", "large"} <= operation.sizes.keys()
         held = sum(x.nbytes for x in operation.inputs(operation.deciding) if isinstance(x, torch.Tensor))
-        assert held <= 2**19, f"{operation.label}: {held} bytes do not fit beside others into a core's cache"
+        assert held <= 3 * 2**18, f"{operation.label}: {held} bytes do not fit beside others into a core's cache"
         assert list((ROOT / "tests").glob(operation.tests or f"test_{operation.name}*.py"))
 
 
@@ -139,7 +139,7 @@ def test_history_keeps_rows_and_says_where_a_line_is_wrong(tmp_path):
     assert history.latest(history.read(file)) == {("gate", "cpu", "paper", "forward"): rows[1]}
     file.write_text('{"operation": "gate"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="line 1: expected a JSON object with operation, implementation"):
-        history.read(file)
+        history.read(file, *history.CASE)
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         history.read(tmp_path / "nothing.jsonl")
 
