@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 import paper_dgc as runs
+from paper_dgc_scenes import MADE
 from spectrafuse.dgc import metrics
 from spectrafuse.report import new_figure, palette, tidy
 
 Rows = Sequence[Mapping[str, Any]]
-TITLES = {"samson": "Samson", "indian_pines": "Indian Pines", "wheat": "Wheat grains"}
+TITLES = {"samson": "Samson", "indian_pines": "Indian Pines", "wheat": "Wheat grains"} | {
+    name: f"made, {made.height} x {made.width} x {made.bands}" for name, made in MADE.items()
+}
+CLUSTERS = {"samson": 3, "indian_pines": 16, "wheat": 2} | {name: made.materials for name, made in MADE.items()}
 
 
 def _grouped(rows: Rows) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
@@ -41,8 +45,7 @@ def yardstick(rows: Rows) -> list[str]:
             own = groups.get((scene, method), [])
             if not own:
                 continue
-            full = {"samson": 3, "indian_pines": 16, "wheat": 2}[scene]
-            lost = sum(row["clusters"] < full for row in own)
+            lost = sum(row["clusters"] < CLUSTERS[scene] for row in own)
             trained = "curve" in own[0]
             fall = f"{max(row['best_mean_iou'] - row['mean_iou'] for row in own):.3f}" if trained else ""
             seconds = f"{np.median([row['processor_seconds'] for row in own]):.0f}" if trained else ""

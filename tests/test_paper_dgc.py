@@ -20,7 +20,9 @@ def paper(monkeypatch: pytest.MonkeyPatch):
     import paper_dgc
 
     cube, labels = striped(1, 20, 24)
-    monkeypatch.setattr(paper_dgc, "load", lambda name, data: paper_dgc.Scene([cube.numpy()], [labels.numpy()], 3))
+    monkeypatch.setattr(
+        paper_dgc, "load", lambda name, data, seed=0: paper_dgc.Scene([cube.numpy()], [labels.numpy()], 3)
+    )
     changes = {"max_epoch": 2, "reuse_iter": 1}
     monkeypatch.setattr(paper_dgc, "ABLATION", {name: (name, changes) for name in ("published", "corrected")})
     return paper_dgc
@@ -60,3 +62,22 @@ def test_a_collapse_is_counted(paper) -> None:
     row |= {"curve": [], "best_mean_iou": scores["mean_iou"] + 0.25}
     line = paper_dgc_report.yardstick([row])[-1]
     assert line.endswith("| 1 of 1 | 0.250 | 1 |")
+
+
+def test_made_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from paper_dgc_scenes import Made, make
+
+    what = Made(40, 33, 21, 4, contrast=0.05, noise=0.0)
+    (cube,), (labels,), materials = make(what, 0)
+    assert (cube.shape, cube.dtype, labels.shape, materials) == ((21, 40, 33), np.float32, (40, 33), 4)
+    share = np.bincount(labels.ravel()) / labels.size
+    np.testing.assert_allclose(share, 0.7 ** np.arange(4) / sum(0.7 ** np.arange(4)), atol=0.03)
+    # Mixed linearly, whatever the shading: as many directions as materials.
+    values = np.linalg.svd(cube.reshape(21, -1).astype(float), compute_uv=False)
+    assert values[3] > 1e-3 * values[0] > 1e3 * values[4]
+    (noisy,), (same,), _ = make(what._replace(noise=0.1), 0)
+    np.testing.assert_array_equal(same, labels)
+    assert (noisy - cube).std() == pytest.approx(0.1, rel=0.05)
+    assert (make(what, 1).labels[0] != labels).mean() > 0.3
+    np.testing.assert_array_equal(make(what, 0).cubes[0], cube)
