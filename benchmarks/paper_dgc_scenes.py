@@ -35,7 +35,7 @@ class Made(NamedTuple):
 MADE = {
     "made_small": Made(50, 50, 60, 4, contrast=0.1, noise=0.01),
     "made_noisy": Made(120, 100, 120, 6, contrast=0.02, noise=0.06),
-    "made_large": Made(300, 300, 200, 8, contrast=0.03, noise=0.1),
+    "made_large": Made(256, 240, 200, 8, contrast=0.03, noise=0.1),
 }
 SCENES = (*REAL, *MADE)
 

@@ -20,16 +20,17 @@ from spectrafuse.dgc.checkpoints import load_model, published_extra, save_model
 from spectrafuse.dgc.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
-from spectrafuse.dgc.recipes import Recipe, resolve
+from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
 from spectrafuse.dgc.resume import fingerprint
 from spectrafuse.dgc.scenes import Scene, check_bands, read_scenes
+from spectrafuse.dgc.start import new_model
 from spectrafuse.dgc.strips import is_mapped
 from spectrafuse.dgc.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
 
-_RECIPE_CHANGES = ("normalization", "crop_size", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
+_MODEL_SHAPE = ("embed_dim", "n_spectral_layers", "spectral_kernel_size", "num_iters", "window", "temperature")
 
 
 class DeepGlobalClustering(ClusterMixin, BaseEstimator):
@@ -61,7 +62,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     num_iters, window : int
         Mean-shift iterations, and odd side of their window in pixels.
     temperature, bandwidth : float
-        Of the soft assignment, and initial (then learned) of the mean shift.
+        Of the soft assignment, and of the mean shift at first, which is learned then. Without a bandwidth: as the
+        recipe says; it follows the noise in `corrected` and starts at 1 in `published`.
     max_memory : int
         Bytes that `predict`, and `fit` for its last look at the scenes, may use beyond what the process holds already
         and the label maps, on the host and on a GPU: it decides how many rows are read and segmented at a time.
@@ -116,7 +118,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         num_iters: int = 5,
         window: int = 5,
         temperature: float = 0.05,
-        bandwidth: float = 1.0,
+        bandwidth: float | None = None,
         max_memory: int = DEFAULT_MEMORY,
         nodata: float | str | None = None,
         log_dir: str | os.PathLike[str] | None = None,
@@ -186,25 +188,14 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         callback: Callback | None,
         checkpoint_dir: str | os.PathLike[str] | None,
     ) -> None:
-        recipe = resolve(self.recipe, **{name: getattr(self, name) for name in _RECIPE_CHANGES})
+        recipe = resolve(self.recipe, **{name: getattr(self, name) for name in CHANGEABLE})
         device = _checks.device(self.device)
         n_bands = scenes[0].shape[0]
         check_bands(scenes, n_bands, "scene 0")
         seed = secrets.randbits(31) if self.random_state is None else self.random_state
         stream = RandomStream(_checks.integer("random_state", seed, minimum=0))
-        model = SegmentationModel(
-            n_bands,
-            self.embed_dim,
-            self.n_clusters,
-            n_spectral_layers=self.n_spectral_layers,
-            spectral_kernel_size=self.spectral_kernel_size,
-            num_iters=self.num_iters,
-            window=self.window,
-            temperature=self.temperature,
-            bandwidth=self.bandwidth,
-            loss_weights=recipe.loss_weights,
-            stream=stream,
-        ).to(device)
+        shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
+        model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
             budget(model, scene.shape, self.max_memory, mapped=is_mapped(scene))
         normalization = Normalization(recipe.normalization)

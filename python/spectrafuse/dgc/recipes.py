@@ -8,6 +8,18 @@ from typing import Any
 from spectrafuse import _checks
 from spectrafuse.dgc.normalise import METHODS
 
+CHANGEABLE = (
+    "normalization",
+    "crop_size",
+    "max_epoch",
+    "learning_rate",
+    "reuse_iter",
+    "patience",
+    "tolerance",
+    "bandwidth",
+)
+"""Choices that the estimator has under the same name."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -52,6 +64,13 @@ class Recipe:
         Side of the square training crops in pixels.
     start_from_data : bool
         Start the centres among the embeddings of the first crops instead of anywhere on the sphere.
+    spectral_start : bool
+        Start the encoder as a classifier of single spectra that gives the spectral labels, instead of at random; takes
+        effect with `spectral_labels` and `start_from_data`.
+    bias : bool
+        Whether the encoder's convolutions have biases.
+    bandwidth : float or None
+        Of the mean shift at first; it is learned then. None: it follows the noise (`spectrafuse.dgc.start`).
     even_coverage : bool
         Continue the scenes by half a crop on all sides, by reflection, so that crops show every pixel equally often.
         Otherwise they show the middle of a small scene many times as often as its border.
@@ -86,6 +105,9 @@ class Recipe:
     spectral_labels: bool = False
     crop_size: int = 64
     start_from_data: bool = False
+    spectral_start: bool = False
+    bias: bool = False
+    bandwidth: float | None = 1.0
     even_coverage: bool = False
     patience: int = 0
     tolerance: float = 0.0
@@ -118,6 +140,8 @@ class Recipe:
         _checks.number("learning_rate_end", self.learning_rate_end, minimum=0, maximum=1)
         _checks.number("decay", self.decay, minimum=0, maximum=1)
         _checks.number("clip", self.clip, above=0)
+        if self.bandwidth is not None:
+            _checks.number("bandwidth", self.bandwidth, above=0)
         for name in ("max_epoch", "reuse_iter", "crop_size"):
             _checks.integer(name, getattr(self, name))
         for name in ("patience", "max_shift_bands"):
@@ -169,7 +193,7 @@ corrected = Recipe(
     second_forward=False,
     fade_uniform=False,
     fade_kick=True,
-    learning_rate=2e-3,
+    learning_rate=5e-4,
     learning_rate_end=0.02,
     max_epoch=25,
     reuse_iter=10,
@@ -177,10 +201,16 @@ corrected = Recipe(
     spectral_labels=True,
     crop_size=32,
     start_from_data=True,
+    spectral_start=True,
+    bias=True,
+    bandwidth=None,
     even_coverage=True,
     max_shift_bands=0,
 )
 """The published idea with its mistakes put right, and labels from the spectra that tie clusters to materials.
+
+Training starts from a classifier of those labels, so that no cluster has to be found again, and averages over as much
+noise as there is.
 
 Bands are not shifted: a shift moves spectra away from their cluster's mean and joins the two ends of the spectrum.
 """

@@ -12,17 +12,16 @@ import numpy as np
 import torch
 
 from spectrafuse import __version__
-from spectrafuse.dgc.recipes import Recipe
+from spectrafuse.dgc.recipes import CHANGEABLE, Recipe
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.sources import CubeSource
 
 FILE_NAME = "training.pt"
 # What does not change the result of a fit, or is part of the recipe's own entries.
-_IN_RECIPE = ("recipe", "normalization", "max_epoch", "learning_rate", "reuse_iter", "patience", "tolerance")
-_NOT_IN_FINGERPRINT = ("nodata", "device", "log_dir", "max_memory", *_IN_RECIPE)
+_NOT_IN_FINGERPRINT = ("nodata", "device", "log_dir", "max_memory", "recipe", *CHANGEABLE)
 # Choices that a recipe did not have at first, with what every run did then: states that do not name them go on.
-_ADDED = {"spectral_labels": False}
+_ADDED = {"spectral_labels": False, "spectral_start": False, "bias": False}
 
 
 def data_hash(scenes: Sequence[np.ndarray | CubeSource]) -> str:
@@ -53,6 +52,7 @@ def fingerprint(
         **{name: value.item() if isinstance(value, np.generic) else value for name, value in own.items()},
         "nodata": str(as_nodata(parameters["nodata"])),
         "crop_size": choices.pop("crop_size"),
+        "bandwidth": choices.pop("bandwidth"),
         **{f"recipe {name}": value for name, value in choices.items() if _ADDED.get(name) != value},
         "device": device.type,
         "data": data_hash(scenes),

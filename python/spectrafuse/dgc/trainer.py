@@ -16,7 +16,6 @@ from spectrafuse import _checks
 from spectrafuse._progress import Callback, Progress
 from spectrafuse._static_step import StaticStep
 from spectrafuse.dgc.batches import CropBatch, CropBatches
-from spectrafuse.dgc.centers import start_centers
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.objective import TERMS, random_labels
 from spectrafuse.dgc.prototypes import Prototypes, find_prototypes
@@ -24,6 +23,7 @@ from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.dgc.resume import load_training, save_training
 from spectrafuse.dgc.schedules import fading, warmup_decay
 from spectrafuse.dgc.stability import StabilityWatch
+from spectrafuse.dgc.start import measure_bandwidth, start_training
 from spectrafuse.dgc.step import StepInputs, training_step
 from spectrafuse.dgc.windows import WindowedScene
 from spectrafuse.random import RandomStream
@@ -148,11 +148,7 @@ class Trainer:
     def _start(self) -> None:
         if self.recipe.spectral_labels:
             self.prototypes = find_prototypes(self.scenes, self.model.n_clusters, self.stream)
-        if self.recipe.start_from_data:
-            with closing(self.batches.epoch(0)) as batches:
-                batch = next(batches)
-                labels = None if self.prototypes is None else self.prototypes.labels(batch)
-                start_centers(self.model, batch, self.stream, labels)
+        start_training(self.model, self.recipe, self.batches, self.prototypes, self.stream)
 
     def _train_epoch(self) -> dict[str, float]:
         recipe, epoch = self.recipe, self.epoch
@@ -170,7 +166,9 @@ class Trainer:
         self.model.train()
         total = torch.zeros(1 + len(TERMS), device=self.device, dtype=torch.float64)
         with closing(self.batches.epoch(epoch)) as batches, _repeatable_convolutions(self.device):
-            for batch in batches:
+            for number, batch in enumerate(batches):
+                if number == 0 and recipe.bandwidth is None:
+                    measure_bandwidth(self.model, batch)
                 total += self._step(self._inputs(batch, uniform, kick))
         means = (total / self.batches.steps_per_epoch).tolist()
         if not all(map(math.isfinite, means)):
