@@ -20,7 +20,8 @@ from spectrafuse.dgc import objective
 from spectrafuse.dgc.batches import CropBatches
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.objective import random_labels
-from spectrafuse.dgc.recipes import RECIPES, published
+from spectrafuse.dgc.recipes import RECIPES, Recipe, published
+from spectrafuse.dgc.start import new_model
 from spectrafuse.dgc.step import StepInputs, training_step
 from spectrafuse.reference import dgc_step
 
@@ -28,9 +29,9 @@ BATCH, BANDS, CROP, DIM, CLUSTERS = 4, 301, 64, 32, 4
 WITHOUT_KERNEL = "objective_in_torch"
 
 
-def model_and_inputs() -> tuple[SegmentationModel, StepInputs]:
+def model_and_inputs(recipe: Recipe = published) -> tuple[SegmentationModel, StepInputs]:
     stream = RandomStream(0)
-    model = SegmentationModel(BANDS, DIM, CLUSTERS, stream=stream)
+    model = new_model(recipe, BANDS, CLUSTERS, stream, embed_dim=DIM)
     batches = CropBatches([stream.normal((BANDS, 128, 128))] * BATCH, published, CROP, BATCH, 0)
     labels = torch.stack([random_labels(BATCH * CROP * CROP, CLUSTERS, stream) for _ in range(2)])
     noise = stream.normal((CLUSTERS, DIM))
@@ -54,7 +55,7 @@ def objective_in_torch() -> Iterator[None]:
 
 
 def own_step(implementation: str, recipe: str) -> Callable[[], object]:
-    model, inputs = model_and_inputs()
+    model, inputs = model_and_inputs(RECIPES[recipe])
     if not RECIPES[recipe].uniform:
         inputs = inputs._replace(labels=None)
     step = partial(training_step, model, optimizer_of(model, fused=True), RECIPES[recipe], inputs)
