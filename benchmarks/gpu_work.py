@@ -128,7 +128,7 @@ def dgc_step(device: str) -> float:
     from spectrafuse.dgc.recipes import corrected
     from spectrafuse.dgc.step import StepInputs, training_step
 
-    model, inputs = bench_dgc_step.model_and_inputs()
+    model, inputs = bench_dgc_step.model_and_inputs(corrected)
     model = model.to(device)
     gpu = device == "cuda"
     rate: Any = torch.tensor(1e-4, device=device) if gpu else 1e-4

@@ -1,4 +1,4 @@
-"""Scenes with known materials for `paper_dgc.py`: real ones, and made ones that no choice of a recipe has seen."""
+"""Scenes with known materials for `paper_dgc.py`: real ones, and made ones."""
 
 from __future__ import annotations
 
