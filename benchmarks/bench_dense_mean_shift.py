@@ -47,7 +47,7 @@ OPERATION = harness.Operation(
     sizes={"small": Size(2, 16, 24), "paper": Size(1, 32, 64), "large": Size(1, 32, 128)},
     inputs=inputs,
     call=lambda *tensors: dense_mean_shift(*tensors, num_iters=ITERATIONS),
-    deciding=Size(1, 16, 24),
+    deciding=Size(1, 16, 20),
     counts=lambda size: counts.dense_mean_shift(size.batch, size.dim, size.side**2, ITERATIONS),
     leaves=(0, 1),
     without_reference=("large",),

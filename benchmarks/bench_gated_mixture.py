@@ -37,7 +37,7 @@ GATED_MIXTURE = harness.Operation(
     inputs=inputs,
     call=gated_mixture,
     counts=lambda size: counts.gated_mixture(*size),
-    deciding=Size(64, 256, 256),
+    deciding=Size(64, 448, 128),
     leaves=(0, 1, 2),
     without_reference=("large",),
 )
@@ -49,7 +49,7 @@ SPARSE_GATED_MIXTURE = harness.Operation(
         *tensors, rng=torch.tensor([0, 1], device=tensors[0].device), tau=0.7, langevin=Langevin()
     ),
     counts=lambda size: counts.sparse_gated_mixture(*size),
-    deciding=Size(4, 160, 16),
+    deciding=Size(2, 448, 16),
     leaves=(0, 1, 2, 3),
     without_reference=("large",),
 )

@@ -16,17 +16,24 @@ EXPLANATIONS = Path(__file__).with_name("explanations.json")
 
 
 def published(rows: Sequence[Row]) -> list[Row]:
-    """Last rows of every operation's kernel at published size, forward and backward together where there is both."""
+    """Last rows of every operation's kernel at published size."""
     found = [row for row in latest(rows).values() if row["implementation"] == "cpu" and row["size"].startswith("paper")]
-    timed = [row for row in found if "milliseconds" in row]
-    both = {(row["operation"], row["size"]) for row in timed if row["direction"] == "both"}
-    kept = [row for row in timed if row["direction"] == "both" or (row["operation"], row["size"]) not in both]
-    return sorted(kept, key=lambda row: (row["operation"], row["size"]))
+    return sorted((row for row in found if "milliseconds" in row), key=lambda row: (row["operation"], row["size"]))
 
 
-def below(row: Row) -> bool:
-    """Whether an operation has to be explained."""
-    return row.get("ratio_to_torch", RATIO) < RATIO or row["share_of_bound"] < SHARE
+def whole(found: Sequence[Row]) -> list[Row]:
+    """Of every operation the row of both directions together, where there is one."""
+    both = {name(row) for row in found if row["direction"] == "both"}
+    return [row for row in found if row["direction"] == "both" or name(row) not in both]
+
+
+def below(found: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows that have to be explained, by operation."""
+    slow: dict[str, list[Row]] = {}
+    for row in found:
+        if row.get("ratio_to_torch", RATIO) < RATIO or row["share_of_bound"] < SHARE:
+            slow.setdefault(name(row), []).append(row)
+    return slow
 
 
 def name(row: Row) -> str:
@@ -50,7 +57,7 @@ def write(rows: Sequence[Row], readme: Path) -> list[str]:
     explanations: dict[str, Any] = json.loads(EXPLANATIONS.read_text(encoding="utf-8"))
     before, rest = text.split(BEGIN, 1)
     readme.write_text(before + BEGIN + table(found, explanations) + END + rest.split(END, 1)[1], encoding="utf-8")
-    return [name(row) for row in found if below(row) and name(row) not in explanations]
+    return [operation for operation in below(found) if operation not in explanations]
 
 
 def table(found: Sequence[Row], explanations: dict[str, Any]) -> str:
@@ -63,11 +70,17 @@ def table(found: Sequence[Row], explanations: dict[str, Any]) -> str:
         "| operation | ms | x published | x PyTorch | peak MB | share of bound |",
         "|---|---|---|---|---|---|",
     ]
-    for row in found:
+    for row in whole(found):
         ratios = (f"{row[key]:.3g}" if key in row else "" for key in ("ratio_to_reference", "ratio_to_torch"))
         share = f"{row['share_of_bound']:.0%} of {row['bound']}"
         cells = [name(row), f"{row['milliseconds']:.3g}", *ratios, f"{row['peak_memory_mb']:.3g}", share]
         lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
-    lines += [f"- {name(row)}: {explanations.get(name(row), 'not explained')}" for row in found if below(row)]
+    for operation, rows in below(found).items():
+        figures = (f"{row['direction']} {_times(row)}, {row['share_of_bound']:.0%}" for row in rows)
+        lines.append(f"- {operation} ({'; '.join(figures)}): {explanations.get(operation, 'not explained')}")
     return "\n".join(lines) + "\n"
+
+
+def _times(row: Row) -> str:
+    return f"{row['ratio_to_torch']:.2g} x" if "ratio_to_torch" in row else ""

@@ -228,7 +228,7 @@ def test_the_headline_is_written_and_what_is_slow_must_be_explained(tmp_path, mo
     readme.write_text(f"before\n{command.headline.BEGIN}old\n{command.headline.END}after\n", encoding="utf-8")
     facts = {"processor": "P", "instruction_set": "avx2", "threads": "2", "torch": "2", "commit": "c", "bound": "bytes"}
     slow, fast = row(**facts, ratio_to_torch=1.2), row(**facts, operation="mixture", direction="both")
-    hidden = row(**facts, operation="mixture", ratio_to_torch=0.1)
+    hidden = row(**facts, operation="mixture", ratio_to_torch=7.0)
     rows = stored(tmp_path, "rows.jsonl", slow, fast, hidden)
     assert run("headline", rows, "--readme", str(readme))[0] == 0
     text = readme.read_text(encoding="utf-8")
@@ -236,8 +236,9 @@ def test_the_headline_is_written_and_what_is_slow_must_be_explained(tmp_path, mo
     assert text.endswith("after\n")
     assert "old" not in text
     assert "| gate | 2 |  | 1.2 | 8 | 50% of bytes |" in text
-    assert "- gate: it waits for memory" in text
-    assert "0.1" not in text
+    assert "- gate (forward 1.2 x, 50%): it waits for memory" in text
+    assert "| mixture | 2 |  | 3 | 8 | 50% of bytes |" in text
+    assert "7" not in text
     rows = stored(tmp_path, "rows.jsonl", slow, row(**{**facts, "operation": "mixture", "share_of_bound": 0.2}))
     code, output = run("headline", rows, "--readme", str(readme))
     assert code == 1
