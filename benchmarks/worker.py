@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BATCHES, BATCH_SECONDS = 7, 0.0004
+BATCHES, BATCH_SECONDS = 5, 0.0004
 """A sample is the second fastest of some batches of calls: what was not interrupted, on caches that are warm."""
 _MOST_REPEATS = 1000
 
