@@ -231,6 +231,7 @@ def test_a_component_of_a_single_spectrum_is_added() -> None:
     refinement = Refinement(spectra / 0.02, 0.0, 0.0)
     search = CountSearch(refinement, POOL)
     five = Factors(concentrations[:, :5] / 0.02, mixtures.components.double().numpy()[:5], np.arange(5))
+    search._noise_settled = True
     added = search._add(refinement.settle(five))
     assert added is not None
     assert len(added.ids) == 6

@@ -126,6 +126,7 @@ class CountSearch:
         self.refinement, self.pool, self.structured = refinement, pool, structured
         self.path: list[Step] = []
         self.excess = self.colour = 1.0
+        self._noise_settled = False
         self._set_prices()
 
     def _set_prices(self) -> None:
@@ -147,7 +148,12 @@ class CountSearch:
             factors = refinement.annealed(self._search(factors))
             if not self._reprice(factors):
                 break
-        factors = refinement.settle(factors, 6)
+        # While the noise may be larger than thought, any single spectrum would be worth a component.
+        self._noise_settled = True
+        found = self._search(factors)
+        if len(found.ids) != len(factors.ids):
+            found = refinement.annealed(found)
+        factors = refinement.settle(found, 6)
         self._note(factors, replace=True)
         chosen = len(self.path) - 1
         rise = self._go_beyond(factors)
@@ -251,7 +257,8 @@ class CountSearch:
     def _candidates(self, factors: Factors) -> Iterator[tuple[Array, Array]]:
         """Components (d,) and concentrations (n,) that the spectra with the largest residuals ask for.
 
-        What a residual has in common with others, and the spectrum as it is, if all that it holds was fitted badly.
+        What a residual has in common with others; once the noise is known, the spectrum as it is too, if all that it
+        holds was fitted badly.
         """
         refinement = self.refinement
         residual = refinement.residual(factors)
@@ -262,6 +269,8 @@ class CountSearch:
             for _ in range(10):
                 common = _unit(np.maximum(part @ common, 0.0) @ part)
             yield common, np.maximum(residual @ common, 0.0)
+            if not self._noise_settled:
+                continue
             alone = np.zeros(len(spectra))
             alone[row] = np.linalg.norm(spectra[row])
             yield _unit(spectra[row]), alone
