@@ -194,6 +194,7 @@ def _fit_and_write(
         "mean_concentrations": concentrations.mean(axis=0),
         "count_curve": estimator.count_curve_,
         "count_evidence": estimator.count_evidence_,
+        "compactions": [one._asdict() for one in estimator.compactions_],
         "scores": None if agreement is None else {"matching": agreement.how, "pairs": agreement.rows},
     }
     with folder.results(record) as results:

@@ -26,7 +26,7 @@ SMALLEST_SHARE_SAVING = 20.0
 
 TRAINING_FILE = "training.pt"
 CONFIG_FILE, STATE_FILE, RESULT_FILE = "param.json", "model.safetensors", "result.csv"
-_TRAINING_VERSION = 1
+_TRAINING_VERSION = 2
 _STATE_MEMORY = 2**28
 _STATE_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16"}
 

@@ -210,7 +210,7 @@ class _Step(_Pass):
             self._energies += 2 * rows * epochs.components.numel()
         self.weights = x.new_zeros(6)
         # Rounded step by step as autograd does.
-        self.weights[1] = x.new_full((), recipe.energy_coef) / self.select_energy.numel()
+        self.weights[1] = x.new_full((), recipe.energy_coef) / (2 * rows * model.pool_size)
         self.weights[5] = 1.0 / x.numel()
         grads = [torch.empty_like(t) for t in (self.regressor.output, self.select_prob)]
         grad_energy, upstream = torch.empty_like(self.select_energy), torch.empty_like(x)
@@ -329,7 +329,7 @@ class DirectEpochs:
                     passes[rows] = made, [addressed(entry) for entry in entries]
                 step, addresses = passes[rows]
                 torch.index_select(spectra, 0, indices, out=step.x)
-                step.weights[2] = weight / rows / self.model.num_components
+                step.weights[2] = weight / rows / self.model.pool_size
                 losses.append(step.run(stream))
                 steps.step(addresses)
                 held.put_back()

@@ -86,6 +86,9 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     count_curve_ : list of dict
         For each band of fit that was reached the state with the fewest components: r2_from, r2_to, count, r2, nmse,
         epoch (nmse_from, nmse_to if a recipe takes its bands in nMSE).
+    compactions_ : tuple of Compaction
+        When components left the pool in training (`Recipe.compact_epochs`): how many parameters a step has moved since,
+        and what it changed.
     count_evidence_ : dict or None
         What the count rests on, where the recipe refines: `path` (rows count, r2, nmse, cost, chosen: components closed
         one after another, past the chosen count), `reason`, `rise` (what the least component explains, in units of what

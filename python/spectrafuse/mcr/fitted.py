@@ -60,6 +60,7 @@ class FittedMixture:
         self.chosen_reason_ = result.chosen_reason
         self.count_curve_ = result.count_curve(resolve(self.recipe).checkpoint_criterion, self._background_id)
         self.count_evidence_ = result.evidence
+        self.compactions_ = result.compactions
         self._result = result
         self._set_components(result.record.component_ids)
 

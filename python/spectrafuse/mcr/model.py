@@ -99,7 +99,8 @@ class UnmixingModel(nn.Module):
         initialise: bool = True,
     ) -> None:
         super().__init__()
-        n = self.num_components = _checks.integer("num_components", num_components)
+        # Sums over a pool are divided by this, also where components have left it.
+        n = self.num_components = self.pool_size = _checks.integer("num_components", num_components)
         d = self.dim_components = _checks.integer("dim_components", dim_components)
         self.sparse_component = bool(sparse_component)
         self.non_negative_component = bool(non_negative_component)
@@ -289,7 +290,7 @@ class UnmixingModel(nn.Module):
             concentration,
             selected.select_prob,
             selected.select_energy,
-            selected.energy_square_sum / max(gates, 1),
+            selected.energy_square_sum / max(gates // self.num_components * self.pool_size, 1),
             energy_sum / max(entries, 1),
             selected.used,
         )

@@ -73,6 +73,9 @@ class Recipe:
         Epochs without fewer components at the noise level; epochs without a better fit before it is reached.
     max_epoch : int or None
         Epochs at most; None: no limit.
+    compact_epochs : int or None
+        Components that no spectrum has selected in so many epochs leave the pool, which is quicker and can change what
+        training finds; they keep their numbers, and sums are still divided by the whole pool. None: none leaves.
     refine : bool
         True: what training ends with is refined on hard gates, which settles the number of components.
     unit_scale : bool
@@ -126,6 +129,7 @@ class Recipe:
     patience: int = 300
     fit_patience: int = 500
     max_epoch: int | None = 1500
+    compact_epochs: int | None = None
     refine: bool = True
     unit_scale: bool = True
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from spectrafuse import _checks
 from spectrafuse.mcr.checkpoints import Record, State, StateKeeper
+from spectrafuse.mcr.compaction import Compaction
 from spectrafuse.mcr.exact_gates import ExactGates
 from spectrafuse.mcr.rules import Band
 
@@ -31,6 +32,8 @@ class TrainingResult(NamedTuple):
         Of a refined state; None: the networks decide.
     evidence : dict or None
         What a refined state's count rests on, as plain values.
+    compactions : tuple of Compaction
+        When components left the pool, and what that changed.
     """
 
     state: State
@@ -42,6 +45,7 @@ class TrainingResult(NamedTuple):
     keeper: StateKeeper
     gates: ExactGates | None = None
     evidence: dict[str, Any] | None = None
+    compactions: tuple[Compaction, ...] = ()
 
     def count_curve(self, criterion: str, background: int | None = None) -> list[dict[str, float]]:
         """Fewest components, the background aside, against fit: one row for each band that was reached."""

@@ -52,7 +52,7 @@ def training_step(model: UnmixingModel, optimizer: OuterAdamW, recipe: Recipe, i
     """
     out = model(inputs.x, inputs.noise, used_threshold=recipe.used_threshold, stash=optimizer.stash)
     loss = torch.nn.functional.mse_loss(out.mixture, inputs.x)
-    loss = loss + inputs.sparsity_weight * (out.select_prob.sum(1) / model.num_components).mean()
+    loss = loss + inputs.sparsity_weight * (out.select_prob.sum(1) / model.pool_size).mean()
     loss = loss + recipe.energy_coef * out.energy_square
     if recipe.ambiguity_coef > 0:
         loss = loss + recipe.ambiguity_coef * penalty(model, recipe, out.used)

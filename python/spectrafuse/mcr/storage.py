@@ -14,6 +14,7 @@ import torch
 from spectrafuse import __version__
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr import checkpoints
+from spectrafuse.mcr.compaction import Compaction
 from spectrafuse.mcr.exact_gates import ExactGates
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
@@ -68,6 +69,7 @@ def describe(estimator: EBgMCR) -> dict[str, Any]:
         "noise": None if estimator.noise_ is None else list(estimator.noise_),
         "gates": None if gates is None else {"price": gates.price, "open_ids": list(gates.open_ids)},
         "evidence": estimator.count_evidence_,
+        "compactions": estimator.compactions_,
         "history": estimator.history_,
     }
 
@@ -152,6 +154,7 @@ def restore(estimator: EBgMCR, folder: Path, extra: dict[str, Any] | None, devic
     estimator.history_ = known.get("history", [])
     estimator.noise_ = NoiseLevel(*known["noise"]) if known.get("noise") else None
     estimator.count_evidence_ = known.get("evidence")
+    estimator.compactions_ = tuple(Compaction(*one) for one in known.get("compactions", ()))
     gates = known.get("gates")
     if gates and estimator.noise_:
         model.gates = ExactGates(estimator.noise_, gates["price"], tuple(gates["open_ids"]))

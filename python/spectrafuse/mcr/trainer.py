@@ -25,6 +25,7 @@ from spectrafuse.mcr.checkpoints import (
     rescale,
     save_training,
 )
+from spectrafuse.mcr.compaction import Pool
 from spectrafuse.mcr.interrupt import DeferredInterrupt
 from spectrafuse.mcr.known import HeldRows
 from spectrafuse.mcr.metrics import FitMetrics
@@ -130,14 +131,16 @@ class Trainer:
         else:
             self.stop = PatienceStopRule(accept=self.accept, patience=recipe.patience, fit_patience=recipe.fit_patience)
         self.bands = self._make_bands()
-        self.held = HeldRows(model, fixed)
+        self.fixed = tuple(fixed)
         self.keeper = StateKeeper(model.config, folder, self.scale)
-        self.optimizer = OuterAdamW(
+        optimizer = OuterAdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=learning_rate,
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
         )
+        self.pool = Pool(model, optimizer, fixed, recipe.compact_epochs)
+        self.held = HeldRows(model, fixed)
         self._step: tuple[float, Callable[[StepInputs], Tensor]] | None = None
         self.history: list[list[float]] = []
         self.record = Record(0, math.inf, -math.inf, 0.0, [])
@@ -147,10 +150,14 @@ class Trainer:
     def epoch(self) -> int:
         return len(self.history)
 
+    @property
+    def optimizer(self) -> OuterAdamW:
+        return self.pool.optimizer
+
     @cached_property
     def direct(self) -> direct.DirectEpochs:
         """Epochs straight through the kernels, for a model that they apply to."""
-        return direct.DirectEpochs(self.model, self.recipe, self.optimizer)
+        return direct.DirectEpochs(self.pool.part, self.recipe, self.optimizer)
 
     def _make_bands(self) -> list[Band]:
         recipe = self.recipe
@@ -207,7 +214,7 @@ class Trainer:
             drop=self.recipe.temperature_drop,
             every=self.recipe.temperature_drop_epochs,
         )
-        self.model.temperature_train = temperature
+        self.model.temperature_train = self.pool.part.temperature_train = temperature
         weight = self.pressure.weight
         loss, mean_energy = self._train(weight)
         metrics, used = self._evaluate()
@@ -215,21 +222,29 @@ class Trainer:
         packed = torch.cat((metrics.packed(), torch.stack((mean_energy, loss)).double(), used.double())).tolist()
         nmse, r2, mse = FitMetrics.unpack(*packed[:4])
         energy, mean_loss = packed[4:6]
-        ids = [i for i, flag in enumerate(packed[6:]) if flag]
+        ids = self.pool.selected(packed[6:], self.epoch + 1)
         self.record = Record(self.epoch + 1, nmse, r2, energy, ids)
         self.history.append([self.epoch + 1, nmse, r2, mse, len(ids), energy, mean_loss, weight, temperature])
         self.stop_reason = self._why_stop()
         self.pressure.step(nmse, mse, energy if self.recipe.sparsity_usage == "mean_energy" else len(ids))
         self._keep()
+        if self.pool.compact(self.spectra, self.epoch):
+            self._pool_changed()
+
+    def _pool_changed(self) -> None:
+        """Forget what was prepared for the part of the pool that trained before."""
+        self.__dict__.pop("direct", None)
+        self._step = None
+        self.held = HeldRows(self.pool.part, [self.pool.ids.index(i) for i in self.fixed])
 
     def _train(self, sparsity_weight: float) -> tuple[Tensor, Tensor]:
         """One pass over all samples; mean loss, and the last batch's mean energy, on the device."""
         order = self.stream.permutation(len(self.spectra), device=self.spectra.device)
         batches = order.split(self.batch_size)
-        if direct.applies(self.model, self.recipe) and self.batch_size <= direct.MOST_ROWS:
+        if direct.applies(self.pool.part, self.recipe) and self.batch_size <= direct.MOST_ROWS:
             with torch.no_grad():
                 return self.direct.train(self.spectra, batches, self.stream, sparsity_weight, self.held)
-        model, done = self.model.train(), self.optimizer.steps_done
+        model, done = self.pool.part.train(), self.optimizer.steps_done
         step = self._step_at(model.temperature_train)
         weight = self.spectra.new_full((), sparsity_weight)
         results = torch.zeros(2, device=self.spectra.device)
@@ -246,7 +261,7 @@ class Trainer:
     def _step_at(self, temperature: float) -> Callable[[StepInputs], Tensor]:
         """A training step; on a GPU a recorded one, with the temperature in it."""
         if self._step is None or self._step[0] != temperature:
-            step: Callable[[StepInputs], Tensor] = partial(training_step, self.model, self.optimizer, self.recipe)
+            step: Callable[[StepInputs], Tensor] = partial(training_step, self.pool.part, self.optimizer, self.recipe)
             if self.spectra.is_cuda and backends.choose("adamw_outer", "cuda") == "cuda":
                 step = StaticStep(step, record=True)
             self._step = temperature, step
@@ -255,7 +270,7 @@ class Trainer:
     @torch.no_grad()
     def _evaluate(self) -> tuple[FitMetrics, Tensor]:
         """Fit over all samples, and components (N,) that some sample selects."""
-        model = self.model
+        model = self.pool.part
         if model.training:
             model.eval()
         metrics = FitMetrics(
@@ -284,6 +299,7 @@ class Trainer:
         return reason
 
     def _keep(self) -> None:
+        self.pool.write_back()
         criterion = self.recipe.checkpoint_criterion
         value = self.record.r2 if criterion == "R2" else self.record.nmse
         band = band_of(value, criterion, self.bands)
@@ -319,7 +335,9 @@ class Trainer:
                     f"The last state, because none fitted to the noise level: nMSE {record.nmse:.3g}, allowed "
                     f"{self.accept:.3g} ({self.recipe.noise_factor:g} times the noise, {self.noise.source})."
                 )
-        return TrainingResult(state, record, self.stop_reason, reason, history, self.bands, self.keeper)
+        return TrainingResult(
+            state, record, self.stop_reason, reason, history, self.bands, self.keeper, compactions=tuple(self.pool.done)
+        )
 
     def _save(self) -> None:
         if self.folder is None:
@@ -335,6 +353,7 @@ class Trainer:
             "stop_reason": self.stop_reason,
             "history": torch.tensor(self.history, dtype=torch.float64),
             "record": list(self.record),
+            "pool": self.pool.state(),
             "kept": self.keeper.saved(),
         }
         save_training(self.folder, contents)
@@ -344,6 +363,8 @@ class Trainer:
         if contents is None:
             return
         self.model.load_state_dict(contents["model"])
+        if self.pool.load_state(contents["pool"]):
+            self._pool_changed()
         self.optimizer.load_state_dict(contents["optimizer"])
         self.stream.seed, self.stream.step = contents["stream"]["seed"], contents["stream"]["step"]
         self.pressure.load_state(contents["pressure"])
