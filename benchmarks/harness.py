@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._functorch.config
 from torch import Tensor
 
 from spectrafuse import backends, counts, use_backend
