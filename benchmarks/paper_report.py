@@ -17,7 +17,8 @@ _HEAD = """# EB-gMCR: counts and components
 
 Written by `python benchmarks/paper_ebgmcr.py` from `runs.jsonl`, a row a run with seed, versions and machine. "Found"
 are true components with a partner at a cosine above 0.95. Seconds are wall time, and processor seconds beside them:
-other processes were using the machine. `untrained` starts the refinement from one epoch of training.
+other processes were using the machine. A row names the commit that it ran at, which may be older. `untrained` starts
+the refinement from one epoch of training.
 """
 
 
