@@ -147,7 +147,7 @@ void backward(const GatedMixtureBackward& a, std::int64_t begin, std::int64_t en
             T along_length = 0;
             for (std::int64_t b = 0; b < p.batch; ++b) {
                 const T product = products[r * samples + b];
-                along_length -= weights[r * samples + b] * product;
+                along_length = less_product(along_length, weights[r * samples + b], product);
                 store_weight_gradients(p, b, n + r, product, lengths[r], a.grad_concentration, a.grad_select_prob);
             }
             store_raw_gradient(p, n + r, sums + r * pitch, along_length / lengths[r], lengths[r], a.grad_raw);

@@ -1,6 +1,7 @@
 // Rows of a pool of components as the mixture kernels read them: absolute values, zero-padded, with their lengths.
 #pragma once
 
+#include "../common/arithmetic.h"
 #include "../common/gated_mixture.h"
 #include "partial_vectors.h"
 
@@ -48,6 +49,12 @@ template <class T>
 T weight_of(const MixturePool& a, std::int64_t sample, std::int64_t n, T length) {
     const std::int64_t at = sample * a.components + n;
     return mixing_weight(static_cast<const T*>(a.concentration)[at], static_cast<const T*>(a.select_prob)[at], length);
+}
+
+// sum - a * b, rounded once. Left to the compiler, it would be rounded once or twice by where the arrays in a loop lie.
+template <class T>
+T less_product(T sum, T a, T b) {
+    return Scalar<T>::fused(-a, b, sum);
 }
 
 // Gradients of concentration and gate from the one of the weight times the length.

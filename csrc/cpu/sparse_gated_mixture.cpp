@@ -166,7 +166,7 @@ void backward_rows(const SparseGatedMixtureBackward& a, std::int64_t begin, std:
         T along_length = 0;
         for (std::int64_t b = 0; b < p.batch; ++b) {
             const T product = folded<T>(load(row.products + b * L));
-            along_length -= weights[b] * product;
+            along_length = less_product(along_length, weights[b], product);
             store_weight_gradients(p, b, n, product, length, a.grad_concentration, a.grad_select_prob);
         }
         store_raw_gradient(p, n, row.along_spectrum, along_length / length, length, a.grad_raw);
