@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,15 @@ def write_array(path: Path, array: np.ndarray) -> Path:
 def write_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     np.savez(path, **arrays)
     return path
+
+
+def scene(bands: int, rows: int, columns: int, dtype: str = "float64") -> np.ndarray:
+    """Bands, rows, columns of random values from 1 to 201."""
+    return (np.random.default_rng().random((bands, rows, columns)) * 200 + 1).astype(dtype)
+
+
+def quiet(read: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What a reader gives, its warnings aside."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return read(*args, **options)

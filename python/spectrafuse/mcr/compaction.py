@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse import _checks
+from spectrafuse.mcr.known import FAR_ENERGY
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.optimizer import OuterAdamW
 from spectrafuse.mcr.passes import linear_layers
 
 __all__ = ["Compaction", "Pool"]
 
-# Energies of a closed and an open gate, apart by more than any temperature bridges.
-_SHUT = (40.0, -40.0)
 _SMALLEST_SHARE = 0.1
 
 
@@ -110,7 +109,7 @@ class Pool:
         *_, weight, bias = self.model.component_parser.energy_evaluator.parameters()  # type: ignore[union-attr]
         gone = sorted(set(self.ids) - set(ids))
         weight.view(self.model.num_components, 2, -1)[gone] = 0.0
-        bias.view(self.model.num_components, 2)[gone] = bias.new_tensor(_SHUT)
+        bias.view(self.model.num_components, 2)[gone] = bias.new_tensor((FAR_ENERGY, -FAR_ENERGY))
 
         count, places = len(self.ids), torch.tensor([self.ids.index(i) for i in ids], device=weight.device)
 

@@ -16,14 +16,12 @@ from spectrafuse.mcr import evaluation, evidence
 from spectrafuse.mcr.checkpoints import Record, State
 from spectrafuse.mcr.count import CountSearch, Outcome
 from spectrafuse.mcr.exact_gates import ExactGates
+from spectrafuse.mcr.known import FAR_ENERGY
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
 from spectrafuse.mcr.refine import Factors, Refinement
 from spectrafuse.mcr.result import TrainingResult
-
-_SHUT = 50.0
-"""Energy far beyond any other, with opposite signs for the two classes."""
 
 
 class _Reporter:
@@ -167,7 +165,7 @@ def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequen
     written["vanilla_components"] = components
     if model.sparse_component:
         energy = state["component_sparsity.energy"].clone()
-        shut = torch.where(values == 0, _SHUT, -_SHUT)
+        shut = torch.where(values == 0, FAR_ENERGY, -FAR_ENERGY)
         table = energy.view(model.num_components, model.dim_components, 2)
         table[rows] = torch.stack((shut, -shut), dim=-1).to(energy.dtype)
         written["component_sparsity.energy"] = energy
@@ -176,7 +174,7 @@ def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequen
     bias = state[name].clone()
     closed = torch.ones(model.num_components, dtype=torch.bool)
     closed[torch.from_numpy(factors.ids)] = False
-    bias.view(-1, 2)[closed] = torch.tensor((_SHUT, -_SHUT), dtype=bias.dtype)
+    bias.view(-1, 2)[closed] = torch.tensor((FAR_ENERGY, -FAR_ENERGY), dtype=bias.dtype)
     written[name] = bias
     return written
 

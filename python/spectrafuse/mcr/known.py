@@ -16,7 +16,7 @@ from spectrafuse.mcr.model import UnmixingModel
 _USUAL_RMS = 0.1
 """Size of a pool's random components: AdamW's steps are as large for known ones."""
 
-_OPEN = 50.0
+FAR_ENERGY = 50.0
 """Energy far beyond any gate noise, with opposite signs for the two classes, so that the sum of energies is kept."""
 
 
@@ -118,7 +118,7 @@ def _open_channels(model: UnmixingModel, rows: torch.Tensor) -> None:
     if model.sparse_component and len(rows):
         energy = model.component_sparsity.energy
         assert isinstance(energy, torch.Tensor)
-        energy.view(model.num_components, model.dim_components, 2)[rows] = torch.tensor((-_OPEN, _OPEN))
+        energy.view(model.num_components, model.dim_components, 2)[rows] = torch.tensor((-FAR_ENERGY, FAR_ENERGY))
 
 
 class HeldRows:

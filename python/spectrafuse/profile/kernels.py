@@ -33,22 +33,14 @@ def _component_penalty(arguments: Sequence[Any]) -> Call:
     return "ambiguity_penalty", counted.both if arguments[12] else counted.forward
 
 
-def _clustering(direction: str) -> Callable[[Sequence[Any]], Call]:
+def _windowed(operation: str, direction: str) -> Callable[[Sequence[Any]], Call]:
+    """Of a kernel that shifts pixels in windows; backward goes through one iteration."""
+
     def work(arguments: Sequence[Any]) -> Call:
         batch, dim, height, width, clusters = arguments[1]
         iterations, window = arguments[3:5] if direction == "forward" else (1, arguments[3])
-        counted = counts.clustering_objective(batch * height * width, dim, clusters, iterations, window)
-        return f"clustering_objective {direction}", counted.of(direction)
-
-    return work
-
-
-def _mean_shift(direction: str) -> Callable[[Sequence[Any]], Call]:
-    def work(arguments: Sequence[Any]) -> Call:
-        batch, dim, height, width, clusters = arguments[1]
-        iterations, window = arguments[3:5] if direction == "forward" else (1, arguments[3])
-        counted = counts.mean_shift_assign(batch * height * width, dim, clusters, iterations, window)
-        return f"mean_shift_assign {direction}", counted.of(direction)
+        counted = getattr(counts, operation)(batch * height * width, dim, clusters, iterations, window)
+        return f"{operation} {direction}", counted.of(direction)
 
     return work
 
@@ -93,8 +85,8 @@ def _layer(direction: str) -> Callable[[Sequence[Any]], Call]:
 NATIVE: Mapping[str, Callable[[Sequence[Any]], Call]] = {
     "adamw_outer": _adamw_outer,
     "ambiguity_penalty": lambda arguments: _penalty(arguments, 8),
-    "clustering_backward": _clustering("backward"),
-    "clustering_forward": _clustering("forward"),
+    "clustering_backward": _windowed("clustering_objective", "backward"),
+    "clustering_forward": _windowed("clustering_objective", "forward"),
     "component_penalty": _component_penalty,
     "dense_mean_shift_iteration": _dense_iteration,
     "extract_crop_pairs": _crops,
@@ -102,8 +94,8 @@ NATIVE: Mapping[str, Callable[[Sequence[Any]], Call]] = {
     "gate_forward": _of_sizes("gate", "forward"),
     "gated_mixture_backward": _of_sizes("gated_mixture", "backward"),
     "gated_mixture_forward": _of_sizes("gated_mixture", "forward"),
-    "mean_shift_backward": _mean_shift("backward"),
-    "mean_shift_forward": _mean_shift("forward"),
+    "mean_shift_backward": _windowed("mean_shift_assign", "backward"),
+    "mean_shift_forward": _windowed("mean_shift_assign", "forward"),
     "philox_words": lambda arguments: ("random numbers", counts.random_fill(arguments[2])),
     "random_fill": lambda arguments: ("random numbers", counts.random_fill(arguments[4])),
     "scene_spectra": _scene_spectra,
