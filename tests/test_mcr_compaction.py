@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from spectrafuse import EBgMCR, RandomStream
+from spectrafuse import EBgMCR, RandomStream, use_backend
 from spectrafuse.mcr.compaction import Pool
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
@@ -66,6 +66,26 @@ def test_what_the_part_learns_is_the_models():
             parameter += 0.25
     pool.write_back()
     torch.testing.assert_close(model.eval()(data).mixture, pool.part.eval()(data).mixture)
+    learned = pool.part.vanilla_components.detach() + 0.5
+    with torch.no_grad():
+        pool.part.vanilla_components.copy_(learned)
+    pool.reduce_to([2])
+    assert torch.equal(model.vanilla_components[[7, 2]], learned)
+
+
+def test_sums_over_energies_are_divided_by_the_whole_pool_in_both_ways_to_train():
+    data, start, losses = spectra(), new_model(), []
+    shut(start, [0, 3, 8])
+    for backend in ("auto", "torch"):
+        model = new_model()
+        model.load_state_dict(start.state_dict())
+        trainer = new_trainer(model, data, energy_coef=1.0)
+        with use_backend(backend):
+            for _ in range(5):
+                trainer._one_epoch()
+        assert len(trainer.pool.ids) == 6
+        losses.append([row[6] for row in trainer.history])
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-4, atol=0.0)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
