@@ -199,7 +199,9 @@ def headline_command(
 def trust_command(
     output: Annotated[Path, typer.Argument(help="Trials; those that are there are not repeated.")],
     trials: Annotated[int, typer.Option(help="Comparisons of each kind and case.", min=1)] = 20,
-    percent: Annotated[int, typer.Option(help="Work repeated inside the kernels.", min=1, max=100)] = 15,
+    percent: Annotated[
+        int, typer.Option(help="How much longer calls take by work repeated inside the kernels.", min=1, max=100)
+    ] = 15,
     beside: Annotated[int, typer.Option(help="Processes that stream through memory meanwhile.", min=0)] = 0,
     operation: Operations = None,
     size: Sizes = ["deciding"],  # noqa: B006
@@ -207,11 +209,10 @@ def trust_command(
     version: Annotated[str, typer.Option(help="The commit whose kernels are measured.")] = "HEAD",
 ) -> None:
     """See how often identical code is called slower, and how often repeated work inside the kernels is noticed."""
-    plain = builds.build(version)
-    slow = builds.build(version, SPECTRAFUSE_SLOWER_PERCENT=str(percent))
-    facts = {"percent": percent, "beside": beside, "version": plain.name}
+    built = builds.build(version, SPECTRAFUSE_REPEAT_WORK="ON")
+    facts = {"percent": percent, "beside": beside, "version": built.name}
     with trust.streaming(beside):
-        trust.run(plain, slow, cases(operation, size, direction), trials, output, facts, console.print)
+        trust.run(built, percent, cases(operation, size, direction), trials, output, facts, console.print)
     rows = trust.read(output)
     made = Table("case", "identical: silent", f"{percent} % slower: noticed", "trials")
     for case, count in trust.counts(rows).items():

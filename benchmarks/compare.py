@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,6 +72,9 @@ class Remote:
         self.process = subprocess.Popen(
             command, env=version.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        # Two cores of one machine are not equally fast: other guests of the host, other clocks.
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(self.process.pid, {max(os.sched_getaffinity(0))})
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for its answer."""
@@ -119,11 +123,12 @@ def cases(
     ]
 
 
-def compare(base: Remote, head: Remote, case: Case, *, memory: bool = True) -> Outcome:
+def compare(base: Remote, head: Remote, case: Case, *, memory: bool = True, slower_percent: float = 0.0) -> Outcome:
     """Measure a case in both versions until the answer is clear or the last look is reached.
 
     A block is base, head, head, base or head, base, base, head, so that a drift of the machine hits both alike; it
-    gives one logarithm of a ratio. Every look at the blocks so far costs a part of the probability of an error.
+    gives one logarithm of a ratio. Every look at the blocks so far costs a part of the probability of an error. To try
+    the comparison itself, `slower_percent` has head's kernels repeat work until calls take that much longer.
     """
     pair = (base, head)
     prepared = [worker.ask("prepare", **vars(case)) for worker in pair]
@@ -133,6 +138,8 @@ def compare(base: Remote, head: Remote, case: Case, *, memory: bool = True) -> O
     repeats = min(answer["repeats"] for answer in prepared)
     for worker in pair:
         worker.ask("repeat", repeats=repeats)
+    if slower_percent:
+        head.ask("slow_down", percent=slower_percent)
     log_ratios: list[float] = []
     best = [math.inf, math.inf]
     decision = "undecided"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 TOLERANCE = 0.05
 """A change of the time by less than this share is never called one."""
-LOOKS = (16, 32, 64)
+LOOKS = (16, 32, 64, 128)
 """Numbers of samples at which a comparison may end."""
 CONFIDENCE = 1 - 0.01 / len(LOOKS)
 """Of one look's interval: all of them together hold with 99 %."""

@@ -43,8 +43,8 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def run(
-    plain: Build,
-    slow: Build,
+    version: Build,
+    percent: float,
     cases: Sequence[Case],
     trials: int,
     file: Path,
@@ -53,17 +53,17 @@ def run(
 ) -> None:
     """Make the trials that `file` lacks, and add each to it as it is made.
 
-    A trial compares every case twice in processes of its own: a version with itself, and with the one whose kernels
-    repeat work.
+    A trial compares every case twice in processes of its own: a version with itself, and with itself where kernels
+    repeat work until calls take `percent` longer.
     """
     done = {row["trial"] for row in read(file)}
     file.parent.mkdir(parents=True, exist_ok=True)
     for trial in sorted(set(range(trials)) - done):
         found: dict[str, dict[str, list[Any]]] = {kind: {} for kind in KINDS}
-        with workers(plain, plain, slow) as (base, *heads):
+        with workers(version, version, version) as (base, *heads):
             for case in cases:
-                for kind, head in zip(KINDS, heads, strict=True):
-                    outcome = compare(base, head, case, memory=False)
+                for kind, head, slower in zip(KINDS, heads, (0.0, percent), strict=True):
+                    outcome = compare(base, head, case, memory=False, slower_percent=slower)
                     found[kind][f"{case.operation} {case.direction}"] = _as_list(outcome)
         with file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"trial": trial, **found, **facts, **measure.machine()}) + "\n")

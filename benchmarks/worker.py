@@ -21,6 +21,8 @@ from typing import Any
 BATCHES, BATCH_SECONDS = 5, 0.0004
 """A sample is the second fastest of some batches of calls: what was not interrupted, on caches that are warm."""
 _MOST_REPEATS = 1000
+_GAINS = 15
+"""How often a call is measured with and without all of its kernels' work repeated."""
 
 
 class Worker:
@@ -52,6 +54,21 @@ class Worker:
         self.repeats = repeats
         self._seconds()
         return {}
+
+    def slow_down(self, percent: float) -> dict[str, Any]:
+        """Let the kernels of a build with SPECTRAFUSE_REPEAT_WORK repeat work until a call takes this much longer."""
+        from spectrafuse import _cpu
+
+        gains = []
+        for _ in range(_GAINS):
+            _cpu.repeat_work(0)
+            once = self._seconds()
+            _cpu.repeat_work(100)
+            gains.append(self._seconds() / once - 1)
+        # What all the kernels' work adds; the rest of a call is not in the kernels.
+        repeated = min(100, round(percent / sorted(gains)[_GAINS // 2]))
+        _cpu.repeat_work(repeated)
+        return {"repeated": repeated}
 
     def sample(self) -> dict[str, Any]:
         return {"seconds": self._seconds()}

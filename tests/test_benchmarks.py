@@ -11,7 +11,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from spectrafuse.benchmarks import builds, command, compare, declared, harness, history, measure, trust
+from spectrafuse import _cpu
+from spectrafuse.benchmarks import builds, command, compare, declared, harness, history, measure, trust, worker
 from spectrafuse.benchmarks.statistic import CONFIDENCE, LOOKS, median_interval, verdict
 
 ROOT = Path(__file__).parents[1]
@@ -256,12 +257,22 @@ def test_trials_are_counted_and_not_repeated(tmp_path):
     version = builds.build("installed")
     told: list[str] = []
     case = compare.Case("gate", "cpu", "deciding", "forward")
-    trust.run(version, version, [case], 1, file, {"percent": 0}, told.append)
+    trust.run(version, 0, [case], 1, file, {"percent": 0}, told.append)
     (made,) = trust.read(file)
     assert set(made["same"]) == set(made["slower"]) == {"gate forward"}
-    trust.run(version, version, [case], 1, file, {}, told.append)
+    trust.run(version, 0, [case], 1, file, {}, told.append)
     assert trust.read(file) == [made]
     assert len(told) == 1
+
+
+def test_kernels_repeat_as_much_work_as_makes_a_call_longer(monkeypatch):
+    repeated = [0]
+    monkeypatch.setattr(_cpu, "repeat_work", lambda percent: repeated.append(percent), raising=False)
+    measured = worker.Worker()
+    monkeypatch.setattr(measured, "_seconds", lambda: 2.0 + 1.2 * repeated[-1] / 100)
+    assert measured.slow_down(15) == {"repeated": 25}
+    assert repeated[-1] == 25
+    assert measured.slow_down(90) == {"repeated": 100}
 
 
 def test_processes_that_stream_through_memory_end_with_the_measurement():

@@ -1,5 +1,6 @@
 // The module spectrafuse._cpu. Tensors cross as addresses, sizes and strides; torch allocates everything.
 #include "../cpu/isa.h"
+#include "../cpu/parallel.h"
 #include "bindings.h"
 
 PYBIND11_MODULE(_cpu, m) {
@@ -19,6 +20,9 @@ PYBIND11_MODULE(_cpu, m) {
     bind_skinny_linear(m);
     bind_sparse_gated_mixture(m);
     bind_spectral_compactness(m);
+#if defined(SPECTRAFUSE_REPEAT_WORK)
+    m.def("repeat_work", [](int percent) { repeated_percent = percent; });
+#endif
 #if defined(_OPENMP)
     m.attr("openmp") = true;
 #else

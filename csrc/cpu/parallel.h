@@ -28,14 +28,19 @@ class ThreadScratch {
     Scratch memory_;
 };
 
+#if defined(SPECTRAFUSE_REPEAT_WORK)
+// The share of the work that is done twice, at most 100, to see whether the benchmarks notice.
+inline int repeated_percent = 0;
+#endif
+
 // Calls body(begin, end, thread) for equal shares of [0, count). One thread opens no parallel region.
 template <class Body>
 void parallel_shares(std::int64_t count, int threads, const Body& whole_body) {
-#if defined(SPECTRAFUSE_SLOWER_PERCENT)
-    // Part of the work is done twice, to see that the benchmarks notice; kernels that accumulate give wrong numbers.
+#if defined(SPECTRAFUSE_REPEAT_WORK)
+    // Kernels that accumulate give wrong numbers.
     const auto body = [&](std::int64_t begin, std::int64_t end, int thread) {
         static thread_local std::int64_t carry = 0;  // less than one item, for the next call from the same place
-        const std::int64_t hundredths = (end - begin) * SPECTRAFUSE_SLOWER_PERCENT + carry;
+        const std::int64_t hundredths = (end - begin) * repeated_percent + carry;
         whole_body(begin, end, thread);
         if (hundredths >= 100) whole_body(begin, begin + hundredths / 100, thread);
         carry = hundredths % 100;
