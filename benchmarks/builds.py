@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 _MEMORY = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-"""Freed memory stays with the process, in large pages: neither page faults nor where pages lie enter the times."""
+"""Freed memory stays with the process: no page faults among what is timed."""
 
 
 class Build(NamedTuple):

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class Remote:
         return json.loads(line)
 
     def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()  # Copies of the process see that nobody asks any more.
         self.process.kill()
         self.process.wait()
 
@@ -127,8 +130,9 @@ def compare(base: Remote, head: Remote, case: Case, *, memory: bool = True, slow
     """Measure a case in both versions until the answer is clear or the last look is reached.
 
     A block is base, head, head, base or head, base, base, head, so that a drift of the machine hits both alike; it
-    gives one logarithm of a ratio. Every look at the blocks so far costs a part of the probability of an error. To try
-    the comparison itself, `slower_percent` has head's kernels repeat work until calls take that much longer.
+    gives one logarithm of a ratio. Fresh processes take over after every few blocks. Every look at the blocks so far
+    costs a part of the probability of an error. To try the comparison itself, `slower_percent` has head's kernels
+    repeat work until calls take that much longer.
     """
     pair = (base, head)
     prepared = [worker.ask("prepare", **vars(case)) for worker in pair]
@@ -136,16 +140,22 @@ def compare(base: Remote, head: Remote, case: Case, *, memory: bool = True, slow
     if reason is not None:
         return Outcome(case, "skipped", reason=reason)
     repeats = min(answer["repeats"] for answer in prepared)
-    for worker in pair:
-        worker.ask("repeat", repeats=repeats)
-    if slower_percent:
-        head.ask("slow_down", percent=slower_percent)
+    repeated = head.ask("slow_down", percent=slower_percent)["repeated"] if slower_percent else 0
     log_ratios: list[float] = []
     best = [math.inf, math.inf]
     decision = "undecided"
     for look in LOOKS:
         while len(log_ratios) < look:
-            log_ratios.append(_block(pair, len(log_ratios) % 2, best))
+            begin = time.perf_counter()
+            for worker in pair:
+                worker.ask("renew")
+                worker.ask("prepare", **vars(case), repeats=repeats)
+            if repeated:
+                head.ask("repeat_work", percent=repeated)
+            until = 2 * time.perf_counter() - begin
+            # As much time goes into measuring as into getting ready.
+            while len(log_ratios) < look and (len(log_ratios) % 2 or time.perf_counter() < until):
+                log_ratios.append(_block(pair, len(log_ratios) % 2, best))
         decision = verdict(log_ratios)
         if decision != "undecided":
             break

@@ -4,7 +4,8 @@
 
 Reads a request per line (JSON) from standard input and answers with a line on standard output. It is started with the
 version to measure first on its path, while the benchmarks themselves are always those of this folder, and what they
-count is counted by the file COUNTS.
+count is counted by the file COUNTS. A request to `renew` has a fresh copy of the process take over: where the memory
+of a process happens to lie makes identical code up to a tenth slower or faster, for as long as the process lives.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 BATCHES, BATCH_SECONDS = 5, 0.0004
 """A sample is the second fastest of some batches of calls: what was not interrupted, on caches that are warm."""
 _MOST_REPEATS = 1000
+_AGAIN = 3
+"""Exit status of a copy of this process after which another takes over."""
 _GAINS = 15
 """How often a call is measured with and without all of its kernels' work repeated."""
 
@@ -35,40 +39,42 @@ class Worker:
         self.call: Callable[[], object] = lambda: None
         self.case: dict[str, str] = {}
         self.repeats = 1
+        # Where arrays lie follows from what was taken before them.
+        self._padding = bytearray(secrets.randbelow(2**20))
 
-    def prepare(self, operation: str, implementation: str, size: str, direction: str) -> dict[str, Any]:
-        """Make a case ready and warm; `reason` says why it cannot run here."""
+    def prepare(
+        self, operation: str, implementation: str, size: str, direction: str, repeats: int = 0
+    ) -> dict[str, Any]:
+        """Make a case ready and warm, with this many calls a batch; `reason` says why it cannot run here."""
         from spectrafuse.benchmarks.declared import operations
 
         case = operations().get(operation)
         reason = f"this version has no {operation}" if case is None else case.why_not(implementation, size)
         if case is None or reason:
             return {"reason": reason}
-        self.call, self.repeats = case.prepare(implementation, size, direction), 1
+        self.call, self.repeats = case.prepare(implementation, size, direction), repeats or 1
         self._seconds()
-        self.repeats = max(1, min(_MOST_REPEATS, round(BATCH_SECONDS / max(self._seconds(), 1e-9))))
+        if not repeats:
+            self.repeats = max(1, min(_MOST_REPEATS, round(BATCH_SECONDS / max(self._seconds(), 1e-9))))
         return {"reason": None, "repeats": self.repeats}
 
-    def repeat(self, repeats: int) -> dict[str, Any]:
-        """Take over the other version's number of repeats, so that both do the same work."""
-        self.repeats = repeats
-        self._seconds()
-        return {}
-
     def slow_down(self, percent: float) -> dict[str, Any]:
-        """Let the kernels of a build with SPECTRAFUSE_REPEAT_WORK repeat work until a call takes this much longer."""
-        from spectrafuse import _cpu
-
+        """How much of a kernel's work to repeat so that a call takes this much longer."""
         gains = []
         for _ in range(_GAINS):
-            _cpu.repeat_work(0)
+            self.repeat_work(0)
             once = self._seconds()
-            _cpu.repeat_work(100)
+            self.repeat_work(100)
             gains.append(self._seconds() / once - 1)
         # What all the kernels' work adds; the rest of a call is not in the kernels.
-        repeated = min(100, round(percent / sorted(gains)[_GAINS // 2]))
-        _cpu.repeat_work(repeated)
-        return {"repeated": repeated}
+        return {"repeated": min(100, round(percent / sorted(gains)[_GAINS // 2]))}
+
+    def repeat_work(self, percent: int) -> dict[str, Any]:
+        """Have kernels repeat this share of their work; needs a build with SPECTRAFUSE_REPEAT_WORK."""
+        from spectrafuse import _cpu
+
+        _cpu.repeat_work(percent)
+        return {}
 
     def sample(self) -> dict[str, Any]:
         return {"seconds": self._seconds()}
@@ -127,15 +133,40 @@ def main() -> None:
     import_file("counts", Path(counts))
     folder = Path(__file__).parent
     import_file("benchmarks", folder / "__init__.py", [str(folder)])
+    from spectrafuse.benchmarks.declared import operations
+
+    operations()  # Copies of this process need not import anything.
     # Whatever a version prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker()
+    while _in_a_copy(lambda: serve(Worker(), answers)):
+        pass
+
+
+def serve(worker: Worker, answers: TextIO) -> bool:
+    """Answer requests until there are no more (False), or until another process shall take over (True)."""
     for line in sys.stdin:
         request = json.loads(line)
-        answer = getattr(worker, request.pop("do"))(**request)
+        renew = request["do"] == "renew"
+        answer = {} if renew else getattr(worker, request.pop("do"))(**request)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+        if renew:
+            return True
+    return False
+
+
+def _in_a_copy(work: Callable[[], bool]) -> bool:
+    """What `work` returns in a copy of this process; its failure ends this one."""
+    if not hasattr(os, "fork"):
+        return work()
+    process = os.fork()
+    if process == 0:
+        os._exit(_AGAIN if work() else 0)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if status not in (0, _AGAIN):
+        raise SystemExit(status)
+    return status == _AGAIN
 
 
 if __name__ == "__main__":

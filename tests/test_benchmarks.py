@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -271,8 +272,29 @@ def test_kernels_repeat_as_much_work_as_makes_a_call_longer(monkeypatch):
     measured = worker.Worker()
     monkeypatch.setattr(measured, "_seconds", lambda: 2.0 + 1.2 * repeated[-1] / 100)
     assert measured.slow_down(15) == {"repeated": 25}
-    assert repeated[-1] == 25
     assert measured.slow_down(90) == {"repeated": 100}
+
+
+def test_a_worker_goes_on_in_a_fresh_process_and_ends_with_the_one_who_asks():
+    case = {"operation": "gate", "implementation": "cpu", "size": "deciding", "direction": "both"}
+    with compare.workers(builds.build("installed")) as (asked,):
+        for repeats in (0, 3, 5):
+            prepared = asked.ask("prepare", **case, repeats=repeats)
+            assert prepared["reason"] is None
+            assert prepared["repeats"] == (repeats or prepared["repeats"])
+            assert asked.ask("sample")["seconds"] > 0
+            (copy,) = children(asked.process.pid)
+            asked.ask("renew")
+            asked.ask("prepare", **case)
+            assert children(asked.process.pid) != [copy]
+        (copy,) = children(asked.process.pid)
+    while Path(f"/proc/{copy}/status").exists() and "zombie" not in Path(f"/proc/{copy}/status").read_text():
+        time.sleep(0.01)
+
+
+def children(process: int) -> list[int]:
+    """Numbers of the processes that a process has started."""
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def test_processes_that_stream_through_memory_end_with_the_measurement():
