@@ -44,22 +44,39 @@ struct DrawOptions {
     std::uint64_t seed, step;
 };
 
-// The gate of elements `index` = n d + j of a sample, its numbers drawn: block `index` of the stream (seed, step +
-// (sample + 1) 2^32). Words 0 and 1 make the refinement's pair, word 2 the logistic number; word 3 is not used.
+// Words for the gates of elements `index` = n d + j of a sample: of block `index` of the stream (seed, step + (sample +
+// 1) 2^32). The fourth is not used.
+template <class A>
+struct GateWords {
+    typename A::Integer radius, turn, difference;
+};
+
+template <class A>
+SPECTRAFUSE_SHARED GateWords<A> gate_words(const DrawOptions<typename A::Number>& options, std::int64_t sample,
+                                           const typename A::Wide& index) {
+    const std::uint64_t step = options.step + ((static_cast<std::uint64_t>(sample) + 1) << 32);
+    const PhiloxBlock<A> block = stream_block<A>(options.seed, step, index);
+    return {A::word(block.word[0]), A::word(block.word[1]), A::word(block.word[2])};
+}
+
+// The refinement's noise for both energies.
+template <class A>
+SPECTRAFUSE_SHARED NormalPair<A> refinement_noise(const DrawOptions<typename A::Number>& options,
+                                                  typename A::Integer radius, typename A::Integer turn) {
+    if (options.noise == 0) return {A::constant(0), A::constant(0)};
+    const NormalPair<A> pair = normal_pair<A>(unit_of_word<A>(radius), unit_of_word<A>(turn));
+    return {A::fused(pair.first, A::constant(options.noise), A::constant(0)),
+            A::fused(pair.second, A::constant(options.noise), A::constant(0))};
+}
+
 template <class A>
 SPECTRAFUSE_SHARED GateNumbers<A> drawn_gate(const DrawOptions<typename A::Number>& options, std::int64_t sample,
                                              const typename A::Wide& index, typename A::Real energy0,
                                              typename A::Real energy1) {
-    const std::uint64_t step = options.step + ((static_cast<std::uint64_t>(sample) + 1) << 32);
-    const PhiloxBlock<A> block = stream_block<A>(options.seed, step, index);
-    const typename A::Real difference = logistic<A>(unit_of_word<A>(A::word(block.word[2])));
-    NormalPair<A> pair = {difference - difference, difference - difference};
-    if (options.noise != 0) {
-        pair = normal_pair<A>(unit_of_word<A>(A::word(block.word[0])), unit_of_word<A>(A::word(block.word[1])));
-        pair.first = A::fused(pair.first, A::constant(options.noise), A::constant(0));
-        pair.second = A::fused(pair.second, A::constant(options.noise), A::constant(0));
-    }
-    return gate_numbers<A>(options.gate, energy0, energy1, pair.first, pair.second, difference);
+    const GateWords<A> words = gate_words<A>(options, sample, index);
+    const NormalPair<A> pair = refinement_noise<A>(options, words.radius, words.turn);
+    return gate_numbers<A>(options.gate, energy0, energy1, pair.first, pair.second,
+                           logistic<A>(unit_of_word<A>(words.difference)));
 }
 
 // Partial mixtures and packed gradients are laid out, added and packed as those of gated_mixture.

@@ -14,17 +14,19 @@ namespace {
 
 enum class Noise { none, drawn, given };
 
-// Where the rows of one component lie in scratch memory, all (padded d), then per sample a vector of sums.
+// Where the rows of one component lie in scratch memory, all (padded d), then per sample three vectors of noise and one
+// of sums.
 template <class T>
 struct Row {
-    T *spectrum, *energy0, *energy1, *along_spectrum, *products;
+    T *spectrum, *energy0, *energy1, *along_spectrum, *noise, *products;
 
     Row(const MixturePool& p, void* scratch) : spectrum(static_cast<T*>(scratch)) {
         const std::int64_t pitch = padded_bands<T>(p);
         energy0 = spectrum + pitch;
         energy1 = energy0 + pitch;
         along_spectrum = energy1 + pitch;
-        products = along_spectrum + pitch;
+        noise = along_spectrum + pitch;
+        products = noise + 3 * p.batch * lanes<T>;
     }
 
     // Returns the length of the spectrum.
@@ -42,7 +44,7 @@ struct Row {
 
 template <class T>
 std::size_t scratch_size(const MixturePool& p) {
-    return sizeof(T) * static_cast<std::size_t>(4 * padded_bands<T>(p) + p.batch * (lanes<T> + 1));
+    return sizeof(T) * static_cast<std::size_t>(4 * padded_bands<T>(p) + p.batch * (4 * lanes<T> + 1));
 }
 
 template <class T>
@@ -55,15 +57,39 @@ DrawOptions<T> draw_options(const SparsityGates& g) {
     return out;
 }
 
-// Gates of one sample, component n and a vector of bands from j on.
+// The noise of all samples for a vector of elements from `first` on: both energies' and the difference of the classes'.
+// One short loop after another: a processor overlaps several turns of each, but not of one loop with all the work in
+// it.
+template <class T>
+void draw(const DrawOptions<T>& options, std::int64_t batch, std::int64_t first, T* noise) {
+    using A = Lanes<T>;
+    constexpr int L = lanes<T>;
+    const typename A::Wide index = A::counting_from(static_cast<std::uint64_t>(first));
+    T* const end = noise + 3 * batch * L;
+    for (std::int64_t b = 0; b < batch; ++b) {
+        const GateWords<A> words = gate_words<A>(options, b, index);
+        T* at = noise + 3 * b * L;
+        store(at, A::from_bits(words.radius));
+        store(at + L, A::from_bits(words.turn));
+        store(at + 2 * L, A::from_bits(words.difference));
+    }
+    for (T* at = noise; at < end; at += 3 * L) {
+        const NormalPair<A> pair = refinement_noise<A>(options, A::bits(load(at)), A::bits(load(at + L)));
+        store(at, pair.first);
+        store(at + L, pair.second);
+    }
+    for (T* at = noise + 2 * L; at < end; at += 3 * L) store(at, logistic<A>(unit_of_word<A>(A::bits(load(at)))));
+}
+
+// Gates of one sample, component n and a vector of bands from j on; `drawn` is what `draw` left.
 template <class T, Noise kind>
 inline GateNumbers<Lanes<T>> gates_of(const MixturePool& p, const SparsityGates& g, const DrawOptions<T>& options,
                                       std::int64_t sample, std::int64_t n, std::int64_t j, Vector<T> energy0,
-                                      Vector<T> energy1) {
+                                      Vector<T> energy1, const T* drawn) {
     using A = Lanes<T>;
     if constexpr (kind == Noise::drawn) {
-        return drawn_gate<A>(options, sample, A::counting_from(static_cast<std::uint64_t>(n * p.bands + j)), energy0,
-                             energy1);
+        const T* at = drawn + 3 * sample * lanes<T>;
+        return gate_numbers<A>(options.gate, energy0, energy1, load(at), load(at + lanes<T>), load(at + 2 * lanes<T>));
     } else if constexpr (kind == Noise::given) {
         const std::int64_t at = (sample * p.components + n) * p.bands + j, count = p.bands - j;
         const T *gumbel = static_cast<const T*>(g.gumbel), *langevin = static_cast<const T*>(g.langevin);
@@ -96,10 +122,12 @@ void run_rows(const SparseGatedMixture& a, std::int64_t begin, std::int64_t end,
         for (std::int64_t b = 0; b < p.batch; ++b) weights[b] = weight_of(p, b, n, length);
         for (std::int64_t j = 0; j < p.bands; j += lanes<T>) {
             const V energy0 = load(row.energy0 + j), energy1 = load(row.energy1 + j), spectrum = load(row.spectrum + j);
-            GateNumbers<A> gate = gates_of<T, Noise::none>(p, a.gates, options, 0, n, j, energy0, energy1);
+            GateNumbers<A> gate = gates_of<T, Noise::none>(p, a.gates, options, 0, n, j, energy0, energy1, row.noise);
+            if (kind == Noise::drawn) draw(options, p.batch, n * p.bands + j, row.noise);
             V sum = {}, square = {};
             for (std::int64_t b = 0; b < p.batch; ++b) {
-                if (kind != Noise::none) gate = gates_of<T, kind>(p, a.gates, options, b, n, j, energy0, energy1);
+                if (kind != Noise::none)
+                    gate = gates_of<T, kind>(p, a.gates, options, b, n, j, energy0, energy1, row.noise);
                 T* at = partial + b * pitch + j;
                 store(at, A::fused(gate.select_prob * spectrum, broadcast<T>(weights[b]), load(at)));
                 sum += gate.energy0 + gate.energy1;
@@ -146,10 +174,12 @@ void backward_rows(const SparseGatedMixtureBackward& a, std::int64_t begin, std:
         __builtin_memset(row.products, 0, sizeof(T) * static_cast<std::size_t>(p.batch * L));
         for (std::int64_t j = 0; j < p.bands; j += L) {
             const V energy0 = load(row.energy0 + j), energy1 = load(row.energy1 + j), spectrum = load(row.spectrum + j);
-            GateNumbers<A> gate = gates_of<T, Noise::none>(p, a.gates, options, 0, n, j, energy0, energy1);
+            GateNumbers<A> gate = gates_of<T, Noise::none>(p, a.gates, options, 0, n, j, energy0, energy1, row.noise);
+            if (kind == Noise::drawn) draw(options, p.batch, n * p.bands + j, row.noise);
             V along_spectrum = {}, along_gate = {}, sum0 = {}, sum1 = {};
             for (std::int64_t b = 0; b < p.batch; ++b) {
-                if (kind != Noise::none) gate = gates_of<T, kind>(p, a.gates, options, b, n, j, energy0, energy1);
+                if (kind != Noise::none)
+                    gate = gates_of<T, kind>(p, a.gates, options, b, n, j, energy0, energy1, row.noise);
                 const V upstream = load(grad + b * pitch + j), open = upstream * gate.select_prob;
                 T* product = row.products + b * L;
                 store(product, A::fused(open, spectrum, load(product)));
