@@ -33,7 +33,9 @@ def _is_quick(callspec: object) -> bool:
     return given.get("implementation") not in (None, *harness.BASELINES) and given.get("size") != "large"
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    file = session.config.getoption("--rows")
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Store what was measured at once: a run may be interrupted."""
+    file = item.config.getoption("--rows")
     if file is not None:
         history.append(harness.ROWS, file)
+        harness.ROWS.clear()

@@ -34,10 +34,11 @@ def in_turns(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, list[flo
 
 def within(calls: Calls, budget: float, fewest: int = 3, most: int = 31) -> dict[str, list[float]]:
     """As `in_turns`, with as many rounds as fit into `budget` seconds."""
-    for call in calls.values():
-        call()
-    once = sum(_seconds(call) for call in calls.values())
-    return in_turns(calls, rounds=max(fewest, min(most, int(budget / max(once, 1e-9)))), warm=0)
+    first = in_turns(calls, rounds=1)
+    once = sum(sum(taken) for taken in first.values())
+    rounds = max(fewest, min(most, int(budget / max(once, 1e-9))))
+    more = in_turns(calls, rounds - 1, warm=0)
+    return {name: first[name] + more[name] for name in calls}
 
 
 def interleaved(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, float]:
@@ -52,8 +53,10 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def tensor_bytes(call: Callable[[], object]) -> int:
-    """Bytes of the tensors that `call` makes and that are alive at once, at most: the same in every run."""
-    call()
+    """Bytes of the tensors that `call` makes and that are alive at once, at most: the same in every run.
+
+    The call has run before: what it keeps from one time to the next does not count.
+    """
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         call()
     changes = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]  # type: ignore
@@ -74,9 +77,9 @@ def _status(field: str) -> int:
 def peak_memory(call: Callable[[], object]) -> int:
     """Bytes by which the process's resident memory peaks above its start while `call` runs, its results included.
 
-    Linux with glibc: what earlier calls freed is first given back, so that it does not hide what this call needs.
+    The call has run before. Linux with glibc: what earlier calls freed is first given back, so that it does not hide
+    what this call needs.
     """
-    call()
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
