@@ -123,6 +123,7 @@ def execute(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     make, arguments = run.case
     case = make(*arguments)
     if run.method != "EB-gMCR":
+        worked = time.process_time()
         if run.method == cases.BOUND:
             components, concentrations, seconds = cases.known_concentrations(case)
         elif run.name.endswith("searched"):
@@ -130,7 +131,8 @@ def execute(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         else:
             assert run.truth is not None
             components, concentrations, seconds = cases.baseline(run.method, case, run.truth, run.seed)
-        row = {**cases.scores(case, components, concentrations), "seconds": seconds}
+        worked = time.process_time() - worked
+        row = {**cases.scores(case, components, concentrations), "seconds": seconds, "processor_seconds": worked}
         return row, {"components": components, "concentrations": concentrations}
     import spectrafuse as sf
 

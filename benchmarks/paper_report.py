@@ -98,8 +98,8 @@ def _synthetic_table(rows: Sequence[Row]) -> list[str]:
             *_scored(runs),
             _span((min(run["cosines"]) for run in runs), 3),
             _span((min(run["concentration_r2"]) for run in runs), 3),
-            _span((run["seconds"] for run in runs), 0),
-            _span((run.get("processor_seconds") for run in runs), 0),
+            _span((run["seconds"] for run in runs), 1),
+            _span((run.get("processor_seconds") for run in runs), 1),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -112,8 +112,8 @@ def _real_table(rows: Sequence[Row]) -> list[str]:
     lines = [
         "",
         "| real spectra | true count | counts | cosines | least of each seed "
-        "| concentration R2 (squared correlation) | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| concentration R2 (squared correlation) | seconds | processor |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in groups.items():
         best = runs[0]
@@ -125,6 +125,7 @@ def _real_table(rows: Sequence[Row]) -> list[str]:
             ", ".join(f"{min(run['cosines']):.3f}" for run in runs if run.get("cosines")),
             ", ".join(f"{value:.3f}" for value in best["concentration_r2"]),
             _span((run["seconds"] for run in runs), 1),
+            _span((run.get("processor_seconds") for run in runs), 1),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append(
