@@ -81,3 +81,27 @@ def test_made_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (noisy - cube).std() == pytest.approx(0.1, rel=0.05)
     assert (make(what, 1).labels[0] != labels).mean() > 0.3
     np.testing.assert_array_equal(make(what, 0).cubes[0], cube)
+
+
+def test_runs_that_end_below_their_best_are_named(paper) -> None:
+    import paper_dgc_report
+
+    def row(scene: str, method: str, seed: int, *curve: tuple[float, float]) -> dict:
+        points = [{"mean_iou": iou, "nmi": nmi} for iou, nmi in curve]
+        best = max(point["mean_iou"] for point in points)
+        return {"scene": scene, "method": method, "seed": seed, **points[-1], "best_mean_iou": best, "curve": points}
+
+    rows = [
+        row("indian_pines", "corrected", 0, (0.2, 0.1), (0.5, 0.4), (0.4, 0.399)),
+        row("indian_pines", "corrected", 1, (0.2, 0.1), (0.41, 0.6), (0.4, 0.4)),
+        row("indian_pines", "corrected", 2, (0.43, 0.41), (0.2, 0.1), (0.4, 0.4)),
+        row("samson", "corrected", 0, (0.41, 0.41), (0.2, 0.1), (0.4, 0.4)),
+        row("samson", "published", 0, (0.9, 0.41), (0.2, 0.1), (0.4, 0.4)),
+        {"scene": "samson", "method": "k-means", "seed": 0, "mean_iou": 0.4},
+    ]
+    line, end = paper_dgc_report.falls(rows)
+    assert line == (
+        "Indian Pines: 2 of 3 seeds ended more than 0.02 below their best mean IoU (that of epoch 1, 2 of 3), in NMI "
+        "at most 0.010 below their best."
+    )
+    assert end == ""
