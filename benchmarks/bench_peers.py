@@ -1,16 +1,19 @@
 """Whole methods beside other libraries': the time to a result of the same quality, on data whose answer is known.
 
 Taken with `--peers`; what is not installed (extra `peers`) is skipped with its reason. Segmentation: four materials in
-patches, light that varies by 30 % and noise; quality is the accuracy of matched labels. Unmixing: mixtures of four
-known components at 30 dB; quality is the smallest cosine of a true component and its match. The other methods are told
-how many components there are.
+patches, light that varies by 30 %, and little noise or as much as materials differ; quality is the accuracy of matched
+labels. Unmixing: mixtures of four known components at 30 dB; quality is the smallest cosine of a true component and its
+match. The other methods are told how many components there are, and are given more and more effort until they reach the
+quality of ours.
 """
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -19,16 +22,18 @@ from numpy.typing import NDArray
 from spectrafuse.benchmarks import harness
 
 SIDE, BANDS, MATERIALS = 64, 61, 4
+ALIKE = 0.001
+"""Qualities that differ by less are the same."""
 Array = NDArray[np.float32]
 
 
-def scene() -> tuple[Array, NDArray[np.int64]]:
-    """A cube (bands, rows, columns) and the material of every pixel."""
+def scene(noise: float) -> tuple[Array, NDArray[np.int64]]:
+    """A cube (bands, rows, columns) and the material of every pixel; the noise is of reflectances of 0.2 to 1."""
     random = np.random.default_rng(0)
     labels = np.kron(random.integers(0, MATERIALS, (8, 8)), np.ones((SIDE // 8, SIDE // 8), dtype=np.int64))
     light = random.uniform(0.7, 1.3, (SIDE, SIDE))
     spectra = random.uniform(0.2, 1.0, (MATERIALS, BANDS))
-    cube = spectra[labels] * light[..., None] + 0.02 * random.standard_normal((SIDE, SIDE, BANDS))
+    cube = spectra[labels] * light[..., None] + noise * random.standard_normal((SIDE, SIDE, BANDS))
     return cube.transpose(2, 0, 1).astype(np.float32), labels
 
 
@@ -52,17 +57,17 @@ def own_segmentation(cube: Array) -> Any:
     return spectrafuse.DeepGlobalClustering(n_clusters=MATERIALS, crop_size=32, max_epoch=10).fit(cube).predict(cube)
 
 
-def k_means(cube: Array) -> Any:
+def k_means(cube: Array, starts: int) -> Any:
     from sklearn.cluster import KMeans
 
-    return KMeans(MATERIALS, n_init=10, random_state=0).fit_predict(unit(cube))
+    return KMeans(MATERIALS, n_init=starts, random_state=0).fit_predict(unit(cube))
 
 
-def spectral_k_means(cube: Array) -> Any:
+def spectral_k_means(cube: Array, iterations: int) -> Any:
     import spectral
 
     spectral.settings.show_progress = False
-    return spectral.kmeans(unit(cube).reshape(SIDE, SIDE, -1), MATERIALS, 50)[0]
+    return spectral.kmeans(unit(cube).reshape(SIDE, SIDE, -1), MATERIALS, iterations)[0]
 
 
 def mixtures() -> tuple[Array, Array]:
@@ -87,20 +92,20 @@ def own_unmixing(spectra: Array) -> Any:
     return spectrafuse.EBgMCR(pool_size=64).fit(spectra).components_
 
 
-def nmf(spectra: Array) -> Any:
+def nmf(spectra: Array, iterations: int) -> Any:
     from sklearn.decomposition import NMF
 
-    return NMF(MATERIALS, init="nndsvda", max_iter=5000, random_state=0).fit(spectra).components_
+    return NMF(MATERIALS, init="nndsvda", max_iter=iterations, random_state=0).fit(spectra).components_
 
 
-def fast_ica(spectra: Array) -> Any:
+def fast_ica(spectra: Array, iterations: int) -> Any:
     from sklearn.decomposition import FastICA
 
-    found = FastICA(MATERIALS, max_iter=2000, random_state=0).fit(spectra).mixing_.T
+    found = FastICA(MATERIALS, max_iter=iterations, random_state=0).fit(spectra).mixing_.T
     return found * np.sign(found.sum(1, keepdims=True))
 
 
-def mcr_als(spectra: Array) -> Any:
+def mcr_als(spectra: Array, iterations: int) -> Any:
     from pymcr.mcr import McrAR
 
     # The purest spectra to start from, as SIMPLISMA would take them: each the farthest from those before.
@@ -109,36 +114,87 @@ def mcr_als(spectra: Array) -> Any:
         chosen.append(int(np.linalg.norm(rest, axis=1).argmax()))
         direction = rest[chosen[-1]] / np.linalg.norm(rest[chosen[-1]])
         rest = rest - np.outer(rest @ direction, direction)
-    solver = McrAR(max_iter=500, tol_increase=10.0)
+    solver = McrAR(max_iter=iterations, tol_increase=10.0)
     solver.fit(spectra.astype(float), ST=spectra[chosen].astype(float))
     return solver.ST_opt_
 
 
-TASKS: dict[str, tuple[Callable[[], Any], Callable[..., float], dict[str, Callable[..., Any]]]] = {
-    "segmentation": (
-        scene,
-        accuracy,
-        {"DeepGlobalClustering": own_segmentation, "KMeans": k_means, "spectral kmeans": spectral_k_means},
-    ),
-    "unmixing": (
+class Task(NamedTuple):
+    """Data with a known answer, our method, and those of others with what they are given to try, least first."""
+
+    make: Callable[[], tuple[Array, Any]]
+    quality: Callable[..., float]
+    own: tuple[str, Callable[[Array], Any]]
+    others: dict[str, tuple[Callable[[Array, int], Any], Sequence[int], str]]
+
+
+class Try(NamedTuple):
+    """One run of a method."""
+
+    seconds: float
+    quality: float
+    effort: str = "default settings"
+
+
+_SEGMENTERS = {
+    "KMeans": (k_means, (1, 10, 100), "starts"),
+    "spectral kmeans": (spectral_k_means, (10, 50, 250), "iterations"),
+}
+TASKS = {
+    "segmentation": Task(lambda: scene(0.02), accuracy, ("DeepGlobalClustering", own_segmentation), _SEGMENTERS),
+    "segmentation noisy": Task(lambda: scene(1.0), accuracy, ("DeepGlobalClustering", own_segmentation), _SEGMENTERS),
+    "unmixing": Task(
         mixtures,
         smallest_cosine,
-        {"EBgMCR": own_unmixing, "NMF": nmf, "FastICA": fast_ica, "pyMCR": mcr_als},
+        ("EBgMCR", own_unmixing),
+        {
+            "NMF": (nmf, (200, 1000, 5000), "iterations"),
+            "FastICA": (fast_ica, (200, 2000), "iterations"),
+            "pyMCR": (mcr_als, (50, 500), "iterations"),
+        },
     ),
 }
 
 
-@pytest.mark.parametrize(("task", "method"), [(task, method) for task in TASKS for method in TASKS[task][2]])
-def test_whole_method(benchmark, task, method):
+def tried(task: Task, call: Callable[..., Any], *effort: int) -> Try:
+    """Time and quality of a run; what a library warns of, it is judged by."""
+    data, truth = task.make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = time.perf_counter()
+        found = call(data, *effort)
+        seconds = time.perf_counter() - start
+    return Try(seconds, task.quality(found, truth))
+
+
+@functools.cache
+def of_ours(name: str) -> Try:
+    return tried(TASKS[name], TASKS[name].own[1])
+
+
+def reaching(task: Task, method: str, quality: float) -> tuple[Try, bool]:
+    """The first run of another method that reaches a quality, or its best one; and whether it reaches it."""
+    call, efforts, unit = task.others[method]
+    tries = []
+    for effort in efforts:
+        tries.append(tried(task, call, effort)._replace(effort=f"{effort} {unit}"))
+        if tries[-1].quality >= quality - ALIKE:
+            return tries[-1], True
+    return max(tries, key=lambda one: one.quality), False
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name, task in TASKS.items() for method in (task.own[0], *task.others)]
+)
+def test_whole_method(benchmark, name, method):
     if not harness.settings.peers:
         pytest.skip("other libraries are measured with --peers")
-    make, quality, methods = TASKS[task]
-    data, truth = make()
-    start = time.perf_counter()
+    task = TASKS[name]
     try:
-        found = methods[method](data)
+        ours = of_ours(name)
+        found, reaches = (ours, True) if method == task.own[0] else reaching(task, method, ours.quality)
     except ImportError as error:
         pytest.skip(f"{method}: {error}")
-    seconds = time.perf_counter() - start
-    figures = {"milliseconds": 1e3 * seconds, "rounds": 1, "quality": quality(found, truth)}
-    harness.record(benchmark, lambda: None, task, method, "small", "fit", figures)
+    figures = {"milliseconds": 1e3 * found.seconds, "rounds": 1, "quality": found.quality, "effort": found.effort}
+    figures |= {"ours": [task.own[0], ours.seconds, ours.quality], "reaches_ours": reaches}
+    harness.record(benchmark, lambda: None, name, method, "small", "fit", figures)

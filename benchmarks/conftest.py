@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spectrafuse.benchmarks import harness, history
+from spectrafuse.benchmarks import harness, headline, history
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,3 +39,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     if file is not None:
         history.append(harness.ROWS, file)
         harness.ROWS.clear()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for sentence in headline.whole_methods(harness.ROWS):
+        terminalreporter.write_line(sentence)

@@ -46,26 +46,33 @@ def write(rows: Sequence[Row], readme: Path) -> list[str]:
     Raises
     ------
     ValueError
-        Where there is nothing to show, or the file has no markers.
+        Where there is nothing to show, or the file cannot be read or has no markers.
     """
     found = published(rows)
     if not found:
         raise ValueError("No figures of published size: `spectrafuse-bench run` makes some.")
-    text = readme.read_text(encoding="utf-8")
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{readme} cannot be read: {error.strerror}.") from None
     if BEGIN not in text or END not in text:
         raise ValueError(f"{readme} has no lines {BEGIN.strip()} and {END.strip()}.")
     explanations: dict[str, Any] = json.loads(EXPLANATIONS.read_text(encoding="utf-8"))
+    methods = "".join(f"- {sentence}\n" for sentence in whole_methods(rows))
     before, rest = text.split(BEGIN, 1)
-    readme.write_text(before + BEGIN + table(found, explanations) + END + rest.split(END, 1)[1], encoding="utf-8")
+    readme.write_text(
+        before + BEGIN + table(found, explanations) + methods + END + rest.split(END, 1)[1], encoding="utf-8"
+    )
     return [operation for operation in below(found) if operation not in explanations]
 
 
 def table(found: Sequence[Row], explanations: dict[str, Any]) -> str:
     """Markdown: figures, and a line for everything that is below a limit."""
     first = found[0]
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in found))
     lines = [
         f"{first['processor']}, {first['instruction_set']}, {first['threads']} threads, torch {first['torch']},"
-        f" commit {first['commit']}. Published sizes, forward and backward where there is one.",
+        f" commit {commits}. Published sizes, forward and backward where there is one.",
         "",
         "| operation | ms | x published | x PyTorch | peak MB | share of bound |",
         "|---|---|---|---|---|---|",
@@ -80,6 +87,20 @@ def table(found: Sequence[Row], explanations: dict[str, Any]) -> str:
         figures = (f"{row['direction']} {_times(row)}, {row['share_of_bound']:.0%}" for row in rows)
         lines.append(f"- {operation} ({'; '.join(figures)}): {explanations.get(operation, 'not explained')}")
     return "\n".join(lines) + "\n"
+
+
+def whole_methods(rows: Sequence[Row]) -> list[str]:
+    """A sentence for every task that our method and other libraries' were given, with the time to the same quality."""
+    found: dict[str, list[str]] = {}
+    for row in latest(rows).values():
+        if "ours" not in row:
+            continue
+        ours, seconds, quality = row["ours"]
+        told = found.setdefault(row["operation"], [f"{ours} takes {seconds:.3g} s to a quality of {quality:.3f}"])
+        if row["implementation"] != ours:
+            own = f"{row['quality']:.3f}, {row['milliseconds'] / 1e3:.3g} s, {row['effort']}"
+            told.append(f"{row['implementation']} {'reaches' if row['reaches_ours'] else 'never reaches'} it ({own})")
+    return [f"{task}: {'; '.join(told)}." for task, told in found.items()]
 
 
 def _times(row: Row) -> str:
