@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +18,12 @@ from spectrafuse.benchmarks.compare import Outcome, cases, compare, tests_pass, 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def say(sentence: str) -> None:
+    """Show a sentence as it is, whatever brackets it has."""
+    console.print(sentence, markup=False, soft_wrap=True)
+
 
 Operations = Annotated[list[str] | None, typer.Option("--operation", "-k", help="Only this one; may be repeated.")]
 Sizes = Annotated[list[str], typer.Option("--size", help="Sizes to measure; may be repeated.")]
@@ -37,12 +44,17 @@ def run_command(
 ) -> None:
     """Measure, and add the figures to the history; further arguments go to pytest (`-k gate`, `--peers`)."""
     import pytest
+    import pytest_benchmark  # noqa: F401  # its options are given below
 
     file = history.of_this_machine(folder) if output is None else output
     # A checkout has more of them than what is installed: some need its sources.
     here = Path("benchmarks")
-    benches = sorted(map(str, (here if (here / "harness.py").exists() else Path(__file__).parent).glob("bench_*.py")))
-    shown = ["-q", "-p", "no:cacheprovider", "--benchmark-columns=median,iqr", "--benchmark-sort=name"]
+    if not (here / "harness.py").exists():
+        here = Path(__file__).parent
+    benches = sorted(map(str, here.glob("bench_*.py")))
+    # Settings of a project around the current folder, or around where this is installed, are not meant for these.
+    alone = [f"--config-file={os.devnull}", f"--rootdir={here}", "-p", "no:cacheprovider"]
+    shown = ["-q", *alone, "--benchmark-columns=median,iqr", "--benchmark-sort=name"]
     if quick:
         shown += ["--benchmark-quiet", "--quick"]
     raise typer.Exit(int(pytest.main([*benches, *shown, f"--rows={file}", *context.args])))
@@ -50,7 +62,9 @@ def run_command(
 
 @app.command("compare")
 def compare_command(
-    base: Annotated[str, typer.Argument(help="A file of rows, 'history', a commit, '.', or 'installed'.")],
+    base: Annotated[
+        str, typer.Argument(help="A file of rows, 'history', 'history@COMMIT', a commit, '.', or 'installed'.")
+    ],
     head: Annotated[str, typer.Argument(help="As BASE.")] = ".",
     operation: Operations = None,
     size: Sizes = ["deciding", "paper"],  # noqa: B006
@@ -63,55 +77,78 @@ def compare_command(
     Files are compared by the ratios to PyTorch or to the published code within each run, and by counted quantities.
     Versions are built, each in a folder of its own, and measured in turns on one thread's processor time.
     """
-    files = [_file_of(name, folder) for name in (base, head)]
-    if None not in files:
-        outcomes, grown, tested = _of_files(files[0], files[1], counted)  # type: ignore[arg-type]
-    elif any(files):
+    given = [_is_rows(name) for name in (base, head)]
+    if given[0] != given[1]:
         raise ValueError(f"Two files or two versions can be compared; got {base} and {head}.")
+    tested = None
+    if given[0]:
+        rows = _rows_of(base, folder), _rows_of(head, folder)
+        outcomes, grown = [] if counted else stored.compare_rows(*rows), history.grown(*rows)
     else:
         outcomes, grown, tested = _of_versions(base, head, operation, size)
     broken = broken_operations(outcomes, tested)
     if outcomes:
         console.print(table(outcomes, broken))
-    for sentence in grown:
-        console.print(f"Grew: {sentence}.")
+    for found in grown:
+        say(f"Grew: {found}.")
+    if given[0]:
+        say_uncompared(*rows)
+    if grown and counted:
+        say("Where that is meant, `spectrafuse-bench baseline` (`make baseline`) makes it the new baseline.")
     if output is not None:
-        rows = [as_row(outcome) for outcome in outcomes]
-        output.write_text(json.dumps({"outcomes": rows, "grown": grown}, indent=1), encoding="utf-8")
+        made = {"outcomes": [as_row(outcome) for outcome in outcomes], "grown": grown}
+        output.write_text(json.dumps(made, indent=1), encoding="utf-8")
     slower = sorted({outcome.case.operation for outcome in outcomes if outcome.regressed})
     if slower:
         console.print(f"Got worse from {base} to {head}: {', '.join(slower)}.")
     if broken:
         console.print(f"Tests of {head} fail or cannot be run, so no speed-up counts: {', '.join(sorted(broken))}.")
     if not (slower or grown or broken):
-        console.print(f"Nothing got worse from {base} to {head}.")
+        compared = not outcomes or any(outcome.verdict != "skipped" for outcome in outcomes)
+        say(f"{'Nothing got worse' if compared else 'No times could be compared'} from {base} to {head}.")
     raise typer.Exit(1 if slower or grown or (broken and tested is not None) else 0)
 
 
-def _file_of(name: str, folder: Path) -> Path | None:
-    """The file of rows that an argument names, or None for a version."""
-    if name == "history":
-        return history.of_this_machine(folder)
-    return Path(name) if name.endswith((".json", ".jsonl")) else None
+def say_uncompared(base: Sequence[history.Row], head: Sequence[history.Row]) -> None:
+    """Tell of counted quantities that cannot be compared: an operation, a tool or the same compiler may be missing."""
+    missing = history.uncompared(base, head)
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        say(f"Not compared: {shown}.")
 
 
-def _of_files(base: Path, head: Path, counted: bool) -> tuple[list[Outcome], list[str], builds.Build | None]:
-    rows = history.read(base, *history.CASE), history.read(head, *history.CASE)
-    return ([] if counted else stored.compare_rows(*rows)), history.grown(*rows), None
+def _is_rows(name: str) -> bool:
+    """Whether an argument names figures, not a version."""
+    return name.endswith((".json", ".jsonl")) or name.partition("@")[0] == "history"
+
+
+def _rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
+    """The figures that an argument names: a file's, or this machine's, all of them or those of a commit."""
+    if name.endswith((".json", ".jsonl")):
+        return history.read(Path(name), *history.CASE)
+    commit = name.removeprefix("history").removeprefix("@")
+    rows = history.read(history.of_this_machine(folder), *history.CASE)
+    found = [row for row in rows if str(row.get("commit", "")).startswith(commit)]
+    if not found:
+        known = ", ".join(dict.fromkeys(str(row.get("commit")) for row in rows))
+        raise ValueError(f"The history of this machine has no figures of {commit}; it has those of {known}.")
+    return found
 
 
 def _of_versions(
     base: str, head: str, operation: Sequence[str] | None, size: Sequence[str]
 ) -> tuple[list[Outcome], list[str], builds.Build | None]:
-    versions = builds.build(base), builds.build(head)
+    versions = builds.build(base, say), builds.build(head, say)
     outcomes = []
     with workers(*versions) as (one, other):
         for case in cases(operation, size):
             outcomes.append(compare(one, other, case))
-            console.print(sentence(outcomes[-1]))
-    sources = [version.sources for version in versions]
-    grown = stored.resources_grown(*sources) if None not in sources else []  # type: ignore[arg-type]
-    return outcomes, grown, versions[1]
+            say(sentence(outcomes[-1]))
+    before, after = (version.sources for version in versions)
+    if before is None or after is None:
+        console.print("GPU kernels are compared by the tables in two checkouts: not here.")
+        return outcomes, [], versions[1]
+    return outcomes, stored.resources_grown(before, after), versions[1]
 
 
 def broken_operations(outcomes: Sequence[Outcome], head: builds.Build | None) -> set[str]:
@@ -123,7 +160,7 @@ def broken_operations(outcomes: Sequence[Outcome], head: builds.Build | None) ->
 def sentence(outcome: Outcome) -> str:
     """An outcome in words."""
     if outcome.ratio is None:
-        return f"{outcome.case}: skipped, {outcome.reason}"
+        return f"{outcome.case}: {outcome.verdict}, {outcome.reason}"
     low, median, high = outcome.ratio
     return f"{outcome.case}: {outcome.verdict}, {median:.3f} times base ({low:.3f} to {high:.3f})"
 
@@ -133,7 +170,7 @@ def table(outcomes: Sequence[Outcome], broken: set[str]) -> Table:
     made = Table("case", "base", "head", "head / base", "interval", "peak MB", "verdict")
     for outcome in outcomes:
         if outcome.ratio is None or outcome.seconds is None:
-            made.add_row(str(outcome.case), "", "", "", "", "", f"skipped: {outcome.reason}")
+            made.add_row(str(outcome.case), "", "", "", "", "", f"{outcome.verdict}: {outcome.reason}")
             continue
         word = outcome.verdict + (", more memory" if outcome.memory_grew else "")
         if outcome.verdict == "faster" and outcome.case.operation in broken:
@@ -226,8 +263,12 @@ def main() -> None:
     """Run the command."""
     try:
         app()
-    except ValueError as error:
-        console.print(str(error), style="red", markup=False)
+    except (ValueError, ModuleNotFoundError) as error:
+        missing = getattr(error, "name", None)
+        if isinstance(error, ModuleNotFoundError) and missing not in ("pytest", "pytest_benchmark"):
+            raise
+        text = f"{missing} is not installed: `pip install 'spectrafuse[bench]'` brings it." if missing else str(error)
+        console.print(text, style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from None
 
 

@@ -20,6 +20,13 @@ from spectrafuse.benchmarks.statistic import LOOKS, Interval, median_interval, v
 
 _MEMORY_SHARE, _MEMORY_BYTES = 0.10, 2**20
 """Peak memory has grown where it did by more than both of these."""
+_WORKER = Path(__file__).with_name("worker.py")
+_TEST = """
+import runpy, sys
+runpy.run_path(sys.argv.pop(1))["import_only_from"](sys.argv.pop(1))
+import pytest
+raise SystemExit(pytest.main(sys.argv[1:]))
+"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Outcome:
 
     case: Case
     verdict: str
-    """"slower", "faster", "same", "undecided", or "skipped"."""
+    """"slower", "faster", "same", "undecided", "skipped", or "fails" where base runs and head does not."""
     ratio: Interval | None = None
     """Head's time over base's."""
     seconds: tuple[float, float] | None = None
@@ -59,7 +66,7 @@ class Outcome:
 
     @property
     def regressed(self) -> bool:
-        return self.verdict == "slower" or self.memory_grew
+        return self.verdict in ("slower", "fails") or self.memory_grew
 
 
 class Remote:
@@ -67,7 +74,7 @@ class Remote:
 
     def __init__(self, version: Build) -> None:
         self.version = version
-        command = [sys.executable, str(Path(__file__).with_name("worker.py")), counts.__file__]
+        command = [sys.executable, str(_WORKER), counts.__file__]
         if version.path is not None:
             command.append(str(version.path))
         self.process = subprocess.Popen(
@@ -136,9 +143,11 @@ def compare(base: Remote, head: Remote, case: Case, *, memory: bool = True, slow
     """
     pair = (base, head)
     prepared = [worker.ask("prepare", **vars(case)) for worker in pair]
-    reason = next((answer["reason"] for answer in prepared if answer["reason"]), None)
-    if reason is not None:
-        return Outcome(case, "skipped", reason=reason)
+    for which, (worker, answer) in enumerate(zip(pair, prepared, strict=True)):
+        reason = answer.get("reason") or answer.get("error")
+        if reason:
+            called = "fails" if which == 1 and "error" in answer else "skipped"
+            return Outcome(case, called, reason=f"{worker.version.name}: {reason}")
     repeats = min(answer["repeats"] for answer in prepared)
     repeated = head.ask("slow_down", percent=slower_percent)["repeated"] if slower_percent else 0
     log_ratios: list[float] = []
@@ -180,6 +189,7 @@ def tests_pass(version: Build, operation: str) -> bool:
     declared = operations()[operation]
     sources = version.sources or checkout()
     tests = sorted(map(str, (sources / "tests").glob(declared.tests or f"test_{declared.name}*.py")))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    start = ["-m", "pytest"] if version.path is None else ["-c", _TEST, str(_WORKER), str(version.path)]
+    command = [sys.executable, *start, "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=sources, env=version.environment(), capture_output=True, check=False)
     return bool(tests) and done.returncode == 0

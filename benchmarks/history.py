@@ -106,3 +106,17 @@ def grown(base: Iterable[Row], head: Iterable[Row]) -> list[str]:
                 share = f" ({row[quantity] / before[quantity] - 1:+.1%})" if before[quantity] else ""
                 sentences.append(f"{name}: {quantity} {before[quantity]} -> {row[quantity]}{share}")
     return sentences
+
+
+def uncompared(base: Iterable[Row], head: Iterable[Row]) -> list[str]:
+    """Counted quantities of base that say nothing about head, by case, and why."""
+    later = latest(head)
+    found = []
+    for case, row in latest(base).items():
+        after = later.get(case, {})
+        for quantity, same in COUNTED.items():
+            if quantity in row and quantity not in after:
+                found.append(f"{quantity} of {' '.join(case)} (not counted in head)")
+            elif quantity in row and same and row.get(same) != after.get(same):
+                found.append(f"{quantity} of {' '.join(case)} (another {same})")
+    return found

@@ -117,21 +117,36 @@ def _facts() -> dict[str, str]:
 
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "unknown")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
         "device": "cpu",
         "processor": model,
         "instruction_set": _native.cpu_info().get("instruction_set", "none"),
         "torch": torch.__version__,
         "spectrafuse": spectrafuse.__version__,
-        "commit": commit or "unknown",
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """Of the checkout that this file lies in, with a + where its code is not as committed.
+
+    What is installed may lie in a repository of its user's, which says nothing.
+    """
+    root = _git("rev-parse", "--show-toplevel")
+    if root is None or not (Path(root) / "python" / "spectrafuse").is_dir():
+        return "unknown"
+    changed = _git("-C", root, "diff", "--quiet", "HEAD", "--", "python", "csrc", "kernels", "cmake") is None
+    return f"{_git('rev-parse', '--short', 'HEAD')}{'+' * changed}"
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says, or None where it fails."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return None
+    return None if done.returncode else done.stdout.strip()
 
 
 def machine() -> dict[str, str]:

@@ -45,17 +45,25 @@ class Worker:
     def prepare(
         self, operation: str, implementation: str, size: str, direction: str, repeats: int = 0
     ) -> dict[str, Any]:
-        """Make a case ready and warm, with this many calls a batch; `reason` says why it cannot run here."""
+        """Make a case ready and warm, with this many calls a batch.
+
+        `reason` says why it cannot run here, `error` what it raised.
+        """
         from spectrafuse.benchmarks.declared import operations
 
         case = operations().get(operation)
-        reason = f"this version has no {operation}" if case is None else case.why_not(implementation, size)
-        if case is None or reason:
-            return {"reason": reason}
-        self.call, self.repeats = case.prepare(implementation, size, direction), repeats or 1
-        self._seconds()
-        if not repeats:
-            self.repeats = max(1, min(_MOST_REPEATS, round(BATCH_SECONDS / max(self._seconds(), 1e-9))))
+        if case is None:
+            return {"reason": f"this version has no {operation}"}
+        try:
+            reason = case.why_not(implementation, size)
+            if reason is not None:
+                return {"reason": reason}
+            self.call, self.repeats = case.prepare(implementation, size, direction), repeats or 1
+            self._seconds()
+            if not repeats:
+                self.repeats = max(1, min(_MOST_REPEATS, round(BATCH_SECONDS / max(self._seconds(), 1e-9))))
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"}
         return {"reason": None, "repeats": self.repeats}
 
     def slow_down(self, percent: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The benchmark kit: decisions from samples, versions found and refused, stored figures."""
+"""The benchmark kit: decisions from samples, versions found, refused and measured, whole methods of others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from spectrafuse import _cpu
-from spectrafuse.benchmarks import builds, command, compare, declared, harness, history, measure, trust, worker
+from spectrafuse.benchmarks import bench_peers, builds, command, compare, declared, harness, measure, trust, worker
 from spectrafuse.benchmarks.statistic import CONFIDENCE, LOOKS, median_interval, verdict
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +98,7 @@ def test_a_commit_that_does_not_exist_is_one_clear_error(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.chdir(tmp_path)
     builds.checkout.cache_clear()
-    with pytest.raises(ValueError, match="Commits are compared inside a checkout of spectrafuse"):
+    with pytest.raises(ValueError, match="inside a checkout of spectrafuse"):
         builds.build("nothing")
     (tmp_path / "python" / "spectrafuse").mkdir(parents=True)
     with pytest.raises(ValueError, match="git rev-parse --verify nothing"):
@@ -107,82 +106,70 @@ def test_a_commit_that_does_not_exist_is_one_clear_error(tmp_path, monkeypatch):
     builds.checkout.cache_clear()
 
 
+def test_what_head_cannot_run_is_worse_and_what_base_cannot_run_is_skipped():
+    case = compare.Case("gate", "cpu", "deciding", "forward")
+
+    class Answers:
+        def __init__(self, name: str, **prepared: object) -> None:
+            self.version, self.prepared = builds.Build(name, None, None), prepared
+
+        def ask(self, do: str, **_: object) -> dict[str, object]:
+            return {"prepare": self.prepared, "sample": {"seconds": 0.5}, "peak_memory": {"bytes": 1}}.get(do, {})
+
+    runs, lacks = Answers("fine", repeats=1), Answers("old", reason="this version has no gate")
+    raises = Answers("new", error="TypeError: another signature")
+    assert compare.compare(runs, runs, case).verdict == "same"
+    for pair, called, reason in [
+        ((lacks, runs), "skipped", "old: this version has no gate"),
+        ((runs, lacks), "skipped", "old: this version has no gate"),
+        ((raises, runs), "skipped", "new: TypeError: another signature"),
+        ((raises, raises), "skipped", "new: TypeError: another signature"),
+        ((runs, raises), "fails", "new: TypeError: another signature"),
+    ]:
+        outcome = compare.compare(*pair, case)
+        assert (outcome.verdict, outcome.reason, outcome.regressed) == (called, reason, called == "fails")
+        assert reason in command.sentence(outcome)
+
+
+def test_a_worker_says_what_it_cannot_prepare(monkeypatch):
+    ours = worker.Worker()
+    assert ours.prepare("nothing", "cpu", "small", "forward") == {"reason": "this version has no nothing"}
+    assert "CUDA" in ours.prepare("gate", "cuda", "small", "forward")["reason"]
+
+    def another_signature(*_: object) -> None:
+        raise TypeError("gate() takes 3 positional arguments\nbut more were given")
+
+    monkeypatch.setattr(harness.Operation, "prepare", another_signature)
+    answer = ours.prepare("gate", "torch", "small", "forward")
+    assert answer == {"error": "TypeError: gate() takes 3 positional arguments"}
+
+
+def test_a_version_that_cannot_be_built_leaves_its_log(tmp_path, monkeypatch):
+    (tmp_path / "python" / "spectrafuse").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "absent_backend"\n')
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "One [b]"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path / "python")
+    builds.checkout.cache_clear()
+    told: list[str] = []
+    for version, name in (("HEAD", "One [b]"), (".", ".")):
+        with pytest.raises(ValueError, match=r"could not be built. The end of (.|\n)*absent_backend"):
+            builds.build(version, told.append)
+        assert name in told[-1]
+    builds.checkout.cache_clear()
+    assert len(list((tmp_path / "build" / "versions").glob("*.log"))) == 2
+    assert not list((tmp_path / "build" / "versions").glob("[0-9a-f]" * 12)), "nothing half-built may look finished"
+
+
 def test_memory_counts_only_where_it_grew_by_more_than_a_tenth_and_a_megabyte():
     case = compare.Case("mean_shift_assign", "cpu", "small", "forward")
     grown = [compare.Outcome(case, "same", memory=pair).memory_grew for pair in ((10**8, 2 * 10**8), (100, 200_000))]
     assert grown == [True, False]
     assert compare.Outcome(case, "same", memory=(10**8, 2 * 10**8)).regressed
-
-
-def row(**changes: object) -> dict[str, object]:
-    named = {"operation": "gate", "implementation": "cpu", "size": "paper", "direction": "forward"}
-    ratio = {"ratio_to_torch_low": 2.9, "ratio_to_torch": 3.0, "ratio_to_torch_high": 3.1}
-    return {**named, **ratio, "milliseconds": 2.0, "peak_memory_mb": 8.0, "share_of_bound": 0.5, **changes}
-
-
-def stored(folder: Path, name: str, *rows: dict[str, object]) -> str:
-    file = folder / name
-    file.unlink(missing_ok=True)
-    history.append(rows, file)
-    return str(file)
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(command.app, [*arguments])
-    return done.exit_code, " ".join(done.output.split())
-
-
-def test_history_keeps_rows_and_says_where_a_line_is_wrong(tmp_path):
-    rows = [row(milliseconds=value) for value in (2.0, 1.0)]
-    file = history.of_this_machine(tmp_path / "new")
-    history.append(rows[:1], file)
-    history.append(rows[1:], file)
-    assert history.read(file) == rows
-    assert history.latest(history.read(file)) == {("gate", "cpu", "paper", "forward"): rows[1]}
-    file.write_text('{"operation": "gate"}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match="line 1: expected a JSON object with operation, implementation"):
-        history.read(file, *history.CASE)
-    with pytest.raises(ValueError, match="cannot be read: No such file"):
-        history.read(tmp_path / "nothing.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("changes", "code", "said"),
-    [
-        ({}, 0, "Nothing got worse"),
-        ({"ratio_to_torch_low": 2.4, "ratio_to_torch": 2.5, "ratio_to_torch_high": 2.55}, 1, "Got worse"),
-        ({"ratio_to_torch_low": 2.6, "ratio_to_torch": 2.8, "ratio_to_torch_high": 2.9}, 0, "Nothing got worse"),
-        ({"ratio_to_torch_low": 4.4, "ratio_to_torch": 4.5, "ratio_to_torch_high": 4.6}, 0, "no speed-up counts: gate"),
-        ({"peak_memory_mb": 16.0}, 1, "Got worse"),
-        ({"ratio_to_torch_low": 1.0, "ratio_to_torch_high": 1.0, "processor": "other"}, 0, "another processor"),
-        ({"ratio_to_torch_low": 1.0, "ratio_to_torch_high": 1.0, "input_hash": "other"}, 0, "other inputs"),
-        ({"tensor_bytes": 1030}, 1, "tensor_bytes 1000 -> 1030 (+3.0%)"),
-        ({"tensor_bytes": 1010}, 0, "Nothing got worse"),
-        ({"tensor_bytes": 2000, "torch": "another"}, 0, "another torch"),
-    ],
-)
-def test_stored_figures_are_compared(tmp_path, changes, code, said):
-    base = stored(tmp_path, "base.jsonl", row(tensor_bytes=1000))
-    head = stored(tmp_path, "head.jsonl", row(**{"tensor_bytes": 1000, **changes}))
-    found, output = run("compare", base, head)
-    assert (found, said in output) == (code, True), output
-
-
-def test_counted_quantities_alone_decide_where_asked(tmp_path):
-    slow = row(ratio_to_torch_low=1.0, ratio_to_torch=1.0, ratio_to_torch_high=1.0, tensor_bytes=1000)
-    base = stored(tmp_path, "base.jsonl", row(tensor_bytes=1000), row(size="driver", instructions=100, compiler="c"))
-    head = stored(tmp_path, "head.jsonl", slow, row(size="driver", instructions=200, compiler="another"))
-    assert run("compare", "--counted", base, head) == (0, f"Nothing got worse from {base} to {head}.")
-    head = stored(tmp_path, "head.jsonl", slow, row(size="driver", instructions=115, compiler="c"), row(size="new"))
-    code, output = run("compare", "--counted", base, head)
-    assert code == 1
-    assert "gate cpu driver forward: instructions 100 -> 115 (+15.0%)" in output
-    assert "gate cpu new forward: the baseline lacks it" in output
-
-
-def test_files_and_versions_do_not_mix(tmp_path):
-    with pytest.raises(ValueError, match="Two files or two versions"):
-        CliRunner().invoke(command.app, ["compare", "x.jsonl", "installed"], catch_exceptions=False)
 
 
 def test_no_speed_up_counts_where_tests_fail(tmp_path):
@@ -196,55 +183,30 @@ def test_no_speed_up_counts_where_tests_fail(tmp_path):
     assert command.broken_operations([outcome], version) == {"gate"}
 
 
-def test_a_baseline_is_made_of_counted_quantities(tmp_path):
-    rows = stored(tmp_path, "rows.jsonl", row(tensor_bytes=7, torch="2", input_hash="x"), row(size="small"))
-    assert run("baseline", rows, "--history", str(tmp_path))[0] == 0
-    (found,) = history.read(tmp_path / history.BASELINE)
-    case = {"operation": "gate", "implementation": "cpu", "size": "paper", "direction": "forward"}
-    assert found == {**case, "tensor_bytes": 7, "torch": "2", "input_hash": "x"}
+def test_tests_are_those_of_the_version_even_beside_an_editable_installation(tmp_path):
+    (tmp_path / "built" / "spectrafuse").mkdir(parents=True)
+    (tmp_path / "built" / "spectrafuse" / "__init__.py").write_text("NUMBER = 7\n", encoding="utf-8")
+    (tmp_path / "tests").mkdir()
+    test = "import spectrafuse\n\ndef test_it():\n    assert spectrafuse.NUMBER == 7\n"
+    (tmp_path / "tests" / "test_gate.py").write_text(test, encoding="utf-8")
+    assert compare.tests_pass(builds.Build("head", tmp_path / "built", tmp_path), "gate")
 
 
-def test_every_cpu_kernel_has_counts_in_the_committed_baseline():
-    rows = history.read(ROOT / history.FOLDER / history.BASELINE)
-    launchers = {file.name.removesuffix("_launch.cpp") for file in (ROOT / "csrc" / "cpu").glob("*_launch.cpp")}
-    assert {row["operation"].split()[0] for row in rows if "instructions" in row} == launchers
-    assert {row["operation"] for row in rows if "tensor_bytes" in row} == declared.operations().keys()
+def test_another_method_is_given_effort_until_it_reaches_ours():
+    given: list[int] = []
 
+    def method(data: object, effort: int) -> float:
+        given.append(effort)
+        return {1: 0.5, 10: 0.9, 100: 0.7}[effort]
 
-def test_the_trend_page_shows_every_case(tmp_path):
-    rows = stored(tmp_path, "rows.jsonl", row(commit="one"), row(commit="two<", operation="mixture"))
-    assert run("trend", rows, "--output", str(tmp_path))[0] == 0
-    page = (tmp_path / "trend.html").read_text(encoding="utf-8")
-    assert "gate cpu paper forward" in page
-    assert "two&lt;" in page
-    assert (tmp_path / "trend.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="No timed figures"):
-        command.trend.write([row(implementation="torch")], tmp_path, "x")
-
-
-def test_the_headline_is_written_and_what_is_slow_must_be_explained(tmp_path, monkeypatch):
-    explanations = tmp_path / "explanations.json"
-    explanations.write_text('{"gate": "it waits for memory"}', encoding="utf-8")
-    monkeypatch.setattr(command.headline, "EXPLANATIONS", explanations)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{command.headline.BEGIN}old\n{command.headline.END}after\n", encoding="utf-8")
-    facts = {"processor": "P", "instruction_set": "avx2", "threads": "2", "torch": "2", "commit": "c", "bound": "bytes"}
-    slow, fast = row(**facts, ratio_to_torch=1.2), row(**facts, operation="mixture", direction="both")
-    hidden = row(**facts, operation="mixture", ratio_to_torch=7.0)
-    rows = stored(tmp_path, "rows.jsonl", slow, fast, hidden)
-    assert run("headline", rows, "--readme", str(readme))[0] == 0
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
-    assert "| gate | 2 |  | 1.2 | 8 | 50% of bytes |" in text
-    assert "- gate (forward 1.2 x, 50%): it waits for memory" in text
-    assert "| mixture | 2 |  | 3 | 8 | 50% of bytes |" in text
-    assert "7" not in text
-    rows = stored(tmp_path, "rows.jsonl", slow, row(**{**facts, "operation": "mixture", "share_of_bound": 0.2}))
-    code, output = run("headline", rows, "--readme", str(readme))
-    assert code == 1
-    assert output == "mixture: below 1.5 times PyTorch or 30% of its bound, and not explained"
+    task = bench_peers.Task(
+        lambda: (None, None), lambda found, _: found, ("o", None), {"m": (method, (1, 10, 100), "x")}
+    )
+    assert bench_peers.reaching(task, "m", 0.9 + bench_peers.ALIKE)[0][1:] == (0.9, "10 x")
+    assert given == [1, 10]
+    found, reaches = bench_peers.reaching(task, "m", 0.95)
+    assert (found.quality, found.effort, reaches) == (0.9, "10 x", False)
+    assert given[2:] == [1, 10, 100]
 
 
 def test_trials_are_counted_and_not_repeated(tmp_path):
