@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spectrafuse.benchmarks import builds, command, declared, history
+from spectrafuse.benchmarks import stored as stored_figures
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,6 +94,24 @@ def test_counted_quantities_alone_decide_where_asked(tmp_path):
     assert "gate cpu driver forward: instructions 100 -> 115 (+15.0%)" in output
     assert "gate cpu new forward: the baseline lacks it" in output
     assert "`make baseline`" in output
+
+
+def test_what_gpu_kernels_need_more_of_is_said(tmp_path):
+    def checkout(name: str, **tables: dict[str, int]) -> Path:
+        folder = tmp_path / name / "benchmarks" / "resources"
+        folder.mkdir(parents=True)
+        for table, needs in tables.items():
+            text = json.dumps({"rows": {"a_kernel": {"targets": {"sm_80": needs, "sm_90": needs}}}})
+            (folder / f"{table}.json").write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    needs = {"registers": 40, "spills": 0, "shared": 1024, "code": 2000}
+    base = checkout("base", gate=needs, gone=needs)
+    head = checkout("head", gate={**needs, "registers": 48, "shared": 512}, new=needs)
+    assert stored_figures.resources_grown(base, base) == []
+    assert stored_figures.resources_grown(base, head) == [
+        f"gate, a_kernel, {target}: registers 40 -> 48" for target in ("sm_80", "sm_90")
+    ]
 
 
 def test_files_and_versions_do_not_mix(tmp_path):
