@@ -99,6 +99,7 @@ def compare_command(
         made = {"outcomes": [as_row(outcome) for outcome in outcomes], "grown": grown}
         output.write_text(json.dumps(made, indent=1), encoding="utf-8")
     slower = sorted({outcome.case.operation for outcome in outcomes if outcome.regressed})
+    base, head = ("this checkout" if name == "." else name for name in (base, head))
     if slower:
         console.print(f"Got worse from {base} to {head}: {', '.join(slower)}.")
     if broken:
