@@ -96,9 +96,9 @@ def whole_methods(rows: Sequence[Row]) -> list[str]:
         if "ours" not in row:
             continue
         ours, seconds, quality = row["ours"]
-        told = found.setdefault(row["operation"], [f"{ours} takes {seconds:.3g} s to a quality of {quality:.3f}"])
+        told = found.setdefault(row["operation"], [f"{ours} takes {seconds:.3g} s to a quality of {quality:.4f}"])
         if row["implementation"] != ours:
-            own = f"{row['quality']:.3f}, {row['milliseconds'] / 1e3:.3g} s, {row['effort']}"
+            own = f"{row['quality']:.4f}, {row['milliseconds'] / 1e3:.3g} s, {row['effort']}"
             told.append(f"{row['implementation']} {'reaches' if row['reaches_ours'] else 'never reaches'} it ({own})")
     return [f"{task}: {'; '.join(told)}." for task, told in found.items()]
 

@@ -204,6 +204,6 @@ def test_times_to_the_same_quality_are_told():
         ]
     ]
     assert command.headline.whole_methods([row(), *rows]) == [
-        "unmixing: EBgMCR takes 2 s to a quality of 0.900; NMF reaches it (0.920, 0.25 s, 200 iterations); "
-        "FastICA never reaches it (0.500, 1.5 s, 2000 iterations)."
+        "unmixing: EBgMCR takes 2 s to a quality of 0.9000; NMF reaches it (0.9200, 0.25 s, 200 iterations); "
+        "FastICA never reaches it (0.5000, 1.5 s, 2000 iterations)."
     ]
