@@ -196,7 +196,8 @@ def searched(method: str, case: Case, seed: int) -> tuple[np.ndarray, np.ndarray
     """Components, concentrations and seconds of a method that looks for the fewest that fit to the noise level.
 
     The level is the one that `EBgMCR` estimates, for each degree of freedom that a fit leaves, and a tenth more, as not
-    every method ends at its best. A doubling and a bisection find the fewest.
+    every method ends at its best; a level that is assumed is one for the whole residual. A doubling and a bisection
+    find the fewest; where nothing fits, it is the count that comes nearest.
     """
     import torch
 
@@ -204,19 +205,25 @@ def searched(method: str, case: Case, seed: int) -> tuple[np.ndarray, np.ndarray
 
     data = case.spectra.astype(float)
     begin = time.perf_counter()
-    allowed = 1.1 * noise_level(torch.from_numpy(data)).nmse * float((data**2).mean())
+    level = noise_level(torch.from_numpy(data))
+    allowed = 1.1 * level.nmse * float((data**2).mean())
     fits: dict[int, tuple[np.ndarray, np.ndarray, float]] = {}
 
     def fitted(count: int) -> bool:
-        fits[count] = baseline(method, case, count, seed)
-        components, concentrations, _ = fits[count]
+        components, concentrations, _ = baseline(method, case, count, seed)
         # A component's size is either its own or its concentrations'.
-        free = data.size - np.count_nonzero(components) - np.count_nonzero(concentrations) + count
-        return float(((data - concentrations @ components) ** 2).sum()) <= allowed * free
+        used = 0 if level.structured else np.count_nonzero(components) + np.count_nonzero(concentrations) - count
+        residual = float(((data - concentrations @ components) ** 2).sum())
+        excess = residual / (allowed * (data.size - used)) if used < data.size else np.inf
+        fits[count] = components, concentrations, excess
+        return excess <= 1
 
     most, few, many = min(data.shape), 0, 1
     while not fitted(many) and many < most:
         few, many = many, min(2 * many, most)
+    if fits[many][2] > 1:
+        many = min(fits, key=lambda count: fits[count][2])
+        few = many - 1
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (few, middle) if fitted(middle) else (middle, many)

@@ -17,9 +17,10 @@ _HEAD = """# EB-gMCR: counts and components
 
 Written by `python benchmarks/paper_ebgmcr.py` from `runs.jsonl`, a row a run with seed, versions and machine. "Found"
 are true components with a partner at a cosine above 0.95. Seconds are wall time, and processor seconds beside them:
-other processes were using the machine. A row names the commit that it ran at, which may be older. `untrained` starts
-the refinement from one epoch of training. `bound` is least squares from the true concentrations: no method that has to
-find them can be expected to come closer, and a component that occurs in few spectra keeps much of their noise.
+other processes were using the machine, and runs were halted for minutes at times, so that the latter are what counts. A
+row names the commit that it ran at, which may be older. `untrained` starts the refinement from one epoch of training.
+`bound` is least squares from the true concentrations: no method that has to find them can be expected to come closer,
+and a component that occurs in few spectra keeps much of their noise.
 """
 
 
