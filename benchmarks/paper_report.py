@@ -35,11 +35,10 @@ _GROUPS = {
 }
 
 
-def write(folder: Path, rows: Sequence[Row], data: Path | None, quick: float) -> None:
-    """`README.md` and the pictures in a folder of results; `quick` is processor seconds that `--quick` takes."""
+def write(folder: Path, rows: Sequence[Row], data: Path | None, quick: str) -> None:
+    """`README.md` and the pictures in a folder of results; `quick` says how long `--quick` takes."""
     text = [_HEAD, *_summary(rows), *_synthetic_table(rows), *_real_table(rows), *_cautions(rows)]
-    text += ["", f"The rows that `--quick` takes are here after {quick / 60:.0f} minutes of one processor."]
-    text += ["", *(f"![{path.stem}]({path.name})" for path in sorted(folder.glob("*.png")))]
+    text += ["", quick, "", *(f"![{path.stem}]({path.name})" for path in sorted(folder.glob("*.png")))]
     (folder / "README.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     _curves(folder / "count_curves.png", rows)
     _times(folder / "seconds.png", rows)

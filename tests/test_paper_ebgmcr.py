@@ -40,6 +40,9 @@ def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_pa
     counts = ", ".join(str(row["count"]) for row in more if row["name"] == "untrained-4-20dB")
     assert f"| untrained-4-20dB | 4 | {counts} |" in text
     assert "| refinement from one epoch of training, 20 dB |" in text
+    assert ", 0 are here after 0 minutes of one processor." in text
+    quick = {"name": "paper-16-20dB", "seed": 0, "seconds": 500.0, "processor_seconds": 120.0}
+    assert ", 1 are here after 2 minutes" in paper.quick_time([quick, {**quick, "seed": 1}])
 
 
 def test_who_knows_the_concentrations_is_not_surpassed(paper) -> None:
