@@ -20,7 +20,7 @@ def inputs(size: Size) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     cube = torch.rand(size.bands, 1, size.pixels, generator=generator) + 0.1
     statistics = (torch.rand(size.bands, 1, 1, generator=generator) + 0.5 for _ in range(2))
-    return cube, torch.empty(1, size.pixels, filled_bands(size.bands)), *statistics
+    return cube, torch.zeros(1, size.pixels, filled_bands(size.bands)), *statistics
 
 
 def call(cube: torch.Tensor, out: torch.Tensor, offset: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
