@@ -33,8 +33,10 @@ def in_turns(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, list[flo
 
 
 def within(calls: Calls, budget: float, fewest: int = 3, most: int = 31) -> dict[str, list[float]]:
-    """As `in_turns`, with as many rounds as fit into `budget` seconds."""
-    first = in_turns(calls, rounds=1)
+    """As `in_turns`, with as many rounds as fit into `budget` seconds; a call that alone takes longer is not warmed."""
+    first = in_turns(calls, rounds=1, warm=0)
+    short = {name: call for name, call in calls.items() if first[name][0] <= budget}
+    first |= in_turns(short, rounds=1, warm=0)
     once = sum(sum(taken) for taken in first.values())
     rounds = max(fewest, min(most, int(budget / max(once, 1e-9))))
     more = in_turns(calls, rounds - 1, warm=0)

@@ -277,3 +277,17 @@ def test_ratios_come_with_an_interval_where_rounds_suffice():
     many = harness.ratios({"cpu": [1.0] * 20, "torch": [2.0, 4.0] * 10}, "cpu")
     assert many["ratio_to_torch_low"] == pytest.approx(2)
     assert many["ratio_to_torch_high"] == pytest.approx(4)
+
+
+def test_a_call_longer_than_the_budget_is_made_no_more_often_than_it_must_be():
+    made = {"short": 0, "long": 0}
+
+    def call(name: str, seconds: float) -> None:
+        made[name] += 1
+        time.sleep(seconds)
+
+    calls = {"short": lambda: call("short", 0.0), "long": lambda: call("long", 0.02)}
+    seconds = measure.within(calls, budget=0.01, fewest=3)
+    assert made == {"short": 4, "long": 3}
+    assert {name: len(taken) for name, taken in seconds.items()} == {"short": 3, "long": 3}
+    assert min(seconds["long"]) >= 0.02
