@@ -1,4 +1,4 @@
-"""The table of benchmarks/README.md: every operation at its published size, and why some gain little."""
+"""The table of benchmarks/README.md: every operation at its published size; and beside it why some gain little."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ RATIO, SHARE = 1.5, 0.30
 """What falls below either, of PyTorch's speed and of the bound, is explained."""
 BEGIN, END = "<!-- written by `make headline` -->\n", "<!-- end -->\n"
 EXPLANATIONS = Path(__file__).with_name("explanations.json")
+EXPLAINED = "explained.md"
+"""File beside the table."""
 
 
 def published(rows: Sequence[Row]) -> list[Row]:
@@ -41,7 +43,9 @@ def name(row: Row) -> str:
 
 
 def write(rows: Sequence[Row], readme: Path) -> list[str]:
-    """Put the table between the markers of a file; returns operations that have to be explained and are not.
+    """Put the table between the markers of a file, and what explains it into one beside it.
+
+    Returns operations that have to be explained and are not.
 
     Raises
     ------
@@ -58,16 +62,20 @@ def write(rows: Sequence[Row], readme: Path) -> list[str]:
     if BEGIN not in text or END not in text:
         raise ValueError(f"{readme} has no lines {BEGIN.strip()} and {END.strip()}.")
     explanations: dict[str, Any] = json.loads(EXPLANATIONS.read_text(encoding="utf-8"))
-    methods = "".join(f"- {sentence}\n" for sentence in whole_methods(rows))
     before, rest = text.split(BEGIN, 1)
-    readme.write_text(
-        before + BEGIN + table(found, explanations) + methods + END + rest.split(END, 1)[1], encoding="utf-8"
-    )
+    readme.write_text(before + BEGIN + table(found) + END + rest.split(END, 1)[1], encoding="utf-8")
+    sections = {
+        f"Below {RATIO} times PyTorch or {SHARE:.0%} of the bound": explained(found, explanations),
+        "Whole methods of other libraries": whole_methods(rows),
+    }
+    parts = ["# What the table does not say\n\nWritten by `make headline`.\n"]
+    parts += [f"\n## {title}\n\n" + "".join(f"- {x}\n" for x in lines) for title, lines in sections.items() if lines]
+    readme.with_name(EXPLAINED).write_text("".join(parts), encoding="utf-8")
     return [operation for operation in below(found) if operation not in explanations]
 
 
-def table(found: Sequence[Row], explanations: dict[str, Any]) -> str:
-    """Markdown: figures, and a line for everything that is below a limit."""
+def table(found: Sequence[Row]) -> str:
+    """Markdown."""
     first = found[0]
     commits = ", ".join(dict.fromkeys(row["commit"] for row in found))
     lines = [
@@ -82,11 +90,16 @@ def table(found: Sequence[Row], explanations: dict[str, Any]) -> str:
         share = f"{row['share_of_bound']:.0%} of {row['bound']}"
         cells = [name(row), f"{row['milliseconds']:.3g}", *ratios, f"{row['peak_memory_mb']:.3g}", share]
         lines.append(f"| {' | '.join(cells)} |")
-    lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def explained(found: Sequence[Row], explanations: dict[str, Any]) -> list[str]:
+    """A sentence for everything that is below a limit."""
+    lines = []
     for operation, rows in below(found).items():
         figures = (f"{row['direction']} {_times(row)}, {row['share_of_bound']:.0%}" for row in rows)
-        lines.append(f"- {operation} ({'; '.join(figures)}): {explanations.get(operation, 'not explained')}")
-    return "\n".join(lines) + "\n"
+        lines.append(f"{operation} ({'; '.join(figures)}): {explanations.get(operation, 'not explained')}")
+    return lines
 
 
 def whole_methods(rows: Sequence[Row]) -> list[str]:

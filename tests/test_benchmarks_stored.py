@@ -184,7 +184,8 @@ def test_the_headline_is_written_and_what_is_slow_must_be_explained(tmp_path, mo
     assert text.endswith("after\n")
     assert "old" not in text
     assert "| gate | 2 |  | 1.2 | 8 | 50% of bytes |" in text
-    assert "- gate (forward 1.2 x, 50%): it waits for memory" in text
+    explained = readme.with_name("explained.md")
+    assert "- gate (forward 1.2 x, 50%): it waits for memory\n" in explained.read_text(encoding="utf-8")
     assert "| mixture | 2 |  | 3 | 8 | 50% of bytes |" in text
     assert "7" not in text
     rows = stored(tmp_path, "rows.jsonl", slow, row(**{**facts, "operation": "mixture", "share_of_bound": 0.2}))
