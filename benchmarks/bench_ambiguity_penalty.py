@@ -49,6 +49,7 @@ OPERATION = harness.Operation(
     deciding=Size(256, 128, "rbf"),
     counts=lambda size: counts.ambiguity_penalty(size.count, size.dim, size.kernel == "laplacian"),
     leaves=(0,),
+    gradient_in_forward=True,
     without_reference=("large",),
     peers={"keops": keops},
 )

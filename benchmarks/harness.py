@@ -67,6 +67,8 @@ class Operation:
         Takes a size and returns a `Counts`, or a `Work` where there is one direction only, of `spectrafuse.counts`.
     leaves : sequence of int
         Which inputs carry gradient; none: the operation is measured forward only.
+    gradient_in_forward : bool
+        The kernel makes the gradient along with the result: backward alone would measure next to nothing.
     without_reference : container of str
         Sizes for which the reference needs more memory than a laptop has.
     variant : str
@@ -86,6 +88,7 @@ class Operation:
     call: Callable[..., Any]
     counts: Callable[[Any], counts.Counts | counts.Work]
     leaves: Sequence[int] = ()
+    gradient_in_forward: bool = False
     without_reference: Container[str] = ()
     variant: str = ""
     tests: str = ""
@@ -99,7 +102,9 @@ class Operation:
 
     @property
     def directions(self) -> tuple[str, ...]:
-        return ("forward", "backward", "both") if self.leaves else ("forward",)
+        if not self.leaves:
+            return ("forward",)
+        return ("forward", "both") if self.gradient_in_forward else ("forward", "backward", "both")
 
     def size(self, name: str) -> Any:
         """What `inputs` takes for a size by name."""

@@ -64,6 +64,8 @@ def test_every_declared_case_names_an_operation_and_can_be_chosen():
     assert named == set(backends.operations())
     chosen = compare.cases(["mean_shift_assign"], ["small"])
     assert [case.direction for case in chosen] == ["forward", "backward", "both"]
+    made_in_forward = compare.cases(["ambiguity_penalty"], ("deciding",))
+    assert [case.direction for case in made_in_forward] == ["forward", "both"]
     assert [case.direction for case in compare.cases(["mean_shift_assign"], ["small"], ["forward"])] == ["forward"]
     with pytest.raises(ValueError, match=r"`operations` must be among .*mean_shift_assign.*; got nothing"):
         compare.cases(["nothing"])
