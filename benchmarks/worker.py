@@ -33,9 +33,6 @@ class Worker:
     """Answers requests; holds the case that was prepared last."""
 
     def __init__(self) -> None:
-        import torch
-
-        torch.set_num_threads(1)
         self.call: Callable[[], object] = lambda: None
         self.case: dict[str, str] = {}
         self.repeats = 1
@@ -136,8 +133,11 @@ def main() -> None:
     counts, *version = sys.argv[1:]
     if version:
         import_only_from(*version)
+    import torch
+
     import spectrafuse  # noqa: F401
 
+    torch.set_num_threads(1)
     import_file("counts", Path(counts))
     folder = Path(__file__).parent
     import_file("benchmarks", folder / "__init__.py", [str(folder)])
