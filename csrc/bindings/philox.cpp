@@ -12,8 +12,9 @@ void bound_words(std::uint64_t seed, std::uint64_t step, std::int64_t count, Add
     using A = Scalar<double>;
     std::int64_t* words = pointer<std::int64_t>(out);
     const py::gil_scoped_release release;
+    const PhiloxKeys keys = philox_keys(seed);
     for (std::int64_t i = 0; i < count; i += 4) {
-        const PhiloxBlock<A> block = stream_block<A>(seed, step, static_cast<std::uint64_t>(i / 4));
+        const PhiloxBlock<A> block = stream_block<A>(keys, step, static_cast<std::uint64_t>(i / 4));
         for (std::int64_t j = i; j < i + 4 && j < count; ++j) words[j] = A::word(block.word[j - i]);
     }
 }

@@ -12,27 +12,38 @@ struct PhiloxBlock {
     typename A::Wide word[4];
 };
 
+// The keys of the ten rounds. Vector kernels keep them in memory: an instruction broadcasts one from there at no cost.
+struct PhiloxKeys {
+    std::uint64_t first[10], second[10];
+};
+
+SPECTRAFUSE_SHARED PhiloxKeys philox_keys(std::uint64_t seed) {
+    PhiloxKeys keys = {};
+    for (std::uint32_t round = 0; round < 10; ++round) {
+        keys.first[round] = static_cast<std::uint32_t>(seed) + round * 0x9E3779B9u;
+        keys.second[round] = static_cast<std::uint32_t>(seed >> 32) + round * 0xBB67AE85u;
+    }
+    return keys;
+}
+
 template <class A>
-SPECTRAFUSE_SHARED PhiloxBlock<A> philox(PhiloxBlock<A> counter, std::uint32_t key0, std::uint32_t key1) {
+SPECTRAFUSE_SHARED PhiloxBlock<A> philox(PhiloxBlock<A> counter, const PhiloxKeys& keys) {
     for (int round = 0; round < 10; ++round) {
         const typename A::Wide a = A::product(counter.word[0], 0xD2511F53u);
         const typename A::Wide b = A::product(counter.word[2], 0xCD9E8D57u);
-        counter.word[0] = (b >> 32) ^ counter.word[1] ^ std::uint64_t{key0};
-        counter.word[2] = (a >> 32) ^ counter.word[3] ^ std::uint64_t{key1};
+        counter.word[0] = (b >> 32) ^ counter.word[1] ^ keys.first[round];
+        counter.word[2] = (a >> 32) ^ counter.word[3] ^ keys.second[round];
         counter.word[1] = b;
         counter.word[3] = a;
-        key0 += 0x9E3779B9u;
-        key1 += 0xBB67AE85u;
     }
     return counter;
 }
 
 // Blocks `index` of the stream (seed, step).
 template <class A>
-SPECTRAFUSE_SHARED PhiloxBlock<A> stream_block(std::uint64_t seed, std::uint64_t step, typename A::Wide index) {
+SPECTRAFUSE_SHARED PhiloxBlock<A> stream_block(const PhiloxKeys& seed, std::uint64_t step, typename A::Wide index) {
     const typename A::Wide zero = index ^ index;
-    return philox<A>({{index, index >> 32, zero ^ step, zero ^ (step >> 32)}}, static_cast<std::uint32_t>(seed),
-                     static_cast<std::uint32_t>(seed >> 32));
+    return philox<A>({{index, index >> 32, zero ^ static_cast<std::uint32_t>(step), zero ^ (step >> 32)}}, seed);
 }
 
 }  // namespace spectrafuse

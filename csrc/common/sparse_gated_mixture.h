@@ -41,8 +41,18 @@ template <class T>
 struct DrawOptions {
     GateOptions<T> gate;
     T noise;  // of the refinement; 0: none is drawn
-    std::uint64_t seed, step;
+    PhiloxKeys seed;
+    std::uint64_t step;
 };
+
+// On a GPU seed and step are read on the device: nothing of them is baked into a graph.
+template <class T>
+SPECTRAFUSE_SHARED DrawOptions<T> draw_options(const SparsityGates& g) {
+    const bool drawn = g.rng != nullptr;
+    return {gate_options<T>(g.shift, g.tau), static_cast<T>(g.noise),
+            philox_keys(drawn ? static_cast<std::uint64_t>(g.rng[0]) : 0),
+            drawn ? static_cast<std::uint64_t>(g.rng[1]) : 0};
+}
 
 // Words for the gates of elements `index` = n d + j of a sample: of block `index` of the stream (seed, step + (sample +
 // 1) 2^32). The fourth is not used.
@@ -69,6 +79,7 @@ SPECTRAFUSE_SHARED NormalPair<A> refinement_noise(const DrawOptions<typename A::
             A::fused(pair.second, A::constant(options.noise), A::constant(0))};
 }
 
+// A gate with all its noise, for kernels that take one gate at a time.
 template <class A>
 SPECTRAFUSE_SHARED GateNumbers<A> drawn_gate(const DrawOptions<typename A::Number>& options, std::int64_t sample,
                                              const typename A::Wide& index, typename A::Real energy0,

@@ -18,8 +18,9 @@ template <class T>
 const std::uint32_t* make_words(const RandomFill& a, std::int64_t first, std::int64_t count, std::uint32_t* buffer) {
     using A = Lanes<T>;
     constexpr int L = lanes<T>;
+    const PhiloxKeys keys = philox_keys(a.seed);
     for (std::int64_t block = first / 4, at = 0; 4 * block < first + count; block += L, at += 4 * L) {
-        const PhiloxBlock<A> made = stream_block<A>(a.seed, a.step, A::counting_from(block));
+        const PhiloxBlock<A> made = stream_block<A>(keys, a.step, A::counting_from(block));
         for (int w = 0; w < 4; ++w) {
             const typename A::Integer word = A::word(made.word[w]);
             for (int i = 0; i < L; ++i) buffer[at + 4 * i + w] = static_cast<std::uint32_t>(word[i]);

@@ -24,7 +24,7 @@ T one_unit(const RandomFill& a, std::int64_t index) {
     using A = Scalar<T>;
     constexpr std::int64_t per_unit = sizeof(T) / 4;
     const std::int64_t word = per_unit * index;
-    const PhiloxBlock<A> block = stream_block<A>(a.seed, a.step, static_cast<std::uint64_t>(word / 4));
+    const PhiloxBlock<A> block = stream_block<A>(philox_keys(a.seed), a.step, static_cast<std::uint64_t>(word / 4));
     const typename A::Integer first = A::word(block.word[word % 4]);
     if constexpr (per_unit == 1)
         return unit_of_word<A>(first);

@@ -47,22 +47,13 @@ std::size_t scratch_size(const MixturePool& p) {
     return sizeof(T) * static_cast<std::size_t>(4 * padded_bands<T>(p) + p.batch * (4 * lanes<T> + 1));
 }
 
-template <class T>
-DrawOptions<T> draw_options(const SparsityGates& g) {
-    DrawOptions<T> out{gate_options<T>(g.shift, g.tau), static_cast<T>(g.noise), 0, 0};
-    if (g.rng != nullptr) {
-        out.seed = static_cast<std::uint64_t>(g.rng[0]);
-        out.step = static_cast<std::uint64_t>(g.rng[1]);
-    }
-    return out;
-}
-
 // The noise of all samples for a vector of elements from `first` on: both energies' and the difference of the classes'.
 // One short loop after another: a processor overlaps several turns of each, but not of one loop with all the work in
 // it.
 template <class T>
-void draw(const DrawOptions<T>& options, std::int64_t batch, std::int64_t first, T* noise) {
+void draw(const DrawOptions<T>& shared, std::int64_t batch, std::int64_t first, T* noise) {
     using A = Lanes<T>;
+    const DrawOptions<T> options = shared;  // what only this function knows of is not read again after each store
     constexpr int L = lanes<T>;
     const typename A::Wide index = A::counting_from(static_cast<std::uint64_t>(first));
     T* const end = noise + 3 * batch * L;

@@ -13,16 +13,6 @@ using A = Scalar<float>;
 // Samples that a thread draws together: their blocks of Philox run side by side.
 constexpr int kDrawnSamples = 4;
 
-// Seed and step are read on the device: nothing of them is baked into a graph.
-__device__ DrawOptions<float> draw_options(const SparsityGates& g) {
-    DrawOptions<float> out{gate_options<float>(g.shift, g.tau), static_cast<float>(g.noise), 0, 0};
-    if (g.rng != nullptr) {
-        out.seed = static_cast<std::uint64_t>(g.rng[0]);
-        out.step = static_cast<std::uint64_t>(g.rng[1]);
-    }
-    return out;
-}
-
 __device__ GateNumbers<A> gate_of(const MixturePool& p, const SparsityGates& g, const DrawOptions<float>& options,
                                   std::int64_t sample, std::int64_t at, float2 energy) {
     if (g.rng != nullptr) return drawn_gate<A>(options, sample, static_cast<std::uint64_t>(at), energy.x, energy.y);
@@ -42,7 +32,7 @@ __device__ GateNumbers<A> gate_of(const MixturePool& p, const SparsityGates& g, 
 __global__ void sparse_kernel(SparseGatedMixture a, const float* weights, float* partials, double* part_sums) {
     __shared__ double shared[32];
     const MixturePool& p = a.pool;
-    const DrawOptions<float> options = draw_options(a.gates);
+    const DrawOptions<float> options = draw_options<float>(a.gates);
     const std::int64_t j = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x, begin = blockIdx.y * kPartRows;
     const std::int64_t end = begin + kPartRows < p.components ? begin + kPartRows : p.components;
     double energies = 0, squares = 0;
@@ -85,7 +75,7 @@ __global__ void add_part_sums_kernel(const double* part_sums, std::int64_t count
 __global__ void sparse_backward_kernel(SparseGatedMixtureBackward a, const float* lengths, const float* weights) {
     __shared__ float shared[32];
     const MixturePool& p = a.pool;
-    const DrawOptions<float> options = draw_options(a.gates);
+    const DrawOptions<float> options = draw_options<float>(a.gates);
     const std::int64_t n = blockIdx.x;
     const float length = lengths[n], each = value_of(a.grad_sum), square = 2 * value_of(a.grad_square_sum);
     const float* grad = static_cast<const float*>(a.grad);
