@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,6 +37,15 @@ def golden(name: str) -> dict[str, Any]:
             else:
                 out[key] = torch.from_numpy(value.copy())
     return out
+
+
+def rows_of_program(
+    monkeypatch: pytest.MonkeyPatch, program: ModuleType, output: Path, *arguments: str
+) -> list[dict[str, Any]]:
+    """The rows that are there after a program of benchmarks/ has run with these arguments."""
+    monkeypatch.setattr(sys, "argv", [program.__name__, "--output", str(output), *arguments])
+    program.main()
+    return [json.loads(line) for line in (output / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def state(values: dict[str, Any], prefix: str) -> dict[str, Tensor]:

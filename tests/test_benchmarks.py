@@ -252,8 +252,17 @@ def test_a_worker_goes_on_in_a_fresh_process_and_ends_with_the_one_who_asks():
             asked.ask("prepare", **case)
             assert children(asked.process.pid) != [copy]
         (copy,) = children(asked.process.pid)
-    while Path(f"/proc/{copy}/status").exists() and "zombie" not in Path(f"/proc/{copy}/status").read_text():
+    deadline = time.monotonic() + 10
+    while running(copy) and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert not running(copy)
+
+
+def running(process: int) -> bool:
+    try:
+        return "zombie" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children(process: int) -> list[int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import rows_of_program
 from test_dgc_prototypes import striped
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -30,9 +29,7 @@ def paper(monkeypatch: pytest.MonkeyPatch):
 
 def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run(*arguments: str) -> list[dict]:
-        monkeypatch.setattr(sys, "argv", ["paper_dgc.py", "--output", str(tmp_path), "--scenes", "samson", *arguments])
-        paper.main()
-        return [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+        return rows_of_program(monkeypatch, paper, tmp_path, "--scenes", "samson", *arguments)
 
     rows = run("--seeds", "1", "--only", "yardstick")
     assert [row["method"] for row in rows] == ["k-means", "prototypes alone", "corrected"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from helpers import rows_of_program
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -24,9 +24,7 @@ def paper(monkeypatch: pytest.MonkeyPatch):
 
 def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run(*arguments: str) -> list[dict]:
-        monkeypatch.setattr(sys, "argv", ["paper_ebgmcr.py", "--output", str(tmp_path), "--counts", "4", *arguments])
-        paper.main()
-        return [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+        return rows_of_program(monkeypatch, paper, tmp_path, "--counts", "4", *arguments)
 
     rows = run("--seeds", "1", "--only", "start", "others")
     methods = {row["method"] for row in rows}
