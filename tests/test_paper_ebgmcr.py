@@ -35,6 +35,7 @@ def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_pa
     names = [(row["name"], row["seed"]) for row in more]
     assert len(set(names)) == len(names) > len(rows)
     assert run("--seeds", "2", "--only", "start", "others") == more
+    assert run("--quick", "--only", "pool") == more
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     counts = ", ".join(str(row["count"]) for row in more if row["name"] == "untrained-4-20dB")
     assert f"| untrained-4-20dB | 4 | {counts} |" in text
