@@ -44,7 +44,7 @@ def keops(embeddings: torch.Tensor, bandwidth: torch.Tensor) -> torch.Tensor:
 
 OPERATION = harness.Operation(
     name="dense_mean_shift",
-    sizes={"small": Size(2, 16, 24), "paper": Size(1, 32, 64), "large": Size(1, 32, 128)},
+    sizes={"small": Size(2, 16, 24), "paper": Size(1, 32, 64), "large": Size(1, 32, 96)},
     inputs=inputs,
     call=lambda *tensors: dense_mean_shift(*tensors, num_iters=ITERATIONS),
     deciding=Size(1, 16, 20),

@@ -165,13 +165,29 @@ def run(benchmark: Any, operation: Operation, implementation: str, size: str, di
         pytest.skip(reason)
     call = operation.prepare(implementation, size, direction)
     found: dict[str, Any] = {"input_hash": _input_hash(operation, size), **operation.work(size, direction)._asdict()}
+
+    def count() -> None:
+        found["tensor_bytes"] = measure.tensor_bytes(call)
+
+    def weigh() -> None:
+        found["peak_memory_mb"] = measure.peak_memory(count) / 2**20
+
+    shown = call
     if settings.quick and size != "small":
         call()
+        count()
     else:
         found |= _times(operation, implementation, size, direction)
-        found["peak_memory_mb"] = measure.peak_memory(call) / 2**20
-    found["tensor_bytes"] = measure.tensor_bytes(call)
-    record(benchmark, call, operation.label, implementation, size, direction, found)
+        if _is_long(found):  # one further call tells all
+            shown = weigh
+        else:
+            found["peak_memory_mb"] = measure.peak_memory(call) / 2**20
+            count()
+    record(benchmark, shown, operation.label, implementation, size, direction, found)
+
+
+def _is_long(found: Mapping[str, Any]) -> bool:
+    return found.get("milliseconds", 0) > 1e3 * settings.seconds
 
 
 def record(
@@ -183,19 +199,24 @@ def record(
     direction: str,
     found: Mapping[str, Any],
 ) -> None:
-    """Keep a row for the history, and show it in pytest-benchmark's table."""
+    """Show a call in pytest-benchmark's table, and keep a row for the history."""
     case = {"operation": operation, "implementation": implementation, "size": size, "direction": direction}
-    ROWS.append({**case, **found, **measure.machine()})
     benchmark.group = f"{operation} {size} {direction}"
+    benchmark.pedantic(call, rounds=1 if settings.quick or _is_long(found) else 3)
+    ROWS.append({**case, **found, **measure.machine()})
     benchmark.extra_info.update(ROWS[-1])
-    slow = found.get("milliseconds", 0) > 1e3 * settings.seconds
-    benchmark.pedantic(call, rounds=1 if settings.quick or slow else 3)
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], own: str) -> dict[str, float]:
-    """How many times as long every other one takes, round against round, with its interval where rounds suffice."""
+    """How many times as long every other one takes, round against round, with its interval where rounds suffice.
+
+    Where one of the two was called less often, by the medians.
+    """
     found: dict[str, float] = {}
     for name in seconds.keys() - {own}:
+        if len(seconds[name]) != len(seconds[own]):
+            found[f"ratio_to_{name}"] = statistics.median(seconds[name]) / statistics.median(seconds[own])
+            continue
         logs = [math.log(other / mine) for other, mine in zip(seconds[name], seconds[own], strict=True)]
         low, median, high = median_interval(logs)
         found[f"ratio_to_{name}"] = math.exp(median)
@@ -235,7 +256,8 @@ def _side_by_side(
                 skipped[name] = reason
             else:
                 calls[name] = call
-    return measure.within(calls, settings.seconds), {"peers_skipped": skipped} if skipped else {}
+    long = 1 if size == "large" else 3
+    return measure.within(calls, settings.seconds, long=long), {"peers_skipped": skipped} if skipped else {}
 
 
 def _peer(operation: Operation, name: str, size: str, direction: str) -> tuple[Callable[[], object] | None, str]:

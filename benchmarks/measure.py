@@ -32,15 +32,23 @@ def in_turns(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, list[flo
     return seconds
 
 
-def within(calls: Calls, budget: float, fewest: int = 3, most: int = 31) -> dict[str, list[float]]:
-    """As `in_turns`, with as many rounds as fit into `budget` seconds; a call that alone takes longer is not warmed."""
+def within(calls: Calls, budget: float, fewest: int = 3, most: int = 31, long: int = 3) -> dict[str, list[float]]:
+    """As `in_turns`, with as many rounds as fit into `budget` seconds.
+
+    A call that alone takes longer is not warmed, and made in the first `long` rounds only.
+    """
     first = in_turns(calls, rounds=1, warm=0)
     short = {name: call for name, call in calls.items() if first[name][0] <= budget}
     first |= in_turns(short, rounds=1, warm=0)
-    once = sum(sum(taken) for taken in first.values())
+    together = long if len(short) < len(calls) else fewest
+    seconds = in_turns(calls, together - 1, warm=0)
+    for name in calls:
+        seconds[name] = first[name] + seconds[name]
+    once = sum(first[name][0] for name in short)
     rounds = max(fewest, min(most, int(budget / max(once, 1e-9))))
-    more = in_turns(calls, rounds - 1, warm=0)
-    return {name: first[name] + more[name] for name in calls}
+    for name, taken in in_turns(short, max(0, rounds - together), warm=0).items():
+        seconds[name] += taken
+    return seconds
 
 
 def interleaved(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, float]:

@@ -6,12 +6,13 @@ import math
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from spectrafuse import _cpu
+from spectrafuse import _cpu, counts
 from spectrafuse.benchmarks import bench_peers, builds, command, compare, declared, harness, measure, trust, worker
 from spectrafuse.benchmarks.statistic import CONFIDENCE, LOOKS, median_interval, verdict
 
@@ -298,7 +299,30 @@ def test_a_call_longer_than_the_budget_is_made_no_more_often_than_it_must_be():
         time.sleep(seconds)
 
     calls = {"short": lambda: call("short", 0.0), "long": lambda: call("long", 0.02)}
-    seconds = measure.within(calls, budget=0.01, fewest=3)
-    assert made == {"short": 4, "long": 3}
-    assert {name: len(taken) for name, taken in seconds.items()} == {"short": 3, "long": 3}
-    assert min(seconds["long"]) >= 0.02
+    for long in (1, 3):
+        made.update(short=0, long=0)
+        seconds = measure.within(calls, budget=0.01, fewest=3, most=7, long=long)
+        assert made == {"short": 8, "long": long}
+        assert {name: len(taken) for name, taken in seconds.items()} == {"short": 7, "long": long}
+        assert min(seconds["long"]) >= 0.02
+    assert harness.ratios({"cpu": [1.0, 1.0, 4.0], "torch": [3.0]}, "cpu") == {"ratio_to_torch": 3.0}
+
+
+def test_one_call_weighs_a_long_implementation(monkeypatch: pytest.MonkeyPatch):
+    made = []
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        made.append(x)
+        return x + x
+
+    operation = harness.Operation(
+        "gate", {"large": 250}, lambda size: [torch.ones(size)], call, lambda size: counts.Work(1, 1)
+    )
+    monkeypatch.setattr(harness, "ROWS", [])
+    monkeypatch.setattr(harness, "_times", lambda *_: {"milliseconds": 1e6})
+    benchmark = SimpleNamespace(pedantic=lambda call, rounds: call(), extra_info={})
+    harness.run(benchmark, operation, "torch", "large", "forward")
+    (row,) = harness.ROWS
+    assert row["tensor_bytes"] == 1000
+    assert row["peak_memory_mb"] >= 0
+    assert len(made) == 1
