@@ -113,7 +113,7 @@ def stream_rate(elements: int) -> float:
 @pytest.mark.parametrize("pool", [64, 256, 1024])
 def test_ebgmcr_epoch(benchmark, pool, stage):
     calls = {name: make(pool, stage == "late") for name, make in MAKERS.items()}
-    seconds = measure.in_turns(calls, rounds=15 if pool < 1024 else 3, warm=2)
+    seconds = measure.in_turns(calls, rounds=9 if pool < 1024 else 3)
     parameters = sum(p.numel() for p in new_model(pool, False).parameters() if p.requires_grad)
     steps = math.ceil(SAMPLES / BATCH)
     bound = steps * 8 * 4 * parameters / stream_rate(parameters)

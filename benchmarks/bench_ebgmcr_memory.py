@@ -26,7 +26,7 @@ def training(pool: int) -> dict[str, float]:
     from spectrafuse.benchmarks.bench_ebgmcr_epoch import trainer
 
     made = trainer(pool, late=True)
-    for epoch in range(3):
+    for epoch in range(2):
         made._one_epoch()
         for band in made.bands:
             made.keeper.offer(band.name, made.record._replace(component_ids=list(range(30 - epoch))), made.model)

@@ -43,7 +43,7 @@ class Settings:
     @property
     def seconds(self) -> float:
         """For the implementations of a case together."""
-        return 0.15 if self.quick else 1.2
+        return 0.15 if self.quick else 0.8
 
 
 settings = Settings()
@@ -202,7 +202,7 @@ def record(
     """Show a call in pytest-benchmark's table, and keep a row for the history."""
     case = {"operation": operation, "implementation": implementation, "size": size, "direction": direction}
     benchmark.group = f"{operation} {size} {direction}"
-    benchmark.pedantic(call, rounds=1 if settings.quick or _is_long(found) else 3)
+    benchmark.pedantic(call, rounds=1 if settings.quick or found.get("milliseconds", 0) > 100 else 3)
     ROWS.append({**case, **found, **measure.machine()})
     benchmark.extra_info.update(ROWS[-1])
 
