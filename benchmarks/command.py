@@ -84,6 +84,9 @@ def compare_command(
     if given[0]:
         rows = _rows_of(base, folder), _rows_of(head, folder)
         outcomes, grown = [] if counted else stored.compare_rows(*rows), history.grown(*rows)
+        new = history.added(*rows)
+        if counted:  # a baseline that lacks what there is would never notice that it grows
+            grown += [f"{case}: the baseline lacks it" for case in new]
     else:
         outcomes, grown, tested = _of_versions(base, head, operation, size)
     broken = broken_operations(outcomes, tested)
@@ -92,7 +95,7 @@ def compare_command(
     for found in grown:
         say(f"Grew: {found}.")
     if given[0]:
-        say_uncompared(*rows)
+        say_uncompared(history.uncompared(*rows) + ([] if counted else [f"{case} (not in {base})" for case in new]))
     if grown and counted:
         say("Where that is meant, `spectrafuse-bench baseline` (`make baseline`) makes it the new baseline.")
     if output is not None:
@@ -110,9 +113,8 @@ def compare_command(
     raise typer.Exit(1 if slower or grown or (broken and tested is not None) else 0)
 
 
-def say_uncompared(base: Sequence[history.Row], head: Sequence[history.Row]) -> None:
-    """Tell of counted quantities that cannot be compared: an operation, a tool or the same compiler may be missing."""
-    missing = history.uncompared(base, head)
+def say_uncompared(missing: Sequence[str]) -> None:
+    """Tell of what cannot be compared: an operation, a tool or the same compiler may be missing."""
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         say(f"Not compared: {shown}.")

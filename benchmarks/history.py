@@ -90,15 +90,12 @@ def counted(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def grown(base: Iterable[Row], head: Iterable[Row]) -> list[str]:
-    """A sentence for every counted quantity of `head` that is larger than in `base`, and for every case it lacks."""
+    """A sentence for every counted quantity of `head` that is larger than in `base`."""
     sentences = []
     earlier = latest(base)
     for case, row in latest(head).items():
         name = " ".join(case)
-        if case not in earlier:
-            sentences.append(f"{name}: the baseline lacks it")
-            continue
-        before = earlier[case]
+        before = earlier.get(case, {})
         for quantity, same in COUNTED.items():
             if quantity not in row or quantity not in before or (same and row.get(same) != before.get(same)):
                 continue
@@ -106,6 +103,12 @@ def grown(base: Iterable[Row], head: Iterable[Row]) -> list[str]:
                 share = f" ({row[quantity] / before[quantity] - 1:+.1%})" if before[quantity] else ""
                 sentences.append(f"{name}: {quantity} {before[quantity]} -> {row[quantity]}{share}")
     return sentences
+
+
+def added(base: Iterable[Row], head: Iterable[Row]) -> list[str]:
+    """Cases of `head` that `base` lacks."""
+    earlier = latest(base)
+    return [" ".join(case) for case in latest(head) if case not in earlier]
 
 
 def uncompared(base: Iterable[Row], head: Iterable[Row]) -> list[str]:

@@ -13,6 +13,8 @@ LOOKS = (16, 32, 64, 128)
 """Numbers of samples at which a comparison may end."""
 CONFIDENCE = 1 - 0.01 / len(LOOKS)
 """Of one look's interval: all of them together hold with 99 %."""
+FEWEST = math.ceil(1 - math.log2(1 - CONFIDENCE))
+"""Samples that have an interval; fewer say nothing with this confidence."""
 
 
 class Interval(NamedTuple):

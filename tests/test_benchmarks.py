@@ -308,6 +308,15 @@ def test_a_call_longer_than_the_budget_is_made_no_more_often_than_it_must_be():
     assert harness.ratios({"cpu": [1.0, 1.0, 4.0], "torch": [3.0]}, "cpu") == {"ratio_to_torch": 3.0}
 
 
+def test_at_published_size_there_are_rounds_enough_for_an_interval(monkeypatch: pytest.MonkeyPatch):
+    operation = harness.Operation("gate", {"paper": 3}, lambda size: [torch.ones(size)], torch.exp, lambda size: None)
+    monkeypatch.setattr(measure, "within", lambda calls, *_, **__: {name: [0.5] * 3 for name in calls})
+    seconds, _ = harness._side_by_side(operation, "paper", "forward")
+    assert len(seconds["reference"]) == 3
+    assert seconds["cpu"][:3] == seconds["torch"][:3] == [0.5] * 3
+    assert {"ratio_to_torch_low", "ratio_to_reference"} <= harness.ratios(seconds, "cpu").keys()
+
+
 def test_one_call_weighs_a_long_implementation(monkeypatch: pytest.MonkeyPatch):
     made = []
 

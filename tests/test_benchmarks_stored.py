@@ -94,6 +94,10 @@ def test_counted_quantities_alone_decide_where_asked(tmp_path):
     assert "gate cpu driver forward: instructions 100 -> 115 (+15.0%)" in output
     assert "gate cpu new forward: the baseline lacks it" in output
     assert "`make baseline`" in output
+    more = stored(tmp_path, "more.jsonl", row(tensor_bytes=1000), row(size="new"))
+    code, output = run("compare", base, more)
+    assert code == 0
+    assert f"gate cpu new forward (not in {base})" in output
 
 
 def test_what_gpu_kernels_need_more_of_is_said(tmp_path):
