@@ -58,7 +58,7 @@ def resources_grown(base: Path, head: Path) -> list[str]:
         f"{file.stem}, {name}, {target}: {quantity} {before} -> {after}"
         for file in sorted((head / "benchmarks" / "resources").glob("*.json"))
         for name, target, quantity, before, after in _changes(base / file.relative_to(head), file)
-        if after > before
+        if after > before * (1 + history.TOLERANCE)
     ]
 
 
