@@ -10,6 +10,7 @@
 #include "../common/ambiguity_penalty.h"
 
 #include "pair_blocks.h"
+#include "partial_vectors.h"
 
 namespace spectrafuse::SPECTRAFUSE_ISA {
 namespace {
@@ -67,19 +68,27 @@ std::size_t workspace(const AmbiguityPenalty& a) {
 
 template <class T>
 void prepare(const AmbiguityPenalty& a, std::int64_t index) {
+    using V = Vector<T>;
+    constexpr int L = lanes<T>;
     const Block<T> block(a, index);
+    const std::int64_t wide = pitch<T>(a.dim);
     const T* origin = static_cast<const T*>(a.components);
     const bool gram = distance_of(a.kernel.kind) == Distance::gram;
     fill_zero(block.rows, Block<T>::size(a));
     for (std::int64_t i = 0; i < rows_of(a, index); ++i) {
         const T* from = origin + (index * kBlock + i) * a.dim;
-        for (std::int64_t d = 0; d < a.dim; ++d) {
-            const T value = gram ? from[d] - origin[d] : from[d];
-            block.offset[i] += value * value;
-            block.rows[i * pitch<T>(a.dim) + d] = value;
-            block.columns[d * kBlock + i] = gram ? 2 * value : value;
+        V square = {};
+        for (std::int64_t d = 0; d < a.dim; d += L) {
+            V value = load_first(from + d, a.dim - d);
+            if (gram) value -= load_first(origin + d, a.dim - d);
+            store_first(block.rows + i * wide + d, value, a.dim - d);
+            square += value * value;
         }
+        block.offset[i] = sum_lanes<T>(square);
     }
+    const T factor = gram ? 2 : 1;
+    for (std::int64_t d = 0; d < a.dim; ++d)
+        for (std::int64_t i = 0; i < kBlock; ++i) block.columns[d * kBlock + i] = factor * block.rows[i * wide + d];
 }
 
 // Similarities and slopes of kRows by kColumns vectors of pairs, from what `add` sums up over dimensions.

@@ -1,8 +1,8 @@
 // Schedules all pairs of blocks so that no two threads touch one block at a time.
 //
-// The blocks form an even number of teams. In the first round every team meets itself; in the others the teams meet as
-// in a round-robin tournament, each in one pairing a round. The rounds do not depend on the number of threads, so
-// neither does the order in which anything is added.
+// The blocks form an even number of teams, or one. In the first round every team meets itself; in the others the teams
+// meet as in a round-robin tournament, each in one pairing a round. The rounds do not depend on the number of threads,
+// so neither does the order in which anything is added.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,8 @@ struct Teams {
     static constexpr std::int64_t kMost = 32;
     std::int64_t blocks, count;
 
-    explicit Teams(std::int64_t blocks) : blocks(blocks), count((std::min(blocks, kMost) + 1) / 2 * 2) {}
+    explicit Teams(std::int64_t blocks)
+        : blocks(blocks), count(blocks == 1 ? 1 : (std::min(blocks, kMost) + 1) / 2 * 2) {}
 
     std::int64_t begin(std::int64_t team) const { return blocks * team / count; }
     std::int64_t rounds() const { return count; }
