@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -60,17 +59,15 @@ def transform() -> dict[str, float]:
     return {"components": estimator.n_components_}
 
 
-def run(case: str) -> None:
+def run(case: str) -> dict[str, float]:
     name, *pool = case.split()
     start = time.perf_counter()
     found = training(int(pool[0])) if name == "training" else transform()
     seconds = time.perf_counter() - start
-    print(json.dumps({**found, "seconds": seconds, "peak_gb": measure.peak_resident() / 1e9}))
+    return {**found, "seconds": seconds, "peak_gb": measure.peak_resident() / 1e9}
 
 
 @pytest.mark.parametrize("case", LIMITS)
 def test_ebgmcr_memory(benchmark, case):
-    source = f"from spectrafuse.benchmarks import bench_ebgmcr_memory as bench; bench.run({case!r})"
-    output = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True).stdout
-    found = {**json.loads(output.splitlines()[-1]), "limit_gb": LIMITS[case]}
+    found = {**measure.in_a_fresh_process(__file__, f"run({case!r})"), "limit_gb": LIMITS[case]}
     harness.record(benchmark, lambda: None, "EB-gMCR memory", "solver", case, "both", found)

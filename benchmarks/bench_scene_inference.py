@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -159,18 +157,6 @@ def test_scene_inference(benchmark):
     harness.record(benchmark, calls["auto"], "scene inference", "auto", "paper", "forward", found)
 
 
-def in_a_fresh_process(call: str, threads: int | None, *, module: str = "bench_scene_inference") -> dict[str, Any]:
-    """Run a call of a file beside this one in a process of its own, so that its peak is its own."""
-    lines = ["import sys", f"sys.path.insert(0, {str(Path(__file__).parent)!r})", "import json"]
-    lines += [f"import torch; torch.set_num_threads({threads})"] if threads else []
-    lines += [f"import {module} as bench", f"print(json.dumps(bench.{call}))"]
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def main() -> None:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
@@ -188,8 +174,9 @@ def main() -> None:
         write_scene(Path(path), asked.bands, asked.rows, asked.columns)
         out = str(Path(folder, "labels.npy"))
         found: dict[str, Any] = {"bands": asked.bands, "rows": asked.rows, "columns": asked.columns}
-        found |= in_a_fresh_process(f"predict({path!r}, {asked.max_memory}, {out!r}, {asked.rounds})", asked.threads)
-        found |= in_a_fresh_process(f"unequal_labels({path!r})", asked.threads)
+        predicting = f"predict({path!r}, {asked.max_memory}, {out!r}, {asked.rounds})"
+        found |= measure.in_a_fresh_process(__file__, predicting, asked.threads)
+        found |= measure.in_a_fresh_process(__file__, f"unequal_labels({path!r})", asked.threads)
     found |= measure.machine() | ({"threads": str(asked.threads)} if asked.threads else {})
     text = json.dumps(found, indent=2)
     print(text)

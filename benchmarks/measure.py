@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
+import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,6 +57,18 @@ def within(calls: Calls, budget: float, fewest: int = 3, most: int = 31, long: i
 def interleaved(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, float]:
     """Median seconds of each call, taken in turns."""
     return {name: statistics.median(values) for name, values in in_turns(calls, rounds, warm).items()}
+
+
+def in_a_fresh_process(file: str, call: str, threads: int | None = None) -> dict[str, Any]:
+    """What a call of a file gives in a process of its own: its peak is its own, and its memory as at a start."""
+    lines = ["import json, sys", f"sys.path.insert(0, {str(Path(file).parent)!r})"]
+    lines += [f"import torch; torch.set_num_threads({threads})"] if threads else []
+    lines += [f"import {Path(file).stem} as bench", f"print(json.dumps(bench.{call}))"]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def _seconds(call: Callable[[], object]) -> float:

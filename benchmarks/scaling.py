@@ -103,10 +103,8 @@ def main() -> None:
             scenes.write_scene(path, asked.bands, side, side)
             rounds = 1 if side >= 1024 else 3
             row: dict[str, Any] = {"side": side, "pixels": side * side, "file_bytes": path.stat().st_size}
-            row |= scenes.in_a_fresh_process(
-                f"predicting({str(path)!r}, {str(out)!r}, {rounds})", asked.threads, module="scaling"
-            )
-            row |= scenes.in_a_fresh_process(f"training({str(path)!r})", asked.threads, module="scaling")
+            for call in (f"predicting({str(path)!r}, {str(out)!r}, {rounds})", f"training({str(path)!r})"):
+                row |= measure.in_a_fresh_process(__file__, call, asked.threads)
         rows.append(row)
         print(row, flush=True)
     asked.output.mkdir(parents=True, exist_ok=True)
