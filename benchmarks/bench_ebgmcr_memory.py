@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -51,8 +49,7 @@ def transform() -> dict[str, float]:
 
     data = np.random.default_rng(0).random((SPECTRA, CHANNELS), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        command = f"from spectrafuse.benchmarks import bench_ebgmcr_memory as bench; bench.fit_and_save({folder!r})"
-        subprocess.run([sys.executable, "-c", command], check=True)
+        measure.in_a_fresh_process(__file__, f"fit_and_save({folder!r})")
         estimator = EBgMCR.load(folder)
     concentrations = estimator.transform(data)
     assert concentrations.shape == (SPECTRA, estimator.n_components_)

@@ -95,7 +95,9 @@ def compare_command(
     for found in grown:
         say(f"Grew: {found}.")
     if given[0]:
-        say_uncompared(history.uncompared(*rows) + ([] if counted else [f"{case} (not in {base})" for case in new]))
+        say_uncompared(history.uncompared(*rows))
+        if new and not counted:
+            say(f"Only in {head}: {shortened(new)}.")
     if grown and counted:
         say("Where that is meant, `spectrafuse-bench baseline` (`make baseline`) makes it the new baseline.")
     if output is not None:
@@ -116,8 +118,12 @@ def compare_command(
 def say_uncompared(missing: Sequence[str]) -> None:
     """Tell of what cannot be compared: an operation, a tool or the same compiler may be missing."""
     if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        say(f"Not compared: {shown}.")
+        say(f"Not compared: {shortened(missing)}.")
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first three, and how many more."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _is_rows(name: str) -> bool:

@@ -199,7 +199,7 @@ def record(
     direction: str,
     found: Mapping[str, Any],
 ) -> None:
-    """Show a call in pytest-benchmark's table, and keep a row for the history."""
+    """Keep a row for the history; pytest-benchmark's table shows `call`, which may be more, or nothing."""
     case = {"operation": operation, "implementation": implementation, "size": size, "direction": direction}
     benchmark.group = f"{operation} {size} {direction}"
     benchmark.pedantic(call, rounds=1 if settings.quick or found.get("milliseconds", 0) > 100 else 3)

@@ -38,7 +38,8 @@ def in_turns(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, list[flo
 def within(calls: Calls, budget: float, fewest: int = 3, most: int = 31, long: int = 3) -> dict[str, list[float]]:
     """As `in_turns`, with as many rounds as fit into `budget` seconds.
 
-    A call that alone takes longer is not warmed, and made in the first `long` rounds only.
+    A call that alone takes longer is not warmed, and made in the first `long` rounds only: of one round, it is the
+    first call there is, so that what it takes is an upper bound.
     """
     first = in_turns(calls, rounds=1, warm=0)
     short = {name: call for name, call in calls.items() if first[name][0] <= budget}
@@ -59,7 +60,7 @@ def interleaved(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, float
     return {name: statistics.median(values) for name, values in in_turns(calls, rounds, warm).items()}
 
 
-def in_a_fresh_process(file: str, call: str, threads: int | None = None) -> dict[str, Any]:
+def in_a_fresh_process(file: str, call: str, threads: int | None = None) -> Any:
     """What a call of a file gives in a process of its own: its peak is its own, and its memory as at a start."""
     lines = ["import json, sys", f"sys.path.insert(0, {str(Path(file).parent)!r})"]
     lines += [f"import torch; torch.set_num_threads({threads})"] if threads else []
@@ -67,8 +68,7 @@ def in_a_fresh_process(file: str, call: str, threads: int | None = None) -> dict
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _seconds(call: Callable[[], object]) -> float:

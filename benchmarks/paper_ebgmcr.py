@@ -111,7 +111,7 @@ def _real(data: Path, seeds: int) -> Iterator[Run]:
     for make, truth, signed in sets:
         case = make, (data,)
         options = {"pool_size": 128, "non_negative": not signed}
-        for seed in range(seeds if truth is not None else 2):
+        for seed in range(seeds if truth is not None else min(seeds, 2)):
             yield Run(make.__name__, "real", truth, seed, case, options)
         if make is cases.carbs:
             for seed in range(seeds):
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
     parser.add_argument("--counts", nargs="+", type=int, default=(16, 32, 64), help="true components")
-    parser.add_argument("--data", type=Path, help="folder that holds carbs/ and nir/")
+    parser.add_argument("--data", type=Path, help="folder that holds carbs/, nir/ and als2004/")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=FOLDER)
     parser.add_argument("--report", action="store_true", help="tables and pictures only")

@@ -97,7 +97,7 @@ def test_counted_quantities_alone_decide_where_asked(tmp_path):
     more = stored(tmp_path, "more.jsonl", row(tensor_bytes=1000), row(size="new"))
     code, output = run("compare", base, more)
     assert code == 0
-    assert f"gate cpu new forward (not in {base})" in output
+    assert f"Only in {more}: gate cpu new forward." in output
 
 
 def test_what_gpu_kernels_need_more_of_is_said(tmp_path):

@@ -12,7 +12,7 @@ struct PhiloxBlock {
     typename A::Wide word[4];
 };
 
-// The keys of the ten rounds. Vector kernels keep them in memory: an instruction broadcasts one from there at no cost.
+// The keys of the ten rounds. Vector kernels keep them in memory, from where AVX-512 broadcasts one at no cost.
 struct PhiloxKeys {
     std::uint64_t first[10], second[10];
 };
@@ -39,11 +39,11 @@ SPECTRAFUSE_SHARED PhiloxBlock<A> philox(PhiloxBlock<A> counter, const PhiloxKey
     return counter;
 }
 
-// Blocks `index` of the stream (seed, step).
+// Blocks `index` of the stream (seed, step); `keys` are those of the seed.
 template <class A>
-SPECTRAFUSE_SHARED PhiloxBlock<A> stream_block(const PhiloxKeys& seed, std::uint64_t step, typename A::Wide index) {
+SPECTRAFUSE_SHARED PhiloxBlock<A> stream_block(const PhiloxKeys& keys, std::uint64_t step, typename A::Wide index) {
     const typename A::Wide zero = index ^ index;
-    return philox<A>({{index, index >> 32, zero ^ static_cast<std::uint32_t>(step), zero ^ (step >> 32)}}, seed);
+    return philox<A>({{index, index >> 32, zero ^ static_cast<std::uint32_t>(step), zero ^ (step >> 32)}}, keys);
 }
 
 }  // namespace spectrafuse

@@ -41,7 +41,7 @@ template <class T>
 struct DrawOptions {
     GateOptions<T> gate;
     T noise;  // of the refinement; 0: none is drawn
-    PhiloxKeys seed;
+    PhiloxKeys keys;
     std::uint64_t step;
 };
 
@@ -65,7 +65,7 @@ template <class A>
 SPECTRAFUSE_SHARED GateWords<A> gate_words(const DrawOptions<typename A::Number>& options, std::int64_t sample,
                                            const typename A::Wide& index) {
     const std::uint64_t step = options.step + ((static_cast<std::uint64_t>(sample) + 1) << 32);
-    const PhiloxBlock<A> block = stream_block<A>(options.seed, step, index);
+    const PhiloxBlock<A> block = stream_block<A>(options.keys, step, index);
     return {A::word(block.word[0]), A::word(block.word[1]), A::word(block.word[2])};
 }
 
