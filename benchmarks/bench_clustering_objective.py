@@ -24,7 +24,7 @@ class Size(NamedTuple):
     clusters: int
 
 
-SIZES = {"small": Size(1, 16, 32, 4), "paper": Size(4, 32, 64, 4), "large": Size(1, 32, 512, 16)}
+SIZES = {"small": Size(1, 16, 32, 4), "paper": Size(4, 32, 64, 4), "large": Size(1, 32, 256, 16)}
 
 
 def inputs(size: Size) -> tuple[torch.Tensor, ...]:

@@ -36,7 +36,7 @@ OPERATION = harness.Operation(
         "small": Size(2, 100, 32, 4),
         "paper": Size(8, 301, 64, 4),
         "paper-channels-last": Size(8, 301, 64, 4, torch.channels_last),
-        "large": Size(8, 301, 64, 64),
+        "large": Size(8, 301, 64, 32),
     },
     inputs=inputs,
     call=spectral_compactness,
