@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 
 _SECONDS = 0.6
+# However long they take: one try alone may be one that other programs interrupt.
+_FEWEST = 5
 _COPIED = {"cpu": 1 << 26, "cuda": 1 << 28}
 _SIDE = {"cpu": 1024, "cuda": 4096}
 
@@ -29,7 +31,7 @@ class Bounds(NamedTuple):
 
 
 def measure(device: torch.device) -> Bounds:
-    """Measure a device by float32 tensors; the best of as many tries as fit into a second."""
+    """Measure a device by float32 tensors; the best of as many tries as fit into a second, at least five."""
     numbers, side = _COPIED[device.type] // 4, _SIDE[device.type]
     source = torch.ones(numbers, device=device)
     target, a = torch.empty_like(source), torch.rand(side, side, device=device)
@@ -43,13 +45,14 @@ def _best(call: Callable[[], object], device: torch.device) -> float:
     """Least seconds of a call."""
     call()
     _wait(device)
-    best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < _SECONDS:
+    taken: list[float] = []
+    began = time.perf_counter()
+    while len(taken) < _FEWEST or time.perf_counter() - began < _SECONDS:
         start = time.perf_counter()
         call()
         _wait(device)
-        best = min(best, time.perf_counter() - start)
-    return best
+        taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
 def _wait(device: torch.device) -> None:

@@ -188,8 +188,8 @@ def _circumstances(request: Any, device: torch.device, command: str) -> dict[str
     notes = [
         "Only the beginning of the run was recorded: training changes little from step to step. Times of operations "
         "are their own, without those they call; operations and bytes are by count (spectrafuse.counts).",
-        "A share of the bound above 100 % is of data that stay in the cache. The traces open in chrome://tracing or "
-        "ui.perfetto.dev.",
+        "A share of the bound above 100 % is of data that stay in the cache, or of a bound that other programs held "
+        "back. The traces open in chrome://tracing or ui.perfetto.dev.",
     ]
     if command == "unmix":
         notes.append("Settling the number of components after the training is not part of the profile.")
