@@ -6,9 +6,9 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -268,10 +268,15 @@ def test_time_of_other_threads_is_not_added() -> None:
 def test_a_bound_is_the_best_of_several_tries_however_long_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     from spectrafuse.profile import bounds
 
-    # A call that is not counted, a first try that is interrupted, then others.
-    waits = iter([0.0, 0.05, *[0.001] * 100])
-    monkeypatch.setattr(bounds, "_SECONDS", 0.02)
-    assert bounds._best(lambda: time.sleep(next(waits)), torch.device("cpu")) < 0.05
+    # One that is not timed, one that other programs interrupt for longer than there is time, and four more.
+    now, lengths = [0.0], iter([9.0, 5.0, 1.0, 1.0, 1.0, 1.0])
+
+    def call() -> None:
+        now[0] += next(lengths)
+
+    monkeypatch.setattr(bounds, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert bounds._best(call, torch.device("cpu")) == 1.0
+    assert list(lengths) == []
 
 
 def test_bounds_are_measured_quickly() -> None:
