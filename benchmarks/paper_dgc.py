@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -27,17 +28,16 @@ import history
 import measure
 from paper_dgc_scenes import MADE, SCENES, Scene, load
 from spectrafuse import RandomStream
-from spectrafuse.dgc import metrics
+from spectrafuse.dgc import metrics, prototypes
 from spectrafuse.dgc.normalise import Normalization
-from spectrafuse.dgc.prototypes import find_prototypes
 from spectrafuse.dgc.recipes import corrected, resolve
 from spectrafuse.dgc.start import new_model
 from spectrafuse.dgc.trainer import Trainer
 
 FOLDER = Path(__file__).parent / "results" / "dgc"
-GROUPS = ("yardstick", "ablation")
+GROUPS = ("yardstick", "ablation", "labels")
 QUICK_SECONDS, QUICK_SEEDS = 1200.0, 2
-SEEDS = {"yardstick": 10, "ablation": 5}
+SEEDS = {"yardstick": 10, "ablation": 5, "labels": 5}
 # As long as the corrected recipe, on crops of the same size.
 _LENGTH = {"max_epoch": corrected.max_epoch, "crop_size": corrected.crop_size}
 # From a random start the way is longer.
@@ -60,6 +60,13 @@ ABLATION: dict[str, tuple[str, dict[str, Any]]] = {
     "corrected": ("corrected", {}),
 }
 """Recipes and their changes. Without labels nothing but the balance keeps clusters apart."""
+LABELS: dict[str, dict[str, Any]] = {
+    "prototypes of single pixels": {"_NEIGHBOURS": 1},
+    "prototypes of mixed pixels too": {"_SMOOTH_SHARE": 1.0},
+    "prototypes of one start": {"_STARTS": 1},
+}
+"""Constants of `spectrafuse.dgc.prototypes` that are changed under the corrected recipe."""
+LABEL_SCENES = ("samson", "indian_pines", "made_noisy")
 
 
 def scores(maps: list[Any], scene: Scene) -> dict[str, float]:
@@ -108,20 +115,33 @@ def without_network(scene: Scene, method: str, seed: int) -> tuple[dict[str, Any
 
         points = torch.cat([cube.flatten(1).t() for cube in cubes]).numpy()
         labels = torch.from_numpy(KMeans(scene.n_clusters, n_init=10, random_state=seed).fit_predict(points))
+        parts = labels.long().split([cube[0].numel() for cube in cubes])
+        maps = [part.reshape(cube.shape[1:]) for part, cube in zip(parts, cubes, strict=True)]
     else:
-        found = find_prototypes(cubes, scene.n_clusters, RandomStream(seed))
-        spectra = torch.cat([cube.flatten(1).t() for cube in cubes])
-        labels = torch.cdist(spectra @ found.projection, found.means).argmin(dim=1)
-    parts = labels.long().split([cube[0].numel() for cube in cubes])
-    maps = [part.reshape(cube.shape[1:]) for part, cube in zip(parts, cubes, strict=True)]
+        found = prototypes.find_prototypes(cubes, scene.n_clusters, RandomStream(seed))
+        maps = [found.maps(cube.unsqueeze(0))[0] for cube in cubes]
     return {**scores(maps, scene), "seconds": time.perf_counter() - begin}, [maps[0].numpy().astype(np.int8)]
+
+
+def run(scene: Scene, method: str, seed: int) -> tuple[dict[str, Any], list[Any]]:
+    """Row and label maps of any method."""
+    if method in WITHOUT_NETWORK:
+        return without_network(scene, method, seed)
+    if method in LABELS:
+        with mock.patch.multiple(prototypes, **LABELS[method]):
+            return train(scene, *ABLATION["corrected"], seed)
+    return train(scene, *ABLATION[method], seed)
 
 
 def runs(groups: tuple[str, ...], names: tuple[str, ...], seeds: int | None) -> Iterator[tuple[str, str, str, int]]:
     """Group, scene, method and seed of all runs, seed by seed."""
     for group in groups:
-        methods = (*WITHOUT_NETWORK, "corrected") if group == "yardstick" else tuple(ABLATION)
-        scenes = names if group == "yardstick" else tuple(name for name in names if name == "samson")
+        methods, scenes = {
+            "yardstick": ((*WITHOUT_NETWORK, "corrected"), SCENES),
+            "ablation": (tuple(ABLATION), ("samson",)),
+            "labels": (tuple(LABELS), LABEL_SCENES),
+        }[group]
+        scenes = tuple(name for name in scenes if name in names)
         for seed in range(SEEDS[group] if seeds is None else min(seeds, SEEDS[group])):
             for name, method in itertools.product(scenes, methods):
                 # A made scene is another one with every seed.
@@ -157,10 +177,7 @@ def main() -> None:
         key = name, seed if name in MADE else 0
         if key != loaded:
             scene, loaded = load(name, arguments.data, seed), key
-        if method in WITHOUT_NETWORK:
-            values, maps = without_network(scene, method, seed)
-        else:
-            values, maps = train(scene, *ABLATION[method], seed)
+        values, maps = run(scene, method, seed)
         row = {"group": group, "scene": name, "method": method, "seed": seed, **values, "machine": measure.machine()}
         with file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")

@@ -38,10 +38,12 @@ MADE = {
     "made_large": Made(256, 240, 200, 8, contrast=0.03, noise=0.1),
 }
 SCENES = (*REAL, *MADE)
+# The recipe was chosen with made scenes of lower numbers in view.
+_FIRST_UNSEEN = 200
 
 
 def load(name: str, data: Path | None, seed: int = 0) -> Scene:
-    """A scene by its name; of the made ones, the one with this number.
+    """A scene by its name; of the made ones, another with every seed, and none that the recipe was chosen with.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def load(name: str, data: Path | None, seed: int = 0) -> Scene:
         If its files are not in `data`.
     """
     if name in MADE:
-        return make(MADE[name], seed)
+        return make(MADE[name], _FIRST_UNSEEN + seed)
     if name == "indian_pines":
         from spectrafuse.demo import indian_pines
 

@@ -40,13 +40,39 @@ def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_pa
     more = run("--seeds", "2")
     assert more[:3] == rows
     names = [(row["method"], row["seed"]) for row in more]
-    assert len(set(names)) == len(names) == 2 * 4
+    assert len(set(names)) == len(names) == 2 * (4 + len(paper.LABELS))
     assert run("--seeds", "2") == more
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| changed | Samson, mean IoU | best - last |" in text
+    assert all(f"| {method} | 1.000 ± 0.000 (1.000) | " in text for method in ("nothing", *paper.LABELS))
     assert "| Samson | prototypes alone | 2 | 1.000 ± 0.000 (1.000) |" in text
     for name in ("curves.png", "samson-corrected.png", "samson-published.png"):
         assert f"({name})" in text
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_labels_are_made_in_the_way_that_is_named(paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectrafuse.dgc import prototypes
+
+    seen = []
+    monkeypatch.setattr(
+        paper, "train", lambda *_: seen.append((prototypes._NEIGHBOURS, prototypes._SMOOTH_SHARE)) or ({}, [])
+    )
+    kept = prototypes._NEIGHBOURS, prototypes._SMOOTH_SHARE
+    for method in ("prototypes of single pixels", "prototypes of mixed pixels too", "corrected"):
+        paper.run(paper.load("samson", None), method, 0)
+    assert seen == [(1, kept[1]), (kept[0], 1.0), kept]
+
+
+def test_made_scenes_are_none_that_the_recipe_was_chosen_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import paper_dgc_scenes
+
+    drawn = []
+    monkeypatch.setattr(paper_dgc_scenes, "make", lambda what, number: drawn.append(number))
+    for seed in (0, 4):
+        paper_dgc_scenes.load("made_small", None, seed)
+    assert drawn == [200, 204]
 
 
 def test_a_collapse_is_counted(paper) -> None:

@@ -10,31 +10,46 @@ differs between neighbours: with the covariance S of the spectra and N of half t
 direction of the pencil (S, N) is damped by (1 - N/S)^2, a Wiener filter applied twice (Green et al. 1988,
 doi:10.1109/36.3001). Of what is left, each principal component is divided by the cube root of its variance: part of the
 way to whitening, which would let weak components count as much as strong ones.
+
+Prototypes are means of pixels that are averaged with alike neighbours (`spectrafuse.dgc.neighbours`) and lie among
+their like: mixed pixels at borders are neither of one cluster nor of the other, and k-means, which spends centres on
+what lies far out, would make clusters of them. Labels are of single pixels.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from spectrafuse.dgc.batches import CropBatch
+from spectrafuse.dgc.neighbours import neighbour_distances, roughness, smoothed
 from spectrafuse.dgc.windows import WindowedScene
 from spectrafuse.random import RandomStream
 
 _WINDOW = 32
 _MOST_WINDOWS = 64
+# Of all windows, which are held at once: 64 MiB.
+_MOST_NUMBERS = 1 << 24
+# That k-means sees.
 _MOST_PIXELS = 1 << 14
-_MOST_NUMBERS = 1 << 22
-_STARTS = 10
-_ITERATIONS = 50
+_STARTS = 30
 # Of the noise's mean variance; keeps directions without noise finite.
 _NOISE_FLOOR = 1e-4
 # Principal components below this share of the largest variance are left out.
-_LEAST_VARIANCE = 3e-3
+_LEAST_VARIANCE = 3e-4
+# Side of the window that pixels are averaged in.
+_NEIGHBOURS = 5
+# Share of the pixels that are among their like. Of every cluster that k-means finds in all pixels, at least so many
+# are: a scene may consist of a smooth background and of rough objects.
+_SMOOTH_SHARE, _SMOOTH_SHARE_OF_CLUSTER = 0.7, 0.1
+# Of the averaging, against the pixels' root mean square: neighbours may be equal.
+_LEAST_BANDWIDTH = 1e-3
 
 
 class Prototypes(NamedTuple):
@@ -45,13 +60,22 @@ class Prototypes(NamedTuple):
     means: Tensor
     """(K, R) float32: cluster means of the projected spectra."""
 
-    def labels(self, batch: CropBatch) -> Tensor:
-        """The nearest prototype of every pixel of a batch, (2, B h w) int64 on its device."""
+    def maps(self, spectra: Tensor) -> Tensor:
+        """The nearest prototype of every pixel, (B, h, w) int64 on its device.
+
+        Parameters
+        ----------
+        spectra : Tensor (B, C, h, w)
+            Normalised as those that the prototypes were found in.
+        """
         # Squared distances without the pixel's own norm: a product of the spectra and a matrix (K, C).
-        weights = (-2 * self.means @ self.projection.t()).to(batch.padded)
-        squares = self.means.square().sum(dim=1).to(batch.padded)
-        spectra = batch.views.permute(0, 2, 3, 1)
-        return (spectra @ weights.t() + squares).argmin(dim=-1).reshape(2, -1)
+        weights = (-2 * self.means @ self.projection.t()).to(spectra)
+        squares = self.means.square().sum(dim=1).to(spectra)
+        return (spectra.permute(0, 2, 3, 1) @ weights.t() + squares).argmin(dim=-1)
+
+    def labels(self, batch: CropBatch) -> Tensor:
+        """The nearest prototype of every pixel of a batch, (2, B h w)."""
+        return self.maps(batch.views).reshape(2, -1)
 
 
 @torch.no_grad()
@@ -63,7 +87,8 @@ def find_prototypes(
     Parameters
     ----------
     scenes : sequence of Tensor (C, H, W) or WindowedScene
-        Normalised cubes; at most 64 windows of 32 x 32 pixels are read of all of them.
+        Normalised cubes; at most 64 windows of 32 x 32 pixels are read of all of them, fewer where there are more than
+        256 bands.
     n_clusters : int
         Prototypes K.
     stream : RandomStream
@@ -72,29 +97,41 @@ def find_prototypes(
     Returns
     -------
     Prototypes
-        On the device of the scenes. Of ten starts by k-means++ the one with the least squared distance.
+        On the device of the scenes. Of thirty starts of k-means the one with the least squared distance.
     """
-    chosen = [scenes[i] for i in _evenly(len(scenes), _MOST_WINDOWS)]
-    places = [(scene, *corner) for scene in chosen for corner in _corners(scene, _MOST_WINDOWS // len(chosen))]
     bands = scenes[0].shape[0]
-    quota = max(1, min(_MOST_PIXELS, _MOST_NUMBERS // bands) // len(places))
-    device, drawn = torch.device("cpu"), []
+    most = max(1, min(_MOST_WINDOWS, _MOST_NUMBERS // (bands * _WINDOW**2)))
+    chosen = [scenes[i] for i in _evenly(len(scenes), most)]
+    places = [(scene, *corner) for scene in chosen for corner in _corners(scene, most // len(chosen))]
+    read = [_read(*place) for place in places]
+    device = read[0][0].device
+    windows = [(spectra.cpu().unsqueeze(0), valid.unsqueeze(0)) for spectra, valid in read]
     signal, noise = _Covariance(bands), _Covariance(bands)
-    for scene, top, left in places:
-        window, valid = _read(scene, top, left)
-        device = window.device
-        window = window.cpu().permute(1, 2, 0)
-        for axis, length in enumerate(valid.shape):
-            ends = [(x.narrow(axis, 1, length - 1), x.narrow(axis, 0, length - 1)) for x in (window, valid)]
-            noise.add((ends[0][0] - ends[0][1])[ends[1][0] & ends[1][1]])
-        pixels = window[valid]
-        if len(pixels) > quota:
-            pixels = pixels[stream.permutation(len(pixels), device="cpu")[:quota]]
-        signal.add(pixels)
-        drawn.append(pixels)
-    projection = _projection(signal.value, noise.second_moment / 2)
-    means = _k_means(torch.cat([pixels.double() @ projection for pixels in drawn]), n_clusters, stream)
-    return Prototypes(projection.float().to(device), means.float().to(device))
+    for spectra, valid in windows:
+        rows = spectra.permute(0, 2, 3, 1)
+        signal.add(rows[valid])
+        for axis in (1, 2):
+            length = valid.shape[axis] - 1
+            first, second = (valid.narrow(axis, start, length) for start in (0, 1))
+            noise.add(rows.diff(dim=axis)[first & second])
+    projection = _projection(signal.value, noise.second_moment / 2).float()
+    projected = [(spectra.permute(0, 2, 3, 1) @ projection).permute(0, 3, 1, 2) for spectra, _ in windows]
+    bandwidth = _bandwidth(projected, [valid for _, valid in windows])
+    points, rough = [], []
+    for image, (_, valid) in zip(projected, windows, strict=True):
+        averaged = smoothed(image, bandwidth, _NEIGHBOURS, valid)
+        points.append(averaged.permute(0, 2, 3, 1)[valid])
+        rough.append(roughness(averaged, valid)[valid])
+    means = _means(torch.cat(points), torch.cat(rough), n_clusters, stream)
+    return Prototypes(projection.to(device), means.float().to(device))
+
+
+def _bandwidth(images: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:
+    """The median distance () of neighbours in images (1, R, h, w), positive."""
+    distances = torch.cat([neighbour_distances(*pair) for pair in zip(images, valid, strict=True)])
+    squares = torch.cat([x.square().sum(dim=1)[own] for x, own in zip(images, valid, strict=True)])
+    least = (_LEAST_BANDWIDTH * squares.mean().sqrt()).clamp_min(torch.finfo(torch.float32).tiny ** 0.25)
+    return torch.maximum(distances.median(), least) if len(distances) else least
 
 
 class _Covariance:
@@ -166,35 +203,32 @@ def _projection(signal: Tensor, noise: Tensor) -> Tensor:
     variance, components = torch.linalg.eigh(clean.t() @ signal @ clean)
     kept = variance > _LEAST_VARIANCE * variance[-1]
     # A scene of one spectrum, or of noise alone, has no direction that is better than another.
-    return clean @ components[:, kept] / variance[kept] ** (1 / 3) if kept.any() else identity
+    return clean @ components[:, kept] / variance[kept] ** (1 / 3) if kept.any() else identity[:, :1]
 
 
-def _k_means(points: Tensor, n_clusters: int, stream: RandomStream) -> Tensor:
-    """Cluster means (K, R) of the best of a few starts."""
-    best, least = points[:1].expand(n_clusters, -1), float("inf")
-    for _ in range(_STARTS):
-        means = _spread_out(points, n_clusters, stream)
-        labels = torch.empty(0, dtype=torch.int64)
-        for _ in range(_ITERATIONS):
-            distance = torch.cdist(points, means).square_()
-            nearest, new = distance.min(dim=1)
-            if torch.equal(new, labels):
-                break
-            labels = new
-            count = torch.bincount(labels, minlength=n_clusters).to(points)
-            sums = torch.zeros_like(means).index_add_(0, labels, points)
-            means = torch.where(count[:, None] > 0, sums / count.clamp_min(1)[:, None], means)
-        if (total := float(nearest.sum())) < least:
-            best, least = means, total
-    return best
+def _means(points: Tensor, rough: Tensor, n_clusters: int, stream: RandomStream) -> Tensor:
+    """Cluster means (K, R) of those points (n, R) that are among their like, which `rough` (n,) tells."""
+    chosen = stream.permutation(len(points), device="cpu")[:_MOST_PIXELS]
+    values, roughnesses = points[chosen].double().numpy(), rough[chosen].numpy()
+    kept = roughnesses <= np.quantile(roughnesses, _SMOOTH_SHARE)
+    labels, _ = _k_means(values, n_clusters, 1, stream)
+    for cluster in np.unique(labels):
+        own = labels == cluster
+        kept |= own & (roughnesses <= np.quantile(roughnesses[own], _SMOOTH_SHARE_OF_CLUSTER))
+    return torch.from_numpy(_k_means(values[kept], n_clusters, _STARTS, stream)[1])
 
 
-def _spread_out(points: Tensor, n_clusters: int, stream: RandomStream) -> Tensor:
-    """Points (K, R) drawn as k-means++ does: each with probability proportional to its squared distance to the rest."""
-    first = int(stream.integers(0, len(points) - 1, (), device="cpu"))
-    chosen, distance = [first], (points - points[first]).square().sum(dim=1)
-    for level in stream.uniform((n_clusters - 1,), dtype=torch.float64, device="cpu").tolist():
-        index = int((distance.cumsum(0) < level * distance.sum()).sum().clamp_max(len(points) - 1))
-        chosen.append(index)
-        distance = torch.minimum(distance, (points - points[index]).square().sum(dim=1))
-    return points[chosen]
+def _k_means(points: np.ndarray, n_clusters: int, starts: int, stream: RandomStream) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the points (n, R), and cluster means (K, R), of the best of so many starts."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    seed = int(stream.integers(0, 2**31 - 1, (), device="cpu"))
+    found = KMeans(n_clusters, n_init=starts, random_state=seed)
+    few = len(points) < n_clusters
+    # Sums over several threads differ in their last bits from run to run.
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Fewer different points than clusters: some prototypes are the same then.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found.fit(np.resize(points, (n_clusters, points.shape[1])) if few else points)
+    return found.labels_[: len(points)], found.cluster_centers_

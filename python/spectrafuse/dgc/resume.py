@@ -22,6 +22,8 @@ FILE_NAME = "training.pt"
 _NOT_IN_FINGERPRINT = ("nodata", "device", "log_dir", "max_memory", "recipe", *CHANGEABLE)
 # Choices that a recipe did not have at first, with what every run did then: states that do not name them go on.
 _ADDED = {"spectral_labels": False, "spectral_start": False, "bias": False}
+# Counts the ways in which spectral labels were made.
+_SPECTRAL_LABELS = 2
 
 
 def data_hash(scenes: Sequence[np.ndarray | CubeSource]) -> str:
@@ -54,6 +56,7 @@ def fingerprint(
         "crop_size": choices.pop("crop_size"),
         "bandwidth": choices.pop("bandwidth"),
         **{f"recipe {name}": value for name, value in choices.items() if _ADDED.get(name) != value},
+        **({"spectral labels": _SPECTRAL_LABELS} if recipe.spectral_labels else {}),
         "device": device.type,
         "data": data_hash(scenes),
         "spectrafuse": __version__,

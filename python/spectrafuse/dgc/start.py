@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spectrafuse.dgc.batches import CropBatch, CropBatches
 from spectrafuse.dgc.centers import start_centers
 from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.neighbours import neighbour_distances
 from spectrafuse.dgc.prototypes import Prototypes
 from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.random import RandomStream
@@ -25,7 +26,7 @@ _RANDOM_SHARE = 0.1
 
 
 # Of the median distance between neighbours, and the least: neighbours may be equal.
-_BANDWIDTH = 1.5
+_BANDWIDTH = 2.0
 _LEAST_BANDWIDTH = 0.05
 
 
@@ -74,7 +75,9 @@ def start_encoder(model: SegmentationModel, prototypes: Prototypes, spectra: Ten
 
     With the means m_k and a spectrum y behind the prototypes' map, channel k holds m_k . y - |m_k|^2 / 2 and a
     constant, so that the channel of the nearest prototype is the largest. The constant makes the smallest of the
-    channels 0 where y is 0. All other weights pass the channels on, with a little of the random start.
+    channels 0 where y is 0. The other layers along the spectra subtract the mean of these channels, so that ReLU leaves
+    only those above it: embeddings are compared by their angle, which is small where all channels are alike. All other
+    weights pass the channels on, with a little of the random start.
 
     An encoder without biases leaves the second term and the constant out; one with fewer channels than there are
     clusters has none for the last ones.
@@ -107,20 +110,14 @@ def start_encoder(model: SegmentationModel, prototypes: Prototypes, spectra: Ten
                 layer.bias[: len(means)] = scale * offset
         else:
             middle += identity
+            if isinstance(layer, nn.Conv1d) and len(means) > 1:
+                middle[: len(means), : len(means)] -= 1 / len(means)
 
 
 @torch.no_grad()
 def measure_bandwidth(model: SegmentationModel, batch: CropBatch) -> None:
     """Set the model's bandwidth, in place, from the embeddings of a batch; it stays without a pair of neighbours."""
-    embeddings = model.encoder(batch.padded).permute(0, 2, 3, 1)
-    distances = []
-    for axis in (1, 2):
-        distance = embeddings.diff(dim=axis).norm(dim=-1)
-        if batch.valid is not None:
-            length = batch.valid.shape[axis] - 1
-            distance = distance[batch.valid.narrow(axis, 0, length) & batch.valid.narrow(axis, 1, length)]
-        distances.append(distance.flatten())
-    together = torch.cat(distances)
-    if len(together):
-        bandwidth = (_BANDWIDTH * together.median()).clamp_min(_LEAST_BANDWIDTH)
+    distances = neighbour_distances(model.encoder(batch.padded), batch.valid)
+    if len(distances):
+        bandwidth = (_BANDWIDTH * distances.median()).clamp_min(_LEAST_BANDWIDTH)
         model.cluster.log_bandwidth.copy_(bandwidth.expm1().log())
