@@ -5,7 +5,9 @@ writes dim + 1 values a pixel; weights exist in registers only. Forward 4 N dim 
 and iteration (two products), backward 10 N dim (five products, everything recomputed): bound by float32 operations.
 
 Embeddings are held as differences to their image's mean: distances do not change, and |a|^2 + |b|^2 - 2 ab loses
-fewer digits. The mean itself enters only through the small number that is added to the sum of the weights.
+fewer digits. A pixel's distance to itself is exactly zero: rounding in that sum, over a small bandwidth, would give it
+another weight forward than backward, where tiles differ. The mean itself enters only through the small number that is
+added to the sum of the weights.
 An image lies in memory as (DIM, pitch), with zeros beyond its dim and pixels, so that tiles need no masks.
 The barriers before the products keep the compiler from loading all operands of the next ones early, into registers
 it does not have.
@@ -55,6 +57,7 @@ def _shift(
         tl.debug_barrier()
         product = tl.dot(point, other, input_precision="ieee")
         distance = norm[:, None] + tl.sum(other * other, 0)[None, :] - 2 * product
+        distance = tl.where(row[:, None] == column[None, :], 0.0, distance)
         weight = tl.where(column[None, :] < pixels, tl.exp2(scale * distance), 0.0)
         weights += tl.sum(weight, 1)
         tl.debug_barrier()
@@ -86,7 +89,8 @@ def _shift_backward(
     width = tl.load(bandwidth).to(tl.float32)
     inverse = 1.0 / (width * width)
     scale = -0.7213475204444817 * inverse
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(0) * ROWS
+    row = first + tl.arange(0, ROWS)
     lines = image * DIM * pitch + tl.arange(0, DIM).to(tl.int64) * pitch
     point = tl.load(before + lines[None, :] + row[:, None])
     own = tl.load(pull + lines[None, :] + row[:, None])
@@ -103,6 +107,9 @@ def _shift_backward(
         tl.debug_barrier()
         product = tl.dot(point, other, input_precision="ieee")
         distance = norm[:, None] + tl.sum(other * other, 0)[None, :] - 2 * product
+        # In all tiles, the comparison would spill registers.
+        if (start < first + ROWS) & (start + COLUMNS > first):
+            distance = tl.where(row[:, None] == column[None, :], 0.0, distance)
         weight = tl.where(column[None, :] < pixels, tl.exp2(scale * distance), 0.0)
         tl.debug_barrier()
         both_ways = tl.dot(own, other, input_precision="ieee")
