@@ -235,9 +235,10 @@ def _times(operation: Operation, implementation: str, size: str, direction: str)
     seconds, missing = _side_by_side(operation, size, direction)
     found = timed(seconds, implementation)
     work = operation.work(size, direction)
-    by_operations, by_bytes = work.operations / measure.product_rate(), work.bytes / measure.copy_bandwidth()
-    share = 1e3 * max(by_operations, by_bytes) / found["milliseconds"]
-    return {**found, **missing, "share_of_bound": share, "bound": "operations" if by_operations > by_bytes else "bytes"}
+    bounds, needed = measure.bounds(), (work.operations, work.bytes)
+    share = 1e3 * bounds.seconds(*needed) / found["milliseconds"]
+    limit = "operations" if bounds.is_arithmetic(*needed) else "bytes"
+    return {**found, **missing, "share_of_bound": share, "bound": limit}
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,15 +7,18 @@ import functools
 import gc
 import json
 import os
-import statistics
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from spectrafuse.profile.bounds import Bounds
 
 # torch's profiler announces itself on the terminal otherwise.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -53,11 +56,6 @@ def within(calls: Calls, budget: float, fewest: int = 3, most: int = 31, long: i
     for name, taken in in_turns(short, max(0, rounds - together), warm=0).items():
         seconds[name] += taken
     return seconds
-
-
-def interleaved(calls: Calls, rounds: int = 7, warm: int = 1) -> dict[str, float]:
-    """Median seconds of each call, taken in turns."""
-    return {name: statistics.median(values) for name, values in in_turns(calls, rounds, warm).items()}
 
 
 def in_a_fresh_process(file: str, call: str, threads: int | None = None) -> Any:
@@ -119,20 +117,12 @@ def peak_resident() -> int:
 
 
 @functools.cache
-def copy_bandwidth(megabytes: int = 256) -> float:
-    """Bytes read and written per second by a large copy; measured once a process."""
-    source = torch.ones(megabytes * 2**20 // 4)
-    target = torch.empty_like(source)
-    seconds = interleaved({"copy": lambda: target.copy_(source)}, rounds=5)["copy"]
-    return 2 * source.numel() * 4 / seconds
+def bounds() -> Bounds:
+    """The speeds of a large copy and of a matrix product, measured once a process."""
+    # What is installed may be an older version, for `compare`, which needs none.
+    from spectrafuse.profile.bounds import measure
 
-
-@functools.cache
-def product_rate(size: int = 1024) -> float:
-    """Floating-point operations per second of a square float32 matrix product; measured once a process."""
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    seconds = interleaved({"product": lambda: a @ b}, rounds=9)["product"]
-    return 2 * size**3 / seconds
+    return measure(torch.device("cpu"))
 
 
 @functools.cache
@@ -140,16 +130,25 @@ def _facts() -> dict[str, str]:
     import spectrafuse
     from spectrafuse import _native
 
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "unknown")
     return {
         "device": "cpu",
-        "processor": model,
+        "processor": processor(Path("/proc/cpuinfo").read_text(encoding="utf-8")),
         "instruction_set": _native.cpu_info().get("instruction_set", "none"),
         "torch": torch.__version__,
         "spectrafuse": spectrafuse.__version__,
         "commit": _commit(),
     }
+
+
+def processor(info: str) -> str:
+    """Name, family and model (on ARM: implementer and part) of the first processor of /proc/cpuinfo.
+
+    Virtual machines of one name are of processors that differ by years.
+    """
+    fields = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in info.split("\n\n")[0].splitlines() if ":" in line)
+    name = fields.get("model name", "unknown")
+    details = [(key, fields[key]) for key in ("cpu family", "model", "CPU implementer", "CPU part") if key in fields]
+    return ", ".join([name, *(f"{key.removeprefix('cpu ').removeprefix('CPU ')} {value}" for key, value in details)])
 
 
 def _commit() -> str:

@@ -283,6 +283,22 @@ def test_tensors_that_live_at_once_are_counted():
     assert measure.tensor_bytes(lambda: [x + x, x + x, x + x]) == 12000
 
 
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        (
+            "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nflags\t\t: fpu a:b\n\n"
+            "processor\t: 1\ncpu family\t: 26\nmodel\t\t: 3\nmodel name\t: other\n",
+            "AMD EPYC, family 26, model 2",
+        ),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\n", "unknown, implementer 0x41, part 0xd4f"),
+        ("", "unknown"),
+    ],
+)
+def test_a_processor_is_more_than_its_name(info: str, expected: str):
+    assert measure.processor(info) == expected
+
+
 def test_ratios_come_with_an_interval_where_rounds_suffice():
     few = harness.ratios({"cpu": [1.0, 1.0], "torch": [3.0, 5.0]}, "cpu")
     assert few == {"ratio_to_torch": pytest.approx(math.sqrt(15))}

@@ -11,7 +11,8 @@ import torch
 _SECONDS = 0.6
 # However long they take: one try alone may be one that other programs interrupt.
 _FEWEST = 5
-_COPIED = {"cpu": 1 << 26, "cuda": 1 << 28}
+# Bytes, more than any cache holds.
+_COPIED = 1 << 28
 _SIDE = {"cpu": 1024, "cuda": 4096}
 
 
@@ -32,7 +33,7 @@ class Bounds(NamedTuple):
 
 def measure(device: torch.device) -> Bounds:
     """Measure a device by float32 tensors; the best of as many tries as fit into a second, at least five."""
-    numbers, side = _COPIED[device.type] // 4, _SIDE[device.type]
+    numbers, side = _COPIED // 4, _SIDE[device.type]
     source = torch.ones(numbers, device=device)
     target, a = torch.empty_like(source), torch.rand(side, side, device=device)
     product = torch.empty_like(a)
