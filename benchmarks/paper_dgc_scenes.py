@@ -36,6 +36,7 @@ MADE = {
     "made_small": Made(50, 50, 60, 4, contrast=0.1, noise=0.01),
     "made_noisy": Made(120, 100, 120, 6, contrast=0.02, noise=0.06),
     "made_large": Made(256, 240, 200, 8, contrast=0.03, noise=0.1),
+    "made_largest": Made(500, 500, 300, 10, contrast=0.02, noise=0.05),
 }
 SCENES = (*REAL, *MADE)
 # The recipe was chosen with made scenes of lower numbers in view.
