@@ -29,6 +29,7 @@ import measure
 from paper_dgc_scenes import MADE, SCENES, Scene, load
 from spectrafuse import RandomStream
 from spectrafuse.dgc import metrics, prototypes
+from spectrafuse.dgc.inference import predict_labels
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import corrected, resolve
 from spectrafuse.dgc.start import new_model
@@ -79,26 +80,35 @@ def scores(maps: list[Any], scene: Scene) -> dict[str, float]:
 def train(scene: Scene, recipe_name: str, changes: dict[str, Any], seed: int) -> tuple[dict[str, Any], list[Any]]:
     """Row and last label maps of a run with the estimator's defaults, scored after every epoch."""
     recipe = resolve(recipe_name, **changes)
-    normalised = [Normalization(recipe.normalization).fit(cube).transform(cube) for cube in scene.cubes]
+    fitted = [Normalization(recipe.normalization).fit(cube) for cube in scene.cubes]
+    normalised = [how.transform(cube) for how, cube in zip(fitted, scene.cubes, strict=True)]
     stream, curve = RandomStream(seed), []
     model = new_model(recipe, len(normalised[0]), scene.n_clusters, stream)
     trainer = Trainer(model, normalised, recipe, stream)
 
     def score(progress: object) -> None:
-        # All of a scene: none is larger than what is watched. Early and late maps are kept for the picture.
-        assert trainer.watch.previous is not None
-        maps = [labels.long() for labels in trainer.watch.previous]
+        # What is watched is the middle of a scene, and the whole of most. Early and late maps are kept for the picture.
+        nonlocal scoring
+        before = clocks()
+        maps = [labels.long() for labels in trainer.watch.previous or ()]
+        if [labels.shape for labels in maps] != [cube.shape[1:] for cube in normalised]:
+            maps = [predict_labels(model, cube, how) for cube, how in zip(scene.cubes, fitted, strict=True)]
         curve.append(scores(maps, scene))
         kept.append(maps[0].numpy().astype(np.int8))
+        scoring = scoring + clocks() - before
+
+    def clocks() -> np.ndarray:
+        return np.array([time.perf_counter(), time.process_time()])
 
     kept: list[np.ndarray] = []
-    begin, worked = time.perf_counter(), time.process_time()
+    begin, scoring = clocks(), np.zeros(2)
     trainer.run(callback=score)
+    seconds, processor_seconds = (clocks() - begin - scoring).tolist()
     row = {
         **curve[-1],
         "best_mean_iou": max(point["mean_iou"] for point in curve),
-        "seconds": time.perf_counter() - begin,
-        "processor_seconds": time.process_time() - worked,
+        "seconds": seconds,
+        "processor_seconds": processor_seconds,
         "stability": trainer.history[-1].get("nmi"),
         "curve": [{key: round(value, 4) for key, value in point.items()} for point in curve],
     }

@@ -51,6 +51,17 @@ def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert (tmp_path / name).stat().st_size > 1000
 
 
+def test_scenes_larger_than_what_is_watched_are_scored_whole(paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectrafuse.dgc import stability
+
+    expected, maps = paper.run(paper.load("samson", None), "corrected", 0)
+    monkeypatch.setattr(stability, "_LARGEST_SIDE", 8)
+    found, of_parts = paper.run(paper.load("samson", None), "corrected", 0)
+    assert [labels.shape for labels in of_parts] == [(20, 24), (20, 24)]
+    assert found["curve"] == expected["curve"]
+    assert np.array_equal(of_parts[-1], maps[-1])
+
+
 def test_labels_are_made_in_the_way_that_is_named(paper, monkeypatch: pytest.MonkeyPatch) -> None:
     from spectrafuse.dgc import prototypes
 
