@@ -83,7 +83,7 @@ def test_made_scenes_are_none_that_the_recipe_was_chosen_with(monkeypatch: pytes
     monkeypatch.setattr(paper_dgc_scenes, "make", lambda what, number: drawn.append(number))
     for seed in (0, 4):
         paper_dgc_scenes.load("made_small", None, seed)
-    assert drawn == [200, 204]
+    assert drawn == [300, 304]
 
 
 def test_a_collapse_is_counted(paper) -> None:

@@ -36,9 +36,9 @@ _WINDOW = 32
 _MOST_WINDOWS = 64
 # Of all windows, which are held at once: 64 MiB.
 _MOST_NUMBERS = 1 << 24
-# That k-means sees.
-_MOST_PIXELS = 1 << 14
-_STARTS = 30
+# That k-means sees, and its starts: so many that seeds find nearly the same prototypes.
+_MOST_PIXELS = 1 << 15
+_STARTS = 100
 # Of the noise's mean variance; keeps directions without noise finite.
 _NOISE_FLOOR = 1e-4
 # Principal components below this share of the largest variance are left out.
@@ -97,7 +97,7 @@ def find_prototypes(
     Returns
     -------
     Prototypes
-        On the device of the scenes. Of thirty starts of k-means the one with the least squared distance.
+        On the device of the scenes. Of a hundred starts of k-means the one with the least squared distance.
     """
     bands = scenes[0].shape[0]
     most = max(1, min(_MOST_WINDOWS, _MOST_NUMBERS // (bands * _WINDOW**2)))
