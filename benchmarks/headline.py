@@ -68,7 +68,7 @@ def write(rows: Sequence[Row], readme: Path) -> list[str]:
         f"Below {RATIO} times PyTorch or {SHARE:.0%} of the bound": explained(found, explanations),
         "Whole methods of other libraries": whole_methods(rows),
     }
-    parts = ["# What the table does not say\n\nWritten by `make headline`.\n"]
+    parts = [f"# What the table does not say\n\nWritten by `make headline`. {explanations['figures']}\n"]
     parts += [f"\n## {title}\n\n" + "".join(f"- {x}\n" for x in lines) for title, lines in sections.items() if lines]
     readme.with_name(EXPLAINED).write_text("".join(parts), encoding="utf-8")
     return [operation for operation in below(found) if operation not in explanations]

@@ -174,7 +174,7 @@ def test_the_trend_page_shows_every_case(tmp_path):
 
 def test_the_headline_is_written_and_what_is_slow_must_be_explained(tmp_path, monkeypatch):
     explanations = tmp_path / "explanations.json"
-    explanations.write_text('{"gate": "it waits for memory"}', encoding="utf-8")
+    explanations.write_text('{"figures": "Taken by hand.", "gate": "it waits for memory"}', encoding="utf-8")
     monkeypatch.setattr(command.headline, "EXPLANATIONS", explanations)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{command.headline.BEGIN}old\n{command.headline.END}after\n", encoding="utf-8")
@@ -188,8 +188,9 @@ def test_the_headline_is_written_and_what_is_slow_must_be_explained(tmp_path, mo
     assert text.endswith("after\n")
     assert "old" not in text
     assert "| gate | 2 |  | 1.2 | 8 | 50% of bytes |" in text
-    explained = readme.with_name("explained.md")
-    assert "- gate (forward 1.2 x, 50%): it waits for memory\n" in explained.read_text(encoding="utf-8")
+    explained = readme.with_name("explained.md").read_text(encoding="utf-8")
+    assert "Written by `make headline`. Taken by hand.\n" in explained
+    assert "- gate (forward 1.2 x, 50%): it waits for memory\n" in explained
     assert "| mixture | 2 |  | 3 | 8 | 50% of bytes |" in text
     assert "7" not in text
     rows = stored(tmp_path, "rows.jsonl", slow, row(**{**facts, "operation": "mixture", "share_of_bound": 0.2}))
