@@ -118,7 +118,7 @@ def peak_resident() -> int:
 
 @functools.cache
 def bounds() -> Bounds:
-    """The speeds of a large copy and of a matrix product, measured once a process."""
+    """The speeds of a large copy and of arithmetic, measured once a process."""
     # What is installed may be an older version, for `compare`, which needs none.
     from spectrafuse.profile.bounds import measure
 

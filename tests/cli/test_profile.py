@@ -210,7 +210,7 @@ def measured(*rows: Row) -> Measured:
     return Measured(list(rows), sum(row.seconds for row in rows), 10, 5, 0.1)
 
 
-BOUNDS = Bounds(bandwidth=1e10, product_rate=1e11)
+BOUNDS = Bounds(bandwidth=1e10, arithmetic_rate=1e11)
 
 
 def test_the_sentence_names_the_operation_that_takes_longest() -> None:
@@ -220,7 +220,7 @@ def test_the_sentence_names_the_operation_that_takes_longest() -> None:
     assert sentence.startswith(
         "The encoder's convolutions (convolution) take 64 % of the time of training; they run at"
     )
-    assert "57 % of the speed of a matrix product, so a smaller encoder" in sentence
+    assert "57 % of the speed of the fastest arithmetic measured here, so a smaller encoder" in sentence
     slow = Row("adamw_outer", 10, 1.0, Work(10, 10**9))
     assert "at 10 % of the speed of a large copy in memory, which leaves room" in words.limit(
         measured(slow), BOUNDS, "training"
@@ -229,10 +229,13 @@ def test_the_sentence_names_the_operation_that_takes_longest() -> None:
     idle = Row("gate forward", 10, 1.0, Work(10, 10**7))
     assert "fewer --threads" in words.limit(measured(idle), BOUNDS, "training")
     fast = Row("matrix product", 10, 1.0, Work(11 * 10**10, 10))
-    assert "110 % of the speed of a matrix product, so" in words.limit(measured(fast), BOUNDS, "training")
+    assert "110 % of the speed of the fastest arithmetic measured here, so" in words.limit(
+        measured(fast), BOUNDS, "training"
+    )
     beyond = Row("matrix product", 10, 1.0, Work(2 * 10**11, 10))
-    assert "200 % of the speed of a matrix product: they compute in lower precision, or other programs" in words.limit(
-        measured(beyond), BOUNDS, "training"
+    assert (
+        "200 % of the speed of the fastest arithmetic measured here: they compute in lower precision, or other programs"
+        in words.limit(measured(beyond), BOUNDS, "training")
     )
     assert OTHER in words.limit(measured(slow, Row(OTHER, 0, 4.0)), BOUNDS, "training")
     assert "(relu) takes" in words.limit(measured(Row("relu", 1, 1.0)), BOUNDS, "training")
@@ -279,10 +282,23 @@ def test_a_bound_is_the_best_of_several_tries_however_long_one_takes(monkeypatch
     assert list(lengths) == []
 
 
+def test_arithmetic_is_the_faster_of_a_product_and_a_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectrafuse.profile import bounds
+
+    operations = {"product": 2 * 1024**3, "convolution": 2 * 64 * 64 * 9 * 256**2}
+    for product, convolution in ((1e-2, 1e-3), (1e-3, 1e-1)):
+        seconds = iter([0.5, product, convolution])
+        monkeypatch.setattr(bounds, "_best", lambda call, device, seconds=seconds: next(seconds))
+        found = measure(torch.device("cpu"))
+        assert found.bandwidth == 2 * 2**28 / 0.5
+        best = max(operations["product"] / product, operations["convolution"] / convolution)
+        assert found.arithmetic_rate == pytest.approx(best)
+
+
 def test_bounds_are_measured_quickly() -> None:
     found = measure(torch.device("cpu"))
     assert 1e8 < found.bandwidth < 1e13
-    assert 1e8 < found.product_rate < 1e15
-    assert found.seconds(found.product_rate, 0) == pytest.approx(1.0)
+    assert 1e8 < found.arithmetic_rate < 1e15
+    assert found.seconds(found.arithmetic_rate, 0) == pytest.approx(1.0)
     assert found.is_arithmetic(10**12, 1)
     assert not found.is_arithmetic(1, 10**12)

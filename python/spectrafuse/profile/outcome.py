@@ -98,8 +98,8 @@ def summary(phases: Sequence[Phase], bounds: Bounds, record: Mapping[str, Any]) 
     lines = [
         *(phase.sentence for phase in phases),
         "",
-        f"Device: {record['device_name']}; copy {1e-9 * bounds.bandwidth:.3g} GB/s, float32 matrix product "
-        f"{1e-9 * bounds.product_rate:.4g} GFLOP/s, measured at the start.",
+        f"Device: {record['device_name']}; copy {1e-9 * bounds.bandwidth:.3g} GB/s, float32 arithmetic "
+        f"{1e-9 * bounds.arithmetic_rate:.4g} GFLOP/s, measured at the start.",
         f"Largest memory: {record['peak_memory'] / 2**20:.0f} MiB of {record['memory_of']}.",
     ]
     for phase in phases:

@@ -9,7 +9,7 @@ _NEAR = 0.5
 """Share of the bound from which on an operation is said to run at it."""
 
 _BEYOND = 1.2
-"""Above this share of a matrix product's speed the product was not at its best."""
+"""Above this share of the arithmetic that was measured, that was not at its best."""
 
 _FAR = 0.05
 """Below this share it is not the work that takes the time."""
@@ -89,13 +89,13 @@ def _how_fast(row: Row, bounds: Bounds, *, plural: bool) -> str:
     reached = bounds.seconds(*row.work) / row.seconds
     helps = _NAMES[row.label][1]
     arithmetic = bounds.is_arithmetic(*row.work)
-    against = "a matrix product" if arithmetic else "a large copy in memory"
+    against = "the fastest arithmetic measured here" if arithmetic else "a large copy in memory"
     if reached > 1 and not arithmetic:
         return f"; {it} faster than {against}, because the data stay in the cache, so {helps} is what would help."
     why = f"; {it} at {100 * reached:.0f} % of the speed of {against}"
     if reached > _BEYOND:
         lower = "they compute" if plural else "it computes"
-        return f"{why}: {lower} in lower precision, or other programs held the product back while it was measured."
+        return f"{why}: {lower} in lower precision, or other programs held that back while it was measured."
     if reached >= _NEAR:
         return f"{why}, so {helps} is what would help."
     if reached < _FAR:
