@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectrafuse.cli.fitting import fit_in_folder, set_threads, working_in
-from spectrafuse.cli.run_folder import RunFolder
+from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.terminal import CommandError, output_console
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrafuse.cli.fitting import set_threads
 from spectrafuse.cli.profile.report import RECORD, Phase, summary, table_rows, write
+from spectrafuse.cli.run_folder import set_threads
 from spectrafuse.cli.terminal import CommandError, Interrupted, output_console, training_progress
 
 if TYPE_CHECKING:
