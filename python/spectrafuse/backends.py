@@ -20,6 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError, SpectrafuseError
+
 Reason = str | None
 """Why an implementation cannot run, or None where it can."""
 
@@ -39,14 +41,14 @@ _trials: dict[str, Trial] = {}
 _verdicts: dict[tuple[str, str, str], Reason] = {}
 
 
-class BackendUnavailableError(RuntimeError):
+class BackendUnavailableError(SpectrafuseError, RuntimeError):
     """A forced implementation cannot run here; the message says why."""
 
 
 def _check_name(name: str, source: str) -> str:
     if name != "auto" and name not in IMPLEMENTATIONS:
         known = ", ".join(("auto", *IMPLEMENTATIONS))
-        raise ValueError(f"{source} must be one of {known}; got {name!r}.")
+        raise InvalidValueError(f"{source} must be one of {known}; got {name!r}.")
     return name
 
 

@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse.cli.terminal import CommandError, Interrupted, say, training_progress
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.results import write_json
@@ -274,7 +275,7 @@ def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str) -> N
 
         try:
             estimator.fit(data, callback=report, checkpoint_dir=folder.state)
-        except ValueError as error:
+        except SpectrafuseError as error:
             if folder.resumed and not folder.epoch:
                 raise CommandError(f"{error} With --restart the command begins anew.") from error
             raise

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import arguments
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.arrays import existing_file
 from spectrafuse.io.errors import DataError
 
@@ -94,10 +95,10 @@ def _check_classes(class_to_index: Mapping[str, int] | None) -> dict[str, int] |
     if class_to_index is None:
         return None
     if not isinstance(class_to_index, Mapping):
-        raise TypeError(f"`class_to_index` must be a mapping of names to classes; got {class_to_index!r}.")
+        raise InvalidTypeError(f"`class_to_index` must be a mapping of names to classes; got {class_to_index!r}.")
     for name, index in class_to_index.items():
         if isinstance(index, bool) or not isinstance(index, Integral):
-            raise TypeError(f"`class_to_index` must give a whole number for {name!r}; got {index!r}.")
+            raise InvalidTypeError(f"`class_to_index` must give a whole number for {name!r}; got {index!r}.")
     return {name: int(index) for name, index in class_to_index.items()}
 
 
@@ -119,7 +120,7 @@ def _size(path: str | os.PathLike[str], content: dict[str, Any], shape: tuple[in
     whole = [side for side in sides if type(side) is int and side >= 1]
     own = (whole[0], whole[1]) if len(whole) == 2 else None
     if shape is not None:
-        shape = checks.size("shape", shape)
+        shape = arguments.size("shape", shape)
         if own is not None and own != shape:
             hint = " (it is transposed)" if own == shape[::-1] else ""
             raise DataError(

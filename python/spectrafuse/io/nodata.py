@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.validate import as_numeric, called, report_not_finite, report_zeros
 
@@ -70,7 +71,7 @@ def as_nodata(nodata: Any) -> float | None:
         return float(nodata)
     except (TypeError, ValueError):
         hint = "; a mask array goes to `mask`" if np.ndim(nodata) else ""
-        raise ValueError(f"`nodata` must be None or a number, which may be NaN{hint}; got {nodata!r}.") from None
+        raise InvalidValueError(f"`nodata` must be None or a number, which may be NaN{hint}; got {nodata!r}.") from None
 
 
 def as_mask(name: str, mask: Any, size: tuple[int, int]) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.io.arrays import sha256
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.mapped import MappedArray
@@ -89,7 +90,9 @@ class CubeSource:
         """
         _, height, width = self.shape
         if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
-            raise ValueError(f"The window {(y0, y1, x0, x1)} is not inside the {height} rows and {width} columns.")
+            raise InvalidValueError(
+                f"The window {(y0, y1, x0, x1)} is not inside the {height} rows and {width} columns."
+            )
         return self._read(slice(None), slice(y0, y1), slice(x0, x1))
 
     def _read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
@@ -136,7 +139,7 @@ class CubeSource:
             parts[at : at + 1] = [slice(None)] * (3 - len(parts) + 1)
         parts += [slice(None)] * (3 - len(parts))
         if len(parts) != 3 or any(not isinstance(p, slice) or p.step not in (None, 1) for p in parts):
-            raise TypeError(f"A scene in a file is sliced by ranges of bands, rows and columns; got {index!r}.")
+            raise InvalidTypeError(f"A scene in a file is sliced by ranges of bands, rows and columns; got {index!r}.")
         places = (part.indices(n)[:2] for part, n in zip(parts, self.shape, strict=True))
         bands, rows, columns = (slice(start, max(start, stop)) for start, stop in places)
         return self._read(bands, rows, columns)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.arrays import ARRAY_SUFFIXES, existing_file, open_arrays, sha256
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.layouts import find_axes, is_axis_name
@@ -104,7 +105,7 @@ def read_spectra(
     """
     for name, option in (("header", header), ("index", index)):
         if option not in (True, False, "auto"):
-            raise ValueError(f"`{name}` must be one of 'auto', True, False; got {option!r}.")
+            raise InvalidValueError(f"`{name}` must be one of 'auto', True, False; got {option!r}.")
     file = existing_file(path, TEXT_SUFFIXES + ARRAY_SUFFIXES)
     if file.suffix.lower() not in TEXT_SUFFIXES:
         return _from_arrays(path, key)

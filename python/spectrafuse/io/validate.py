@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import DataError
 
 _LISTED = 10
@@ -70,7 +71,7 @@ def check_spectra(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
 
 def _check(name: str, array: Any, what: str, axes: Sequence[str], channel_axis: int, zeros: str) -> np.ndarray:
     if zeros not in ("check", "accept"):
-        raise ValueError(f"`zeros` must be one of 'check', 'accept'; got {zeros!r}.")
+        raise InvalidValueError(f"`zeros` must be one of 'check', 'accept'; got {zeros!r}.")
     given = as_numeric(name, array)
     if given.ndim != len(axes):
         hint = "; one spectrum needs reshape(1, -1)" if given.ndim == 1 and len(axes) == 2 else ""

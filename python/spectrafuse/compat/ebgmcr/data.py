@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.ebgmcr.checks import Option, flag, integer, number, optional, whole_number
 from spectrafuse.compat.ebgmcr.lazy import LazyTensor
 from spectrafuse.compat.ebgmcr.recipes import SelectedComponents
@@ -199,7 +200,7 @@ class CsvComponentMixtureLoader:
         Where there is no file of components they are the least-squares solution for the concentrations.
         """
         if dataset not in self._map:
-            raise ValueError(f"Unknown dataset '{dataset}'; choose from {list(self._map)}")
+            raise InvalidValueError(f"Unknown dataset '{dataset}'; choose from {list(self._map)}")
         spectra_file, concentration_file, component_file = self._map[dataset]
         spectra, concentrations = self._read(spectra_file), self._read(concentration_file)
         if component_file is None:
@@ -208,7 +209,7 @@ class CsvComponentMixtureLoader:
             components = self._read(component_file)[:, 1:]
         count = len(spectra)
         if batch_size is not None and batch_size > count:
-            raise ValueError(f"batch_size={batch_size} > number of samples={count}")
+            raise InvalidValueError(f"batch_size={batch_size} > number of samples={count}")
         chosen = torch.arange(count)
         if batch_size is not None and batch_size < count:
             chosen = torch.randperm(count)[:batch_size]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.ebgmcr.checks import (
     Option,
     extension,
@@ -175,7 +176,7 @@ class EBSelectiveMCR(nn.Module):
         if indices is not None:
             index = [indices] if isinstance(indices, int) else indices
             if len(index) == 0:
-                raise ValueError("`indices` must name at least one component; got none.")
+                raise InvalidValueError("`indices` must name at least one component; got none.")
             if isinstance(index, Tensor):
                 spectra = spectra[index]
             else:
@@ -185,7 +186,7 @@ class EBSelectiveMCR(nn.Module):
     def load_components(self, components: Tensor, learnable: bool | None = None) -> None:
         """Take these component parameters (N, d), in a copy. As published, `learnable` does not keep them fixed."""
         if tuple(components.shape) != (self.num_components, self.dim_components):
-            raise ValueError(
+            raise InvalidValueError(
                 f"`components` must be of shape {(self.num_components, self.dim_components)}; "
                 f"got {tuple(components.shape)}."
             )
@@ -212,7 +213,9 @@ class EBSelectiveMCR(nn.Module):
         """
         batch_size = pattern.shape[0]
         if pattern.shape[-1] != self.dim_components:
-            raise ValueError(f"`pattern` must have {self.dim_components} channels; got shape {tuple(pattern.shape)}.")
+            raise InvalidValueError(
+                f"`pattern` must have {self.dim_components} channels; got shape {tuple(pattern.shape)}."
+            )
         spectra = self._spectra()
         if not isinstance(self.component_post_processing, nn.Identity):
             self.component_post_processing(spectra)

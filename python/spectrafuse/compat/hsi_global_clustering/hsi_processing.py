@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.training.batches import reflect_pad
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
@@ -38,7 +39,7 @@ def normalize_cube(
         B x C values each, used by `meanstd` where both are given.
     """
     if method not in ("meanstd", "minmax"):
-        raise ValueError(f"`method` must be 'meanstd' or 'minmax'; got {method!r}.")
+        raise InvalidValueError(f"`method` must be 'meanstd' or 'minmax'; got {method!r}.")
     if method == "meanstd" and mean is not None and std is not None:
         sizes = (*cube.shape[:-2], 1, 1)
         return (cube - mean.reshape(sizes)) / (std.reshape(sizes) + 1e-6)

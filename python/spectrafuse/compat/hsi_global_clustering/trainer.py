@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.hsi_global_clustering._batches import crop_and_stack, pad_and_stack
 from spectrafuse.compat.hsi_global_clustering._reporting import make_writer, print_epoch_summary
 from spectrafuse.compat.hsi_global_clustering._scores import align_automatically, align_by_hand, published_scores
@@ -149,7 +150,9 @@ class HSIClusteringTrainer:
 
         unknown = sorted(set(loss_weight_scheduling) - set(_WEIGHTS))
         if unknown:
-            raise ValueError(f"`loss_weight_scheduling` knows {', '.join(_WEIGHTS)}; got {', '.join(unknown)} as well.")
+            raise InvalidValueError(
+                f"`loss_weight_scheduling` knows {', '.join(_WEIGHTS)}; got {', '.join(unknown)} as well."
+            )
         self.loss_weight_scheduling = loss_weight_scheduling
         self.loss_weight_scheduler = {
             name: _fading(getattr(self.model, name), num_epochs) if loss_weight_scheduling.get(name) else None
@@ -232,7 +235,9 @@ class HSIClusteringTrainer:
     def _step(self, cubes: Tensor, weights: dict[str, float | None], kick: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One step on fresh views; the loss and its terms after it, () each, without gradient."""
         if self.augmentor is None:
-            raise ValueError("`augmentor` must be given for training, an AugmentationPipeline for example; got None.")
+            raise InvalidValueError(
+                "`augmentor` must be given for training, an AugmentationPipeline for example; got None."
+            )
         views = self.augmentor(cubes)
         first, second = views[:, 0], views[:, 1]
         self.optimizer.zero_grad()

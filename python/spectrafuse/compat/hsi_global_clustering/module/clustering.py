@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.model import Clusters
 from spectrafuse.ops.clustering_objective import reference as terms
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
@@ -185,7 +186,7 @@ class UnrolledMeanShift(Clusters):
         share = probs.mean(dim=(0, 1))
         kept = (share >= threshold).nonzero().view(-1)
         if kept.numel() == 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"`threshold` must leave at least one cluster; the largest has a share of {share.max().item():.4g}, "
                 f"below {threshold:g}."
             )
