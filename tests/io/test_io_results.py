@@ -13,7 +13,7 @@ import torch
 from matplotlib.image import imread
 
 from spectrafuse.io import results
-from spectrafuse.io.images import MOST_COLORS
+from spectrafuse.io.palette import MOST_COLORS
 from spectrafuse.io.results import (
     colors,
     write_components,
@@ -21,7 +21,6 @@ from spectrafuse.io.results import (
     write_json,
     write_label_map,
     write_label_rows,
-    write_png,
 )
 from spectrafuse.io.spectra import read_spectra
 
@@ -90,14 +89,6 @@ def test_wrong_label_map(tmp_path: Path, labels: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"`labels` must be an integer array"):
         write_label_map(tmp_path, labels)
     assert not list(tmp_path.iterdir())
-
-
-def test_png_holds_the_pixels(tmp_path: Path) -> None:
-    pixels = np.random.default_rng().integers(0, 256, (7, 11, 4)).astype(np.uint8)
-    write_png(tmp_path / "x.png", pixels)
-    np.testing.assert_array_equal(np.round(imread(tmp_path / "x.png") * 255).astype(np.uint8), pixels)
-    with pytest.raises(ValueError, match="`pixels` must be"):
-        write_png(tmp_path / "x.png", pixels[..., :3])
 
 
 def spectra(n: int, d: int) -> np.ndarray:

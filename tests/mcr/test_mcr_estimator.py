@@ -287,7 +287,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     _quick(max_epoch=2).fit(SPECTRA, checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="`X` was"):
         _quick(max_epoch=2).fit(SPECTRA + 1, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match="`learning_rate` was 0.02 and is 0.03"):
+    with pytest.raises(ValueError, match="learning_rate was 0.02, now 0.03"):
         _quick(max_epoch=2, learning_rate=0.03).fit(SPECTRA, checkpoint_dir=tmp_path)
 
 

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse.cli.terminal import CommandError, Interrupted, say, training_progress
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.fingerprint import differences
 from spectrafuse.io.results import write_json
 
 if TYPE_CHECKING:
@@ -43,25 +44,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' is damaged ({error}); choose another --output or add --restart.") from error
     return content if isinstance(content, dict) else {}
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two requests, as `name: before there, now here`."""
-    out: list[str] = []
-    for name in dict.fromkeys([*before, *now]):
-        old, new = before.get(name), now.get(name)
-        if old == new:
-            continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            out += _differences(old, new, f"{prefix}{name}.")
-        else:
-            out.append(f"{prefix}{name} was {_short(old)}, now {_short(new)}")
-    return out
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class RunFolder:
@@ -131,10 +113,10 @@ class RunFolder:
             raise DataError(f"The output folder '{self.path}' cannot be written.")
 
     def _compare(self, before: Mapping[str, Any], what: str) -> None:
-        differences = _differences(before, self.request)
-        if differences:
+        different = differences(before, self.request)
+        if different:
             raise DataError(
-                f"'{self.path}' holds {what} ({'; '.join(differences[:4])}): choose another --output, or add "
+                f"'{self.path}' holds {what} ({'; '.join(different[:4])}): choose another --output, or add "
                 "--restart to replace it."
             )
 

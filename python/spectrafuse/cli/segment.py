@@ -37,7 +37,7 @@ CURVE_NAMES = {
 
 def segment(request: SegmentRequest) -> None:
     """Segment the scenes and write the output folder."""
-    from spectrafuse.io.arrays import sha256
+    from spectrafuse.io.fingerprint import sha256
 
     console = output_console()
     check_merge(request)

@@ -116,7 +116,7 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
 
 def unmix(request: UnmixRequest) -> None:
     """Unmix the spectra and write the output folder."""
-    from spectrafuse.io.arrays import sha256
+    from spectrafuse.io.fingerprint import sha256
     from spectrafuse.io.spectra import read_spectra
 
     console = output_console()

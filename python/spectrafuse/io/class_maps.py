@@ -11,7 +11,7 @@ import numpy as np
 
 from spectrafuse._runtime.errors import fail
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.io.images import colors
+from spectrafuse.io.palette import colors
 
 _MOST_CLASSES = (1 << 16) - 1
 

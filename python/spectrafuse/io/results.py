@@ -14,7 +14,7 @@ import numpy as np
 
 from spectrafuse._runtime.errors import InvalidTypeError, fail
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.io.images import MOST_COLORS, colors, write_png
+from spectrafuse.io.palette import MOST_COLORS, colors
 
 __all__ = [
     "colors",
@@ -23,7 +23,6 @@ __all__ = [
     "write_json",
     "write_label_map",
     "write_label_rows",
-    "write_png",
 ]
 # Larger maps are thinned in the picture, which nobody can look at as a whole otherwise.
 _MOST_PICTURE_PIXELS = 1 << 24
@@ -48,6 +47,8 @@ def write_label_map(folder: str | os.PathLike[str], labels: Any, *, name: str = 
         `<name>.npy`, int64 (H, W), and `<name>.png`, where class i has `colors(...)[i]` and pixels without a
         class are transparent; a larger map is thinned to at most 16 million pixels.
     """
+    from PIL import Image
+
     array = np.asarray(labels)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iu":
         got = f"shape {array.shape}, dtype {array.dtype}"
@@ -63,7 +64,8 @@ def write_label_map(folder: str | os.PathLike[str], labels: Any, *, name: str = 
     palette = colors(min(int(array.max()) + 1, MOST_COLORS)) if shown.any() else np.zeros((1, 3), np.uint8)
     rgba[shown, :3] = palette[classes[shown] % len(palette)]
     rgba[shown, 3] = 255
-    write_png(picture, rgba[place.reshape(thinned.shape)])
+    with atomic_write(picture) as temporary:
+        Image.fromarray(rgba[place.reshape(thinned.shape)]).save(temporary, format="PNG")
     return numbers, picture
 
 

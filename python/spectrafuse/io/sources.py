@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
-from spectrafuse.io.arrays import sha256
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.nodata import as_mask, as_nodata, survey
 from spectrafuse.io.validate import as_numeric, called

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
-from spectrafuse.io.arrays import ARRAY_SUFFIXES, existing_file, open_arrays, sha256
+from spectrafuse.io.arrays import ARRAY_SUFFIXES, existing_file, open_arrays
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.layouts import find_axes, is_axis_name
 from spectrafuse.io.tables import Table, axis_of, monotonic, read_table
 from spectrafuse.io.validate import check_spectra

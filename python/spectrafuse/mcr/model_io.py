@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from spectrafuse import __version__
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.fingerprint import sha256
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import RECIPES, Recipe, resolve
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 
 EXTRA_FILE = "spectrafuse.json"
 _FORMAT = 1
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def callable_name(function: Any) -> str | None:
@@ -86,7 +77,7 @@ def save(folder: Path, model: UnmixingModel, extra: dict[str, Any]) -> None:
         checkpoint.write_state(temporary, model.state_dict())
     with atomic_write(folder / checkpoint.CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(model.config), encoding="utf-8")
-    contents = {"format": _FORMAT, "state_sha256": hash_file(state_file), **extra}
+    contents = {"format": _FORMAT, "state_sha256": sha256(state_file), **extra}
     with atomic_write(folder / EXTRA_FILE) as temporary:
         temporary.write_text(json.dumps(contents, indent=1), encoding="utf-8")
 
@@ -105,7 +96,7 @@ def load_extra(folder: Path) -> dict[str, Any] | None:
     extra = json.loads(path.read_text(encoding="utf-8"))
     if extra.get("format") != _FORMAT:
         raise ValueError(f"'{path}' has format {extra.get('format')!r}; this version reads format {_FORMAT}.")
-    if extra["state_sha256"] != hash_file(folder / checkpoint.STATE_FILE):
+    if extra["state_sha256"] != sha256(folder / checkpoint.STATE_FILE):
         raise ValueError(f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short.")
     return extra
 

@@ -14,6 +14,7 @@ import torch
 from spectrafuse import __version__
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.fingerprint import differences
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.sources import CubeSource
 
@@ -95,8 +96,9 @@ def load_training(folder: str | os.PathLike[str], fingerprint: Mapping[str, Any]
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is no state of a training run ({reason}); delete it to start again.") from error
-    names = [name for name in {**saved, **fingerprint} if saved.get(name) != fingerprint.get(name)]
-    if names:
-        changes = "; ".join(f"{name} was {saved.get(name)!r} and is {fingerprint.get(name)!r}" for name in names)
-        raise ValueError(f"{path} belongs to another run: {changes}. Use another folder, or delete the file.")
+    different = differences(saved, fingerprint)
+    if different:
+        raise ValueError(
+            f"{path} belongs to another run: {'; '.join(different)}. Use another folder, or delete the file."
+        )
     return state

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spectrafuse.io.atomic import atomic_folder, atomic_write
+from spectrafuse.io.fingerprint import differences
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.passes import Aggregate, PostProcessing
 
@@ -326,16 +326,10 @@ def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] |
     contents = torch.load(path, map_location="cpu", weights_only=True)
     if contents.get("version") != _TRAINING_VERSION:
         raise ValueError(f"'{path}' was written by another version of this package; give another folder.")
-    different = sorted(_differences(contents["fingerprint"], fingerprint))
+    different = differences(contents["fingerprint"], fingerprint)
     if different:
         raise ValueError(
             f"'{folder}' holds a run with other settings, so it cannot be continued: {'; '.join(different)}. "
             "Give another folder or remove this one."
         )
     return contents
-
-
-def _differences(old: dict[str, str], new: dict[str, str]) -> Iterable[str]:
-    for key in old.keys() | new.keys():
-        if old.get(key) != new.get(key):
-            yield f"`{key}` was {old.get(key, 'absent')} and is {new.get(key, 'absent')}"
