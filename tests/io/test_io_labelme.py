@@ -207,7 +207,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([1, 2], "must hold a tensor; got list"),
+        ([1, 2], "must hold a dense tensor of plain numbers; got list"),
         ({"a": torch.ones(2, 2), "b": torch.ones(2, 3)}, r"choose one by its key: a \(2, 2\), b \(2, 3\)"),
         ({"a": 3}, "no tensors"),
         (torch.ones(2, 2).to_sparse(), "dense tensor"),

@@ -120,8 +120,8 @@ def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, n
         content = tensor_files.load_tensors(file)
     except Exception as error:  # torch documents no set of exceptions for files that it refuses
         raise DataError(
-            f"'{path}' is not a file of plain tensors: it is damaged, or needs unpickling, which can run code and is never "
-            "done here; save the labels alone, as a tensor or as .npy."
+            f"'{path}' is not a file of plain tensors: it is damaged, or needs unpickling, which can run code and is "
+            "never done here; save the labels alone, as a tensor or as .npy."
         ) from error
     label = f"'{path}'"
     if isinstance(content, dict):
