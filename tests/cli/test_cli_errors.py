@@ -49,14 +49,14 @@ def test_errors_of_the_user_are_one_sentence(scene: Path, table: Path, tmp_path:
     short = tmp_path / "short.csv"
     short.write_text("sugar,salt\n1,2\n")
     fails_with(run("unmix", table, "-o", out, "--true-concentrations", short), "9 spectra")
-    fails_with(run("unmix", table, "-o", out, "--true-components", short), "20 channels")
+    fails_with(run("unmix", table, "-o", out, "--true-components", short), "20 bands")
     assert not out.exists(), "a command that cannot begin leaves nothing behind"
 
 
 def test_output_that_cannot_be_used(scene: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fails_with(run("segment", scene, "-o", tmp_path / "file"), "is a file")
-    fails_with(run("segment", scene, "-o", tmp_path / "file" / "out"), "cannot be made")
+    fails_with(run("segment", scene, "-o", tmp_path / "file" / "out"), "cannot be created")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
     fails_with(run("segment", scene, "-o", tmp_path / "full"), "not empty", "thesis.tex")

@@ -33,7 +33,7 @@ def test_colors_differ_and_stay(k: int) -> None:
     assert len(np.unique(got, axis=0)) == k
     np.testing.assert_array_equal(colors(k + 40)[:k], got)
     if k > 1:
-        # Numbers alone: neighbours in a list of 300 still differ by more than a rounding error.
+        # Numbers alone: neighbors in a list of 300 still differ by more than a rounding error.
         distance = np.abs(got[:, None].astype(int) - got).sum(-1) + 1000 * np.eye(k, dtype=int)
         assert distance.min() > (80 if k < 8 else 10)
 
@@ -121,7 +121,7 @@ def test_concentrations_come_back(tmp_path: Path, names: list[str] | None) -> No
     np.testing.assert_array_equal(got.data, values)
     np.testing.assert_array_equal(read_spectra(binary).data, values)
     assert got.names == (names or ["0", "1", "2"])
-    assert got.channel_names == ["component_3", "component_17", "component_20", "component_41"]
+    assert got.band_names == ["component_3", "component_17", "component_20", "component_41"]
 
 
 def test_nothing_found_can_be_written(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_bad_input_is_one_clear_error(fitted: EBgMCR) -> None:
     broken = SPECTRA.copy()
     broken[2, 3] = np.nan
     for call in (_quick().fit, fitted.transform):
-        with pytest.raises(DataError, match="spectrum 2, channel 3"):
+        with pytest.raises(DataError, match="spectrum 2, band 3"):
             call(broken)
     with pytest.raises(ValueError, match="X has 11 features, but EBgMCR is expecting 12 features"):
         fitted.transform(SPECTRA[:, :11])

@@ -42,7 +42,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' is damaged ({error}); choose another --output or add --restart.") from error
+        raise DataError(f"'{path}' is damaged ({error}). Choose another --output, or add --restart.") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -61,7 +61,7 @@ class RunFolder:
     Raises
     ------
     DataError
-        If the folder belongs to a different command, holds files of somebody else, is in use by another process
+        If the folder belongs to a different command, holds other files, is in use by another process
         or cannot be written.
 
     Attributes
@@ -98,17 +98,17 @@ class RunFolder:
             if foreign:
                 raise DataError(
                     f"'{self.path}' is not empty ({', '.join(foreign[:3])}{', ..' if len(foreign) > 3 else ''}) and "
-                    "holds no spectrafuse run: choose a new folder for --output."
+                    "holds no results of spectrafuse. Choose a new folder for --output."
                 )
         self._begin(restart)
 
     def _make(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise DataError(f"--output '{self.path}' is a file; a folder is needed.")
+            raise DataError(f"--output '{self.path}' is a file. Give a folder.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"The output folder '{self.path}' cannot be made: {error.strerror}.") from error
+            raise DataError(f"The output folder '{self.path}' cannot be created: {error.strerror}.") from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise DataError(f"The output folder '{self.path}' cannot be written.")
 
@@ -116,8 +116,8 @@ class RunFolder:
         different = differences(before, self.request)
         if different:
             raise DataError(
-                f"'{self.path}' holds {what} ({'; '.join(different[:4])}): choose another --output, or add "
-                "--restart to replace it."
+                f"'{self.path}' holds {what} ({'; '.join(different[:4])}). Choose another --output, or add --restart "
+                "to replace it."
             )
 
     def _begin(self, restart: bool) -> None:
@@ -146,7 +146,9 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.release()
-            raise DataError(f"Another spectrafuse command is working in '{self.path}' right now.") from error
+            raise DataError(
+                f"Another spectrafuse command is using '{self.path}' right now. Wait for it, or choose another --output."
+            ) from error
         except OSError:
             # Some network file systems have no locks; the command then runs without one.
             self.release()
@@ -164,7 +166,7 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether the training has left a state to go on from."""
+        """Whether the training has left a checkpoint."""
         return (self.state / _TRAINING).is_file()
 
     def save_clock(self, *, at_once: bool = False) -> None:
@@ -223,12 +225,12 @@ class RunFolder:
 
 @contextmanager
 def working_in(folder: RunFolder) -> Iterator[None]:
-    """Hold the folder for this process, and turn Ctrl-C into a word about how to go on.
+    """Hold the folder for this process, and turn Ctrl-C into a sentence about how to resume.
 
     Raises
     ------
     Interrupted
-        On Ctrl-C, if there is a state to go on from.
+        On Ctrl-C, if there is a checkpoint.
     """
     try:
         yield
@@ -237,17 +239,17 @@ def working_in(folder: RunFolder) -> Iterator[None]:
         if not folder.has_state:
             raise
         raise Interrupted(
-            f"Stopped {f'after epoch {folder.epoch} ' if folder.epoch else ''}with the state in '{folder.state}'; "
-            "the same command goes on from there."
+            f"Stopped{f' after epoch {folder.epoch}' if folder.epoch else ''}; the checkpoint is in '{folder.state}'. "
+            "Run the same command to resume."
         ) from None
     finally:
         folder.release()
 
 
 def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str) -> None:
-    """Fit with the training state in the folder; a state that is there already is gone on from."""
+    """Fit with checkpoints in the folder; a run that was interrupted is resumed."""
     if folder.resumed:
-        say("resuming", f"going on from the state in '{folder.state}' (--restart begins anew).")
+        say("resuming", f"from the checkpoint in '{folder.state}' (--restart starts from the beginning).")
     with training_progress(title) as show:
 
         def report(progress: Progress) -> None:
@@ -259,7 +261,7 @@ def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str) -> N
             estimator.fit(data, callback=report, checkpoint_dir=folder.state)
         except SpectrafuseError as error:
             if folder.resumed and not folder.epoch:
-                raise CommandError(f"{error} With --restart the command begins anew.") from error
+                raise CommandError(f"{error} With --restart the command starts from the beginning.") from error
             raise
 
 

@@ -197,7 +197,7 @@ def _write(
             k=k,
             wavelengths=cube.wavelengths,
             truth=true,
-            unlabelled=-1 if true is not None and bool((true < 0).any()) else None,
+            unlabeled=-1 if true is not None and bool((true < 0).any()) else None,
             match=match,
             truth_names=_truth_names(request.classes),
             title=name,

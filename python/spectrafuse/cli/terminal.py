@@ -65,7 +65,7 @@ def _sentence(error: BaseException) -> str | None:
     if isinstance(error, SpectrafuseError):
         return str(error)
     if isinstance(error, (MemoryError, RuntimeError)) and _is_out_of_memory(error):
-        return "There is not enough memory for this; a smaller --batch-size, --crop-size or --pool-size needs less."
+        return "Out of memory. A smaller --batch-size, --crop-size or --pool-size needs less."
     if isinstance(error, OSError):
         name = f"'{error.filename}': " if error.filename else ""
         return f"{name}{str(error.strerror or error).removesuffix('.')}."

@@ -93,7 +93,7 @@ def patch(module: ModuleType) -> Patch:
     ----------
     module : module
         `hsi_global_clustering` or `ebgmcr`, under whatever name it was imported, or a module that holds their classes.
-        Recognised by the classes in it and in its submodules.
+        Recognized by the classes in it and in its submodules.
 
     Returns
     -------

@@ -121,7 +121,7 @@ def read_cube(
     Warns
     -----
     UserWarning
-        Bands that are zero everywhere; wavelengths whose number is not that of the bands.
+        Wavelengths whose number is not that of the bands.
     """
     opened = open_cube(path, key=key, layout=layout, rows=rows, columns=columns, nodata=nodata, mask=mask)
     return Cube(
@@ -256,8 +256,8 @@ def _find(source: ArrayFile, rows: int | None, columns: int | None) -> str:
         if len(candidates) == 1:
             return candidates[0]
     several = "several arrays that can be a cube" if cubes or matrices else "no array that is clearly a cube"
-    hint = "" if cubes else "; for a matrix (bands, pixels) give rows and columns as well"
-    raise DataError(f"'{source.path}' has {several}; choose one by its key{hint}: {source.listing()}.")
+    hint = "" if cubes else "; a matrix (bands, pixels) needs rows= and columns= as well"
+    raise DataError(f"'{source.path}' has {several}; choose one with key= (--key){hint}: {source.listing()}.")
 
 
 def _matching(label: str, axes: dict[str, np.ndarray], bands: int) -> np.ndarray | None:

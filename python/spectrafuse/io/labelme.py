@@ -33,8 +33,8 @@ def read_labelme(
     """Draw the shapes of a LabelMe file.
 
     Shapes are filled in the file's order, later ones over earlier ones, on a background of 0. A pixel belongs to a
-    shape if its centre lies inside by the even-odd rule; LabelMe's point (0, 0) is the outer corner of the first
-    pixel, whose centre is (0.5, 0.5). Polygons, rectangles (two corners) and circles (centre and a point on it)
+    shape if its center lies inside by the even-odd rule; LabelMe's point (0, 0) is the outer corner of the first
+    pixel, whose center is (0.5, 0.5). Polygons, rectangles (two corners) and circles (center and a point on it)
     have an area; points and lines have none and are left out with a warning.
 
     Parameters
@@ -131,7 +131,9 @@ def _size(path: str | os.PathLike[str], content: dict[str, Any], shape: tuple[in
     if own is None:
         raise DataError(f"'{path}' does not say the size of its image (imageHeight, imageWidth); give the shape.")
     if own[0] * own[1] > _MOST_PIXELS:
-        raise DataError(f"'{path}' says its image has {own[0]} x {own[1]} pixels, which is too large to be believed.")
+        raise DataError(
+            f"'{path}' says its image has {own[0]} x {own[1]} pixels, more than this can draw ({_MOST_PIXELS})."
+        )
     return own
 
 
@@ -165,13 +167,13 @@ def _outline(where: str, kind: Any, points: np.ndarray) -> np.ndarray:
 
 
 def _fill(labels: np.ndarray, corners: np.ndarray, value: int) -> None:
-    """Give `value` to the pixels whose centres lie inside a polygon, by the even-odd rule."""
+    """Give `value` to the pixels whose centers lie inside a polygon, by the even-odd rule."""
     height, width = labels.shape
     top = max(int(np.floor(corners[:, 1].min())), 0)
     bottom = min(int(np.ceil(corners[:, 1].max())), height)
     if top >= bottom:
         return
-    # A crossing of a row's centre line changes inside to outside for all pixels to its right.
+    # A crossing of a row's center line changes inside to outside for all pixels to its right.
     crossings = np.zeros((bottom - top, width + 1), dtype=np.uint8)
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if y0 > y1:

@@ -131,7 +131,7 @@ def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, n
             key = next(iter(tensors))
         if key not in tensors:
             what = "several or no tensors" if key is None else f"no tensor {key!r}"
-            raise DataError(f"'{path}' has {what}; choose one by its key: {listing}.")
+            raise DataError(f"'{path}' has {what}; choose one with key= (FILE:KEY): {listing}.")
         label, content = f"'{path}', variable {key!r}", tensors[key]
     elif key is not None:
         raise DataError(f"'{path}' holds one tensor without a name, so leave key={key!r} out.")
@@ -166,7 +166,7 @@ def _find(source: ArrayFile, scene: tuple[int, int] | None) -> str:
     number = "several variables" if candidates else "no variable"
     fitting = f" for {scene[0]} rows and {scene[1]} columns" if scene is not None else ""
     found = f"{number} that can be labels{fitting}"
-    raise DataError(f"'{source.path}' has {found}; choose one by its key: {source.listing()}.")
+    raise DataError(f"'{source.path}' has {found}; choose one with key= (FILE:KEY): {source.listing()}.")
 
 
 def _abundances(label: str, values: np.ndarray, scene: tuple[int, int] | None, matlab: bool) -> np.ndarray:

@@ -154,7 +154,7 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     if infinite.any():
         _raise_not_finite(name, cube, infinite, declared)
     if zeros == "check":
-        report_zeros(name, np.flatnonzero(~nonzero), bands, "band")
+        report_zeros(name, np.flatnonzero(~nonzero), bands, cube=True)
     return Survey(None if valid is None or valid.all() else valid, dead)
 
 
@@ -178,7 +178,7 @@ def _report_partly(name: str, nodata: float | None, partly: np.ndarray) -> None:
         row, column = (int(i) for i in places[0])
         warnings.warn(
             f"{called(name)}: {len(places)} pixels hold the no-data value {nodata:g} in some bands only, the first at "
-            f"row {row}, column {column} (counted from 0); they take part. Give a mask to leave them out.",
+            f"row {row}, column {column} (counted from 0); they are used. Give a mask to leave them out.",
             UserWarning,
             stacklevel=5,
         )
@@ -196,5 +196,5 @@ def _raise_not_finite(name: str, cube: Any, where: np.ndarray, declared: bool) -
             place = int(bad[0, 0]), int(bad[0, 1]) + rows.start, int(bad[0, 2]) + columns.start
             if place < first:
                 first, value = place, given[tuple(bad[0])]
-    hint = "" if declared or not np.isnan(value) else "; nodata=nan leaves pixels with NaN out"
+    hint = "" if declared or not np.isnan(value) else "; nodata=nan (--nodata nan) leaves such pixels out"
     report_not_finite(name, count, first, value, ("band", "row", "column"), hint=hint)

@@ -18,7 +18,7 @@ _FIRST = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180
 def colors(k: int) -> np.ndarray:
     """Colors of k classes, as different from each other as can be.
 
-    The first six are told apart with any color vision. Each further one is the farthest, in CIE L*a*b*, from greys and
+    The first six are told apart with any color vision. Each further one is the farthest, in CIE L*a*b*, from grays and
     from all before it, among a grid of colors that are visible on white and on black; so a class keeps its color when
     there are more classes. Beyond `MOST_COLORS` they repeat.
 
@@ -45,10 +45,10 @@ def _palette(k: int) -> np.ndarray:
     lab = _lab(grid)
     visible = (lab[:, 0] >= _LIGHTNESS[0]) & (lab[:, 0] <= _LIGHTNESS[1])
     grid, lab = grid[visible], lab[visible]
-    # Greys are left for pixels without a class and for lines that are no class.
-    greys = np.stack([np.linspace(0, 100, 6), np.zeros(6), np.zeros(6)], axis=1)
+    # Grays are left for pixels without a class and for lines that are no class.
+    grays = np.stack([np.linspace(0, 100, 6), np.zeros(6), np.zeros(6)], axis=1)
     first = np.array(_FIRST, dtype=np.uint8)
-    avoided = np.concatenate((greys, _lab(first)))
+    avoided = np.concatenate((grays, _lab(first)))
     distance = ((lab[:, None] - avoided) ** 2).sum(-1).min(1)
     taken = np.empty(k - len(first), dtype=np.int64)
     for i in range(len(taken)):

@@ -126,7 +126,7 @@ def write_components(
     components : array_like, shape (n, d)
         One component a row; n may be 0.
     axis : array_like, shape (d,), optional
-        Wavelengths or the like for the header; without it channels are counted from 0.
+        Wavelengths or the like for the header; without it bands are counted from 0.
     ids : sequence of int, length n, optional
         The components' numbers in the pool, for the first column; without it they are counted from 0.
     name : str
@@ -144,7 +144,7 @@ def write_components(
     if axis is not None:
         positions = np.asarray(axis, dtype=np.float64)
         if positions.shape != array.shape[1:]:
-            raise fail("axis", f"{array.shape[1]} numbers, one a channel", f"shape {positions.shape}")
+            raise fail("axis", f"{array.shape[1]} numbers, one for each band", f"shape {positions.shape}")
         arrays["axis"] = positions
         header = [repr(float(x)).removesuffix(".0") for x in positions]
     rows = [str(i) for i in numbers]
@@ -186,7 +186,7 @@ def write_concentrations(
     if names is not None:
         rows = [str(x) for x in names]
         if len(rows) != len(array):
-            raise fail("names", f"{len(array)} names, one a spectrum", f"{len(rows)} of them")
+            raise fail("names", f"{len(array)} names, one for each spectrum", f"{len(rows)} of them")
         arrays["names"] = np.array(rows, dtype=str)
     header = ["spectrum", *(f"component_{i}" for i in numbers)]
     return _write_both(folder, name, arrays, array, header, rows)
@@ -240,7 +240,7 @@ def _ids(ids: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
     numbers = np.arange(count) if ids is None else np.asarray(ids)
     if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
         got = f"shape {numbers.shape}, dtype {numbers.dtype}"
-        raise fail("ids", f"{count} integers, one a component", got)
+        raise fail("ids", f"{count} integers, one for each component", got)
     return numbers.astype(np.int64)
 
 

@@ -54,7 +54,7 @@ class EBSelectiveMCR(nn.Module):
     """A pool of components, gates that select them, and a regressor of concentrations.
 
     Parameters are those of `spectrafuse.mcr.model.UnmixingModel` under their published names, with the published
-    defaults, behaviour and draws.
+    defaults, behavior and draws.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class EBSelectiveMCR(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     def _spectra(self, rows: Tensor | None = None) -> Tensor:
-        """Components (N, d), or some of them, non-negative and normalised; always a tensor of its own."""
+        """Components (N, d), or some of them, non-negative and normalized; always a tensor of its own."""
         raw = self.vanilla_components if rows is None else self.vanilla_components[rows]
         spectra = raw.abs() if self.non_negative_component else raw.clone()
         if self.component_norm is not None:
@@ -162,7 +162,7 @@ class EBSelectiveMCR(nn.Module):
         return spectra
 
     def components(self, indices: int | Sequence[int] | Tensor | None = None) -> Tensor:
-        """Components (N, d), non-negative, normalised and post-processed.
+        """Components (N, d), non-negative, normalized and post-processed.
 
         Parameters
         ----------
@@ -214,7 +214,7 @@ class EBSelectiveMCR(nn.Module):
         batch_size = pattern.shape[0]
         if pattern.shape[-1] != self.dim_components:
             raise InvalidValueError(
-                f"`pattern` must have {self.dim_components} channels; got shape {tuple(pattern.shape)}."
+                f"`pattern` must have {self.dim_components} bands; got shape {tuple(pattern.shape)}."
             )
         spectra = self._spectra()
         if not isinstance(self.component_post_processing, nn.Identity):

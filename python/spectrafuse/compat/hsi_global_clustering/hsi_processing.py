@@ -1,4 +1,5 @@
-"""Normalisation and the two views of a cube, under their published names (spec "Crop pair").
+"""Normalization and the two views of a cube, under their published names (docs/algorithms/dgc.md, "Normalization"
+and "Crop pairs").
 
 Random numbers come from torch's global generator on the CPU, in the published order and number, also for cubes on a
 GPU: no draw waits for the device.
@@ -29,7 +30,7 @@ __all__ = [
 def normalize_cube(
     cube: Tensor, method: str = "meanstd", mean: Tensor | None = None, std: Tensor | None = None
 ) -> Tensor:
-    """Normalise a cube (C, H, W) or cubes (B, C, H, W).
+    """Normalize a cube (C, H, W) or cubes (B, C, H, W).
 
     Parameters
     ----------
@@ -43,8 +44,8 @@ def normalize_cube(
     if method == "meanstd" and mean is not None and std is not None:
         sizes = (*cube.shape[:-2], 1, 1)
         return (cube - mean.reshape(sizes)) / (std.reshape(sizes) + 1e-6)
-    normalised = Normalization(method).fit(cube).transform(cube)
-    return normalised.to(cube.dtype) if cube.is_floating_point() else normalised
+    normalized = Normalization(method).fit(cube).transform(cube)
+    return normalized.to(cube.dtype) if cube.is_floating_point() else normalized
 
 
 def _integer(low: int, high: int) -> int:

@@ -48,7 +48,7 @@ def _fading(value: float, epochs: int) -> LinearWarmupDecayScheduler:
 
 
 class HSIClusteringTrainer:
-    """Trains, validates and applies a model (spec "Training").
+    """Trains, validates and applies a model (docs/algorithms/dgc.md, "Training").
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class HSIClusteringTrainer:
     loss_weight_scheduling : dict
         Which of the weights `lambda_unif`, `lambda_orth`, `lambda_bal`, `lambda_cons` fade to 0.
     ema_decay, ema_kick, ema_kick_scheduling
-        Of the centre update: share of the old centre, push of clusters without mass, whether it fades to 0.
+        Of the center update: share of the old center, push of clusters without mass, whether it fades to 0.
     batch_size, num_workers, num_epochs, reuse_iter : int
         Cubes per batch, reading processes, epochs, steps per batch.
     grad_clip : float
@@ -263,7 +263,7 @@ class HSIClusteringTrainer:
         mass_thresh: float = 1e-3,
         eps: float = 1e-6,
     ) -> None:
-        """Move the centres towards the mean embeddings of their pixels, and push those without mass at random.
+        """Move the centers toward the mean embeddings of their pixels, and push those without mass at random.
 
         As published, embeddings (B, D, h, w) meet assignments (B, h, w, K) in the order of memory: the wrong pixels.
         """

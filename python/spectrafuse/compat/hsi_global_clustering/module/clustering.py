@@ -18,7 +18,9 @@ __all__ = ["UnrolledMeanShift"]
 
 
 class UnrolledMeanShift(Clusters):
-    """Mean shift, soft assignment to trainable centres, and the losses (spec "Mean shift" and "Losses").
+    """Mean shift, soft assignment to trainable centers, and the losses.
+
+    See docs/algorithms/dgc.md, "Mean shift and assignment" and "Losses".
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ class UnrolledMeanShift(Clusters):
 
     Notes
     -----
-    Initial centres come from torch's global generator, as published.
+    Initial centers come from torch's global generator, as published.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class UnrolledMeanShift(Clusters):
         use_approx: bool = True,
         kernel_size: int = 5,
     ) -> None:
-        # Not Clusters' own initialisation: it draws from a RandomStream.
+        # Not Clusters' own initialization: it draws from a RandomStream.
         nn.Module.__init__(self)
         self.embed_dim = embed_dim
         self.n_clusters = n_clusters
@@ -109,7 +111,7 @@ class UnrolledMeanShift(Clusters):
         Returns
         -------
         Tensor or tuple
-            Shifted embeddings (B, D, H, W), not normalised; alone, or first in a tuple with what else was asked for.
+            Shifted embeddings (B, D, H, W), not normalized; alone, or first in a tuple with what else was asked for.
         """
         shifted, probs = self._shift(embeddings, self.cluster_centers.to(embeddings.dtype), eps)
         outputs: tuple[Tensor, ...] = (shifted,)
@@ -120,7 +122,7 @@ class UnrolledMeanShift(Clusters):
         return outputs[0] if len(outputs) == 1 else outputs
 
     def get_cluster_centers(self) -> Tensor:
-        """Cluster centres (K, D)."""
+        """Cluster centers (K, D)."""
         return self.cluster_centers
 
     @torch.no_grad()
@@ -135,7 +137,7 @@ class UnrolledMeanShift(Clusters):
         return probs, labels
 
     def compute_compactness_loss(self, z_normed: Tensor, probs: Tensor) -> Tensor:
-        """Mean distance 1 - cosine of embeddings (B, N, D) to the centres, weighted by probs (B, N, K)."""
+        """Mean distance 1 - cosine of embeddings (B, N, D) to the centers, weighted by probs (B, N, K)."""
         return terms.compactness(z_normed, probs, self.cluster_centers)
 
     def compute_orthogonality_loss(self) -> Tensor:
@@ -143,7 +145,7 @@ class UnrolledMeanShift(Clusters):
         return terms.orthogonality(self.cluster_centers)
 
     def compute_balance_loss(self, probs: Tensor, eps: float = 1e-6) -> Tensor:
-        """Entropy of the clusters' shares in probs (B, N, K); adding it to a loss favours one cluster, as published."""
+        """Entropy of the clusters' shares in probs (B, N, K); adding it to a loss favors one cluster, as published."""
         return terms.balance(probs, eps)
 
     def compute_uniform_assignment_loss(self, probs: Tensor, eps: float = 1e-6) -> Tensor:
