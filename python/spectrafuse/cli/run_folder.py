@@ -147,7 +147,7 @@ class RunFolder:
         except BlockingIOError as error:
             self.release()
             raise DataError(
-                f"Another spectrafuse command is using '{self.path}' right now. Wait for it, or choose another --output."
+                f"Another spectrafuse command is using '{self.path}' right now. Wait, or choose another --output."
             ) from error
         except OSError:
             # Some network file systems have no locks; the command then runs without one.

@@ -256,8 +256,8 @@ def _find(source: ArrayFile, rows: int | None, columns: int | None) -> str:
         if len(candidates) == 1:
             return candidates[0]
     several = "several arrays that can be a cube" if cubes or matrices else "no array that is clearly a cube"
-    hint = "" if cubes else "; a matrix (bands, pixels) needs rows= and columns= as well"
-    raise DataError(f"'{source.path}' has {several}; choose one with key= (--key){hint}: {source.listing()}.")
+    hint = "" if cubes else " A matrix (bands, pixels) needs rows= and columns= as well (--rows, --columns)."
+    raise DataError(f"'{source.path}' has {several}; choose one with key= (--key): {source.listing()}.{hint}")
 
 
 def _matching(label: str, axes: dict[str, np.ndarray], bands: int) -> np.ndarray | None:

@@ -131,9 +131,7 @@ def _size(path: str | os.PathLike[str], content: dict[str, Any], shape: tuple[in
     if own is None:
         raise DataError(f"'{path}' does not say the size of its image (imageHeight, imageWidth); give the shape.")
     if own[0] * own[1] > _MOST_PIXELS:
-        raise DataError(
-            f"'{path}' says its image has {own[0]} x {own[1]} pixels, more than this can draw ({_MOST_PIXELS})."
-        )
+        raise DataError(f"'{path}' says its image has {own[0]} x {own[1]} pixels; at most {_MOST_PIXELS} can be drawn.")
     return own
 
 

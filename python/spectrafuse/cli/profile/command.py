@@ -189,7 +189,8 @@ def _circumstances(request: Any, device: torch.device, command: str) -> dict[str
         "Only the beginning of the run was recorded, since one step takes about as long as the next. The time of an "
         "operation leaves out the operations it calls. Arithmetic and bytes are calculated from the sizes of the data.",
         "The bound is the fastest this device can do. More than 100 % of it means that the data stayed in the cache, "
-        "or that other programs were busy while it was measured. Open the traces in chrome://tracing or ui.perfetto.dev.",
+        "or that other programs were busy while it was measured.",
+        "Open the traces in chrome://tracing or ui.perfetto.dev.",
     ]
     if command == "unmix":
         notes.append("Choosing the number of components, after training, is not part of the profile.")
