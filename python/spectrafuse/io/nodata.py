@@ -102,11 +102,11 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     ----------
     name : str
         What messages call the scene.
-    cube : array-like (C, H, W)
+    cube : array_like, shape (C, H, W)
         Real numbers that can be sliced by rows: an array, a memory map, a data set in a file.
     nodata : float or None
         See the rule of this module.
-    mask : ndarray (H, W) of bool, or None
+    mask : ndarray of bool, shape (H, W), or None
         True: no data.
     zeros : {"check", "accept"}
         As in `spectrafuse.io.validate.check_cube`.

@@ -78,12 +78,12 @@ def write_label_rows(path: str | os.PathLike[str], shape: tuple[int, int], strip
         The file to write or replace; it is complete or as it was before.
     shape : (H, W)
         Of the whole map.
-    strips : iterable of integer arrays (rows, W)
+    strips : iterable of ndarray of int, shape (rows, W)
         From the first row to the last.
 
     Returns
     -------
-    ndarray (H, W) of int64
+    ndarray, shape (H, W), int64
         Mapped from the file, for reading only.
 
     Raises

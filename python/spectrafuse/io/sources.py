@@ -29,7 +29,7 @@ class CubeSource:
     ----------
     shape : tuple of int
         Bands, rows, columns.
-    valid : ndarray (H, W) of bool, or None
+    valid : ndarray of bool, shape (H, W), or None
         True where there are data, by the rule of `spectrafuse.io.nodata`; None where all pixels have data.
     wavelengths, wavelength_unit, source, key, layout
         As in `spectrafuse.io.cubes.Cube`.
@@ -161,7 +161,7 @@ def checked_source(
     ----------
     name : str
         What messages call the scene.
-    stored : array-like (C, H, W)
+    stored : array_like, shape (C, H, W)
         The stored numbers.
     nodata, mask, zeros
         As in `spectrafuse.io.nodata.survey`; `nodata` in stored numbers, before `scale` is applied.

@@ -28,7 +28,21 @@ MOST_PIXELS = 1 << 24
 
 
 def thinned_band(cube: Any, band: int, step: int) -> np.ndarray:
-    """Every `step`-th row and column of a band, float64; of a scene in a file no more is held."""
+    """Every `step`-th row and column of a band.
+
+    Parameters
+    ----------
+    cube : ndarray or CubeSource, shape (C, H, W)
+        Of a scene in a file no more is held than the result.
+    band : int
+        Counted from 0.
+    step : int
+        At least 1.
+
+    Returns
+    -------
+    ndarray, shape (H / step, W / step), float64
+    """
     rows = step * max(1, MOST_PIXELS // (step * cube.shape[2]))
     starts = range(0, cube.shape[1], rows)
     parts = (np.asarray(cube[band : band + 1, y : y + rows])[0, ::step, ::step] for y in starts)
@@ -36,13 +50,24 @@ def thinned_band(cube: Any, band: int, step: int) -> np.ndarray:
 
 
 def pseudo_color(cube: Any, wavelengths: np.ndarray | None = None, *, step: int = 1) -> tuple[np.ndarray, str]:
-    """A picture `(H, W, 3)` in 0..1 of a cube `(C, H, W)`, and a caption naming its bands.
-
-    Of every `step`-th row and column.
+    """A color picture of a cube, of every `step`-th row and column.
 
     With wavelengths that cover the visible range: the bands nearest 640, 550 and 460 nm; else three bands
     spread over the range, the longest as red. Each is stretched between its 2nd and 98th percentile (of the pixels
     with data, where the cube is a `CubeSource` that has others).
+
+    Parameters
+    ----------
+    cube : ndarray or CubeSource, shape (C, H, W)
+    wavelengths : ndarray, shape (C,), optional
+    step : int
+
+    Returns
+    -------
+    picture : ndarray, shape (H / step, W / step, 3), float64
+        Red, green, blue from 0 to 1.
+    caption : str
+        The bands it shows.
     """
     bands = cube.shape[0]
     positions, order = spectral_positions(wavelengths, bands)
@@ -72,7 +97,20 @@ def pseudo_color(cube: Any, wavelengths: np.ndarray | None = None, *, step: int 
 
 
 def colored(labels: np.ndarray, colors: np.ndarray, unlabeled: int | None = None) -> np.ndarray:
-    """Labels `(H, W)` as a picture `(H, W, 3)`; the unlabeled value and labels outside 0..k-1 light gray."""
+    """Labels as a picture.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (H, W)
+    colors : ndarray, shape (k, 3)
+        Of the labels 0 to k - 1; others are light gray.
+    unlabeled : int, optional
+        A label that is light gray too.
+
+    Returns
+    -------
+    ndarray, shape (H, W, 3)
+    """
     table = np.vstack((colors, UNLABELED))
     outside = (labels < 0) | (labels >= len(colors))
     if unlabeled is not None:
@@ -81,7 +119,7 @@ def colored(labels: np.ndarray, colors: np.ndarray, unlabeled: int | None = None
 
 
 def transparent(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """A picture `(H, W, 3)` as `(H, W, 4)` without color in some places; itself where there are none."""
+    """A picture (H, W, 3) as (H, W, 4), transparent `where` that is true; itself where it is true nowhere."""
     return np.dstack((picture, np.where(where, 0.0, 1.0))) if where.any() else picture
 
 
@@ -92,9 +130,19 @@ def save_panels(
     *,
     title: str = "",
 ) -> None:
-    """Pictures `(title, (H, W, 3 or 4), caption)` in a row (wide scenes: in a column), with a legend outside them.
+    """Pictures in a row (wide scenes: in a column), with a legend beside them.
 
     Panel sizes are worked out in inches, so that any shape of scene and any number of legend rows fit.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    panels : sequence of (str, ndarray, str)
+        Title, picture of shape (H, W, 3) or (H, W, 4), and caption.
+    legend : sequence of (color, str)
+    title : str
+        Above all panels.
     """
     from matplotlib.patches import Patch
 
@@ -174,15 +222,24 @@ def save_map(
 
     Parameters
     ----------
-    labels : int array (H, W)
-        Cluster of every pixel, 0 .. k-1; negative: no data, drawn transparent.
-    cube : array (C, H, W) or `CubeSource`
-    truth : int array (H, W), optional
+    path : path
+        The PNG to write.
+    labels : ndarray of int, shape (H, W)
+        Cluster of every pixel, 0 to k - 1; negative: no data, drawn transparent.
+    cube : ndarray or CubeSource, shape (C, H, W)
+    k : int
+        Number of clusters.
+    wavelengths : ndarray, shape (C,), optional
+    truth : ndarray of int, shape (H, W), optional
         True labels; a label takes the color of the cluster it is matched to, others get their own.
     unlabeled : int, optional
         The value in `truth` that means no label; drawn light gray.
-    match : mapping of label to cluster, optional
-    truth_names : names of the labels 0, 1, .., optional
+    match : mapping of int to int, optional
+        Cluster of each true label that has one.
+    truth_names : sequence of str, optional
+        Names of the labels 0, 1, ...
+    title : str
+        Above the panels.
     """
     part = shares(labels, k, labels >= 0)
     step = math.isqrt((labels.size - 1) // MOST_PIXELS) + 1

@@ -27,7 +27,7 @@ PathLike = str | os.PathLike[str]
 
 
 def palette(k: int) -> np.ndarray:
-    """Colors of k clusters or components as floats, `(k, 3)` in 0..1."""
+    """Colors of k clusters or components, ndarray of shape (k, 3), from 0 to 1."""
     from spectrafuse.io.results import colors
 
     rgb = np.asarray(colors(k))
@@ -141,19 +141,33 @@ def broken(x: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def shares(labels: np.ndarray, k: int, valid: np.ndarray | None = None) -> np.ndarray:
-    """Share of the pixels in each of k clusters, `(k,)`."""
+    """Share of the pixels in each of k clusters, ndarray of shape (k,); `labels` and `valid` have shape (H, W)."""
     flat = labels[valid] if valid is not None else labels.reshape(-1)
     return np.bincount(flat.reshape(-1), minlength=k)[:k] / max(1, flat.size)
 
 
 def percent(share: float) -> str:
+    """A share from 0 to 1 in words: "none", "< 0.1 %" or "12.3 %"."""
     return "none" if share == 0 else "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def cluster_statistics(cube: Any, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels `(k,)`, mean spectrum and standard deviation `(k, C)` of each cluster; NaN for empty ones.
+    """Size, mean spectrum and standard deviation of each cluster.
 
-    The cube is an array or a `CubeSource` and is read by blocks of rows; negative labels are left out.
+    Parameters
+    ----------
+    cube : ndarray or CubeSource, shape (C, H, W)
+        Read by blocks of rows.
+    labels : ndarray of int, shape (H, W)
+        Negative ones are left out.
+    k : int
+        Number of clusters.
+
+    Returns
+    -------
+    pixels : ndarray of int, shape (k,)
+    mean, std : ndarray, shape (k, C), float64
+        NaN for clusters without pixels.
     """
     from spectrafuse.io.nodata import row_blocks
 
@@ -184,9 +198,19 @@ def save_cluster_spectra(
     wavelengths: np.ndarray | None = None,
     title: str = "Mean spectrum of each cluster (shaded: ± one standard deviation)",
 ) -> None:
-    """Mean spectra `(k, C)`, with one standard deviation shaded.
+    """Mean spectra, with one standard deviation shaded.
 
     Up to six clusters share one plot; more get a panel each, the other means in gray behind.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    mean, std : ndarray, shape (k, C)
+    pixels : ndarray of int, shape (k,)
+        Size of each cluster; empty ones are left out.
+    wavelengths : ndarray, shape (C,), optional
+    title : str
     """
     k, bands = mean.shape
     colors = palette(k)
@@ -248,10 +272,17 @@ def save_curves(
 
     Parameters
     ----------
-    history : one mapping per epoch
-        "epoch" is the horizontal axis where it is there; entries that are no numbers are left out.
-    keys : quantities to draw, in this order; all by default
-    logarithmic : quantities drawn on a logarithmic scale as far as they are positive
+    path : path
+        The PNG to write.
+    history : sequence of mapping
+        One for each epoch. "epoch" is the horizontal axis where it is there; entries that are no numbers are left out.
+    keys : sequence of str, optional
+        Quantities to draw, in this order. Default: all.
+    logarithmic : sequence of str
+        Quantities drawn on a logarithmic scale, as far as they are positive.
+    names : mapping of str to str, optional
+        What quantities are called in the picture.
+    title : str
     """
     names = names or {}
     if keys is None:

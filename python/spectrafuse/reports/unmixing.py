@@ -52,12 +52,22 @@ def save_components(
 
     Parameters
     ----------
-    components : array (n, d)
-    weights : array (n,), optional
-        Mean concentrations: which 64 to show when there are more.
-    truth : array (m, d), optional
+    path : path
+        The PNG to write.
+    components : ndarray, shape (n, d)
+    axis : ndarray, shape (d,), optional
+        Wavelengths or the like.
+    axis_label : str
+    names : sequence of str, optional
+        Names of the components.
+    weights : ndarray, shape (n,), optional
+        Mean concentrations: which 64 to show where there are more.
+    truth : ndarray, shape (m, d), optional
         True spectra, drawn dashed over the component each is matched to, scaled to fit it.
-    match : mapping of component to (true index, cosine), optional
+    match : mapping of int to (int, float), optional
+        Row of the true spectrum that each component is matched to, and their cosine.
+    truth_names : sequence of str, optional
+        Names of the true spectra.
     """
     n = len(components)
     if n == 0:
@@ -105,7 +115,19 @@ def save_concentrations(
     names: Sequence[str] | None = None,
     sample_label: str = "sample",
 ) -> None:
-    """Concentrations `(samples, n)` over the samples: lines for few components, a heat map for many."""
+    """Concentrations over the samples: lines for few components, a heat map for many.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    concentrations : ndarray, shape (n, m)
+        One sample a row, one component a column.
+    names : sequence of str, optional
+        Names of the components.
+    sample_label : str
+        What a sample is called.
+    """
     samples, n = concentrations.shape
     if n == 0:
         _save_note(path, "No component was found, so there are no concentrations.")
@@ -174,9 +196,18 @@ def save_against_truth(
 
     Parameters
     ----------
-    concentrations, truth : arrays (samples, n) and (samples, m)
-    match : mapping of component to true column
-    scores : mapping of component to a short text for its title, optional
+    path : path
+        The PNG to write.
+    concentrations : ndarray, shape (n, m)
+        One sample a row, one component a column.
+    truth : ndarray, shape (n, t)
+        True concentrations.
+    match : mapping of int to int
+        Column of `truth` that each component is matched to.
+    scores : mapping of int to str, optional
+        A short text for the title of a component.
+    names, truth_names : sequence of str, optional
+        Names of the columns.
     """
     scores = scores or {}
     pairs = sorted(match.items(), key=lambda pair: pair[1])[:MOST_PANELS]
@@ -220,9 +251,14 @@ def save_count_curve(
 
     Parameters
     ----------
-    curve : rows with r2_from, r2_to, count, r2
-    chosen : R2 and number of components of the chosen state, or None
-    reason : why that one, in words; becomes the title
+    path : path
+        The PNG to write.
+    curve : sequence of mapping
+        With `r2_from`, `r2_to`, `count` and `r2`.
+    chosen : (float, int), optional
+        R2 and number of components of what was chosen.
+    reason : str
+        Why, in words; becomes the title.
     """
     rows = sorted(range(len(curve)), key=lambda i: float(curve[i]["r2"]))
     if not rows:
@@ -280,8 +316,12 @@ def save_count_path(path: PathLike, rows: Sequence[Mapping[str, Any]], *, reason
 
     Parameters
     ----------
-    rows : rows with count, nmse and chosen
-    reason : why the chosen count, in words; becomes the title
+    path : path
+        The PNG to write.
+    rows : sequence of mapping
+        With `count`, `nmse` and `chosen`.
+    reason : str
+        Why that count was chosen, in words; becomes the title.
     """
     figure = new_figure(8.0, 4.4, layout="constrained")
     figure.suptitle(textwrap.fill(reason, 105), fontsize=9.5, x=0.01, ha="left")

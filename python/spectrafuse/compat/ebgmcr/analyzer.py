@@ -97,7 +97,7 @@ class BaseEBgMCR(SolverOptions, abc.ABC):
 
         Parameters
         ----------
-        data, eval_data : Tensor, (n, d)
+        data, eval_data : Tensor, shape (n, d)
             Spectra to train on, and to evaluate on after every epoch; None: the same.
         show_args, show_train_info, show_eval_info : bool
             What to print.
@@ -221,7 +221,7 @@ class DenseEBgMCR(BaseEBgMCR):
 
         Parameters
         ----------
-        data : Tensor, (n, d)
+        data : Tensor, shape (n, d)
         select_threshold : float, optional
             Replaces `select_prob_threshld`.
 

@@ -45,7 +45,7 @@ class RandomComponentMixtureSynthesizer:
     min_concentration, max_concentration : float
     signal_to_nosie_ratio : float or None
         In dB; None: no noise.
-    components : Tensor, (N, d), optional
+    components : Tensor, shape (N, d), optional
         Instead of random ones; their number, length, sparsity and sign replace the options.
     device : int, torch.device or None
         -1 and None: the CPU.
@@ -139,10 +139,10 @@ class RandomComponentMixtureSynthesizer:
 
         Returns
         -------
-        data : Tensor, (n, d)
-        weights : Tensor, (n, k)
+        data : Tensor, shape (n, d)
+        weights : Tensor, shape (n, k)
             Concentrations of the components of each sample, k as many as the largest sample has, padded with 0.
-        selected_components : Tensor, (n, k, d), lazy
+        selected_components : Tensor, shape (n, k, d), lazy
         selected_indices : list of int
             Components that some sample holds.
         """

@@ -199,17 +199,17 @@ class EBSelectiveMCR(nn.Module):
 
         Parameters
         ----------
-        pattern : Tensor, (B, d)
+        pattern : Tensor, shape (B, d)
 
         Returns
         -------
-        concentration : Tensor, (B, N, 1)
-        components : Tensor, (B, N, d)
+        concentration : Tensor, shape (B, N, 1)
+        components : Tensor, shape (B, N, d)
             In the sparse form times its gates; lazy.
-        effective_indices : Tensor, (B, N)
+        effective_indices : Tensor, shape (B, N)
             Gates.
-        sparsity_energy : Tensor, (B, N, d, 2), lazy; a zero in the dense form
-        select_energy : Tensor, (B, N, 2)
+        sparsity_energy : Tensor, shape (B, N, d, 2), lazy; a zero in the dense form
+        select_energy : Tensor, shape (B, N, 2)
         """
         batch_size = pattern.shape[0]
         if pattern.shape[-1] != self.dim_components:
@@ -249,7 +249,7 @@ class EBSelectiveMCR(nn.Module):
 
         Parameters
         ----------
-        pattern : Tensor, (B, d)
+        pattern : Tensor, shape (B, d)
         select_prob_threshld : float, optional
             Replaces the model's own: in evaluation, gates above it are 1, others 0.
 

@@ -50,7 +50,7 @@ def split_patches(
 
     Parameters
     ----------
-    image : Tensor (B, N, H, W)
+    image : Tensor, shape (B, N, H, W)
         Padded on both sides to sizes that can be divided.
     scale_ratio : int
         Patches per side.

@@ -101,7 +101,7 @@ class UnrolledMeanShift(Clusters):
 
         Parameters
         ----------
-        embeddings : Tensor (B, D, H, W)
+        embeddings : Tensor, shape (B, D, H, W)
             Of unit length over D.
         eps : float
             Added to the sum of the weights.
@@ -167,7 +167,7 @@ class UnrolledMeanShift(Clusters):
 
         Parameters
         ----------
-        probs : Tensor (B, N, K)
+        probs : Tensor, shape (B, N, K)
         threshold : float
 
         Returns
