@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from spectrafuse import __version__
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.mcr.model import UnmixingModel
@@ -95,9 +96,11 @@ def load_extra(folder: Path) -> dict[str, Any] | None:
         return None
     extra = json.loads(path.read_text(encoding="utf-8"))
     if extra.get("format") != _FORMAT:
-        raise ValueError(f"'{path}' has format {extra.get('format')!r}; this version reads format {_FORMAT}.")
+        raise InvalidValueError(f"'{path}' has format {extra.get('format')!r}; this version reads format {_FORMAT}.")
     if extra["state_sha256"] != sha256(folder / checkpoint.STATE_FILE):
-        raise ValueError(f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short.")
+        raise InvalidValueError(
+            f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short."
+        )
     return extra
 
 
@@ -120,7 +123,7 @@ def parameters_of(folder: Path, extra: dict[str, Any] | None, plug_ins: dict[str
         }
     for name, given in plug_ins.items():
         if extra["plug_ins"][name] is not None and given is None:
-            raise ValueError(f"'{folder}' was fitted with {name}={extra['plug_ins'][name]}; give it to `load`.")
+            raise InvalidValueError(f"'{folder}' was fitted with {name}={extra['plug_ins'][name]}; give it to `load`.")
     return {**extra["parameters"], "recipe": _recipe_from_plain(extra["recipe"])}
 
 

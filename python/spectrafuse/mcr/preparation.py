@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.recipes import Recipe
@@ -29,7 +30,7 @@ def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
     for name in ("post_processing", "aggregate"):
         value = getattr(estimator, name)
         if value is not None and not callable(value):
-            raise TypeError(f"`{name}` must be callable or None; got {type(value).__name__}.")
+            raise InvalidTypeError(f"`{name}` must be callable or None; got {type(value).__name__}.")
     return {
         "batch_size": None if estimator.batch_size is None else checks.integer("batch_size", estimator.batch_size),
         "max_epoch": None if estimator.max_epoch is None else checks.integer("max_epoch", estimator.max_epoch),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.atomic import atomic_folder, atomic_write
 from spectrafuse.io.fingerprint import differences
 from spectrafuse.mcr.model import UnmixingModel
@@ -302,7 +303,7 @@ def read_model(
     try:
         model.load_state_dict(read_state(folder))
     except RuntimeError as error:
-        raise ValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {error}") from error
+        raise InvalidValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {error}") from error
     return model.eval()
 
 
@@ -325,10 +326,10 @@ def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] |
         return None
     contents = torch.load(path, map_location="cpu", weights_only=True)
     if contents.get("version") != _TRAINING_VERSION:
-        raise ValueError(f"'{path}' was written by another version of this package; give another folder.")
+        raise InvalidValueError(f"'{path}' was written by another version of this package; give another folder.")
     different = differences(contents["fingerprint"], fingerprint)
     if different:
-        raise ValueError(
+        raise InvalidValueError(
             f"'{folder}' holds a run with other settings, so it cannot be continued: {'; '.join(different)}. "
             "Give another folder or remove this one."
         )

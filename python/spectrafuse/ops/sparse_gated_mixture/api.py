@@ -11,6 +11,7 @@ from torch import Tensor
 import spectrafuse.ops.sparse_gated_mixture.registration  # noqa: F401  registers the kernel
 from spectrafuse import backends
 from spectrafuse._runtime import checks, extensions, triton
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.ops import _trials
 from spectrafuse.ops.gate import GateNoise, Langevin
 from spectrafuse.ops.gate.api import check_langevin, check_noise
@@ -161,7 +162,7 @@ def sparse_gated_mixture(
         raise checks.fail("sparsity_energy", f"a tensor {(*shape, 2)}", f"shape {tuple(sparsity_energy.shape)}")
     if rng is not None:
         if noise is not None:
-            raise ValueError("`rng` and `noise` must not both be given; got both.")
+            raise InvalidValueError("`rng` and `noise` must not both be given; got both.")
         checks.tensor("rng", rng, shape="(2,)", ndim=1, dtypes=(torch.int64,))
         if rng.shape[0] != 2:
             raise checks.fail("rng", "a tensor (2,)", f"shape {tuple(rng.shape)}")
