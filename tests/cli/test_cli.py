@@ -219,7 +219,7 @@ def test_segment_with_a_mask_names_and_little_memory(scene: Path, tmp_path: Path
     words[words.index("2 MB")] = "1GB"
     assert "Nothing to do" in run(*words).stdout
     np.savez(tmp_path / "mask.npz", nothing=1 - absent)
-    fails_with(run(*words), "masks was")
+    fails_with(run(*words), "masks changed")
 
 
 def test_shapes_are_a_mask(scene: Path, tmp_path: Path) -> None:

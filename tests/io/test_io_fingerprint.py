@@ -25,7 +25,7 @@ def test_differences_name_every_entry_that_is_not_the_same() -> None:
     assert differences(before, now) == [
         "recipe was published, now corrected",
         "gone was 2, now None",
-        "data is not the same",
+        "data changed",
         "parameters.seed was 0, now 1",
         "new was None, now [3]",
     ]

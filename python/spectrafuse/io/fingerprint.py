@@ -43,7 +43,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str =
     Returns
     -------
     list of str
-        `name was this, now that` for each entry that differs; long values, such as hashes, are only said to differ.
+        `name was this, now that` for each entry that differs; long values, such as hashes, are only said to have changed.
     """
     out: list[str] = []
     for name in dict.fromkeys([*before, *now]):
@@ -53,7 +53,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str =
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             out += differences(old, new, f"{within}{name}.")
         elif max(len(str(old)), len(str(new))) > _LONGEST:
-            out.append(f"{within}{name} is not the same")
+            out.append(f"{within}{name} changed")
         else:
             out.append(f"{within}{name} was {old}, now {new}")
     return out
