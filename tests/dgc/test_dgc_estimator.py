@@ -297,7 +297,7 @@ def test_interrupted_fit_resumes(tmp_path: Path) -> None:
         small(max_epoch=4, crop_size=10).fit(cubes, checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="recipe max_epoch was 4, now 5"):
         small(max_epoch=5).fit(cubes, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match="data was"):
+    with pytest.raises(ValueError, match="data changed"):
         small(max_epoch=4).fit(cubes[::-1], checkpoint_dir=tmp_path)
 
 

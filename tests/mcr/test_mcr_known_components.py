@@ -147,7 +147,7 @@ def test_an_interrupted_fit_goes_on_with_equal_bits(stop_at: int, tmp_path: Path
         ({}, "components"),
     ]
     for other, name in others:
-        with pytest.raises(ValueError, match=f"`{name}` was"):
+        with pytest.raises(ValueError, match=f"{name} (was|changed)"):
             _quick().fit(SPECTRA, **other, checkpoint_dir=tmp_path)
     resumed = _quick().fit(SPECTRA, **given, checkpoint_dir=tmp_path)
     assert _raw(resumed).tobytes() == _raw(whole).tobytes()
