@@ -29,7 +29,6 @@ struct AmbiguityPenaltyKernels {
     void (*finish)(const AmbiguityPenalty&, std::int64_t block);
 };
 
-// Index 0 is float32, 1 is float64.
 SPECTRAFUSE_DECLARE(AmbiguityPenaltyKernels ambiguity_penalty_kernels[2])
 
 std::size_t ambiguity_penalty_workspace(const AmbiguityPenalty& arguments, int dtype);

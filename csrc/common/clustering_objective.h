@@ -77,7 +77,6 @@ struct ClusteringBackwardKernels {
                      std::int64_t row_end, double* centers_sum, double* bandwidth_rows, void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
 SPECTRAFUSE_DECLARE(ClusteringForwardKernels clustering_objective_forward_kernels[2])
 SPECTRAFUSE_DECLARE(ClusteringBackwardKernels clustering_objective_backward_kernels[2])
 

@@ -25,7 +25,6 @@ struct ComponentPenaltyKernels {
     void (*add)(const ComponentPenalty&, std::int64_t id, const void* spectrum, const void* grad, const void* length);
 };
 
-// Index 0 is float32, 1 is float64.
 SPECTRAFUSE_DECLARE(ComponentPenaltyKernels component_penalty_kernels[2])
 
 // The mean similarity; 0 for fewer than two used components.

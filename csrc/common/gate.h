@@ -48,7 +48,6 @@ struct GateKernels {
     void (*backward)(const GateBackward&, std::int64_t block);
 };
 
-// Index 0 is float32, 1 is float64.
 SPECTRAFUSE_DECLARE(GateKernels gate_kernels[2])
 
 void gate_forward(const Gate& arguments, int dtype, int threads);

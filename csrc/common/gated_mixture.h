@@ -70,7 +70,6 @@ struct GatedMixtureKernels {
                      void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
 SPECTRAFUSE_DECLARE(GatedMixtureKernels gated_mixture_kernels[2])
 
 void gated_mixture_forward(const GatedMixture& arguments, int dtype, int threads);

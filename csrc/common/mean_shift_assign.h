@@ -78,7 +78,6 @@ struct MeanShiftGatherKernels {
                 void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
 SPECTRAFUSE_DECLARE(MeanShiftForwardKernels mean_shift_assign_forward_kernels[2])
 SPECTRAFUSE_DECLARE(MeanShiftBackwardKernels mean_shift_assign_backward_kernels[2])
 SPECTRAFUSE_DECLARE(MeanShiftGatherKernels mean_shift_gather_kernels[2])

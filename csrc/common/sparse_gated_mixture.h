@@ -101,7 +101,6 @@ struct SparseGatedMixtureKernels {
                      void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
 SPECTRAFUSE_DECLARE(SparseGatedMixtureKernels sparse_gated_mixture_kernels[2])
 
 void sparse_gated_mixture_forward(const SparseGatedMixture& arguments, int dtype, int threads);

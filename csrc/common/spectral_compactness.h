@@ -41,7 +41,6 @@ struct SpectralCompactnessKernels {
     void (*backward)(const SpectralCompactness&, std::int64_t tile_begin, std::int64_t tile_end, void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
 SPECTRAFUSE_DECLARE(SpectralCompactnessKernels spectral_compactness_kernels[2])
 
 // Writes `origin`, `means` and `squared_norm`, and returns sum_ik q_ik |x_i - mu_k|^2 / (number of pixels * C).
