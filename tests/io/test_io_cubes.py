@@ -113,7 +113,7 @@ def test_key_is_given_or_found(tmp_path: Path, write: Callable[..., Path]) -> No
     ):
         read_cube(path)
     write(path, {"table": np.ones((2, 7))})
-    with pytest.raises(DataError, match=r"no array that is clearly a cube.*table \(2, 7\)\. A matrix .* rows= and columns="):
+    with pytest.raises(DataError, match=r"no array.*cube.*table \(2, 7\)\. A matrix .* rows= and columns="):
         read_cube(path)
 
 
