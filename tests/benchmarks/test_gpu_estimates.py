@@ -118,8 +118,7 @@ def test_sizes_of_blocks_and_tiles_are_those_of_the_sources():
 
 
 def test_the_networks_are_those_of_the_model():
-    from spectrafuse.mcr.model import UnmixingModel
-    from spectrafuse.mcr.passes import linear_layers
+    from spectrafuse.mcr.model import UnmixingModel, linear_layers
     from spectrafuse.mcr.recipes import published
 
     model = UnmixingModel(

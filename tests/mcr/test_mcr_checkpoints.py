@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spectrafuse._runtime.tensor_files import write_tensors
+from spectrafuse.mcr import model_io
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.training import checkpoint
 from spectrafuse.mcr.training.checkpoint import Record, StateKeeper
@@ -104,7 +106,7 @@ def test_written_states_are_read_by_the_formats_own_library(dtype: torch.dtype, 
         "b": torch.rand(7).to(dtype),
         "none": torch.empty(0, 2).to(dtype),
     }
-    checkpoint.write_state(tmp_path / "x.safetensors", state)
+    write_tensors(tmp_path / "x.safetensors", state)
     loaded = load_file(str(tmp_path / "x.safetensors"))
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[key], value) and loaded[key].dtype == dtype for key, value in state.items())
@@ -128,8 +130,8 @@ def test_band_folders_have_the_published_files(tmp_path: Path) -> None:
 )
 def test_a_model_folder_round_trips(options: dict[str, Any], tmp_path: Path) -> None:
     model = _model(3, **options, learnable_component=False).eval()
-    checkpoint.write_model(tmp_path, model.config, checkpoint.copy_state(model))
-    loaded = checkpoint.read_model(tmp_path)
+    model_io.write_model(tmp_path, model.config, checkpoint.copy_state(model))
+    loaded = model_io.read_model(tmp_path)
     assert loaded.config == model.config
     assert loaded.select_threshold == 0.9999994
     assert not loaded.training
@@ -139,11 +141,11 @@ def test_a_model_folder_round_trips(options: dict[str, Any], tmp_path: Path) -> 
 
 def test_damaged_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"param\.json"):
-        checkpoint.read_model(tmp_path)
+        model_io.read_model(tmp_path)
     model = _model()
-    checkpoint.write_model(tmp_path, {**model.config, "dim_components": 7}, checkpoint.copy_state(model))
+    model_io.write_model(tmp_path, {**model.config, "dim_components": 7}, checkpoint.copy_state(model))
     with pytest.raises(ValueError, match="does not belong"):
-        checkpoint.read_model(tmp_path)
+        model_io.read_model(tmp_path)
 
 
 @pytest.mark.parametrize("extension", [None, 2])

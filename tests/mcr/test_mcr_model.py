@@ -10,8 +10,7 @@ from torch import Tensor
 
 from helpers import GOLDEN_GRADIENT_RTOL, GOLDEN_RTOL, assert_close_to_max, golden, state
 from spectrafuse import use_backend
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.passes import ModelNoise
+from spectrafuse.mcr.model import ModelNoise, UnmixingModel
 from spectrafuse.ops.gate import GateNoise, Langevin
 from spectrafuse.random import RandomStream
 

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse._runtime.progress import Callback, Progress
-from spectrafuse.mcr import evaluation
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
 from spectrafuse.mcr.refinement import evidence
 from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
-from spectrafuse.mcr.training.checkpoint import Record, State
+from spectrafuse.mcr.training.checkpoint import Record
 from spectrafuse.mcr.training.known_components import FAR_ENERGY
-from spectrafuse.mcr.training.result import TrainingResult
+from spectrafuse.mcr.training.trainer import TrainingResult
 
 
 class _Reporter:
@@ -135,7 +135,7 @@ def _search(
     # A component that is given with its shape may be needed although training never opened a gate for it.
     ids = np.union1d(np.asarray(result.record.component_ids, np.int64), np.asarray(fixed, np.int64))
     index = torch.as_tensor(ids, device=model.vanilla_components.device)
-    start = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
+    start = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
     components = model.effective_components()[index].detach().cpu().double().numpy()
     level = noise_of_rows(spectra, noise)[:, None]
     refinement = Refinement(
@@ -192,7 +192,7 @@ def _settled(
     while True:
         model.gates = gates
         index: Tensor = torch.tensor(gates.open_ids, dtype=torch.int64, device=model.vanilla_components.device)
-        found: NDArray[np.float32] = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
+        found: NDArray[np.float32] = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
         used = found.any(0)
         if used.all():
             return gates, found

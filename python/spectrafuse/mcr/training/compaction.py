@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse._runtime import checks
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.passes import linear_layers
+from spectrafuse.mcr.model import UnmixingModel, linear_layers
 from spectrafuse.mcr.training.known_components import FAR_ENERGY
 from spectrafuse.mcr.training.optimizer import OuterAdamW
 

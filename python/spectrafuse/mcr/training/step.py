@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.passes import ModelNoise
+from spectrafuse.mcr.model import ModelNoise, UnmixingModel
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.mcr.training.optimizer import OuterAdamW
 from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty
