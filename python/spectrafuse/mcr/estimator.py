@@ -245,7 +245,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         validate_data(self, data if isinstance(X, (str, os.PathLike)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
         self.noise_: NoiseLevel | None = noise
-        self._fitted_concentrations = self._parse(data, "concentration")["concentration"]
+        self._fitted_concentrations: NDArray[np.float32] | None = self._parse(data, "concentration")["concentration"]
         if self.n_components_ == 0:
             warnings.warn(f"No component was found: no gate opened for any spectrum. {self.stop_reason_}", stacklevel=2)
         return self
@@ -331,7 +331,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.component_ids_ = np.asarray(ids, dtype=np.int64)
         self.background_row_ = ids.index(self._background_id) if self._background_id in ids else None
         self.n_components_ = len(ids) - (self.background_row_ is not None)
-        self._fitted_concentrations: NDArray[np.float32] | None = None
+        self._fitted_concentrations = None
         self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
         self.components_ = self.model_.effective_components()[self._indices].cpu().numpy()
 

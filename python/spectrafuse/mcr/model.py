@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,6 +111,19 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 def linear_layers(network: nn.Module) -> list[nn.Linear]:
     """The linear layers of one of the model's two networks, first to last."""
     return [module for module in network.modules() if isinstance(module, nn.Linear)]
+
+
+def layer_names(state: Mapping[str, Tensor], network: str) -> list[str]:
+    """Names that the linear layers of a network have in a model's state, first to last.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+    network : {"component_parser.energy_evaluator", "concentration_regressor"}
+    """
+    names = [key.removesuffix(".weight") for key in state if key.startswith(network) and key.endswith(".weight")]
+    # A single layer has the network's own name.
+    return sorted(names, key=lambda name: 0 if name == network else int(name.rpartition(".")[2]))
 
 
 class UnmixingModel(nn.Module):

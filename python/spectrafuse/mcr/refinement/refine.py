@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spectrafuse._runtime.progress import Callback, Progress
 from spectrafuse.mcr.metrics import nmse_of, r2_of
-from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
 from spectrafuse.mcr.refinement import evidence
@@ -170,19 +170,13 @@ def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequen
         table = energy.view(model.num_components, model.dim_components, 2)
         table[rows] = torch.stack((shut, -shut), dim=-1).to(energy.dtype)
         written["component_sparsity.energy"] = energy
-    prefix = "component_parser.energy_evaluator"
-    name = max((key for key in state if key.startswith(prefix) and key.endswith("bias")), key=_layer)
+    name = f"{layer_names(state, 'component_parser.energy_evaluator')[-1]}.bias"
     bias = state[name].clone()
     closed = torch.ones(model.num_components, dtype=torch.bool)
     closed[torch.from_numpy(factors.ids)] = False
     bias.view(-1, 2)[closed] = torch.tensor((FAR_ENERGY, -FAR_ENERGY), dtype=bias.dtype)
     written[name] = bias
     return written
-
-
-def _layer(key: str) -> int:
-    part = key.split(".")[-2]
-    return int(part) if part.isdigit() else 0
 
 
 def _settled(

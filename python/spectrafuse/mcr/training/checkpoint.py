@@ -12,7 +12,7 @@ import torch
 
 from spectrafuse._runtime.tensor_files import write_tensors
 from spectrafuse.io.atomic import atomic_folder, atomic_write
-from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import STATE_FILE, State, read_state, write_model
 
 SMALLEST_SHARE_SAVING = 20.0
@@ -64,21 +64,13 @@ def rescale(state: State, factor: float) -> State:
     if factor == 1.0:
         return state
     scaled = dict(state)
-    for prefix in ("component_parser.energy_evaluator", "concentration_regressor"):
-        weights = [key for key in state if key.startswith(prefix + ".") and key.endswith("weight")]
-        first = min(weights, key=_layer_index)
-        scaled[first] = scaled[first] / factor
-        if prefix == "concentration_regressor":
-            last = max(weights, key=_layer_index)
-            scaled[last] = scaled[last] * factor
-            bias = last.removesuffix("weight") + "bias"
-            scaled[bias] = scaled[bias] * factor
+    for network in ("component_parser.energy_evaluator", "concentration_regressor"):
+        first, last = (f"{layer_names(state, network)[place]}." for place in (0, -1))
+        scaled[first + "weight"] = scaled[first + "weight"] / factor
+        if network == "concentration_regressor":
+            for part in ("weight", "bias"):
+                scaled[last + part] = scaled[last + part] * factor
     return scaled
-
-
-def _layer_index(key: str) -> int:
-    part = key.split(".")[-2]
-    return int(part) if part.isdigit() else 0
 
 
 class StateKeeper:
