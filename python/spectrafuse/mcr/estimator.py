@@ -52,13 +52,13 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     non_negative : bool
         Components are non-negative. Concentrations always are.
     sparse : bool
-        The sparse form: a second gate decides which channels a component has.
+        The sparse form: a second gate decides which bands a component has.
     component_norm : int or None
         p-norm that every component is divided by; None: none.
     background : bool
-        A component that is the same in all channels, as an offset of the detector is. It keeps its shape and is not
+        A component that is the same in all bands, as an offset of the detector is. It keeps its shape and is not
         counted: it is the last row of `components_`, and the last column of concentrations, where spectra need it. What
-        all channels of a non-negative component share is part of it.
+        all bands of a non-negative component share is part of it.
     noise : float or None
         Standard deviation of the noise, in the spectra's unit; None: estimated from the tail of the singular values.
         It sets the level of fit the corrected recipe aims at, never the count. If the singular values do not end in
@@ -117,9 +117,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    arXiv 2507.23600, sparse form arXiv 2510.20364. In evaluation the gates are 0 or 1 and drawn without noise. The
-    published recipe evaluates with gate noise while it trains and counts by that; `transform` is deterministic in
-    every recipe.
+    arXiv 2507.23600, sparse form arXiv 2510.20364. `docs/algorithms/ebgmcr.md` has the equations, the published defects
+    and, in "How the count is decided", what the corrected recipe adds.
+
+    In evaluation the gates are 0 or 1 and drawn without noise. The published recipe evaluates with gate noise while it
+    trains and counts by that; `transform` is deterministic in every recipe.
 
     Examples
     --------
@@ -185,14 +187,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             in `component_ids_`; one that no spectrum needs does not appear in the results, fixed or not.
         fixed : array_like of bool, (m,), or of int, optional
             Mask or numbers of the rows of `components` that stay as they are; the others are only where training
-            starts. In the sparse form fixed ones keep all their channels.
+            starts. In the sparse form fixed ones keep all their bands.
         callback : callable, optional
             Called with a `Progress` after every epoch, and every second while the result is refined. An exception it
             raises ends the fit.
         checkpoint_dir : path, optional
             The run is saved there now and then, at its end, and on Ctrl-C (which is then passed on); the best state of
             each band of fit is a model folder in it, written as it improves. A fit with the same parameters and data
-            continues a run it finds there, and ends with the same bits as an uninterrupted one.
+            resumes a run it finds there, and ends with the same bits as an uninterrupted one.
         checkpoint_seconds : float
             Shortest time between two saves of the run.
 

@@ -63,8 +63,8 @@ def _as_table(name: str, X: Any) -> Any:
         raise DataError(f"Complex data not supported: `{name}` has dtype {values.dtype}.")
     if values.ndim == 1:
         raise DataError(
-            f"`{name}` must be a table of spectra (spectra, channels); got shape {tuple(values.shape)}. "
-            "Reshape your data: reshape(1, -1) makes one spectrum of it, reshape(-1, 1) one channel."
+            f"`{name}` must be a table of spectra (spectra, bands); got shape {tuple(values.shape)}. "
+            "Reshape your data: reshape(1, -1) makes one spectrum of it, reshape(-1, 1) one band."
         )
     if values.ndim == 2 and values.shape[1] == 0:
         raise DataError(f"`{name}` has 0 feature(s) (shape={tuple(values.shape)}) while a minimum of 1 is required.")

@@ -167,7 +167,8 @@ class UnmixingModel(nn.Module):
 
     Notes
     -----
-    arXiv 2507.23600 and 2510.20364. Parameters have the published names, so states can be exchanged. A plug-in that is
+    arXiv 2507.23600 and, for the sparse form, 2510.20364; `docs/algorithms/ebgmcr.md`, "Model" to "Sparse form".
+    Parameters have the published names, so states can be exchanged. A plug-in that is
     an `nn.Module` is part of the model and trains with it.
     """
 
@@ -281,16 +282,6 @@ class UnmixingModel(nn.Module):
             "langevin_steps": self.langevin_options.steps,
         }
 
-    @torch.no_grad()
-    def load_components(self, components: Tensor, *, learnable: bool | None = None) -> None:
-        """Replace the component parameters (N, d); `learnable` decides whether they train, None: as before."""
-        expected = tuple(self.vanilla_components.shape)
-        if tuple(components.shape) != expected:
-            raise checks.fail("components", f"of shape {expected}", tuple(components.shape))
-        self.vanilla_components.copy_(components)
-        if learnable is not None:
-            self.vanilla_components.requires_grad_(bool(learnable))
-
     def components(self) -> Tensor:
         """Components (N, d) as they are mixed: absolute value, norm and post-processing done; sparsity not."""
         components = self.vanilla_components.abs() if self.non_negative_component else self.vanilla_components
@@ -337,7 +328,6 @@ class UnmixingModel(nn.Module):
         noise: ModelNoise | None = None,
         *,
         used_threshold: float = 0.5,
-        select_threshold: float | None = None,
         stash: Stash | None = None,
     ) -> ModelOutput:
         """One pass over spectra.
@@ -349,19 +339,16 @@ class UnmixingModel(nn.Module):
             None: deterministic gates, without refinement.
         used_threshold : float
             In training a component counts as used if a gate exceeds it.
-        select_threshold : float, optional
-            Replaces the model's own in evaluation.
         stash : Stash, optional
             Of an `OuterAdamW`: backward leaves there what the two networks' gradients are made of, and none of their
-            parameters gets a `.grad`. None: they do, as for any optimiser.
+            parameters gets a `.grad`. None: they do, as for any optimizer.
         """
         noise = ModelNoise() if noise is None else noise
         langevin = self.langevin if self.training else None
-        threshold = self.select_threshold if select_threshold is None else select_threshold
         options: dict[str, Any] = {
             "tau": self.tau,
             "langevin": langevin,
-            "hard_threshold": None if self.training else threshold,
+            "hard_threshold": None if self.training else self.select_threshold,
             "used_threshold": used_threshold,
         }
         *hidden, last = linear_layers(self._evaluator)
@@ -401,7 +388,7 @@ class UnmixingModel(nn.Module):
         return skinny_linear(x, last.weight[indices], last.bias[indices], "abs")
 
     @torch.no_grad()
-    def parse(self, x: Tensor, indices: Tensor, select_threshold: float | None = None) -> tuple[Tensor, Tensor]:
+    def parse(self, x: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Deterministic evaluation of some components only.
 
         Parameters
@@ -409,8 +396,6 @@ class UnmixingModel(nn.Module):
         x : Tensor, (B, d)
         indices : Tensor, (k,) int64
             Components to look at.
-        select_threshold : float, optional
-            Replaces the model's own.
 
         Returns
         -------
@@ -432,7 +417,7 @@ class UnmixingModel(nn.Module):
             None,
             tau=self.temperature_eval,
             langevin=None,
-            hard_threshold=self.select_threshold if select_threshold is None else select_threshold,
+            hard_threshold=self.select_threshold,
         )
         return self.regress(x, indices) * selected.select_prob, selected.select_prob
 

@@ -221,7 +221,7 @@ def save_training(folder: Path, contents: dict[str, Any]) -> None:
 
 
 def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] | None:
-    """The saved state of the same run; None where there is none.
+    """The saved state of the same run, to resume it; None where there is none.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] |
     different = sorted(_differences(contents["fingerprint"], fingerprint))
     if different:
         raise ValueError(
-            f"'{folder}' holds a run with other settings, so it cannot be continued: {'; '.join(different)}. "
+            f"'{folder}' holds a run with other settings, so it cannot be resumed: {'; '.join(different)}. "
             "Give another folder or remove this one."
         )
     return contents

@@ -28,7 +28,7 @@ class Compaction(NamedTuple):
         After which it happened.
     components_before, components_after : int
     parameters_before, parameters_after : int
-        That a step of the optimiser moves.
+        That a step of the optimizer moves.
     error : float
         Largest change of a reconstruction with the soft gates of training, over the largest value of the spectra;
         with the hard gates of evaluation there is none.

@@ -34,8 +34,8 @@ class SparsityRule:
 
     Notes
     -----
-    Public code of arXiv 2507.23600. What `usage` is, its recipes decide: the rule is meant for the number of used
-    components; the published solver passes the mean energy.
+    `docs/algorithms/ebgmcr.md`, "Training", from the public code of arXiv 2507.23600. What `usage` is, its recipes
+    decide: the rule is meant for the number of used components; the published solver passes the mean energy.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class EnergyStopRule:
 
     Notes
     -----
-    Public code of arXiv 2507.23600. It need never stop a run.
+    `docs/algorithms/ebgmcr.md`, "Training", from the public code of arXiv 2507.23600. It need never stop a run.
     """
 
     def __init__(self, *, nmse: float = 0.01, energy_ratio: float = 0.25, window: int = 100) -> None:
@@ -145,6 +145,10 @@ class PatienceStopRule:
         Epochs without a lower count, once a state fits.
     fit_patience : int
         Epochs without an nMSE lower by a hundredth, as long as no state fits.
+
+    Notes
+    -----
+    `docs/algorithms/ebgmcr.md`, "Training", column `corrected`.
     """
 
     def __init__(self, *, accept: float, patience: int = 500, fit_patience: int = 1000) -> None:
@@ -203,6 +207,10 @@ def temperature_at(
     -------
     float
         Subtracted one drop at a time, so it has the published code's rounding.
+
+    Notes
+    -----
+    `docs/algorithms/ebgmcr.md`, "Symbols".
     """
     temperature = highest
     for _ in range(epoch // every if every > 0 else 0):

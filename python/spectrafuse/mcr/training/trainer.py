@@ -159,6 +159,10 @@ class Trainer:
         What identifies the run.
     save_seconds : float
         Shortest time between two saves of the run; states are written as they improve.
+
+    Notes
+    -----
+    `docs/algorithms/ebgmcr.md`, "Training".
     """
 
     def __init__(
