@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spectrafuse._runtime.tensor_files import write_tensors
+from spectrafuse._runtime.safetensors import write_tensors
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.training import checkpoint

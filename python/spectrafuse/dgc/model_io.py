@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from spectrafuse._runtime.tensor_files import read_tensors, write_tensors
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import published
 from spectrafuse.io.atomic import atomic_folder

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from spectrafuse._runtime.tensor_files import read_tensors, write_tensors
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.io.arrays import sha256
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel

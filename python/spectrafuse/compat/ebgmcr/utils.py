@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spectrafuse._runtime.tensor_files import read_tensors, write_tensors
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr.training.rules import Band, SparsityRule, band_of, make_bands
 

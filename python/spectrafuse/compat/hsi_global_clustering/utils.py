@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spectrafuse._runtime.tensor_files import read_tensors, write_tensors
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.training.schedules import warmup_decay
 from spectrafuse.io.atomic import atomic_write
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from spectrafuse._runtime.tensor_files import write_tensors
+from spectrafuse._runtime.safetensors import write_tensors
 from spectrafuse.io.atomic import atomic_folder, atomic_write
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import STATE_FILE, State, read_state, write_model
