@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spectrafuse._runtime.safetensors import write_tensors
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.training import checkpoint
@@ -99,6 +99,19 @@ def test_names_of_one_epoch_share_a_state_until_one_of_them_moves_on() -> None:
     assert torch.equal(keeper.state("band")["vanilla_components"], model.vanilla_components)
 
 
+def test_tensors_of_several_types_are_read_by_the_formats_own_library(tmp_path: Path) -> None:
+    names = ("uint8", "float64", "bool", "int16", "bfloat16", "int64", "int8", "float32", "int32", "float16")
+    tensors = {name: torch.tensor([3, 0, 1]).to(getattr(torch, name)) for name in names}
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    for loaded in (load_file(tmp_path / "x.safetensors"), read_tensors(tmp_path / "x.safetensors")):
+        assert loaded.keys() == tensors.keys()
+        assert all(
+            torch.equal(loaded[key], value) and loaded[key].dtype == value.dtype for key, value in tensors.items()
+        )
+    with pytest.raises(ValueError, match="'a' is of type torch.complex64"):
+        write_tensors(tmp_path / "y.safetensors", {"a": torch.ones(2, dtype=torch.complex64)})
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_written_states_are_read_by_the_formats_own_library(dtype: torch.dtype, tmp_path: Path) -> None:
     state = {
@@ -144,6 +157,13 @@ def test_damaged_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"param\.json"):
         model_io.read_model(tmp_path)
     model = _model()
+    model_io.write_model(tmp_path, model.config, checkpoint.copy_state(model))
+    (tmp_path / "model.safetensors").write_bytes(b"{}" * 50)
+    with pytest.raises(ValueError, match="is not a safetensors file, or is cut short"):
+        model_io.read_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no model\.safetensors"):
+        model_io.read_model(tmp_path)
     model_io.write_model(tmp_path, {**model.config, "dim_components": 7}, checkpoint.copy_state(model))
     with pytest.raises(ValueError, match="does not belong"):
         model_io.read_model(tmp_path)

@@ -186,5 +186,5 @@ def test_a_plug_in_may_count_on_the_whole_pool():
     model = new_model()
     model.component_post_processing = torch.nn.Identity()
     optimizer = OuterAdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
-    with pytest.raises(ValueError, match="`compact_epochs` must be None for a model with plug-ins; got 3"):
+    with pytest.raises(ValueError, match="`compact_epochs` must be None for a model with `post_processing`"):
         Pool(model, optimizer, [], 3)

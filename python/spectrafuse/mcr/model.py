@@ -261,6 +261,7 @@ class UnmixingModel(nn.Module):
 
     @property
     def learnable_component(self) -> bool:
+        """Whether the components train."""
         return self.vanilla_components.requires_grad
 
     @property
@@ -303,6 +304,7 @@ class UnmixingModel(nn.Module):
 
     @property
     def tau(self) -> float:
+        """Gate temperature in the present mode."""
         return self.temperature_train if self.training else self.temperature_eval
 
     def draw_noise(self, batch_size: int, stream: RandomStream) -> ModelNoise:

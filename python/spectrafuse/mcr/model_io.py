@@ -123,9 +123,14 @@ def read_extra(folder: Path) -> dict[str, Any] | None:
         return None
     extra = json.loads(path.read_text(encoding="utf-8"))
     if extra.get("format") != _FORMAT:
-        raise ValueError(f"'{path}' has format {extra.get('format')!r}; this version reads format {_FORMAT}.")
+        raise ValueError(
+            f"'{path}' has format {extra.get('format')!r}, and this version of spectrafuse reads format {_FORMAT}: "
+            "update spectrafuse."
+        )
     if extra["state_sha256"] != sha256(_file(folder, STATE_FILE)):
-        raise ValueError(f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short.")
+        raise ValueError(
+            f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short; save it again."
+        )
     return extra
 
 

@@ -195,7 +195,7 @@ class StateKeeper:
         return {name: list(slot.record) for name, slot in self.slots.items()}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up records whose states are in the folder."""
+        """Resume with records whose states are in the folder."""
         self.slots = {name: _Slot(Record(*record), None) for name, record in saved.items()}
 
 

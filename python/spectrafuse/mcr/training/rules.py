@@ -64,9 +64,11 @@ class SparsityRule:
         return self.weight
 
     def state(self) -> dict[str, Any]:
+        """As plain values, for `load_state`."""
         return {"weight": self.weight, "factor": self._factor}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Resume from what `state` gave."""
         self.weight = float(state["weight"])
         self._factor = float(state["factor"])
 
@@ -117,6 +119,7 @@ class EnergyStopRule:
         return None
 
     def state(self) -> dict[str, Any]:
+        """As plain values, for `load_state`."""
         return {
             "window": list(self.window),
             "energy_total": self._energy_total,
@@ -126,6 +129,7 @@ class EnergyStopRule:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Resume from what `state` gave."""
         self.window.clear()
         self.window.extend(state["window"])
         self._energy_total = state["energy_total"]
@@ -181,9 +185,11 @@ class PatienceStopRule:
         return None
 
     def state(self) -> dict[str, Any]:
+        """As plain values, for `load_state`."""
         return {"count": self._count, "best_nmse": self._best_nmse, "since": self._since}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Resume from what `state` gave."""
         self._count = state["count"]
         self._best_nmse = state["best_nmse"]
         self._since = state["since"]

@@ -220,10 +220,12 @@ class Trainer:
 
     @property
     def epoch(self) -> int:
+        """Epochs done."""
         return len(self.history)
 
     @property
     def optimizer(self) -> OuterAdamW:
+        """Of the part of the pool that trains; another one after components have left."""
         return self.pool.optimizer
 
     @cached_property
@@ -447,7 +449,7 @@ class Trainer:
         save_training(self.folder, contents)
 
     def resume(self) -> None:
-        """Take up the run that the folder holds, where it holds one.
+        """Resume the run that the folder holds, where it holds one.
 
         Raises
         ------
