@@ -108,6 +108,9 @@ def test_tensors_of_several_types_are_read_by_the_formats_own_library(tmp_path: 
         assert all(
             torch.equal(loaded[key], value) and loaded[key].dtype == value.dtype for key, value in tensors.items()
         )
+    content = (tmp_path / "x.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert all(header[name]["data_offsets"][0] % tensors[name].element_size() == 0 for name in names)
     with pytest.raises(ValueError, match="'a' is of type torch.complex64"):
         write_tensors(tmp_path / "y.safetensors", {"a": torch.ones(2, dtype=torch.complex64)})
 
