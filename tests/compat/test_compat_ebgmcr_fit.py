@@ -213,7 +213,7 @@ def test_samples_and_evaluation_use_up_the_published_draws(monkeypatch: pytest.M
         seen.append(target)
         return _StepFigures(*torch.zeros(3), 1)
 
-    monkeypatch.setattr(run, "_step", step)
+    monkeypatch.setattr(run, "train_step", step)
     torch.manual_seed(5)
     run.train_epoch()
     run.evaluate()
