@@ -19,8 +19,7 @@ from spectrafuse.ops.energy_gate import energy_gate
 from spectrafuse.ops.gate import GateNoise, Langevin, gate
 from spectrafuse.ops.gated_mixture import gated_mixture
 from spectrafuse.ops.skinny_linear import skinny_linear
-from spectrafuse.ops.sparse_gated_mixture import sparse_gated_mixture
-from spectrafuse.ops.sparse_gated_mixture.api import draw_sparsity_noise
+from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise, sparse_gated_mixture
 from spectrafuse.random import RandomStream
 
 _COMPONENT_STD, _ENERGY_STD, _CONCENTRATION_STD = 0.1, 0.05, 0.01
