@@ -175,7 +175,7 @@ def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command goes on from there" in errors
+    assert "Run the same command to resume" in errors
     assert str(output / "state") in errors
     assert "Traceback" not in errors
     assert not (output / "run.json").exists()
@@ -183,7 +183,7 @@ def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene:
     fails_with(changed, "n_clusters was 3, now 2", "unfinished")
     resumed = run(*words, output)
     assert resumed.exit_code == 0, resumed.output
-    assert "going on from the state" in resumed.stderr
+    assert "from the checkpoint" in resumed.stderr
     assert not (output / "state").exists()
     assert run(*words, straight).exit_code == 0
     first, second = (json.loads((folder / "run.json").read_text()) for folder in (output, straight))
@@ -219,7 +219,7 @@ def test_segment_with_a_mask_names_and_little_memory(scene: Path, tmp_path: Path
     words[words.index("2 MB")] = "1GB"
     assert "Nothing to do" in run(*words).stdout
     np.savez(tmp_path / "mask.npz", nothing=1 - absent)
-    fails_with(run(*words), "masks was")
+    fails_with(run(*words), "masks changed")
 
 
 def test_shapes_are_a_mask(scene: Path, tmp_path: Path) -> None:

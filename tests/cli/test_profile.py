@@ -230,7 +230,7 @@ def test_the_sentence_names_the_operation_that_takes_longest() -> None:
     assert "at 10 % of the speed of a large copy in memory, which leaves room" in diagnosis.limit(
         measured(slow), BOUNDS, "training"
     )
-    assert "everything else limits it: 80 %" in diagnosis.limit(measured(slow, Row(REST, 0, 4.0)), BOUNDS, "prediction")
+    assert "No operation limits it: 80 %" in diagnosis.limit(measured(slow, Row(REST, 0, 4.0)), BOUNDS, "prediction")
     idle = Row("gate forward", 10, 1.0, Work(10, 10**7))
     assert "fewer --threads" in diagnosis.limit(measured(idle), BOUNDS, "training")
     fast = Row("matrix product", 10, 1.0, Work(11 * 10**10, 10))

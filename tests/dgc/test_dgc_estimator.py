@@ -293,11 +293,11 @@ def test_interrupted_fit_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resumed.cluster_centers_, whole.cluster_centers_)
     assert resumed.history_ == whole.history_
     np.testing.assert_array_equal(resumed.predict(cubes[1]), whole.predict(cubes[1]))
-    with pytest.raises(ValueError, match="belongs to another run: crop_size was 12 and is 10. Use another"):
+    with pytest.raises(ValueError, match="belongs to another run: crop_size was 12, now 10. Use another"):
         small(max_epoch=4, crop_size=10).fit(cubes, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match="recipe max_epoch was 4 and is 5"):
+    with pytest.raises(ValueError, match="recipe max_epoch was 4, now 5"):
         small(max_epoch=5).fit(cubes, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match="data was"):
+    with pytest.raises(ValueError, match="data changed"):
         small(max_epoch=4).fit(cubes[::-1], checkpoint_dir=tmp_path)
 
 

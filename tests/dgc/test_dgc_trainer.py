@@ -222,7 +222,7 @@ def test_killed_and_resumed_equals_whole(tmp_path: Path) -> None:
 def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     recipe = dataclasses.replace(QUICK, max_epoch=1)
     make_trainer(recipe).run(checkpoint_dir=tmp_path, fingerprint={"seed": 1, "crop": 12, "data": "abc"})
-    with pytest.raises(ValueError, match=r"belongs to another run: crop was 12 and is 16; data was 'abc' and is None"):
+    with pytest.raises(ValueError, match=r"belongs to another run: crop was 12, now 16; data was abc, now None"):
         make_trainer(recipe).run(checkpoint_dir=tmp_path, fingerprint={"seed": 1, "crop": 16})
 
 

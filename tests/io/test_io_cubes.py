@@ -108,10 +108,12 @@ def test_key_is_given_or_found(tmp_path: Path, write: Callable[..., Path]) -> No
     with pytest.raises(DataError, match=r"variable 'table' is a matrix of shape \(2, 7\).*give rows= and columns="):
         read_cube(path, key="table")
     write(path, {"a": np.moveaxis(first, 0, -1), "b": np.moveaxis(second, 0, -1)})
-    with pytest.raises(DataError, match=r"several arrays.*choose one by its key: a \(3, 3, 4\), b \(3, 3, 4\)"):
+    with pytest.raises(
+        DataError, match=r"several arrays.*choose one with key= \(--key\): a \(3, 3, 4\), b \(3, 3, 4\)"
+    ):
         read_cube(path)
     write(path, {"table": np.ones((2, 7))})
-    with pytest.raises(DataError, match=r"no array that is clearly a cube.*rows and columns.*table \(2, 7\)"):
+    with pytest.raises(DataError, match=r"no array that is clearly a cube.*\(2, 7\)\. A matrix .* rows= and columns="):
         read_cube(path)
 
 

@@ -286,7 +286,7 @@ def test_real_images(shared_data: Path) -> None:
     assert cube.data.shape == (580, 31, 43)
     assert cube.wavelengths is not None
     assert (cube.wavelengths[0], cube.wavelengths[-1], cube.wavelength_unit) == (366.551, 1048.421, "nm")
-    # The right order of the axes is the one in which neighbours along every axis are alike.
+    # The right order of the axes is the one in which neighbors along every axis are alike.
     white = read_cube(folder / "white_reference_crop.raw").data
     for axis in range(3):
         assert np.abs(np.diff(white, axis=axis)).mean() < 0.1 * white.std(), axis

@@ -236,7 +236,7 @@ def test_compressed_files_are_decoded_once(tmp_path: Path) -> None:
 def test_arrays_that_do_not_fit_their_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(80))
     assert MappedArray.contiguous(tmp_path / "x", "<f8", 0, (2, 5)).shape == (2, 5)
-    with pytest.raises(DataError, match="it has not the 88 bytes"):
+    with pytest.raises(DataError, match="it should have 88 bytes"):
         MappedArray.contiguous(tmp_path / "x", "<f8", 8, (2, 5))
 
 

@@ -108,7 +108,7 @@ def test_nan_in_one_band_hides_the_pixel_once_declared() -> None:
         assert source.valid is not None
         assert np.argwhere(~source.valid).tolist() == [[3, 4]]
         assert not source.read_rows(3, 4)[:, 0, 4].any()
-    with pytest.raises(DataError, match=r"`X` has 1 value .* at band 2, row 3, column 4 .*: nan; nodata=nan leaves"):
+    with pytest.raises(DataError, match=r"`X` has 1 value .* at band 2, row 3, column 4 .*: nan; nodata=nan .* leaves"):
         array_source("X", cube, zeros="check")
 
 

@@ -13,7 +13,7 @@ import torch
 from matplotlib.image import imread
 
 from spectrafuse.io import results
-from spectrafuse.io.images import MOST_COLORS
+from spectrafuse.io.palette import MOST_COLORS
 from spectrafuse.io.results import (
     colors,
     write_components,
@@ -21,7 +21,6 @@ from spectrafuse.io.results import (
     write_json,
     write_label_map,
     write_label_rows,
-    write_png,
 )
 from spectrafuse.io.spectra import read_spectra
 
@@ -34,7 +33,7 @@ def test_colors_differ_and_stay(k: int) -> None:
     assert len(np.unique(got, axis=0)) == k
     np.testing.assert_array_equal(colors(k + 40)[:k], got)
     if k > 1:
-        # Numbers alone: neighbours in a list of 300 still differ by more than a rounding error.
+        # Numbers alone: neighbors in a list of 300 still differ by more than a rounding error.
         distance = np.abs(got[:, None].astype(int) - got).sum(-1) + 1000 * np.eye(k, dtype=int)
         assert distance.min() > (80 if k < 8 else 10)
 
@@ -92,14 +91,6 @@ def test_wrong_label_map(tmp_path: Path, labels: np.ndarray) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_png_holds_the_pixels(tmp_path: Path) -> None:
-    pixels = np.random.default_rng().integers(0, 256, (7, 11, 4)).astype(np.uint8)
-    write_png(tmp_path / "x.png", pixels)
-    np.testing.assert_array_equal(np.round(imread(tmp_path / "x.png") * 255).astype(np.uint8), pixels)
-    with pytest.raises(ValueError, match="`pixels` must be"):
-        write_png(tmp_path / "x.png", pixels[..., :3])
-
-
 def spectra(n: int, d: int) -> np.ndarray:
     """Float32 numbers over many magnitudes."""
     rng = np.random.default_rng()
@@ -130,7 +121,7 @@ def test_concentrations_come_back(tmp_path: Path, names: list[str] | None) -> No
     np.testing.assert_array_equal(got.data, values)
     np.testing.assert_array_equal(read_spectra(binary).data, values)
     assert got.names == (names or ["0", "1", "2"])
-    assert got.channel_names == ["component_3", "component_17", "component_20", "component_41"]
+    assert got.band_names == ["component_3", "component_17", "component_20", "component_41"]
 
 
 def test_nothing_found_can_be_written(tmp_path: Path) -> None:

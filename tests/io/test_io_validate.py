@@ -97,14 +97,14 @@ def test_cube_position_of_what_is_not_finite(value: float) -> None:
 def test_spectra_position_of_one_nan() -> None:
     table = random((4, 6))
     table[2, 5] = np.nan
-    with pytest.raises(DataError, match=r"has 1 value that is not finite .*, it is at spectrum 2, channel 5"):
+    with pytest.raises(DataError, match=r"has 1 value that is not finite .*, it is at spectrum 2, band 5"):
         check_spectra("X", table)
 
 
 def test_what_float32_cannot_hold() -> None:
     table = random((2, 3))
     table[1, 2] = 1e39
-    with pytest.raises(DataError, match=r"float32 cannot hold, it is at spectrum 1, channel 2 .*: 1e\+39"):
+    with pytest.raises(DataError, match=r"float32 cannot hold, it is at spectrum 1, band 2 .*: 1e\+39"):
         check_spectra("X", table)
 
 
@@ -119,7 +119,7 @@ def test_zero_bands_are_refused_unless_accepted() -> None:
         check_cube("X", cube)
 
 
-def test_zero_channels_warn_and_zero_spectra_do_not() -> None:
+def test_zero_bands_warn_and_zero_spectra_do_not() -> None:
     table = random((4, 5))
     table[1] = 0
     with warnings.catch_warnings():
@@ -127,7 +127,7 @@ def test_zero_channels_warn_and_zero_spectra_do_not() -> None:
         check_spectra("X", table)
         check_spectra("X", np.zeros((2, 3)), zeros="accept")
     table[:, 3] = 0
-    with pytest.warns(UserWarning, match="channel 3 is zero everywhere"):
+    with pytest.warns(UserWarning, match="band 3 is zero everywhere"):
         check_spectra("X", table)
 
 

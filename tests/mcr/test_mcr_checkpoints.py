@@ -192,6 +192,6 @@ def test_another_run_is_refused_and_named(tmp_path: Path) -> None:
     contents = checkpoint.load_training(tmp_path, dict(fingerprint))
     assert contents is not None
     assert contents["epoch"] == 3
-    with pytest.raises(ValueError, match="`noise` was None and is 0.1"):
+    with pytest.raises(ValueError, match="noise was None, now 0.1"):
         checkpoint.load_training(tmp_path, {**fingerprint, "noise": "0.1"})
     assert checkpoint.load_training(tmp_path / "nowhere", fingerprint) is None

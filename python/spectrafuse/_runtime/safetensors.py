@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
+
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -44,7 +46,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -
     offset = 0
     for name, value in ordered:
         if value.dtype not in _NAMES:
-            raise ValueError(f"'{name}' is of type {value.dtype}, which a safetensors file written here cannot hold.")
+            raise InvalidValueError(f"'{name}' is of type {value.dtype}, which a safetensors file cannot hold here.")
         ends = [offset, offset + value.nbytes]
         header[name] = {"dtype": _NAMES[value.dtype], "shape": list(value.shape), "data_offsets": ends}
         offset = ends[1]
@@ -74,4 +76,4 @@ def read_tensors(path: str | os.PathLike[str], device: str | torch.device = "cpu
     try:
         return load_file(path, device=str(device))
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"'{path}' is not a safetensors file, or is cut short ({error}).") from error
+        raise InvalidValueError(f"'{path}' is not a safetensors file, or is cut short ({error}).") from error

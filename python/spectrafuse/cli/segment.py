@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectrafuse.cli.fitting import fit_in_folder, set_threads, working_in
-from spectrafuse.cli.run_folder import RunFolder
+from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.segment_inputs import (
     SegmentRequest,
     check_merge,
@@ -38,7 +37,7 @@ CURVE_NAMES = {
 
 def segment(request: SegmentRequest) -> None:
     """Segment the scenes and write the output folder."""
-    from spectrafuse.io.arrays import sha256
+    from spectrafuse.io.fingerprint import sha256
 
     console = output_console()
     check_merge(request)
@@ -198,7 +197,7 @@ def _write(
             k=k,
             wavelengths=cube.wavelengths,
             truth=true,
-            unlabelled=-1 if true is not None and bool((true < 0).any()) else None,
+            unlabeled=-1 if true is not None and bool((true < 0).any()) else None,
             match=match,
             truth_names=_truth_names(request.classes),
             title=name,

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
@@ -307,7 +308,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         count = self.model_.n_clusters
         if mapping is not None and (named := len(metrics.label_of_cluster(mapping, range(count)))) > count:
-            raise ValueError(f"`mapping` names cluster {named - 1}; the model has {count}.")
+            raise InvalidValueError(f"`mapping` names cluster {named - 1}; the model has {count}.")
         self.cluster_mapping_ = None if mapping is None else {int(k): [int(c) for c in v] for k, v in mapping.items()}
         return self
 
@@ -333,7 +334,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         elif self.cluster_mass_ is not None:
             mass = torch.from_numpy(self.cluster_mass_)
         else:
-            raise ValueError("This model does not say how large its clusters are; give `X` to measure it.")
+            raise InvalidValueError("This model does not say how large its clusters are; give `X` to measure it.")
         kept = self.model_.prune(mass, threshold)
         self.cluster_mass_ = None if self.cluster_mass_ is None else self.cluster_mass_[kept]
         if self.cluster_mapping_ is not None:
@@ -387,6 +388,6 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             mapping = extra.get("mapping")
             return estimator if mapping is None else estimator.merge_clusters(dict(mapping))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{os.fspath(folder)}: spectrafuse.json does not describe this model ({error})."
             ) from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.encoder import Encoder
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
 from spectrafuse.ops.mean_shift_assign import MeanShiftResult, mean_shift_assign, mean_shift_labels
@@ -178,7 +179,7 @@ class SegmentationModel(nn.Module):
         encoder = dict(_PUBLISHED_ENCODER) | _known("encoder_kwargs", config, (*_PUBLISHED_ENCODER, "inplace"))
         shift = dict(_PUBLISHED_MEAN_SHIFT) | _known("mean_shift_kwargs", config, _PUBLISHED_MEAN_SHIFT)
         if encoder["embed_dim"] != shift["embed_dim"]:
-            raise ValueError(
+            raise InvalidValueError(
                 f"`embed_dim` must be the same in encoder_kwargs and mean_shift_kwargs; got {encoder['embed_dim']} "
                 f"and {shift['embed_dim']}."
             )
@@ -262,7 +263,7 @@ class SegmentationModel(nn.Module):
             raise checks.fail("mass", f"of shape ({self.n_clusters},)", f"shape {tuple(mass.shape)}")
         kept = [k for k, value in enumerate(mass.tolist()) if value >= threshold]
         if not kept:
-            raise ValueError(
+            raise InvalidValueError(
                 f"`threshold` must leave at least one cluster; the largest has a share of "
                 f"{float(mass.max()):.4g}, below {threshold:g}."
             )
@@ -275,5 +276,5 @@ def _known(part: str, config: Mapping[str, Any], names: Any) -> dict[str, Any]:
     given = dict(config.get(part) or {})
     unknown = sorted(given.keys() - set(names))
     if unknown:
-        raise ValueError(f"`{part}` knows {', '.join(names)}; got {', '.join(unknown)} as well.")
+        raise InvalidValueError(f"`{part}` knows {', '.join(names)}; got {', '.join(unknown)} as well.")
     return given

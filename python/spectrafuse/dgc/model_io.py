@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import published
@@ -43,7 +44,7 @@ def save_model(folder: str | os.PathLike[str], model: SegmentationModel, extra: 
     if path.is_dir():
         others = sorted({entry.name for entry in path.iterdir()} - {CONFIG, WEIGHTS, EXTRA})
         if others:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{path} also holds {others[0]}, and a model folder is replaced as a whole; choose another."
             )
     with atomic_folder(path) as temporary:
@@ -56,9 +57,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}).") from error
+        raise InvalidValueError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object; got {type(content).__name__}.")
+        raise InvalidValueError(f"{path} must hold a JSON object; got {type(content).__name__}.")
     return content
 
 
@@ -82,13 +83,13 @@ def load_model(
     try:
         model = SegmentationModel.from_config(config)
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path / CONFIG} describes no model: {error}") from error
+        raise InvalidValueError(f"{path / CONFIG} describes no model: {error}") from error
     weights = read_tensors(path / WEIGHTS)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{path / WEIGHTS} does not fit {CONFIG}: {name} must be {expected.get(name, 'absent')} and is "
                 f"{found.get(name, 'absent')}."
             )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.nodata import window_blocks
 from spectrafuse.ops.scene_spectra import METHODS as SPECTRUM_METHODS
 from spectrafuse.ops.scene_spectra import normalized, scene_spectra
@@ -150,4 +151,4 @@ class Normalization:
 
     def _check_fitted(self) -> None:
         if self.has_statistics and (self.offset is None or self.scale is None):
-            raise ValueError(f"The normalisation {self.method!r} has no statistics yet; call `fit` first.")
+            raise InvalidValueError(f"The normalisation {self.method!r} has no statistics yet; call `fit` first.")

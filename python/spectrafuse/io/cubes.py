@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import arguments
 from spectrafuse.io.arrays import ArrayFile, open_arrays
 from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
 from spectrafuse.io.errors import DataError
@@ -121,7 +121,7 @@ def read_cube(
     Warns
     -----
     UserWarning
-        Bands that are zero everywhere; wavelengths whose number is not that of the bands.
+        Wavelengths whose number is not that of the bands.
     """
     opened = open_cube(path, key=key, layout=layout, rows=rows, columns=columns, nodata=nodata, mask=mask)
     return Cube(
@@ -168,9 +168,9 @@ def open_cube(
     DataError
         As `read_cube`.
     """
-    checks.choice("layout", layout, LAYOUTS)
-    rows = rows if rows is None else checks.integer("rows", rows)
-    columns = columns if columns is None else checks.integer("columns", columns)
+    arguments.choice("layout", layout, LAYOUTS)
+    rows = rows if rows is None else arguments.integer("rows", rows)
+    columns = columns if columns is None else arguments.integer("columns", columns)
     value = as_nodata(nodata)
     if is_envi(path):
         return _open_image(path, key, layout, rows, columns, value, mask, zeros)
@@ -256,8 +256,8 @@ def _find(source: ArrayFile, rows: int | None, columns: int | None) -> str:
         if len(candidates) == 1:
             return candidates[0]
     several = "several arrays that can be a cube" if cubes or matrices else "no array that is clearly a cube"
-    hint = "" if cubes else "; for a matrix (bands, pixels) give rows and columns as well"
-    raise DataError(f"'{source.path}' has {several}; choose one by its key{hint}: {source.listing()}.")
+    hint = "" if cubes else " A matrix (bands, pixels) needs rows= and columns= as well (--rows, --columns)."
+    raise DataError(f"'{source.path}' has {several}; choose one with key= (--key): {source.listing()}.{hint}")
 
 
 def _matching(label: str, axes: dict[str, np.ndarray], bands: int) -> np.ndarray | None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse.io.arrays import sha256
+from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.nodata import as_mask, as_nodata, survey
 from spectrafuse.io.validate import as_numeric, called
@@ -28,7 +29,7 @@ class CubeSource:
     ----------
     shape : tuple of int
         Bands, rows, columns.
-    valid : ndarray (H, W) of bool, or None
+    valid : ndarray of bool, shape (H, W), or None
         True where there are data, by the rule of `spectrafuse.io.nodata`; None where all pixels have data.
     wavelengths, wavelength_unit, source, key, layout
         As in `spectrafuse.io.cubes.Cube`.
@@ -89,7 +90,9 @@ class CubeSource:
         """
         _, height, width = self.shape
         if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
-            raise ValueError(f"The window {(y0, y1, x0, x1)} is not inside the {height} rows and {width} columns.")
+            raise InvalidValueError(
+                f"The window {(y0, y1, x0, x1)} is not inside the {height} rows and {width} columns."
+            )
         return self._read(slice(None), slice(y0, y1), slice(x0, x1))
 
     def _read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
@@ -136,7 +139,7 @@ class CubeSource:
             parts[at : at + 1] = [slice(None)] * (3 - len(parts) + 1)
         parts += [slice(None)] * (3 - len(parts))
         if len(parts) != 3 or any(not isinstance(p, slice) or p.step not in (None, 1) for p in parts):
-            raise TypeError(f"A scene in a file is sliced by ranges of bands, rows and columns; got {index!r}.")
+            raise InvalidTypeError(f"A scene in a file is sliced by ranges of bands, rows and columns; got {index!r}.")
         places = (part.indices(n)[:2] for part, n in zip(parts, self.shape, strict=True))
         bands, rows, columns = (slice(start, max(start, stop)) for start, stop in places)
         return self._read(bands, rows, columns)
@@ -158,7 +161,7 @@ def checked_source(
     ----------
     name : str
         What messages call the scene.
-    stored : array-like (C, H, W)
+    stored : array_like, shape (C, H, W)
         The stored numbers.
     nodata, mask, zeros
         As in `spectrafuse.io.nodata.survey`; `nodata` in stored numbers, before `scale` is applied.

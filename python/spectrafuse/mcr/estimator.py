@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.inputs import Spectra
@@ -260,7 +261,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         for name in ("post_processing", "aggregate"):
             value = getattr(self, name)
             if value is not None and not callable(value):
-                raise TypeError(f"`{name}` must be callable or None; got {type(value).__name__}.")
+                raise InvalidTypeError(f"`{name}` must be callable or None; got {type(value).__name__}.")
         return {
             "batch_size": None if self.batch_size is None else checks.integer("batch_size", self.batch_size),
             "max_epoch": None if self.max_epoch is None else checks.integer("max_epoch", self.max_epoch),

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.validate import check_spectra
 
@@ -51,7 +52,7 @@ def _as_table(name: str, X: Any) -> Any:
     from scipy.sparse import issparse
 
     if issparse(X):
-        raise TypeError(f"Sparse data was passed as `{name}`, but spectra must be dense: give {name}.toarray().")
+        raise InvalidTypeError(f"Sparse data was passed as `{name}`, but spectra must be dense: give {name}.toarray().")
     values: Any = X
     if not isinstance(X, Tensor):
         try:
@@ -72,7 +73,7 @@ def _as_table(name: str, X: Any) -> Any:
         try:
             return values.astype(np.float64)
         except TypeError as error:
-            raise TypeError(f"`{name}` must hold numbers: {error}.") from error
+            raise InvalidTypeError(f"`{name}` must hold numbers: {error}.") from error
         except (ValueError, OverflowError) as error:
             raise DataError(f"`{name}` must hold numbers: {error}.") from error
     return values

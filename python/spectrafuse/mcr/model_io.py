@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.safetensors import read_tensors, write_tensors
-from spectrafuse.io.arrays import sha256
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.fingerprint import sha256
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.recipes import RECIPES, Recipe
 
@@ -104,7 +105,7 @@ def read_model(
     try:
         model.load_state_dict(read_state(folder))
     except RuntimeError as error:
-        raise ValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {error}") from error
+        raise InvalidValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {error}") from error
     return model.eval()
 
 
@@ -123,12 +124,12 @@ def read_extra(folder: Path) -> dict[str, Any] | None:
         return None
     extra = json.loads(path.read_text(encoding="utf-8"))
     if extra.get("format") != _FORMAT:
-        raise ValueError(
+        raise InvalidValueError(
             f"'{path}' has format {extra.get('format')!r}, and this version of spectrafuse reads format {_FORMAT}: "
             "update spectrafuse."
         )
     if extra["state_sha256"] != sha256(_file(folder, STATE_FILE)):
-        raise ValueError(
+        raise InvalidValueError(
             f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short; save it again."
         )
     return extra
@@ -161,7 +162,7 @@ def parameters_of(folder: Path, extra: dict[str, Any] | None, plug_ins: dict[str
         }
     for name, given in plug_ins.items():
         if extra["plug_ins"][name] is not None and given is None:
-            raise ValueError(f"'{folder}' was fitted with {name}={extra['plug_ins'][name]}; give it to `load`.")
+            raise InvalidValueError(f"'{folder}' was fitted with {name}={extra['plug_ins'][name]}; give it to `load`.")
     recipe = Recipe(**{**extra["recipe"], "betas": tuple(extra["recipe"]["betas"])})
     # By its name if it is one of the two.
     return {**extra["parameters"], "recipe": recipe.name if RECIPES.get(recipe.name) == recipe else recipe}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.ebgmcr.core import skip_evaluation_draws
 from spectrafuse.compat.ebgmcr.utils import EnergyL1Scheduler
 from spectrafuse.io.atomic import atomic_write
@@ -80,7 +81,7 @@ class Fitting:
 
     def __init__(self, solver: BaseEBgMCR, data: Tensor, eval_data: Tensor, options: FitOptions) -> None:
         if data.dim() != 2 or eval_data.dim() != 2 or data.shape[1] != eval_data.shape[1] or len(data) == 0:
-            raise ValueError(
+            raise InvalidValueError(
                 "`data` and `eval_data` must be spectra (n, d) of one length; "
                 f"got shapes {tuple(data.shape)} and {tuple(eval_data.shape)}."
             )

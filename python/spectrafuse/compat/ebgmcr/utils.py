@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr.training.rules import Band, SparsityRule, band_of, make_bands
@@ -74,7 +75,7 @@ def init_layer_weight(layer: _Layer, initializer_range: float = 1e-2) -> _Layer:
         nn.init.normal_(layer.weight, mean=0.0, std=initializer_range)
         nn.init.normal_(layer.bias, mean=0.0, std=initializer_range)
     else:
-        raise TypeError(f"`layer` must be a linear layer or a parameter; got {type(layer).__name__}.")
+        raise InvalidTypeError(f"`layer` must be a linear layer or a parameter; got {type(layer).__name__}.")
     return layer
 
 

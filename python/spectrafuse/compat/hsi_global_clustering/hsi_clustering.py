@@ -51,7 +51,7 @@ class HyperspectralClusteringModel(SegmentationModel):
         mean_shift_kwargs: dict[str, Any] | None = None,
         loss_weights: dict[str, float] | None = None,
     ) -> None:
-        # Not SegmentationModel's own initialisation: both parts draw from torch's global generator here.
+        # Not SegmentationModel's own initialization: both parts draw from torch's global generator here.
         nn.Module.__init__(self)
         self._init_args: dict[str, Any] = {
             "num_bands": num_bands,
@@ -86,7 +86,7 @@ class HyperspectralClusteringModel(SegmentationModel):
 
     @property
     def dense(self) -> bool:  # type: ignore[override]
-        """Whether all pixels are neighbours."""
+        """Whether all pixels are neighbors."""
         return not self.cluster.use_approx
 
     @property
@@ -123,7 +123,7 @@ class HyperspectralClusteringModel(SegmentationModel):
         lambda_bal: float | None = None,
         lambda_cons: float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """The published loss of two views (spec "Losses").
+        """The published loss of two views (docs/algorithms/dgc.md, "Losses").
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class HyperspectralClusteringModel(SegmentationModel):
     def inference(self, x: Tensor) -> Tensor:
         """Most probable cluster of every pixel, (B, H, W), in evaluation mode.
 
-        Cubes that need much memory are taken in strips of rows, with the neighbour rows that make the labels those of
+        Cubes that need much memory are taken in strips of rows, with the neighbor rows that make the labels those of
         the whole cubes.
         """
         training = self.training

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
@@ -127,7 +128,7 @@ def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mappe
         return Budget(min(rows, most, height), group, pixels, pages)
     least = math.ceil((pixels * per_pixel + halo + read) / 2**20)
     why = ", all at once because its mean shift takes all pixels" if model.dense else ""
-    raise ValueError(
+    raise InvalidValueError(
         f"`max_memory` must be at least {least} MiB for a scene of {bands} bands, {height} rows and {width} columns"
         f"{why}; got {memory / 2**20:.4g} MiB."
     )
@@ -165,7 +166,7 @@ def iterate_embeddings(
     """
     bands, height, width = cube.shape
     if bands != model.n_bands:
-        raise ValueError(f"The cube must have {model.n_bands} bands like the model; got {bands}.")
+        raise InvalidValueError(f"The cube must have {model.n_bands} bands like the model; got {bands}.")
     if normalization.has_statistics and normalization.offset is None:
         normalization = normalization.fit(cube)
     device = model.centers.device

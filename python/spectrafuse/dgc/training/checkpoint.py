@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from spectrafuse import __version__
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.fingerprint import differences
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.sources import CubeSource
 
@@ -94,9 +96,12 @@ def load_training(folder: str | os.PathLike[str], fingerprint: Mapping[str, Any]
         saved, state = content["fingerprint"], content["state"]
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is no state of a training run ({reason}); delete it to start again.") from error
-    names = [name for name in {**saved, **fingerprint} if saved.get(name) != fingerprint.get(name)]
-    if names:
-        changes = "; ".join(f"{name} was {saved.get(name)!r} and is {fingerprint.get(name)!r}" for name in names)
-        raise ValueError(f"{path} belongs to another run: {changes}. Use another folder, or delete the file.")
+        raise InvalidValueError(
+            f"{path} is no state of a training run ({reason}); delete it to start again."
+        ) from error
+    different = differences(saved, fingerprint)
+    if different:
+        raise InvalidValueError(
+            f"{path} belongs to another run: {'; '.join(different)}. Use another folder, or delete the file."
+        )
     return state

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.cuda_graph import StaticStep
+from spectrafuse._runtime.errors import DivergedError
 from spectrafuse._runtime.progress import Callback, Progress
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import Recipe
@@ -172,7 +173,7 @@ class Trainer:
                 total += self._step(self._inputs(batch, uniform, kick))
         means = (total / self.batches.steps_per_epoch).tolist()
         if not all(map(math.isfinite, means)):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"The training loss is no longer finite in epoch {epoch}; try a `learning_rate` below {rate:g}."
             )
         self.model.eval()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.safetensors import write_tensors
 from spectrafuse.io.atomic import atomic_folder, atomic_write
+from spectrafuse.io.fingerprint import differences
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import STATE_FILE, State, read_state, write_model
 
@@ -233,17 +234,11 @@ def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] |
         return None
     contents = torch.load(path, map_location="cpu", weights_only=True)
     if contents.get("version") != _TRAINING_VERSION:
-        raise ValueError(f"'{path}' was written by another version of this package; give another folder.")
-    different = sorted(_differences(contents["fingerprint"], fingerprint))
+        raise InvalidValueError(f"'{path}' was written by another version of this package; give another folder.")
+    different = differences(contents["fingerprint"], fingerprint)
     if different:
-        raise ValueError(
+        raise InvalidValueError(
             f"'{folder}' holds a run with other settings, so it cannot be resumed: {'; '.join(different)}. "
             "Give another folder or remove this one."
         )
     return contents
-
-
-def _differences(old: dict[str, str], new: dict[str, str]) -> Iterable[str]:
-    for key in old.keys() | new.keys():
-        if old.get(key) != new.get(key):
-            yield f"`{key}` was {old.get(key, 'absent')} and is {new.get(key, 'absent')}"

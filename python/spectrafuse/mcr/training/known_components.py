@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.mcr import inputs
 from spectrafuse.mcr.model import UnmixingModel
 
@@ -54,7 +55,9 @@ def check(components: Any, fixed: Any, pool: tuple[int, int], non_negative: bool
     """
     if components is None:
         if fixed is not None:
-            raise ValueError("`fixed` says which rows of `components` must not change, so it needs `components`.")
+            raise InvalidValueError(
+                "`fixed` says which rows of `components` must not change, so it needs `components`."
+            )
         return None
     spectra = inputs.read(components, zeros="accept", name="components")
     if len(spectra) > pool[0] or spectra.shape[1] != pool[1]:
