@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from helpers import seeds
 from helpers.io_files import write_matlab73
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.io import hdf5, mapped
@@ -100,7 +101,7 @@ WRITERS: dict[str, Writer] = {
 
 
 def scene(bands: int = BANDS, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
-    return np.random.default_rng().random((bands, rows, columns)) + 0.5
+    return seeds.generator().random((bands, rows, columns)) + 0.5
 
 
 @pytest.mark.parametrize("name", WRITERS)

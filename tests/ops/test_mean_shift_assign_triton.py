@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_mean_shift_assign import evaluate, inputs
 
 from helpers import TRITON_DEVICE, assert_close_to_max
+from helpers.mean_shift_inputs import evaluate, inputs
 from spectrafuse import BackendUnavailableError, backends, use_backend
 from spectrafuse.kernels import _mean_shift
 from spectrafuse.ops import mean_shift_assign, mean_shift_labels
