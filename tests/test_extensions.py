@@ -19,22 +19,19 @@ def python(code: str) -> str:
 
 
 def test_import_is_light():
-    """At most 50 ms beyond torch, and none of the heavy libraries: the best of a few fresh processes."""
+    """Beyond torch, a few of our own modules and none of the heavy libraries."""
     code = (
-        "import time, torch\n"
-        "start = time.perf_counter()\n"
+        "import sys, json, torch\n"
+        "before = set(sys.modules)\n"
         "import spectrafuse\n"
         "spectrafuse.use_backend\n"
-        "seconds = time.perf_counter() - start\n"
-        "import sys, json\n"
-        "heavy = ['sklearn', 'scipy', 'matplotlib', 'h5py', 'typer', 'rich', 'triton', 'spectrafuse._cpu']\n"
-        "print(json.dumps([seconds, [m for m in heavy if m in sys.modules]]))\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))\n"
     )
-    runs = [json.loads(python(code)) for _ in range(5)]
-    assert min(seconds for seconds, _ in runs) < 0.050
-    # torch itself may have brought some of them.
-    brought = json.loads(python("import torch, sys, json; print(json.dumps(list(sys.modules)))"))
-    assert [m for m in runs[0][1] if m not in brought] == []
+    brought = json.loads(python(code))
+    heavy = {"sklearn", "scipy", "matplotlib", "h5py", "typer", "rich", "triton", "spectrafuse._cpu"}
+    assert not heavy & set(brought)
+    assert {"spectrafuse", "spectrafuse.backends"} <= set(brought)
+    assert len(brought) <= 8, brought
 
 
 def test_operations_import_without_the_extension():
@@ -48,7 +45,8 @@ def test_operations_import_without_the_extension():
         "import torch, spectrafuse.ops as ops\n"
         "from spectrafuse import backends\nfrom spectrafuse._runtime import extensions\n"
         "ops.mean_shift_assign(torch.ones(1, 3, 4, 5), torch.ones(2, 3), torch.ones(()))\n"
-        "print(backends.choose('mean_shift_assign', 'cpu'), extensions.cpu_reason(), extensions.cuda_reason(), sep=' | ')\n"
+        "reasons = extensions.cpu_reason(), extensions.cuda_reason()\n"
+        "print(backends.choose('mean_shift_assign', 'cpu'), *reasons, sep=' | ')\n"
     )
     chosen, cpu, cuda = python(code).strip().split(" | ")
     assert chosen == "torch"

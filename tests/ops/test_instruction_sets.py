@@ -26,7 +26,7 @@ INSTRUCTION_SETS = {"baseline": "", "avx2": "avx2", "avx512": "avx512bw"}
 MARKED = [
     path.relative_to(TESTS).as_posix()
     for path in sorted(TESTS.rglob("test_*.py"))
-    if "pytest.mark.instruction_sets" in path.read_text(encoding="utf-8")
+    if path != Path(__file__) and "pytest.mark.instruction_sets" in path.read_text(encoding="utf-8")
 ]
 # They hold no vector instructions.
 NOT_KERNELS = {"isa", "use_huge_pages"}
