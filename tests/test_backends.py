@@ -63,6 +63,7 @@ def test_use_backend_nests_and_ends_with_an_exception():
     assert backends.forced() == "auto"
 
 
+@pytest.mark.process
 def test_unknown_names_are_refused():
     with (
         pytest.raises(ValueError, match="`name` must be one of auto, reference, .*; got 'fast'"),
@@ -73,6 +74,7 @@ def test_unknown_names_are_refused():
     assert "SPECTRAFUSE_BACKEND must be one of auto" in done.stderr
 
 
+@pytest.mark.process
 def test_the_environment_forces_an_implementation():
     code = (
         "from spectrafuse import backends; import spectrafuse.ops; print(backends.choose('mean_shift_assign', 'cpu'))"

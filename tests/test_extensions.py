@@ -18,6 +18,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.process
 def test_import_is_light():
     """Beyond torch, a few of our own modules and none of the heavy libraries."""
     code = (
@@ -34,6 +35,7 @@ def test_import_is_light():
     assert len(brought) <= 8, brought
 
 
+@pytest.mark.process
 def test_operations_import_without_the_extension():
     code = (
         "import sys\n"
@@ -54,6 +56,7 @@ def test_operations_import_without_the_extension():
     assert cuda == "this installation was built without a CUDA compiler"
 
 
+@pytest.mark.process
 def test_one_openmp_runtime_serves_torch_and_the_kernels():
     code = (
         "import torch, re\n"
@@ -67,6 +70,7 @@ def test_one_openmp_runtime_serves_torch_and_the_kernels():
     assert python(code).strip() == "1"
 
 
+@pytest.mark.process
 def test_one_thread_opens_no_parallel_region():
     """With one thread the process never starts a second."""
     code = (

@@ -98,6 +98,7 @@ def test_torch_makes_the_same_numbers_up_to_rounding(distribution, dtype):
         assert ((actual - exact).abs() <= allowed).all()
 
 
+@pytest.mark.slow
 def test_ten_million_draws_have_the_right_moments_and_distribution():
     count, moments = 10_000_000, {"uniform": (0.5, 1 / 12), "normal": (0.0, 1.0), "logistic": (0.0, math.pi**2 / 3)}
     cdf = {"uniform": lambda x: x, "normal": torch.special.ndtr, "logistic": torch.sigmoid}

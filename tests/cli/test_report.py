@@ -141,6 +141,7 @@ def test_curves_leave_out_what_is_no_number_and_what_is_zero(tmp_path: Path) -> 
     assert rgb(tmp_path / "none.png").size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 5, 70])
 def test_components_and_concentrations_of_any_number(tmp_path: Path, count: int) -> None:
     generator = seeds.generator()

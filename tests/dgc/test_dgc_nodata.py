@@ -319,6 +319,8 @@ def _sparse_envi(folder: Path, rows: int) -> Path:
     return folder / "x.hdr"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     rows = 2000
     for name in ("small", "large"):

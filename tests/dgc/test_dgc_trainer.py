@@ -187,6 +187,8 @@ make_trainer().run(callback=callback, checkpoint_dir={folder!r})
 """
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_killed_and_resumed_equals_whole(tmp_path: Path) -> None:
     script = KILLED.format(folder=str(tmp_path))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

@@ -134,6 +134,7 @@ def test_sources_are_closed_pickled_and_reopened(tmp_path: Path, name: str) -> N
     np.testing.assert_array_equal(opened.read_rows(3, 7), first)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["npy", "mat 7.3, packed chunks"])
 def test_forked_processes_and_threads_read_the_same(tmp_path: Path, name: str) -> None:
     path, options = WRITERS[name](tmp_path, scene(rows=200))

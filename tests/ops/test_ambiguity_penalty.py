@@ -123,6 +123,7 @@ def test_a_pools_penalty_is_that_of_its_used_components(
     assert value_only() == pytest.approx(call(), rel=10 * tolerance)
 
 
+@pytest.mark.slow
 def test_opcheck() -> None:
     mask = torch.tensor([True, False, True, True, False])
     op = torch.ops.spectrafuse.ambiguity_penalty.default

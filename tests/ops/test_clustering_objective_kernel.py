@@ -217,6 +217,7 @@ def test_opcheck():
         torch.library.opcheck(torch.ops.spectrafuse.clustering_objective.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "variant"), [("auto", "corrected"), ("auto", "published"), ("auto", "masked"), ("torch", "masked")]
 )

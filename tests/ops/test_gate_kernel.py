@@ -164,6 +164,7 @@ def test_compiles_without_graph_breaks(name: str) -> None:
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.slow
 def test_opcheck() -> None:
     kernels = torch.ops.spectrafuse
     for dtype in (torch.float32, torch.float64):

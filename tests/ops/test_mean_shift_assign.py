@@ -191,6 +191,7 @@ def test_opcheck():
         torch.library.opcheck(torch.ops.spectrafuse.mean_shift_labels.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
 def test_compiles_without_graph_breaks(backend):
     embeddings, centers, bandwidth, grads = inputs(1, 4, 6, 7, 3, torch.float32)

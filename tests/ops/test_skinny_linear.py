@@ -120,6 +120,7 @@ def test_strided_and_narrow_inputs() -> None:
             assert torch.equal(skinny_linear(*narrow, "abs"), expected)
 
 
+@pytest.mark.slow
 def test_opcheck_and_compilation_without_graph_breaks() -> None:
     stream = RandomStream(36)
     tensors = [stream.normal((3, 7)), stream.normal((5, 7)), stream.normal((5,))]
