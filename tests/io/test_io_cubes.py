@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 
+from helpers import seeds
 from helpers.io_files import scene, write_archive, write_array, write_matlab5, write_matlab73
 from spectrafuse.io.arrays import open_arrays
 from spectrafuse.io.cubes import open_cube, read_cube
@@ -52,7 +53,7 @@ def test_matlab_is_rows_columns_bands(
 
 
 def test_matlab5_agrees_with_scipy(tmp_path: Path) -> None:
-    rng = np.random.default_rng()
+    rng = seeds.generator()
     variables: dict[str, Any] = {f"v{kind}": (rng.random((3, 1, 2)) * 99).astype(kind) for kind in DTYPES}
     variables |= {"zeros": np.zeros((300, 200, 3)), "none": np.zeros((0, 3)), "yes": np.array([[True, False]])}
     for compressed in (True, False):

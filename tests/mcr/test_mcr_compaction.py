@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from helpers import seeds
 from spectrafuse import EBgMCR, RandomStream, use_backend
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
@@ -19,11 +20,11 @@ RECIPE = dataclasses.replace(corrected, compact_epochs=3, refine=False)
 
 
 def spectra(count: int = 12, bands: int = 20) -> torch.Tensor:
-    return torch.rand(count, bands, generator=torch.Generator().manual_seed(torch.seed() % 2**31))
+    return torch.rand(count, bands, generator=torch.Generator().manual_seed(seeds.fresh_seed()))
 
 
 def new_model(pool: int = 9, bands: int = 20, sparse: bool = False) -> UnmixingModel:
-    stream = RandomStream(torch.seed() % 2**31)
+    stream = RandomStream(seeds.fresh_seed())
     return UnmixingModel(pool, bands, sparse_component=sparse, hidden_size_extension=2, component_norm=2, stream=stream)
 
 

@@ -341,6 +341,8 @@ def _wait_for_epoch(victim: subprocess.Popen[str], epoch: int) -> None:
     raise AssertionError(victim.stderr.read() if victim.stderr else "no output")
 
 
+@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
 def test_a_killed_process_leaves_a_run_that_ends_with_equal_bits(how: str, fitted: EBgMCR, tmp_path: Path) -> None:
     import signal
