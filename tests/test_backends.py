@@ -18,7 +18,7 @@ from spectrafuse import BackendUnavailableError, backends, ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.ops import mean_shift_assign
 
-ARGUMENTS = (torch.rand(1, 3, 4, 5), torch.rand(2, 3), torch.ones(()))
+ARGUMENTS = (torch.ones(1, 3, 4, 5), torch.ones(2, 3), torch.ones(()))
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -63,6 +63,7 @@ def test_use_backend_nests_and_ends_with_an_exception():
     assert backends.forced() == "auto"
 
 
+@pytest.mark.process
 def test_unknown_names_are_refused():
     with (
         pytest.raises(ValueError, match="`name` must be one of auto, reference, .*; got 'fast'"),
@@ -73,6 +74,7 @@ def test_unknown_names_are_refused():
     assert "SPECTRAFUSE_BACKEND must be one of auto" in done.stderr
 
 
+@pytest.mark.process
 def test_the_environment_forces_an_implementation():
     code = (
         "from spectrafuse import backends; import spectrafuse.ops; print(backends.choose('mean_shift_assign', 'cpu'))"

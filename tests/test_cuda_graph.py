@@ -8,9 +8,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from test_dgc_batches import trainer as trainer_with_gaps
-from test_dgc_trainer import assert_same_bits, make_trainer
 
+from helpers.dgc_training import assert_same_bits, make_trainer, trainer_with_gaps
 from spectrafuse._runtime.cuda_graph import StaticStep
 from spectrafuse.dgc.recipes import Recipe, corrected, published
 from spectrafuse.dgc.training.batches import CropBatch

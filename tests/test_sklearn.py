@@ -68,6 +68,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own_checks() -> None:
@@ -279,6 +280,7 @@ def test_pipelines() -> None:
     assert names.tolist() == list(pipeline.transform(FRAME).columns)
 
 
+@pytest.mark.slow
 def test_grid_search() -> None:
     grid = {"pool_size": [2, 6], "noise": [None, 0.5]}
     search = GridSearchCV(_quick(max_epoch=5), grid, cv=2, error_score="raise").fit(SPECTRA)

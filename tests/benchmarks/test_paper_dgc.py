@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_dgc_prototypes import striped
 
 from helpers import rows_of_program
+from helpers.dgc_training import striped
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -38,6 +38,7 @@ def test_version() -> None:
     assert run("--version").output.strip() == f"spectrafuse {spectrafuse.__version__}"
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom spectrafuse.cli.app import app\n"
@@ -162,6 +163,8 @@ def test_unmix_leaves_tables_pictures_model_and_record(table: Path, tmp_path: Pa
     assert "Nothing to do" in again.stdout
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene: Path, tmp_path: Path) -> None:
     words = ["segment", str(scene), *SEGMENT, "--max-epoch", "8", "--threads", "1", "-o"]
     output, straight = tmp_path / "interrupted", tmp_path / "straight"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from helpers import seeds
 from spectrafuse.io.results import colors
 from spectrafuse.io.sources import array_source
 from spectrafuse.reports import maps, style, unmixing
@@ -31,7 +32,7 @@ def test_map_shows_every_cluster_with_its_share_of_the_area(tmp_path: Path) -> N
     labels = np.zeros((40, 60), dtype=np.int64)
     labels[:, 30:] = 1
     labels[20:, 30:] = 2
-    cube = np.random.default_rng().random((7, 40, 60), dtype=np.float32)
+    cube = seeds.generator().random((7, 40, 60), dtype=np.float32)
     maps.save_map(tmp_path / "map.png", labels, cube, k=4)
     picture = rgb(tmp_path / "map.png")
     areas = np.array([count_of(picture, color) for color in colors(4)], dtype=float)
@@ -44,7 +45,7 @@ def test_true_labels_take_the_color_of_their_cluster(tmp_path: Path) -> None:
     labels = np.repeat(np.array([[0, 1]]), 30, axis=0).repeat(15, axis=1)
     truth = np.where(labels == 0, 1, 0)
     truth[:10] = -1
-    cube = np.random.default_rng().random((3, 30, 30))
+    cube = seeds.generator().random((3, 30, 30))
     maps.save_map(
         tmp_path / "map.png", labels, cube, k=2, truth=truth, unlabeled=-1, match={1: 0}, truth_names=["a", "b"]
     )
@@ -60,7 +61,7 @@ def test_true_labels_take_the_color_of_their_cluster(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 97), (97, 1), (13, 200), (200, 13)])
 @pytest.mark.parametrize("k", [1, 64])
 def test_map_of_any_shape_and_number_of_clusters(tmp_path: Path, shape: tuple[int, int], k: int) -> None:
-    labels = np.random.default_rng().integers(0, k, shape)
+    labels = seeds.generator().integers(0, k, shape)
     maps.save_map(tmp_path / "map.png", labels, np.zeros((1, *shape), np.float32), k=k, title="t")
     height, width = rgb(tmp_path / "map.png").shape[:2]
     assert 150 < height < 3000
@@ -118,7 +119,7 @@ def test_cluster_statistics() -> None:
 
 @pytest.mark.parametrize(("k", "bands"), [(1, 1), (6, 20), (7, 20), (20, 3)])
 def test_cluster_spectra_draw_the_clusters_that_occur(tmp_path: Path, k: int, bands: int) -> None:
-    generator = np.random.default_rng()
+    generator = seeds.generator()
     pixels = generator.integers(1, 100, k)
     mean = generator.random((k, bands))
     if k > 1:
@@ -140,9 +141,10 @@ def test_curves_leave_out_what_is_no_number_and_what_is_zero(tmp_path: Path) -> 
     assert rgb(tmp_path / "none.png").size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 5, 70])
 def test_components_and_concentrations_of_any_number(tmp_path: Path, count: int) -> None:
-    generator = np.random.default_rng()
+    generator = seeds.generator()
     components, concentrations = generator.random((count, 30)), generator.random((11, count))
     unmixing.save_components(tmp_path / "components.png", components, weights=concentrations.mean(axis=0))
     unmixing.save_concentrations(tmp_path / "concentrations.png", concentrations)
@@ -151,7 +153,7 @@ def test_components_and_concentrations_of_any_number(tmp_path: Path, count: int)
 
 
 def test_true_spectra_and_concentrations_are_drawn(tmp_path: Path) -> None:
-    generator = np.random.default_rng()
+    generator = seeds.generator()
     components, concentrations = generator.random((2, 30)), generator.random((11, 2))
     save = unmixing.save_components
     save(tmp_path / "plain.png", components)
@@ -184,7 +186,7 @@ def test_count_path_marks_the_chosen_count(tmp_path: Path) -> None:
 
 
 def test_pixels_without_data_are_transparent_and_counted_nowhere(tmp_path: Path) -> None:
-    cube = np.random.default_rng().random((7, 40, 60)) + 1
+    cube = seeds.generator().random((7, 40, 60)) + 1
     cube[:, :, :20] = -1e6
     source = array_source("X", cube, nodata=-1e6, zeros="check")
     labels = np.repeat([[-1, 0, 1]], 40, axis=0).repeat(20, axis=1)

@@ -108,8 +108,8 @@ def test_missing_files(model: SegmentationModel, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        (WEIGHTS, b"", "weights.safetensors is not a safetensors file"),
-        (WEIGHTS, b"{}" * 50, "weights.safetensors is not a safetensors file"),
+        (WEIGHTS, b"", "weights.safetensors' is not a safetensors file"),
+        (WEIGHTS, b"{}" * 50, "weights.safetensors' is not a safetensors file"),
         (CONFIG, b"{", "config.json cannot be read as JSON"),
         (CONFIG, b"[]", "config.json must hold a JSON object; got list"),
         (CONFIG, b'{"num_bands": "many"}', "config.json describes no model: `n_bands`"),

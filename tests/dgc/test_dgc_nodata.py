@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import seeds
 from spectrafuse import DeepGlobalClustering
 from spectrafuse.dgc import normalise
 from spectrafuse.dgc.model import SegmentationModel
@@ -185,7 +186,7 @@ def test_masks_of_a_list_and_of_what_was_read() -> None:
 @pytest.mark.parametrize("rows", [1, 4, 9])
 def test_strips_equal_the_whole_scene(rows: int) -> None:
     cube, absent = scene(), gaps()
-    absent[:, 3:] |= np.random.default_rng().random((26, 20)) < 0.3
+    absent[:, 3:] |= seeds.generator().random((26, 20)) < 0.3
     model, unit = model_of(), Normalization("unit+meanstd")
     source = hidden(cube, absent)
     whole = predict_probs(model, source, unit, rows=100)
@@ -318,6 +319,8 @@ def _sparse_envi(folder: Path, rows: int) -> Path:
     return folder / "x.hdr"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     rows = 2000
     for name in ("small", "large"):

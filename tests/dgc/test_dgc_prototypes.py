@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_dgc_batches import BANDS, HEIGHT, WIDTH, gaps, windowed
-from test_dgc_trainer import assert_same_bits, make_trainer
 
+from helpers.dgc_training import BANDS, HEIGHT, WIDTH, assert_same_bits, gaps, make_trainer, striped, windowed
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import corrected, published
@@ -21,17 +20,6 @@ from spectrafuse.dgc.training.prototypes import Prototypes, _k_means, find_proto
 from spectrafuse.random import RandomStream
 
 SPECTRAL = dataclasses.replace(corrected, max_epoch=4, reuse_iter=2, spectral_labels=True, uniform=2.0)
-
-
-def striped(
-    seed: int, height: int, width: int, n_bands: int = 9, noise: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three materials in unequal stripes of columns, with noise; and which is where."""
-    stream = RandomStream(seed)
-    truth = (torch.arange(width) * 10 // width).clamp(0, 9).clamp(max=5).div(2, rounding_mode="floor")
-    labels = truth.expand(height, width)
-    spectra = 3 * torch.nn.functional.normalize(RandomStream(99).normal((3, n_bands)), dim=1)
-    return spectra[labels].permute(2, 0, 1) + 0.1 * stream.normal((n_bands, height, width)), labels
 
 
 def as_batch(cube: torch.Tensor) -> CropBatch:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import seeds
 from helpers.io_files import write_archive, write_array, write_matlab5, write_matlab73
 from spectrafuse.io import nodata as nodata_module
 from spectrafuse.io import open_cube, read_cube
@@ -48,7 +49,7 @@ def scene(seed: int | None = None) -> np.ndarray:
 def holes(value: float) -> tuple[np.ndarray, np.ndarray]:
     """A scene with a third of its pixels at `value` in all bands, and where they are."""
     cube = scene()
-    absent = np.random.default_rng().permutation(ROWS * COLUMNS).reshape(ROWS, COLUMNS) % 3 == 0
+    absent = seeds.generator().permutation(ROWS * COLUMNS).reshape(ROWS, COLUMNS) % 3 == 0
     cube[:, absent] = value
     return cube, absent
 

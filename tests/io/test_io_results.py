@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from helpers import seeds
 from spectrafuse.io import results
 from spectrafuse.io.palette import MOST_COLORS
 from spectrafuse.io.results import (
@@ -47,7 +48,7 @@ def test_colors_repeat_beyond_the_most() -> None:
 def test_pictures_of_large_maps_are_thinned(
     tmp_path: Path, most: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = np.random.default_rng().integers(-1, 5, (35, 22))
+    labels = seeds.generator().integers(-1, 5, (35, 22))
     monkeypatch.setattr(results, "_MOST_PICTURE_PIXELS", most)
     monkeypatch.setattr(results, "_BLOCK_PIXELS", 50)
     numbers, picture = write_label_map(tmp_path, labels)
@@ -57,7 +58,7 @@ def test_pictures_of_large_maps_are_thinned(
 
 
 def test_label_rows_make_up_the_map_or_leave_no_file(tmp_path: Path) -> None:
-    labels = np.random.default_rng().integers(-1, 5, (9, 4)).astype(np.int32)
+    labels = seeds.generator().integers(-1, 5, (9, 4)).astype(np.int32)
     strips = [labels[:5], labels[5:6], labels[6:6], labels[6:]]
     got = write_label_rows(tmp_path / "x.npy", (9, 4), iter(strips))
     np.testing.assert_array_equal(got, labels)
@@ -71,7 +72,7 @@ def test_label_rows_make_up_the_map_or_leave_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (13, 5)])
 @pytest.mark.parametrize("k", [1, 4, 257, 5000])
 def test_label_map(tmp_path: Path, shape: tuple[int, int], k: int) -> None:
-    labels = np.random.default_rng().integers(-1, k, shape)
+    labels = seeds.generator().integers(-1, k, shape)
     numbers, picture = write_label_map(tmp_path / "out", labels)
     got = np.load(numbers, allow_pickle=False)
     assert got.dtype == np.int64
@@ -93,14 +94,14 @@ def test_wrong_label_map(tmp_path: Path, labels: np.ndarray) -> None:
 
 def spectra(n: int, d: int) -> np.ndarray:
     """Float32 numbers over many magnitudes."""
-    rng = np.random.default_rng()
+    rng = seeds.generator()
     return (rng.normal(size=(n, d)) * 10.0 ** rng.integers(-30, 30, (n, d))).astype(np.float32)
 
 
 @pytest.mark.parametrize("axis", [None, np.linspace(200.1, 1600, 9), np.linspace(1600, 200, 9)])
 @pytest.mark.parametrize("n", [1, 5])
 def test_components_come_back(tmp_path: Path, n: int, axis: np.ndarray | None) -> None:
-    components, ids = spectra(n, 9), np.random.default_rng().permutation(50)[:n]
+    components, ids = spectra(n, 9), seeds.generator().permutation(50)[:n]
     text, binary = write_components(tmp_path, components, axis, ids=ids)
     for got in (read_spectra(text), read_spectra(binary)):
         np.testing.assert_array_equal(got.data, components)

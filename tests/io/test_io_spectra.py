@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import seeds
 from helpers.io_files import write_archive, write_array, write_matlab5
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.spectra import read_spectra
@@ -23,7 +24,7 @@ AXIS = 400.5 + 2.5 * np.arange(12)
 
 def table(n: int = 5, d: int = 12) -> np.ndarray:
     """Float32 numbers in -1..1 whose rows neither rise nor fall throughout."""
-    values = np.random.default_rng().uniform(-1, 1, (n, d)).astype(np.float32)
+    values = seeds.generator().uniform(-1, 1, (n, d)).astype(np.float32)
     values[:, :3] = [[0.25, 0.5, 0.125]]
     return values
 
@@ -98,7 +99,7 @@ def test_small_tables_without_a_header(tmp_path: Path, shape: tuple[int, int]) -
 
 
 def test_first_row_that_rises_among_rows_that_do_is_data(tmp_path: Path) -> None:
-    expected = np.cumsum(np.random.default_rng().uniform(0.5, 1, (6, 12)), axis=1).astype(np.float32)
+    expected = np.cumsum(seeds.generator().uniform(0.5, 1, (6, 12)), axis=1).astype(np.float32)
     path = write(tmp_path / "x.csv", expected)
     np.testing.assert_array_equal(read_spectra(path).data, expected)
     forced = read_spectra(path, header=True)

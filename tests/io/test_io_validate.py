@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from helpers import seeds
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.validate import check_cube, check_spectra
 
 
 def random(shape: tuple[int, ...], dtype: str = "float64") -> np.ndarray:
-    return (np.random.default_rng().random(shape) * 100 + 1).astype(dtype)
+    return (seeds.generator().random(shape) * 100 + 1).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "uint16", "int64", ">f8", "uint8"])
@@ -83,7 +84,7 @@ def test_one_spectrum_needs_two_dimensions() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_cube_position_of_what_is_not_finite(value: float) -> None:
-    rng = np.random.default_rng()
+    rng = seeds.generator()
     cube = random((5, 7, 3))
     flat = rng.choice(cube.size, size=rng.integers(2, 9), replace=False)
     cube.ravel()[flat] = value

@@ -96,6 +96,7 @@ def test_a_channel_that_is_zero_can_be_learned_unless_its_row_is_fixed() -> None
     assert (raw[1:3][given[1:3] == 0] > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_a_mask_row_numbers_and_other_containers_say_the_same() -> None:
     given = _known()
     fits = [

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from helpers import GOLDEN_RTOL, INSTRUCTION_SETS, assert_close_to_max, check_instruction_set, golden
+from helpers import GOLDEN_RTOL, assert_close_to_max, golden
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
@@ -53,6 +53,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("shape", "crop_size"), SHAPES)
 def test_implementations_agree_with_the_reference(shape, crop_size, seed):
@@ -126,15 +127,6 @@ def test_views_are_written_where_and_as_wanted(backend, dtype, bands):
             assert extract_crop_pairs(cubes, geometry, (5, 7), out=out) is out
             assert torch.equal(out, expected), name
     assert (memory[..., bands:] == 9).all()
-
-
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
-    check_instruction_set(
-        isa,
-        "from test_extract_crop_pairs import SHAPES, test_implementations_agree_with_the_reference as check\n"
-        "[check(*shape, 0) for shape in SHAPES]\n",
-    )
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])

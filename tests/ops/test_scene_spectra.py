@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import INSTRUCTION_SETS, check_instruction_set
 from spectrafuse import use_backend
 from spectrafuse.dgc.normalise import METHODS as NORMALIZATIONS
 from spectrafuse.dgc.normalise import Normalization
@@ -44,19 +43,13 @@ def check(shape: tuple[int, ...], order: tuple[int, ...], kind: str, method: str
             assert (result[..., bands:] == 0).all()
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TYPES)
 def test_agrees_with_plain_pytorch(kind: str, method: str) -> None:
     for shape in SHAPES:
         for order in ORDERS:
             check(shape, order, kind, method)
-
-
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set(isa: str) -> None:
-    calls = "from test_scene_spectra import *\n"
-    calls += "[check(s, o, k, m) for s in SHAPES for o in ORDERS for k in TYPES[:5] for m in METHODS]"
-    check_instruction_set(isa, calls)
 
 
 @pytest.mark.parametrize("method", METHODS)

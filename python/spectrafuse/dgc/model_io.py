@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import published
 from spectrafuse.io.atomic import atomic_folder
@@ -39,8 +40,6 @@ def save_model(folder: str | os.PathLike[str], model: SegmentationModel, extra: 
     ValueError
         If the folder exists and holds anything that is not part of a model.
     """
-    from safetensors.torch import save_file
-
     path = Path(folder)
     if path.is_dir():
         others = sorted({entry.name for entry in path.iterdir()} - {CONFIG, WEIGHTS, EXTRA})
@@ -48,11 +47,10 @@ def save_model(folder: str | os.PathLike[str], model: SegmentationModel, extra: 
             raise InvalidValueError(
                 f"{path} also holds {others[0]}, and a model folder is replaced as a whole; choose another."
             )
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_folder(path) as temporary:
         (temporary / CONFIG).write_text(json.dumps(model.config, indent=2, default=_plain), encoding="utf-8")
         (temporary / EXTRA).write_text(json.dumps(dict(extra), indent=2, default=_plain), encoding="utf-8")
-        save_file(weights, temporary / WEIGHTS)
+        write_tensors(temporary / WEIGHTS, model.state_dict())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -77,9 +75,6 @@ def load_model(
     ValueError
         If a file is damaged, or the weights do not fit the configuration.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(folder)
     for file in (path, path / CONFIG, path / WEIGHTS):
         if not file.exists():
@@ -89,10 +84,7 @@ def load_model(
         model = SegmentationModel.from_config(config)
     except (AttributeError, TypeError, ValueError) as error:
         raise InvalidValueError(f"{path / CONFIG} describes no model: {error}") from error
-    try:
-        weights = load_file(path / WEIGHTS)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InvalidValueError(f"{path / WEIGHTS} is not a safetensors file, or is cut short ({error}).") from error
+    weights = read_tensors(path / WEIGHTS)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | found.keys()):

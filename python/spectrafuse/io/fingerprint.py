@@ -43,7 +43,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str =
     Returns
     -------
     list of str
-        `name was this, now that` for each entry that differs; `name changed` where the values are long (hashes).
+        `name was this, now that` for each entry that differs; long values, such as hashes, are said to have changed.
     """
     out: list[str] = []
     for name in dict.fromkeys([*before, *now]):

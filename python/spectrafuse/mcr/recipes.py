@@ -85,7 +85,8 @@ class Recipe:
 
     Notes
     -----
-    arXiv 2507.23600 and its public code; sparse form arXiv 2510.20364.
+    arXiv 2507.23600 and its public code; sparse form arXiv 2510.20364. `docs/algorithms/ebgmcr.md`, "Training" and
+    "Published defects", has both recipes side by side.
     """
 
     name: str

@@ -144,8 +144,8 @@ def _training(
 
         def run(self: Any, *arguments: Any, **settings: Any) -> Any:
             trainers.append(self)
-            if hasattr(self, "_step_at"):
-                self._step_at = lambda temperature: recorder.counting(type(self)._step_at(self, temperature))
+            if hasattr(self, "step_at"):
+                self.step_at = lambda temperature: recorder.counting(type(self).step_at(self, temperature))
             else:
                 self._step = recorder.counting(self._step)
             result = usual(self, *arguments, **settings)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.training.schedules import warmup_decay
 from spectrafuse.io.atomic import atomic_write
 
@@ -19,11 +20,9 @@ _SUFFIX = ".safetensors"
 
 def save_as_safetensors(tensors: dict[str, Tensor], filename: str) -> None:
     """Write named tensors to a safetensors file; the suffix is added where it is missing."""
-    from safetensors.torch import save_file
-
     path = filename if filename.endswith(_SUFFIX) else filename + _SUFFIX
     with atomic_write(path) as temporary:
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, temporary)
+        write_tensors(temporary, tensors)
 
 
 def load_safetensors(
@@ -36,11 +35,9 @@ def load_safetensors(
     RuntimeError
         If the suffix is another one, unless `extension_check` is False.
     """
-    from safetensors.torch import load_file
-
     if extension_check and not filename.endswith(_SUFFIX):
         raise RuntimeError(f"`filename` must end in {_SUFFIX}; got {filename!r}.")
-    return load_file(filename, device=str(device))
+    return read_tensors(filename, device)
 
 
 def split_patches(

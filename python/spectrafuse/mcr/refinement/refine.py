@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse._runtime.progress import Callback, Progress
-from spectrafuse.mcr import evaluation
 from spectrafuse.mcr.metrics import nmse_of, r2_of
-from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.model import UnmixingModel, layer_names
+from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
 from spectrafuse.mcr.refinement import evidence
 from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
-from spectrafuse.mcr.training.checkpoint import Record, State
+from spectrafuse.mcr.training.checkpoint import Record
 from spectrafuse.mcr.training.known_components import FAR_ENERGY
-from spectrafuse.mcr.training.result import TrainingResult
+from spectrafuse.mcr.training.trainer import TrainingResult
 
 
 class _Reporter:
@@ -135,7 +135,7 @@ def _search(
     # A component that is given with its shape may be needed although training never opened a gate for it.
     ids = np.union1d(np.asarray(result.record.component_ids, np.int64), np.asarray(fixed, np.int64))
     index = torch.as_tensor(ids, device=model.vanilla_components.device)
-    start = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
+    start = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
     components = model.effective_components()[index].detach().cpu().double().numpy()
     level = noise_of_rows(spectra, noise)[:, None]
     refinement = Refinement(
@@ -170,19 +170,13 @@ def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequen
         table = energy.view(model.num_components, model.dim_components, 2)
         table[rows] = torch.stack((shut, -shut), dim=-1).to(energy.dtype)
         written["component_sparsity.energy"] = energy
-    prefix = "component_parser.energy_evaluator"
-    name = max((key for key in state if key.startswith(prefix) and key.endswith("bias")), key=_layer)
+    name = f"{layer_names(state, 'component_parser.energy_evaluator')[-1]}.bias"
     bias = state[name].clone()
     closed = torch.ones(model.num_components, dtype=torch.bool)
     closed[torch.from_numpy(factors.ids)] = False
     bias.view(-1, 2)[closed] = torch.tensor((FAR_ENERGY, -FAR_ENERGY), dtype=bias.dtype)
     written[name] = bias
     return written
-
-
-def _layer(key: str) -> int:
-    part = key.split(".")[-2]
-    return int(part) if part.isdigit() else 0
 
 
 def _settled(
@@ -192,7 +186,7 @@ def _settled(
     while True:
         model.gates = gates
         index: Tensor = torch.tensor(gates.open_ids, dtype=torch.int64, device=model.vanilla_components.device)
-        found: NDArray[np.float32] = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
+        found: NDArray[np.float32] = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
         used = found.any(0)
         if used.all():
             return gates, found
