@@ -17,12 +17,12 @@ from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import Recipe, corrected, published
 from spectrafuse.dgc.training import batches as batches_module
-from spectrafuse.dgc.training.batches import CropBatch, CropBatches, one_ahead
+from spectrafuse.dgc.training.batches import CropBatch, CropBatches
 from spectrafuse.dgc.training.centers import start_centers
 from spectrafuse.dgc.training.objective import TERMS, random_labels, step_objective
 from spectrafuse.dgc.training.trainer import Trainer
-from spectrafuse.dgc.windows import WindowedScene
-from spectrafuse.io.sources import array_source
+from spectrafuse.dgc.windows import WindowedScene, one_ahead
+from spectrafuse.io.cubes import array_cube
 from spectrafuse.ops.clustering_objective import reference as losses
 from spectrafuse.ops.mean_shift_assign.reference import mean_shift_assign
 from spectrafuse.ops.spectral_compactness.reference import spectral_compactness
@@ -33,7 +33,7 @@ BANDS, HEIGHT, WIDTH = 5, 30, 27
 
 def windowed(seed: int, absent: np.ndarray | None) -> WindowedScene:
     cube = np.random.default_rng(seed).random((BANDS, HEIGHT, WIDTH)).astype(np.float32) + 0.2
-    source = array_source("X", cube, mask=absent, zeros="check")
+    source = array_cube("X", cube, mask=absent, zeros="check")
     normalization = Normalization("unit+meanstd").fit(source)
     return WindowedScene(source, normalization, torch.device("cpu"))
 
@@ -217,7 +217,7 @@ def test_reading_ahead_changes_no_bit(recipe: Recipe, monkeypatch: pytest.Monkey
 def test_interrupted_while_reading_ahead_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, interrupted, resumed = trainer(), trainer(), trainer()
     whole.run()
-    original, steps = interrupted._step, []
+    original, steps = interrupted.step, []
 
     def interrupt(inputs: Any) -> torch.Tensor:
         steps.append(inputs)
@@ -225,7 +225,7 @@ def test_interrupted_while_reading_ahead_and_resumed(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return original(inputs)
 
-    interrupted._step = interrupt
+    interrupted.step = interrupt
     with pytest.raises(KeyboardInterrupt) as caught:
         interrupted.run(checkpoint_dir=tmp_path)
     assert caught.traceback

@@ -184,13 +184,13 @@ def test_centres_start_at_the_means_of_their_labels() -> None:
 @pytest.mark.parametrize("second_forward", [False, True])
 def test_training_gets_their_labels(second_forward: bool) -> None:
     trainer = make_trainer(dataclasses.replace(SPECTRAL, max_epoch=1, reuse_iter=1, second_forward=second_forward))
-    original, seen = trainer._step, []
+    original, seen = trainer.step, []
 
     def spy(inputs: object) -> torch.Tensor:
         seen.append(inputs)
         return original(inputs)  # type: ignore[arg-type]
 
-    trainer._step = spy  # type: ignore[assignment]
+    trainer.step = spy  # type: ignore[assignment]
     trainer.run()
     assert trainer.prototypes is not None
     (inputs,) = seen

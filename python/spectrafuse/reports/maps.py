@@ -42,7 +42,7 @@ def pseudo_colour(cube: Any, wavelengths: np.ndarray | None = None, *, step: int
 
     With wavelengths that cover the visible range: the bands nearest 640, 550 and 460 nm; else three bands
     spread over the range, the longest as red. Each is stretched between its 2nd and 98th percentile (of the pixels
-    with data, where the cube is a `CubeSource` that has others).
+    with data, where the cube is a `Cube` that has others).
     """
     bands = cube.shape[0]
     positions, order = spectral_positions(wavelengths, bands)
@@ -176,7 +176,7 @@ def save_map(
     ----------
     labels : int array (H, W)
         Cluster of every pixel, 0 .. k-1; negative: no data, drawn transparent.
-    cube : array (C, H, W) or `CubeSource`
+    cube : array (C, H, W) or `Cube`
     truth : int array (H, W), optional
         True labels; a label takes the colour of the cluster it is matched to, others get their own.
     unlabelled : int, optional

@@ -153,7 +153,7 @@ def percent(share: float) -> str:
 def cluster_statistics(cube: Any, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels `(k,)`, mean spectrum and standard deviation `(k, C)` of each cluster; NaN for empty ones.
 
-    The cube is an array or a `CubeSource` and is read by blocks of rows; negative labels are left out.
+    The cube is an array or a `Cube` and is read by blocks of rows; negative labels are left out.
     """
     from spectrafuse.io.nodata import row_blocks
 
