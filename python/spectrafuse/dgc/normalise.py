@@ -18,7 +18,7 @@ from spectrafuse._runtime import checks
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.nodata import window_blocks
 from spectrafuse.ops.scene_spectra import METHODS as SPECTRUM_METHODS
-from spectrafuse.ops.scene_spectra import scene_spectra
+from spectrafuse.ops.scene_spectra import normalized, scene_spectra
 
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
 _EPSILON = 1e-6
@@ -150,10 +150,7 @@ class Normalization:
             If the method needs statistics and has none.
         """
         self._check_fitted()
-        spectra: Tensor = SPECTRUM_METHODS[self._spectrum_method](as_float_tensor(cube))
-        if self.offset is None or self.scale is None:
-            return spectra
-        return (spectra - self.offset.to(spectra)).div_(self.scale.to(spectra))
+        return normalized(as_float_tensor(cube), self._spectrum_method, self.offset, self.scale)
 
     def spectra(self, cube: Any, out: Tensor) -> Tensor:
         """`transform` into `out` (rows, columns, n), n >= bands: the bands of a pixel side by side, then zeros."""
