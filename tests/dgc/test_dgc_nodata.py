@@ -23,7 +23,7 @@ from spectrafuse.dgc.training import batches as batches_module
 from spectrafuse.dgc.training.batches import CropBatches
 from spectrafuse.dgc.training.stop_rule import StabilityWatch
 from spectrafuse.dgc.windows import WindowedScene, fill_nearest, fill_rows
-from spectrafuse.io.cubes import Cube, array_cube, open_cube, read_cube
+from spectrafuse.io.cubes import Cube, array_cube, as_cube, open_cube, read_cube
 from spectrafuse.io.errors import DataError
 from spectrafuse.random import RandomStream
 
@@ -201,7 +201,7 @@ def batches_of(given: list[Any], recipe: Any, *, windowed: bool, crop: int = 12)
     normalization = Normalization("unit+meanstd")
     fitted = [normalization.fit(cube) for cube in given]
     if windowed:
-        made: list[Any] = [WindowedScene(cube, own, CPU) for cube, own in zip(given, fitted, strict=True)]
+        made: list[Any] = [WindowedScene(as_cube(cube), own, CPU) for cube, own in zip(given, fitted, strict=True)]
     else:
         made = [own.transform(cube) for cube, own in zip(given, fitted, strict=True)]
     return CropBatches(made, dataclasses.replace(recipe, reuse_iter=3), crop, 4, 3)
@@ -289,6 +289,28 @@ def test_files_left_in_place_give_what_arrays_give(tmp_path: Path, kind: str, mo
     for mine, theirs in zip(in_place.history_, held.history_, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     assert (in_place.predict(open_cube(path, **options)) == held.predict(cube)).mean() > 0.99
+
+
+def test_statistics_of_a_file_are_kept_and_those_of_memory_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, scene(), "envi")
+    calls: list[Any] = []
+    original = Normalization._fit
+
+    def counted(*arguments: Any) -> Normalization:
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(Normalization, "_fit", counted)
+    in_file, in_memory = open_cube(path), read_cube(path)
+    segmentation = small().fit(in_file)
+    expected = segmentation.predict(in_file)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(segmentation.predict(in_memory), expected)
+    in_memory.data[:3] *= 4
+    np.testing.assert_array_equal(segmentation.predict(in_memory), segmentation.predict(in_memory.data.copy()))
+    assert len(calls) == 4
 
 
 _SCRIPT = """

@@ -18,6 +18,7 @@ from spectrafuse.dgc.training.batches import CropBatch, CropBatches
 from spectrafuse.dgc.training.centers import start_centers
 from spectrafuse.dgc.training.checkpoint import FILE_NAME, fingerprint
 from spectrafuse.dgc.training.prototypes import Prototypes, _k_means, find_prototypes
+from spectrafuse.io.cubes import Cube
 from spectrafuse.random import RandomStream
 
 SPECTRAL = dataclasses.replace(corrected, max_epoch=4, reuse_iter=2, spectral_labels=True, uniform=2.0)
@@ -219,7 +220,7 @@ def test_interrupted_and_resumed_keeps_them(tmp_path: Path, monkeypatch: pytest.
 
 def test_states_from_before_there_were_prototypes_go_on(tmp_path: Path) -> None:
     recipe = dataclasses.replace(published, max_epoch=3, reuse_iter=1)
-    scenes = [np.zeros((2, 3, 4), np.float32)]
+    scenes = [Cube(np.zeros((2, 3, 4), np.float32))]
     described = fingerprint({"nodata": None}, recipe, torch.device("cpu"), scenes)
     assert not {"recipe spectral_labels", "recipe crop_size"} & described.keys()
     assert described["crop_size"] == 64

@@ -17,7 +17,6 @@ from torch import Tensor
 from spectrafuse._runtime import checks
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.nodata import window_blocks
-from spectrafuse.ops.scene_spectra import METHODS as SPECTRUM_METHODS
 from spectrafuse.ops.scene_spectra import normalized, scene_spectra
 
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
@@ -88,7 +87,7 @@ class Normalization:
                 if not chosen.any():
                     continue
                 block = block[:, chosen].unsqueeze(-1)
-            yield SPECTRUM_METHODS[self._spectrum_method](block).to(torch.float64)
+            yield normalized(block, self._spectrum_method, None, None).to(torch.float64)
 
     def fit(self, cube: Any) -> Normalization:
         """The same method with the statistics of `cube`.
