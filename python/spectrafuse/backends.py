@@ -158,7 +158,7 @@ class Operation:
         assert self.kernel is not None
         return self.kernel(*arguments, **options)
 
-    def variant(self, **changes: Callable[..., Any]) -> Operation:
+    def variant(self, **changes: Any) -> Operation:
         """The same choice among other implementations: another result of the same operation."""
         return replace(self, **changes)
 

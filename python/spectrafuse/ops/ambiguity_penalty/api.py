@@ -112,7 +112,7 @@ def _work_of(count: int, dim: int, kind: str, gradient: int) -> tuple[str, Work]
 
 def _extension_call(sizes: Sequence[int], kind: str, *others: Any) -> tuple[str, Work]:
     # The kernel for CUDA takes a selection of rows and a place for the value more.
-    return _work_of(*sizes, kind, others[5] if len(others) < 9 else others[8])
+    return _work_of(sizes[0], sizes[1], kind, others[5] if len(others) < 9 else others[8])
 
 
 def _pool_call(sizes: Sequence[int], kind: str, *others: Any) -> tuple[str, Work]:

@@ -107,7 +107,8 @@ operation = backends.declare(
     extension_calls={"extract_crop_pairs": labeled("extract_crop_pairs", _extension_work)},
     triton_calls={
         "extract": labeled(
-            "extract_crop_pairs", lambda cubes, geometry, out: work(*cubes.shape[:2], out[0, 0, 0].numel())
+            "extract_crop_pairs",
+            lambda cubes, geometry, out: work(cubes.shape[0], cubes.shape[1], out[0, 0, 0].numel()),
         )
     },
     gpu_kernels={r"^_extract$": "extract_crop_pairs"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -178,40 +178,52 @@ def sparse_gated_mixture(
 
 
 def _reference(
-    *tensors: Tensor | None, tau: float, options: Langevin, non_negative: bool, norm: int | None
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    sparsity_energy: Tensor,
+    rng: Tensor | None,
+    gumbel: Tensor | None,
+    refinement: Tensor | None,
+    *,
+    options: Langevin,
+    **others: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, rng, gumbel, refinement = tensors
-    concentration, _, components, _ = inputs
+    """By the published formulation, with all samples' noise at once."""
     if rng is not None:
-        assert concentration is not None
-        assert components is not None
         shape = (components.shape[0], components.shape[1])
-        drawn = _whole_noise(rng, len(concentration), shape, options, components.dtype)
-        gumbel, refinement = drawn.gumbel, drawn.langevin
+        refinement, gumbel = _whole_noise(rng, len(concentration), shape, options, components.dtype)
+    inputs = (concentration, select_prob, components, sparsity_energy)
     return reference.sparse_gated_mixture(
-        *inputs, gumbel, refinement, tau=tau, step_size=options.step_size, steps=options.steps,
-        non_negative=non_negative, norm=norm,
-    )  # fmt: skip
+        *inputs, gumbel, refinement, step_size=options.step_size, steps=options.steps, **others
+    )
 
 
 def _pytorch(
-    *tensors: Tensor | None, tau: float, options: Langevin, non_negative: bool, norm: int | None
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    sparsity_energy: Tensor,
+    rng: Tensor | None,
+    gumbel: Tensor | None,
+    refinement: Tensor | None,
+    *,
+    options: Langevin,
+    **others: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, rng, gumbel, refinement = tensors
-    components = inputs[2]
-    assert components is not None
+    """With one sample's noise at a time."""
 
     def draw(sample: int) -> tuple[Tensor, Tensor | None]:
         if rng is not None:
-            drawn = draw_sparsity_noise(rng, sample, components.shape, options, dtype=components.dtype)
+            shape = (components.shape[0], components.shape[1])
+            drawn = draw_sparsity_noise(rng, sample, shape, options, dtype=components.dtype)
             return drawn.gumbel, drawn.langevin
         assert gumbel is not None
         return gumbel[sample], None if refinement is None else refinement[sample]
 
-    return pytorch.sparse_gated_mixture(
-        *inputs, None if rng is None and gumbel is None else draw, tau=tau, step_size=options.step_size,
-        steps=options.steps, non_negative=non_negative, norm=norm,
-    )  # fmt: skip
+    inputs = (concentration, select_prob, components, sparsity_energy)
+    drawing = None if rng is None and gumbel is None else draw
+    return pytorch.sparse_gated_mixture(*inputs, drawing, step_size=options.step_size, steps=options.steps, **others)
 
 
 def work(batch: int, components: int, bands: int) -> Counts:

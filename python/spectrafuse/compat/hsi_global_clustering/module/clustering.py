@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,7 +67,7 @@ class UnrolledMeanShift(Clusters):
         """Shifted embeddings (B, D, H, W) and assignments (B, H, W, K)."""
         window, dense = (ops.operations()[name] for name in ("mean_shift_assign", "dense_mean_shift"))
         literally = eps != 1e-6  # the kernels know one value
-        options = {"window": self.kernel_size, "temperature": self.temp}
+        options: dict[str, Any] = {"window": self.kernel_size, "temperature": self.temp}
         if self.use_approx and self.num_iters > 0:
             options["num_iters"] = self.num_iters
             if literally:
