@@ -19,8 +19,7 @@ from typer.testing import Result
 import spectrafuse
 from helpers.command_line import SEGMENT, UNMIX, fails_with, run
 from spectrafuse.cli import segment
-from spectrafuse.cli.segment import _scores
-from spectrafuse.cli.segment_inputs import parse_bytes, parse_classes
+from spectrafuse.cli.segment import _scores, parse_bytes, parse_classes
 from spectrafuse.cli.terminal import CommandError
 from spectrafuse.io import results
 from spectrafuse.io.results import colors

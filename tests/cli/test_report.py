@@ -9,8 +9,8 @@ import pytest
 from matplotlib.image import imread
 
 from helpers import seeds
+from spectrafuse.io.cubes import array_cube
 from spectrafuse.io.results import colors
-from spectrafuse.io.sources import array_source
 from spectrafuse.reports import maps, style, unmixing
 
 
@@ -188,7 +188,7 @@ def test_count_path_marks_the_chosen_count(tmp_path: Path) -> None:
 def test_pixels_without_data_are_transparent_and_counted_nowhere(tmp_path: Path) -> None:
     cube = seeds.generator().random((7, 40, 60)) + 1
     cube[:, :, :20] = -1e6
-    source = array_source("X", cube, nodata=-1e6, zeros="check")
+    source = array_cube("X", cube, nodata=-1e6, zeros="check")
     labels = np.repeat([[-1, 0, 1]], 40, axis=0).repeat(20, axis=1)
     picture, _ = maps.pseudo_color(source)
     np.testing.assert_allclose(picture[:, 20:], maps.pseudo_color(cube[:, :, 20:])[0], atol=1e-6)

@@ -17,10 +17,10 @@ from spectrafuse import use_backend
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import Recipe, corrected, published
 from spectrafuse.dgc.training import batches as batches_module
-from spectrafuse.dgc.training.batches import CropBatch, CropBatches, one_ahead
+from spectrafuse.dgc.training.batches import CropBatch, CropBatches
 from spectrafuse.dgc.training.centers import start_centers
 from spectrafuse.dgc.training.objective import TERMS, random_labels, step_objective
-from spectrafuse.dgc.windows import WindowedScene
+from spectrafuse.dgc.windows import WindowedScene, one_ahead
 from spectrafuse.ops.clustering_objective import reference as losses
 from spectrafuse.ops.mean_shift_assign.reference import mean_shift_assign
 from spectrafuse.ops.spectral_compactness.reference import spectral_compactness
@@ -193,7 +193,7 @@ def test_reading_ahead_changes_no_bit(recipe: Recipe, monkeypatch: pytest.Monkey
 def test_interrupted_while_reading_ahead_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, interrupted, resumed = trainer_with_gaps(), trainer_with_gaps(), trainer_with_gaps()
     whole.run()
-    original, steps = interrupted._step, []
+    original, steps = interrupted.step, []
 
     def interrupt(inputs: Any) -> torch.Tensor:
         steps.append(inputs)
@@ -201,7 +201,7 @@ def test_interrupted_while_reading_ahead_and_resumed(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return original(inputs)
 
-    interrupted._step = interrupt
+    interrupted.step = interrupt
     with pytest.raises(KeyboardInterrupt) as caught:
         interrupted.run(checkpoint_dir=tmp_path)
     assert caught.traceback

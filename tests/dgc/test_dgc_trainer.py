@@ -55,6 +55,15 @@ def test_history_and_progress() -> None:
     assert not trainer.model.training
 
 
+def test_a_run_is_epochs_of_training_and_evaluation() -> None:
+    by_hand, whole = (make_trainer(dataclasses.replace(QUICK, max_epoch=3)) for _ in range(2))
+    history = [{**by_hand.train_epoch(), **by_hand.evaluate()} for _ in range(3)]
+    whole.run()
+    assert by_hand.epoch == 3
+    assert history == whole.history
+    assert torch.equal(by_hand.model.centers, whole.model.centers)
+
+
 def test_crops_are_as_large_as_the_recipe_says() -> None:
     drawn = RandomStream(50)
     scenes = [drawn.normal((4, 20, 24))]

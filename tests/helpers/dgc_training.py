@@ -13,7 +13,7 @@ from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import Recipe, corrected
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.windows import WindowedScene
-from spectrafuse.io.sources import array_source
+from spectrafuse.io.cubes import array_cube
 from spectrafuse.random import RandomStream
 
 QUICK = dataclasses.replace(corrected, max_epoch=6, reuse_iter=2, patience=0)
@@ -32,7 +32,7 @@ def make_trainer(recipe: Recipe = QUICK, *, seed: int = 0, data_seed: int = 50, 
 def windowed(seed: int, absent: np.ndarray | None) -> WindowedScene:
     """A random scene that training reads in windows."""
     cube = np.random.default_rng(seed).random((BANDS, HEIGHT, WIDTH)).astype(np.float32) + 0.2
-    source = array_source("X", cube, mask=absent, zeros="check")
+    source = array_cube("X", cube, mask=absent, zeros="check")
     normalization = Normalization("unit+meanstd").fit(source)
     return WindowedScene(source, normalization, torch.device("cpu"))
 

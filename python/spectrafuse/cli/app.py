@@ -230,8 +230,8 @@ def segment(
 
     [bold]spectrafuse segment[/] scene.mat --n-clusters 4 --output out/
     """
+    from spectrafuse.cli.segment import SegmentRequest, parse_bytes, parse_classes, parse_merge
     from spectrafuse.cli.segment import segment as run
-    from spectrafuse.cli.segment_inputs import SegmentRequest, parse_bytes, parse_classes, parse_merge
 
     settings = _given(
         n_clusters=n_clusters,

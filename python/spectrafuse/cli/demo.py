@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectrafuse.cli.segment import segment
-from spectrafuse.cli.segment_inputs import SegmentRequest
+from spectrafuse.cli.segment import SegmentRequest, segment
 from spectrafuse.cli.terminal import CommandError, output_console
 from spectrafuse.cli.unmix import UnmixRequest, unmix
 from spectrafuse.io.atomic import atomic_write

@@ -1,4 +1,4 @@
-"""Scores of label maps (spec "Evaluation").
+"""Scores of label maps (docs/algorithms/dgc.md, "Evaluation").
 
 Label maps are integer arrays or tensors of any shape. A pixel whose label is negative (-1: unknown) in either map is
 left out everywhere. All functions flatten what they get; `evaluate` scores image by image and averages.

@@ -1,4 +1,4 @@
-"""Recipes: every choice of a training run in one place (spec "Training" and "What is wrong in it")."""
+"""Recipes: every choice of a training run in one place (docs/algorithms/dgc.md, "Recipes" and "Published defects")."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def window_blocks(cube: Any, values: int | None = None) -> Iterator[tuple[slice,
     """Rows and columns of blocks of a scene (..., H, W): whole columns where these lie in one piece, else rows."""
     *leading, height, width = cube.shape
     bands = math.prod(leading)
-    strides = getattr(getattr(cube, "stored", cube), "strides", None)
+    strides = getattr(cube, "strides", None)
     sizes = {} if values is None else {"values": values}
     if strides is not None and strides[-2] < strides[-1]:
         for start, stop in row_blocks((bands, width, height), **sizes):

@@ -32,7 +32,7 @@ def thinned_band(cube: Any, band: int, step: int) -> np.ndarray:
 
     Parameters
     ----------
-    cube : ndarray or CubeSource, shape (C, H, W)
+    cube : ndarray or Cube, shape (C, H, W)
         Of a scene in a file no more is held than the result.
     band : int
         Counted from 0.
@@ -54,11 +54,11 @@ def pseudo_color(cube: Any, wavelengths: np.ndarray | None = None, *, step: int 
 
     With wavelengths that cover the visible range: the bands nearest 640, 550 and 460 nm; else three bands
     spread over the range, the longest as red. Each is stretched between its 2nd and 98th percentile (of the pixels
-    with data, where the cube is a `CubeSource` that has others).
+    with data, where the cube is a `Cube` that has others).
 
     Parameters
     ----------
-    cube : ndarray or CubeSource, shape (C, H, W)
+    cube : ndarray or Cube, shape (C, H, W)
     wavelengths : ndarray, shape (C,), optional
     step : int
 
@@ -226,7 +226,7 @@ def save_map(
         The PNG to write.
     labels : ndarray of int, shape (H, W)
         Cluster of every pixel, 0 to k - 1; negative: no data, drawn transparent.
-    cube : ndarray or CubeSource, shape (C, H, W)
+    cube : ndarray or Cube, shape (C, H, W)
     k : int
         Number of clusters.
     wavelengths : ndarray, shape (C,), optional

@@ -156,7 +156,7 @@ def cluster_statistics(cube: Any, labels: np.ndarray, k: int) -> tuple[np.ndarra
 
     Parameters
     ----------
-    cube : ndarray or CubeSource, shape (C, H, W)
+    cube : ndarray or Cube, shape (C, H, W)
         Read by blocks of rows.
     labels : ndarray of int, shape (H, W)
         Negative ones are left out.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from spectrafuse.cli.profile.bounds import Bounds
-    from spectrafuse.cli.segment_inputs import SegmentRequest
+    from spectrafuse.cli.segment import SegmentRequest
     from spectrafuse.cli.unmix import UnmixRequest
 
 _PREDICTIONS = 1000
@@ -36,7 +36,7 @@ def profile(request: SegmentRequest | UnmixRequest) -> None:
     """
     from spectrafuse._runtime import checks
     from spectrafuse.cli.profile.bounds import measure
-    from spectrafuse.cli.segment_inputs import SegmentRequest
+    from spectrafuse.cli.segment import SegmentRequest
     from spectrafuse.io.atomic import atomic_folder
 
     segments = isinstance(request, SegmentRequest)
@@ -82,7 +82,7 @@ Run = Callable[["torch.device", "Bounds", Path], "list[Phase]"]
 
 def _segmenting(request: SegmentRequest) -> Run:
     from spectrafuse.cli.profile.recorder import replaced
-    from spectrafuse.cli.segment_inputs import check_merge, read_request_scenes
+    from spectrafuse.cli.segment import check_merge, read_request_scenes
     from spectrafuse.dgc.estimator import DeepGlobalClustering
     from spectrafuse.dgc.normalise import Normalization
     from spectrafuse.dgc.prediction import inference
@@ -147,7 +147,7 @@ def _training(
             if hasattr(self, "step_at"):
                 self.step_at = lambda temperature: recorder.counting(type(self).step_at(self, temperature))
             else:
-                self._step = recorder.counting(self._step)
+                self.step = recorder.counting(self.step)
             result = usual(self, *arguments, **settings)
             # What comes after the training is not part of it.
             recorder.finish()

@@ -14,7 +14,7 @@ from spectrafuse.compat.hsi_global_clustering.module import HyperspectralEncoder
 from spectrafuse.compat.hsi_global_clustering.utils import load_safetensors, save_as_safetensors
 from spectrafuse.dgc.encoder import Encoder
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.model_io import CONFIG, WEIGHTS
+from spectrafuse.dgc.model_io import CONFIG_FILE, WEIGHTS_FILE
 from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, halo_rows, plan_strips, strip_height
 from spectrafuse.io.atomic import atomic_write
 
@@ -197,17 +197,17 @@ class HyperspectralClusteringModel(SegmentationModel):
 
     def save(self, path: str) -> None:
         """Write `config.json` and `weights.safetensors` into the folder `path`, which is made if it is missing."""
-        with atomic_write(os.path.join(path, CONFIG)) as temporary:
+        with atomic_write(os.path.join(path, CONFIG_FILE)) as temporary:
             temporary.write_text(json.dumps(self.config, indent=2), encoding="utf-8")
-        save_as_safetensors(self.state_dict(), os.path.join(path, WEIGHTS))
+        save_as_safetensors(self.state_dict(), os.path.join(path, WEIGHTS_FILE))
 
     @classmethod
     def load(
         cls, path: str, device: str | torch.device = "cpu", **override_init_args: Any
     ) -> HyperspectralClusteringModel:
         """The model of a folder, on `device`; keyword arguments replace what its `config.json` says."""
-        with open(os.path.join(path, CONFIG), encoding="utf-8") as file:
+        with open(os.path.join(path, CONFIG_FILE), encoding="utf-8") as file:
             arguments = json.load(file)
         model = cls(**(arguments | override_init_args))
-        model.load_state_dict(load_safetensors(os.path.join(path, WEIGHTS), device=device))
+        model.load_state_dict(load_safetensors(os.path.join(path, WEIGHTS_FILE), device=device))
         return model.to(device)

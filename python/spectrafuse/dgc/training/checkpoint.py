@@ -15,9 +15,9 @@ from spectrafuse import __version__
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.cubes import Cube
 from spectrafuse.io.fingerprint import differences
 from spectrafuse.io.nodata import as_nodata
-from spectrafuse.io.sources import CubeSource
 
 FILE_NAME = "training.pt"
 # What does not change the result of a fit, or is part of the recipe's own entries.
@@ -28,26 +28,23 @@ _ADDED = {"spectral_labels": False, "spectral_start": False, "bias": False}
 _SPECTRAL_LABELS = 2
 
 
-def data_hash(scenes: Sequence[np.ndarray | CubeSource]) -> str:
-    """SHA-256 of shapes, types and values; of a file that is read by windows, the file's own with how it is read."""
+def data_hash(scenes: Sequence[Cube]) -> str:
+    """SHA-256 of shapes, types and values; of a scene in a file, the file's own with how it is read."""
     digest = hashlib.sha256()
-    for array in scenes:
-        if isinstance(array, CubeSource):
-            digest.update(f"{array.shape}{array.layout}{array.key}".encode())
-            if array.valid is not None:
-                digest.update(np.packbits(array.valid).data)
-            if array.file_backed:
-                digest.update(array.sha256.encode())
-            else:
-                digest.update(array.read_rows(0, array.shape[1]).data)
+    for scene in scenes:
+        if not scene.file_backed and scene.valid is None:
+            digest.update(f"{scene.shape}{scene.data.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(scene.data).data)
             continue
-        digest.update(f"{array.shape}{array.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(f"{scene.shape}{scene.layout}{scene.key}".encode())
+        if scene.valid is not None:
+            digest.update(np.packbits(scene.valid).data)
+        digest.update(scene.sha256.encode() if scene.file_backed else scene.read_rows(0, scene.shape[1]).data)
     return digest.hexdigest()
 
 
 def fingerprint(
-    parameters: Mapping[str, Any], recipe: Recipe, device: torch.device, scenes: Sequence[np.ndarray | CubeSource]
+    parameters: Mapping[str, Any], recipe: Recipe, device: torch.device, scenes: Sequence[Cube]
 ) -> dict[str, Any]:
     """What decides the result of a fit, as plain values, from the estimator's parameters and what they stand for."""
     choices = recipe.as_dict()
