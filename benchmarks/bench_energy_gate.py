@@ -56,7 +56,7 @@ ENERGY_GATE = harness.Operation(
     inputs=layer_inputs,
     call=lambda h, w, b, *numbers: energy_gate(h, w, b, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
     deciding=Size(64, 64, 768),
-    tests="ops/test_gate*.py",
+    tests="test_gate*.py",
     leaves=(0, 1, 2),
 )
 

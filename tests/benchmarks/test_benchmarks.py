@@ -58,11 +58,11 @@ def test_looking_again_and_again_rarely_calls_identical_versions_different():
 
 
 def test_every_declared_case_names_an_operation_and_can_be_chosen():
-    from spectrafuse import backends
+    from spectrafuse import ops
 
     named = {operation.name for operation in declared.operations().values()}
     assert {"clustering_objective corrected", "clustering_objective published", "gate"} <= set(declared.operations())
-    assert named == set(backends.operations())
+    assert named == set(ops.operations())
     chosen = compare.cases(["mean_shift_assign"], ["small"])
     assert [case.direction for case in chosen] == ["forward", "backward", "both"]
     made_in_forward = compare.cases(["ambiguity_penalty"], ("deciding",))
@@ -77,7 +77,7 @@ def test_every_operation_has_the_sizes_a_deciding_one_and_tests():
         assert {"small", "paper", "large"} <= operation.sizes.keys()
         held = sum(x.nbytes for x in operation.inputs(operation.deciding) if isinstance(x, torch.Tensor))
         assert held <= 3 * 2**18, f"{operation.label}: {held} bytes do not fit beside others into a core's cache"
-        assert list((ROOT / "tests").glob(operation.tests or f"test_{operation.name}*.py"))
+        assert list((ROOT / "tests").rglob(operation.tests or f"test_{operation.name}*.py"))
 
 
 @pytest.mark.slow
@@ -346,7 +346,7 @@ def test_one_call_weighs_a_long_implementation(monkeypatch: pytest.MonkeyPatch):
         made.append(x)
         return x + x
 
-    operation = harness.Operation("gate", {"large": 250}, lambda size: [torch.ones(size)], call)
+    operation = harness.Operation("gate", {"large": 250}, lambda size: [torch.ones(size)], call, lambda size: (1, size))
     monkeypatch.setattr(harness, "ROWS", [])
     monkeypatch.setattr(harness, "_times", lambda *_: {"milliseconds": 1e6})
     benchmark = SimpleNamespace(pedantic=lambda call, rounds: call(), extra_info={})
