@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from helpers import GOLDEN_RTOL, assert_close_to_max, golden
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
 
@@ -325,3 +326,9 @@ def test_opcheck_and_compile():
         torch.library.opcheck(torch.ops.spectrafuse.extract_crop_pairs.default, (cubes, geometry, 4, 5, out))
     compiled = torch.compile(lambda c, g: extract_crop_pairs(c, g, (4, 5)), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(cubes, geometry), extract_crop_pairs(cubes, geometry, (4, 5)))
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    geometry = torch.tensor([0.0, 0, 1, 0, 0, 0, 1, 0, 0]).expand(1, 2, 9)
+    calls = {"not_float64": lambda: ops.extract_crop_pairs(*tensors((1, 2, 5, 6), **DOUBLE), geometry, (3, 3))}
+    check_limits("extract_crop_pairs", calls)
