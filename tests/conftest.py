@@ -25,6 +25,7 @@ if not torch.cuda.is_available():
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+THREADS = torch.get_num_threads()
 EXPECTED_SKIPS = Path(__file__).parent / "expected_skips.txt"
 _unexpected: list[str] = []
 
@@ -47,9 +48,8 @@ def _unwritten_output_shows() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _threads_as_before() -> Iterator[None]:
     """What a test sets (the command line's --threads, too) does not stay in force for later ones."""
-    before = torch.get_num_threads()
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(THREADS)
 
 
 def pytest_report_header() -> str:

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import pickle
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +58,7 @@ def fitted() -> EBgMCR:
     return estimator
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """These fits are so small that a second thread only waits, which is slow where other processes hold the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own_checks() -> None:
     report = estimator_checks.check_estimator(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from helpers.dgc_training import BANDS, gaps, trainer_with_gaps, windowed
-from spectrafuse import use_backend
+from spectrafuse import backends, use_backend
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import Recipe, corrected, published
 from spectrafuse.dgc.training import batches as batches_module
@@ -217,3 +217,8 @@ def test_interrupted_while_reading_ahead_and_resumed(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="the disk is gone"):
         trainer_with_gaps().run()
     assert not readers()
+
+
+def test_the_thread_that_reads_ahead_runs_under_the_callers_backend() -> None:
+    with use_backend("torch"):
+        assert list(one_ahead(backends.forced() for _ in range(3))) == ["torch"] * 3

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from helpers import assert_same_bits_at_any_number_of_threads
-from spectrafuse import RandomStream, backends, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, backends, ops, use_backend
 from spectrafuse.ops.adamw_outer import adamw_outer
 from spectrafuse.ops.adamw_outer import pytorch as composed_module
 
@@ -179,3 +180,14 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     } | change
     with pytest.raises((ValueError, TypeError), match=message):
         adamw_outer(**arguments)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def step(rows: int, **options: Any) -> torch.Tensor:
+        x, grad_y, weight, first, second = tensors((rows, 5), (rows, 7), (7, 5), (7, 5), (7, 5), **options)
+        ops.adamw_outer(
+            x, grad_y, weight, first, second, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, step=1
+        )
+        return weight
+
+    check_limits("adamw_outer", {"many_rows": lambda: step(257), "not_float64": lambda: step(2, **DOUBLE)})

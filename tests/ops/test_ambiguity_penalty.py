@@ -18,7 +18,8 @@ from helpers import (
     saved_sizes,
     seeds,
 )
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty, component_penalty_call, kernel_options
 from spectrafuse.ops.ambiguity_penalty.registration import selection
@@ -306,3 +307,7 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     arguments: dict[str, Any] = {"components": torch.zeros(3, 4)} | change
     with pytest.raises((ValueError, TypeError), match=message):
         ambiguity_penalty(**arguments)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    check_limits("ambiguity_penalty", {"no_pairs": lambda: ops.ambiguity_penalty(*tensors((4, 5)), "linear")})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 
 from helpers import assert_close_to_max, assert_same_bits_at_any_number_of_threads, saved_sizes
 from helpers.clustering_inputs import TEMPERATURE, VARIANTS, evaluate, inputs, plain_views
-from spectrafuse import use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.backends import BackendUnavailableError
 from spectrafuse.ops.clustering_objective import clustering_objective, reference
@@ -283,3 +285,17 @@ def test_the_kernel_is_what_auto_takes():
     with use_backend("cpu"):
         forced = clustering_objective(*leaves, **keywords)
     assert all(torch.equal(a, b) for a, b in zip(auto, forced, strict=True))
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def sums(dim: int = 3, dtype: torch.dtype = torch.float32, **options: Any) -> torch.Tensor:
+        inputs = tensors((2, dim, 12, 13), (2, dim), (), dtype=dtype)
+        return ops.clustering_objective(*inputs, None, aligned=False, **options).sums
+
+    calls = {
+        "all_pairs": lambda: sums(dense=True),
+        "large_window": lambda: sums(window=13),
+        "many_dimensions": lambda: sums(dim=129),
+        "not_float64": lambda: sums(**DOUBLE),
+    }
+    check_limits("clustering_objective", calls)

@@ -14,7 +14,8 @@ from helpers import (
     golden,
     seeds,
 )
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
 from spectrafuse.ops.mean_shift_assign.pytorch import assign as composed_assign
@@ -205,3 +206,11 @@ def test_wrong_arguments(change, error, message):
     arguments = {"embeddings": torch.zeros(1, 2, 3, 3), "bandwidth": torch.tensor(1.0), "num_iters": 2}
     with pytest.raises(error, match=message):
         dense_mean_shift(**{**arguments, **change})
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    calls = {
+        "many_dimensions": lambda: ops.dense_mean_shift(*tensors((1, 129, 2, 3), ())),
+        "not_float64": lambda: ops.dense_mean_shift(*tensors((1, 3, 2, 3), (), **DOUBLE)),
+    }
+    check_limits("dense_mean_shift", calls)

@@ -13,8 +13,9 @@ from helpers import (
     assert_same_bits_at_any_number_of_threads,
     golden,
 )
+from helpers.limits import DOUBLE, check_limits, tensors
 from helpers.mean_shift_inputs import evaluate, inputs
-from spectrafuse import backends, use_backend
+from spectrafuse import backends, ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.ops import mean_shift_assign, mean_shift_labels
 
@@ -263,3 +264,16 @@ def test_windows_beyond_the_kernel_run_in_pytorch_unless_it_is_forced():
 def test_auto_takes_the_kernel_on_the_cpu():
     assert extensions.cpu_reason() is None
     assert backends.choose("mean_shift_assign", "cpu") == "cpu"
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def shifted(dim: int = 3, window: int = 5, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        inputs = tensors((1, dim, 12, 13), (2, dim), (), dtype=dtype)
+        return ops.mean_shift_assign(*inputs, window=window).shifted
+
+    calls = {
+        "large_window": lambda: shifted(window=13),
+        "many_dimensions": lambda: shifted(dim=129),
+        "not_float64": lambda: shifted(**DOUBLE),
+    }
+    check_limits("mean_shift_assign", calls)

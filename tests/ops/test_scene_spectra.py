@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from spectrafuse import use_backend
+from helpers import assert_same_bits_at_any_number_of_threads
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import ops, use_backend
 from spectrafuse.dgc.normalise import METHODS as NORMALIZATIONS
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.strips import read_strips
@@ -67,13 +70,8 @@ def test_numbers_at_the_ends_of_the_range(method: str) -> None:
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
-    cube, before = torch.rand(40, 13, 600), torch.get_num_threads()
-    results = []
-    for threads in (1, 2, 3, 7):
-        torch.set_num_threads(threads)
-        results.append(scene_spectra(cube, torch.empty(13, 600, 48), "unit"))
-    torch.set_num_threads(before)
-    assert all(torch.equal(result, results[0]) for result in results)
+    cube = torch.rand(40, 13, 600)
+    assert_same_bits_at_any_number_of_threads(lambda: [scene_spectra(cube, torch.empty(13, 600, 48), "unit")])
 
 
 def test_offsets_beyond_2_to_the_31() -> None:
@@ -152,3 +150,15 @@ def test_files_whose_numbers_are_not_those_of_the_scene_are_read_otherwise(tmp_p
     values[:, 2, 3] = np.nan
     np.save(tmp_path / "gaps.npy", values)
     assert open_cube(tmp_path / "gaps.npy", layout="chw", nodata=np.nan).mapped is None
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def spectra(stored: Any, out: torch.dtype = torch.float32) -> torch.Tensor:
+        return ops.scene_spectra(stored, torch.empty(4, 5, 3, dtype=out), "unit")
+
+    calls = {
+        "stored_numbers": lambda: spectra(np.ones((3, 4, 5), ">f4")),
+        "wide_normalization": lambda: spectra(*tensors((3, 4, 5), **DOUBLE)),
+        "wide_results": lambda: spectra(*tensors((3, 4, 5)), out=torch.float64),
+    }
+    check_limits("scene_spectra", calls)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from helpers import assert_same_bits_at_any_number_of_threads, seeds
-from spectrafuse import RandomStream, backends, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, backends, ops, use_backend
 from spectrafuse.ops.skinny_linear import ACTIVATIONS, skinny_linear
 
 FUNCTIONS = {"none": lambda y: y, "tanh": torch.tanh, "relu": lambda y: y.clamp_min(0.0), "abs": torch.abs}
@@ -163,3 +164,10 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     arguments: dict[str, Any] = {"x": torch.zeros(2, 3), "weight": torch.zeros(5, 3), "bias": torch.zeros(5)} | change
     with pytest.raises((ValueError, TypeError), match=message):
         skinny_linear(**arguments)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def layer(rows: int, **options: Any) -> torch.Tensor:
+        return ops.skinny_linear(*tensors((rows, 5), (7, 5), (7,), **options))
+
+    check_limits("skinny_linear", {"many_rows": lambda: layer(65), "not_float64": lambda: layer(2, **DOUBLE)})

@@ -10,7 +10,8 @@ from helpers import (
     assert_same_bits_at_any_number_of_threads,
     seeds,
 )
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse.ops.spectral_compactness import spectral_compactness
 
 backends = pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
@@ -265,3 +266,8 @@ def test_wrong_valid(valid, error, message):
 def test_wrong_arguments(spectra, probs, error, message):
     with pytest.raises(error, match=message):
         spectral_compactness(spectra, probs)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    calls = {"not_float64": lambda: ops.spectral_compactness(*tensors((1, 3, 2, 2), (1, 2, 2, 2), **DOUBLE))}
+    check_limits("spectral_compactness", calls)

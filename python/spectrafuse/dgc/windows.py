@@ -12,7 +12,8 @@ depend on what is stored there either; its own label is -1.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 import numpy as np
@@ -198,10 +199,15 @@ def as_normalized(scenes: Sequence[Tensor | NormalizedScene]) -> list[Normalized
 def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items; a thread makes the next one while this one is in use.
 
-    What the thread raises is raised here; the thread has ended when the iterator is exhausted or closed.
+    What the thread raises is raised here; the thread has ended when the iterator is exhausted or closed. It runs under
+    the caller's `use_backend`.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="spectrafuse-reader") as pool:
-        following = pool.submit(next, items, None)
+
+        def read_next() -> Future[T | None]:
+            return pool.submit(copy_context().run, next, items, None)
+
+        following = read_next()
         while (item := following.result()) is not None:
-            following = pool.submit(next, items, None)
+            following = read_next()
             yield item
