@@ -73,6 +73,7 @@ def test_unknown_names_are_refused():
     assert "SPECTRAFUSE_BACKEND must be one of auto" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_environment_forces_an_implementation():
     code = (

@@ -18,6 +18,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_import_is_light():
     """Beyond torch, a few of our own modules and none of the heavy libraries."""
@@ -35,6 +36,7 @@ def test_import_is_light():
     assert len(brought) <= 8, brought
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_operations_import_without_the_extension():
     code = (
@@ -56,6 +58,7 @@ def test_operations_import_without_the_extension():
     assert cuda == "this installation was built without a CUDA compiler"
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_one_openmp_runtime_serves_torch_and_the_kernels():
     code = (
@@ -70,6 +73,7 @@ def test_one_openmp_runtime_serves_torch_and_the_kernels():
     assert python(code).strip() == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_one_thread_opens_no_parallel_region():
     """With one thread the process never starts a second."""

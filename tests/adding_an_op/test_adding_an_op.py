@@ -110,10 +110,14 @@ def run(checkout: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_its_tests_pass_for_every_implementation(checkout):
     assert "passed" in run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/ops/test_{OPERATION}.py")
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_all_that_reads_declarations_knows_it(checkout):
     code = f"""
 from spectrafuse import backends, ops

@@ -24,6 +24,7 @@ def paper(monkeypatch: pytest.MonkeyPatch):
     return paper_dgc
 
 
+@pytest.mark.slow
 def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def run(*arguments: str) -> list[dict]:
         return rows_of_program(monkeypatch, paper, tmp_path, "--scenes", "samson", *arguments)

@@ -201,6 +201,7 @@ def labelme(path: Path, *shapes: tuple[str, list[list[int]]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_segment_with_a_mask_names_and_little_memory(scene: Path, tmp_path: Path) -> None:
     absent = np.zeros((12, 15), dtype=np.uint8)
     absent[:, :2] = 1
@@ -236,6 +237,7 @@ def test_shapes_are_a_mask(scene: Path, tmp_path: Path) -> None:
     assert (absent == (np.isin(np.arange(15), [0, 1, 2, 14])[None] & np.ones((12, 1), bool))).all()
 
 
+@pytest.mark.slow
 def test_large_maps_are_kept_in_files(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["segment", scene, *SEGMENT, "--max-epoch", 1]
     assert run(*words, "-o", tmp_path / "held").exit_code == 0

@@ -52,6 +52,7 @@ def rows_of(folder: Path, phase: str = "training") -> dict[str, dict[str, Any]]:
     return {row["operation"]: row for row in record["rows"] if row["phase"] == phase}
 
 
+@pytest.mark.slow
 def test_a_profile_leaves_table_traces_picture_and_summary(profiles: dict[str, Path]) -> None:
     common = {"table.csv", "shares.png", "summary.txt", "profile.json", "trace-training.json"}
     assert {path.name for path in profiles["unmix"].iterdir()} == common

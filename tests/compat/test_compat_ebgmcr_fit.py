@@ -257,6 +257,7 @@ def test_stops_by_the_published_rule(capsys: pytest.CaptureFixture[str], monkeyp
     )
 
 
+@pytest.mark.slow
 def test_writing_checkpoints_leaves_the_end_of_the_run_alone(tmp_path: Path) -> None:
     options = {"temperature_drop_epochs": 1, "temperature_drop_value": 0.01, "checkpoint_criterion": "nMSE"}
     options |= {"checkpoint_threshold": 0.999, "checkpoint_interval": 0.3, "max_epoch": 36}

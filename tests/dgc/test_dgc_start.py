@@ -113,6 +113,7 @@ def test_pixels_without_data_do_not_decide_the_bandwidth() -> None:
     assert model.bandwidth.item() == measured
 
 
+@pytest.mark.slow
 def test_no_cluster_is_lost_in_training() -> None:
     cube = patches(3, (16, 8, 6, 4, 3, 3, 2, 2), noise=0.15)
 

@@ -118,6 +118,7 @@ def test_a_step_is_made_anew_for_every_temperature() -> None:
     assert trainer.step_at(0.9) is not step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparse", [False, True])
 def test_losses_of_200_steps_are_those_of_the_reference(sparse: bool) -> None:
     losses = []

@@ -183,6 +183,7 @@ def test_matern_is_the_bessel_form(nu: float) -> None:
             assert (published == actual) == (nu != 3.5)
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "linear"])
 def test_a_numbers_arithmetic_agrees_with_the_reference(kind: str, dtype: torch.dtype) -> None:

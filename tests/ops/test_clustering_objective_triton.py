@@ -46,6 +46,7 @@ def test_kernels_equal_the_reference(case):
         torch.testing.assert_close(got.double(), want, rtol=0, atol=allowed * scale)
 
 
+@pytest.mark.slow
 def test_strides_constants_and_numbers_of_programs_do_not_matter(monkeypatch):
     leaves, keywords, valid, upstream = triton_inputs(1, 4, 5, 9, 3)
     options = {"num_iters": 1, "window": 3, "masked": True}
@@ -61,6 +62,7 @@ def test_strides_constants_and_numbers_of_programs_do_not_matter(monkeypatch):
 
 
 # The interpreter has no bfloat16.
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16] + [torch.bfloat16] * (TRITON_DEVICE == "cuda"))
 def test_narrow_types_are_computed_in_float32(dtype):
     leaves, keywords, valid, upstream = triton_inputs(1, 4, 5, 9, 3)

@@ -136,6 +136,7 @@ def test_registration():
         )
 
 
+@pytest.mark.slow
 def test_compiles_into_one_graph():
     embeddings, bandwidth = draw((1, 3, 4, 5)), torch.tensor(0.7, device=TRITON_DEVICE)
 
