@@ -88,18 +88,24 @@ def refined(
     if reason is not None:
         return result._replace(chosen_reason=f"{result.chosen_reason} {reason}")
     report = None if callback is None else _Reporter(callback, result)
+    wide = spectra.astype(np.float64)
+    power, variation = float((wide * wide).sum()), float(((wide - wide.mean(0)) ** 2).sum())
+    level = noise_of_rows(spectra, noise)
     outcome, gates = _search(result, model, spectra, noise, fixed, background, report)
+    unexplained = float(outcome.path[outcome.chosen].power @ level**2)
+    again = noise.structured and evidence.misfits(nmse_of(unexplained, power), noise)
+    if again:
+        # The price of a component was all that the noise may be, and too high for every one of them.
+        white = noise._replace(structured=False)
+        outcome, gates = _search(result, model, spectra, white, fixed, background, report)
     state = _written(result.state, model, outcome.factors, fixed)
     model.load_state_dict(state)
     gates, concentrations = _settled(model, gates, spectra)
     ids = list(gates.open_ids)
 
-    wide = spectra.astype(np.float64)
     components = model.effective_components()[ids].detach().cpu().double().numpy()
     residual = float(((wide - concentrations @ components) ** 2).sum())
-    power, variation = float((wide * wide).sum()), float(((wide - wide.mean(0)) ** 2).sum())
     nmse = nmse_of(residual, power)
-    level = noise_of_rows(spectra, noise)
     rank = evidence.numerical_rank(wide / level[:, None])
     count = len(ids) - (background in ids)
     chosen = evidence.reason(count, nmse, outcome, noise)
@@ -117,7 +123,7 @@ def refined(
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "cautions": evidence.cautions(outcome, rank, noise, background),
+            "cautions": evidence.cautions(outcome, nmse, rank, noise, background, again=again),
         },
     )
 
