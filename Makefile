@@ -46,7 +46,7 @@ build/quick.jsonl: $(VENV)/test.stamp
 # The tests of every operation that has a C++ kernel, with the address and undefined-behaviour sanitizers under them. The
 # instrumented package lies in a folder of its own that Python looks into before its site-packages.
 KERNELS := $(patsubst csrc/cpu/%_launch.cpp,%,$(wildcard csrc/cpu/*_launch.cpp))
-KERNEL_TESTS := tests/test_random.py tests/test_instruction_sets.py $(wildcard $(KERNELS:%=tests/test_%.py) $(KERNELS:%=tests/test_%_kernel*.py))
+KERNEL_TESTS := tests/test_random.py tests/ops/test_instruction_sets.py $(wildcard $(KERNELS:%=tests/ops/test_%.py) $(KERNELS:%=tests/ops/test_%_kernel*.py))
 SANITIZERS = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libubsan.so)
 
 sanitize: build/sanitize.stamp

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from spectrafuse import counts
 from spectrafuse.benchmarks import harness
 from spectrafuse.ops import dense_mean_shift
-from spectrafuse.reference.mean_shift_assign import WEIGHT_EPS
+from spectrafuse.ops.mean_shift_assign.reference import WEIGHT_EPS
 
 ITERATIONS = 5
 

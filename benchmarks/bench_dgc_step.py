@@ -16,14 +16,14 @@ import torch
 
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.benchmarks import harness, measure
-from spectrafuse.dgc import objective
-from spectrafuse.dgc.batches import CropBatches
+from spectrafuse.benchmarks.published import dgc_step
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.objective import random_labels
 from spectrafuse.dgc.recipes import RECIPES, Recipe, published
-from spectrafuse.dgc.start import new_model
-from spectrafuse.dgc.step import StepInputs, training_step
-from spectrafuse.reference import dgc_step
+from spectrafuse.dgc.training import objective
+from spectrafuse.dgc.training.batches import CropBatches
+from spectrafuse.dgc.training.initialise import new_model
+from spectrafuse.dgc.training.objective import random_labels
+from spectrafuse.dgc.training.step import StepInputs, training_step
 
 BATCH, BANDS, CROP, DIM, CLUSTERS = 4, 301, 64, 32, 4
 WITHOUT_KERNEL = "objective_in_torch"

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.benchmarks import harness, measure
+from spectrafuse.benchmarks.published import ebgmcr_epoch
 from spectrafuse.benchmarks.statistic import FEWEST
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import published
-from spectrafuse.mcr.step import penalty
-from spectrafuse.mcr.trainer import Trainer
-from spectrafuse.reference import ebgmcr_epoch
+from spectrafuse.mcr.training.step import penalty
+from spectrafuse.mcr.training.trainer import Trainer
 
 SAMPLES, CHANNELS, BATCH, LATE = 64, 512, 16, 22
 EPOCHS_A_TURN = {64: 8, 256: 2, 1024: 1}

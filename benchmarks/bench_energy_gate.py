@@ -57,7 +57,7 @@ ENERGY_GATE = harness.Operation(
     call=lambda h, w, b, *numbers: energy_gate(h, w, b, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
     counts=lambda size: counts.energy_gate(*size),
     deciding=Size(64, 64, 768),
-    tests="test_gate*.py",
+    tests="ops/test_gate*.py",
     leaves=(0, 1, 2),
 )
 

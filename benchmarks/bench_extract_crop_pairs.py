@@ -43,7 +43,6 @@ OPERATION = harness.Operation(
     inputs=inputs,
     call=call,
     deciding=Size(1, 31, 40, 32),
-    tests="test_crop_pairs.py",
     counts=lambda size: counts.extract_crop_pairs(size.batch, size.bands, size.crop**2),
 )
 

@@ -65,8 +65,8 @@ def predict(path: str, memory: int | None, out: str, rounds: int) -> dict[str, A
     """Open, take the statistics, predict; in turns with it the encoder alone. Seconds, and the peak of the process."""
     import torch
 
-    from spectrafuse.dgc.inference import DEFAULT_MEMORY, budget, label_map
     from spectrafuse.dgc.normalise import Normalization
+    from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, label_map
     from spectrafuse.io.cubes import open_cube
 
     memory = DEFAULT_MEMORY if memory is None else memory
@@ -122,8 +122,8 @@ def unequal_labels(path: str) -> dict[str, int]:
     """How many labels of a part of the scene differ between strips and a run over that part as a whole."""
     import torch
 
-    from spectrafuse.dgc.inference import predict_labels
     from spectrafuse.dgc.normalise import Normalization
+    from spectrafuse.dgc.prediction.inference import predict_labels
     from spectrafuse.io.cubes import open_cube
 
     scene = open_cube(path)
@@ -141,8 +141,8 @@ def test_scene_inference(benchmark):
 
     from spectrafuse import use_backend
     from spectrafuse.benchmarks import harness
-    from spectrafuse.dgc.inference import predict_labels
     from spectrafuse.dgc.normalise import Normalization
+    from spectrafuse.dgc.prediction.inference import predict_labels
 
     scene = torch.rand(BANDS, WHOLE_SIDE, WHOLE_SIDE, generator=torch.Generator().manual_seed(0)) + 0.1
     model, fitted = model_of(BANDS), Normalization("unit+meanstd").fit(scene)

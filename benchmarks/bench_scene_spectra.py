@@ -8,7 +8,8 @@ import torch
 
 from spectrafuse import counts
 from spectrafuse.benchmarks import harness
-from spectrafuse.ops.scene_spectra import filled_bands, scene_spectra
+from spectrafuse.ops.scene_spectra import scene_spectra
+from spectrafuse.ops.scene_spectra.api import filled_bands
 
 
 class Size(NamedTuple):

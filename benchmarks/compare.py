@@ -188,7 +188,7 @@ def tests_pass(version: Build, operation: str) -> bool:
 
     declared = operations()[operation]
     sources = version.sources or checkout()
-    tests = sorted(map(str, (sources / "tests").glob(declared.tests or f"test_{declared.name}*.py")))
+    tests = sorted(map(str, (sources / "tests").glob(declared.tests or f"ops/test_{declared.name}*.py")))
     start = ["-m", "pytest"] if version.path is None else ["-c", _TEST, str(_WORKER), str(version.path)]
     command = [sys.executable, *start, "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=sources, env=version.environment(), capture_output=True, check=False)

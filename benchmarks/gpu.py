@@ -69,8 +69,9 @@ def stages(architecture: str) -> list[Stage]:
         "-Ccmake.define.SPECTRAFUSE_CUDA=ON", f"-Ccmake.define.CMAKE_CUDA_ARCHITECTURES={architecture}-real", ".",
     )  # fmt: skip
     tests = [
-        "tests/test_native.py", "tests/test_trials.py", "tests/test_static_step.py", "tests/test_triton_backend.py",
-        *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests").glob("test_*triton*.py")),
+        "tests/test_extensions.py", "tests/ops/test_self_tests.py", "tests/test_cuda_graph.py",
+        "tests/ops/test_triton_backend.py",
+        *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "ops").glob("test_*triton*.py")),
     ]  # fmt: skip
     return [
         Stage("build", pip, 200, needs=()),

@@ -73,7 +73,7 @@ def kernel_seconds(call: Callable[[], object], calls: int) -> dict[str, float]:
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    from spectrafuse.profile.kernels import label_on_device
+    from spectrafuse.cli.profile.kernels import label_on_device
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
         for _ in range(calls):
@@ -124,9 +124,9 @@ def dgc_step(device: str) -> float:
     from functools import partial
 
     import bench_dgc_step
-    from spectrafuse._static_step import StaticStep
+    from spectrafuse._runtime.cuda_graph import StaticStep
     from spectrafuse.dgc.recipes import corrected
-    from spectrafuse.dgc.step import StepInputs, training_step
+    from spectrafuse.dgc.training.step import StepInputs, training_step
 
     model, inputs = bench_dgc_step.model_and_inputs(corrected)
     model = model.to(device)
@@ -144,7 +144,7 @@ def ebgmcr_step(device: str, pool: int = 1024) -> float:
     """Seconds of a training step of EB-gMCR, of epochs without their evaluation."""
     import bench_ebgmcr_epoch as bench
     from spectrafuse.mcr.noise import NoiseLevel
-    from spectrafuse.mcr.trainer import Trainer
+    from spectrafuse.mcr.training.trainer import Trainer
     from spectrafuse.random import RandomStream
 
     trainer = Trainer(
@@ -183,7 +183,7 @@ def profile(file: Path) -> int:
     """`spectrafuse profile` on made-up data, on the GPU; the sentences about what limits both runs."""
     import numpy as np
 
-    from spectrafuse.cli import app
+    from spectrafuse.cli.app import app
 
     rng = np.random.default_rng(0)
     sentences: dict[str, list[str]] = {}

@@ -74,7 +74,7 @@ class Operation:
     variant : str
         Tells two uses of the same operation apart.
     tests : str
-        Pattern of the files in tests/ that must pass before a speed-up counts; `test_<name>*.py` where empty.
+        Pattern of the files in tests/ that must pass before a speed-up counts; `ops/test_<name>*.py` where empty.
     deciding : any
         As a value of `sizes`, for whether a version is slower: work enough that the kernel decides, on inputs that
         fit into a core's own cache so that neighbours do not.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from spectrafuse.profile.bounds import Bounds
+    from spectrafuse.cli.profile.bounds import Bounds
 
 # torch's profiler announces itself on the terminal otherwise.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -120,7 +120,7 @@ def peak_resident() -> int:
 def bounds() -> Bounds:
     """The speeds of a large copy and of arithmetic, measured once a process."""
     # What is installed may be an older version, for `compare`, which needs none.
-    from spectrafuse.profile.bounds import measure
+    from spectrafuse.cli.profile.bounds import measure
 
     return measure(torch.device("cpu"))
 
@@ -128,12 +128,12 @@ def bounds() -> Bounds:
 @functools.cache
 def _facts() -> dict[str, str]:
     import spectrafuse
-    from spectrafuse import _native
+    from spectrafuse._runtime import extensions
 
     return {
         "device": "cpu",
         "processor": processor(Path("/proc/cpuinfo").read_text(encoding="utf-8")),
-        "instruction_set": _native.cpu_info().get("instruction_set", "none"),
+        "instruction_set": extensions.cpu_info().get("instruction_set", "none"),
         "torch": torch.__version__,
         "spectrafuse": spectrafuse.__version__,
         "commit": _commit(),

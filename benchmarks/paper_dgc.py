@@ -28,12 +28,13 @@ import history
 import measure
 from paper_dgc_scenes import MADE, SCENES, Scene, load
 from spectrafuse import RandomStream
-from spectrafuse.dgc import metrics, prototypes
-from spectrafuse.dgc.inference import predict_labels
+from spectrafuse.dgc import metrics
 from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.prediction.inference import predict_labels
 from spectrafuse.dgc.recipes import corrected, resolve
-from spectrafuse.dgc.start import new_model
-from spectrafuse.dgc.trainer import Trainer
+from spectrafuse.dgc.training import prototypes
+from spectrafuse.dgc.training.initialise import new_model
+from spectrafuse.dgc.training.trainer import Trainer
 
 FOLDER = Path(__file__).parent / "results" / "dgc"
 GROUPS = ("yardstick", "ablation", "labels")
@@ -66,7 +67,7 @@ LABELS: dict[str, dict[str, Any]] = {
     "prototypes of mixed pixels too": {"_SMOOTH_SHARE": 1.0},
     "prototypes of one start": {"_STARTS": 1},
 }
-"""Constants of `spectrafuse.dgc.prototypes` that are changed under the corrected recipe."""
+"""Constants of `spectrafuse.dgc.training.prototypes` that are changed under the corrected recipe."""
 LABEL_SCENES = ("samson", "indian_pines", "made_noisy")
 
 

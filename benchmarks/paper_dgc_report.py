@@ -12,7 +12,7 @@ import numpy as np
 import paper_dgc as runs
 from paper_dgc_scenes import MADE
 from spectrafuse.dgc import metrics
-from spectrafuse.report import new_figure, palette, tidy
+from spectrafuse.reports.style import new_figure, palette, tidy
 
 Rows = Sequence[Mapping[str, Any]]
 # In mean IoU; what is asked of a run.
@@ -183,7 +183,7 @@ def write(folder: Path, rows: Rows, data: Path | None) -> None:
         "",
         "## How the labels are made",
         "",
-        "Five seeds of the corrected recipe, with one change to `spectrafuse.dgc.prototypes`.",
+        "Five seeds of the corrected recipe, with one change to `spectrafuse.dgc.training.prototypes`.",
         "",
         *labels(rows),
         "",

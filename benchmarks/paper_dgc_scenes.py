@@ -54,7 +54,7 @@ def load(name: str, data: Path | None, seed: int = 0) -> Scene:
     if name in MADE:
         return make(MADE[name], _FIRST_UNSEEN + seed)
     if name == "indian_pines":
-        from spectrafuse.demo import indian_pines
+        from spectrafuse.cli.demo import indian_pines
 
         cube, _, labels = indian_pines()
         return Scene([np.moveaxis(cube, 2, 0).astype(np.float32)], [labels - 1], 16)

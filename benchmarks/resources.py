@@ -29,7 +29,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from spectrafuse import _native
+from spectrafuse._runtime import extensions
 from spectrafuse.kernels import LAUNCH, CompileCase
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def operations() -> list[str]:
 
 def cuda_table() -> dict[str, Any] | None:
     """The table of the CUDA extension as it was built; None where there is no CUDA compiler or no extension."""
-    file = _native.cuda_info().get("file")
+    file = extensions.cuda_info().get("file")
     if file is None or shutil.which("nvcc") is None:
         return None
     release = re.findall(r"release ([\d.]+)", run("nvcc", "--version"))[0]

@@ -27,8 +27,8 @@ STEPS = 6
 
 def predicting(path: str, out: str, rounds: int) -> dict[str, float]:
     """Seconds of a prediction, and the bytes by which it raises the peak of the process."""
-    from spectrafuse.dgc.inference import label_map
     from spectrafuse.dgc.normalise import Normalization
+    from spectrafuse.dgc.prediction.inference import label_map
     from spectrafuse.io.cubes import open_cube
 
     with open_cube(path) as scene:
@@ -48,7 +48,7 @@ def training(path: str) -> dict[str, float]:
 
     from spectrafuse.dgc.normalise import Normalization
     from spectrafuse.dgc.recipes import resolve
-    from spectrafuse.dgc.trainer import Trainer
+    from spectrafuse.dgc.training.trainer import Trainer
     from spectrafuse.dgc.windows import for_training
     from spectrafuse.io.cubes import open_cube
     from spectrafuse.random import RandomStream

@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from spectrafuse import BackendUnavailableError, _native, backends, use_backend
+from spectrafuse import BackendUnavailableError, backends, use_backend
+from spectrafuse._runtime import extensions
 from spectrafuse.ops import mean_shift_assign
 
 ARGUMENTS = (torch.rand(1, 3, 4, 5), torch.rand(2, 3), torch.ones(()))
@@ -34,7 +35,7 @@ def test_a_forced_implementation_that_cannot_run_raises_and_says_why():
 
 
 def test_a_missing_extension_is_named_when_forced_and_replaced_under_auto(monkeypatch):
-    monkeypatch.setattr(_native, "cpu_reason", lambda: "the extension spectrafuse._cpu was not built")
+    monkeypatch.setattr(extensions, "cpu_reason", lambda: "the extension spectrafuse._cpu was not built")
     assert backends.choose("mean_shift_assign", "cpu") == "torch"
     mean_shift_assign(*ARGUMENTS)
     with use_backend("cpu"), pytest.raises(BackendUnavailableError, match=r"spectrafuse\._cpu was not built"):

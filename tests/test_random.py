@@ -11,9 +11,10 @@ from scipy import stats
 from torch import Tensor
 
 from helpers import INSTRUCTION_SETS, check_instruction_set
-from spectrafuse import RandomStream, _native
+from spectrafuse import RandomStream
+from spectrafuse._runtime import extensions
 from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise
+from spectrafuse.ops.sparse_gated_mixture.api import draw_sparsity_noise
 from spectrafuse.random import _philox_words_in_torch, fill_in_torch, philox_block, philox_words
 
 
@@ -31,7 +32,7 @@ def test_known_answers_of_philox_4x32_10():
 
 
 def test_the_extension_makes_the_words_torch_makes():
-    assert _native.cpu_reason() is None
+    assert extensions.cpu_reason() is None
     for seed, step, count in ((0, 0, 1), (2**63 - 5, 2**40 + 7, 1001), (3, 1, 0), (2**32, 2**32, 6)):
         assert torch.equal(philox_words(seed, step, count), _philox_words_in_torch(seed, step, count, "cpu"))
 
@@ -63,8 +64,8 @@ def test_distributions(name, dtype):
 def fill(distribution: str, count: int, dtype: torch.dtype, *, threads: int, seed: int = 3, step: int = 5) -> Tensor:
     """The extension's numbers; no threads: one at a time, in the arithmetic of a CUDA thread."""
     out = torch.full((count + 1,), math.nan, dtype=dtype)
-    _native.cpu().random_fill(
-        _native.DTYPE_CODE[dtype], distribution, seed, step, count, 0.25, 2.0, out.data_ptr(), threads
+    extensions.cpu().random_fill(
+        extensions.DTYPE_CODE[dtype], distribution, seed, step, count, 0.25, 2.0, out.data_ptr(), threads
     )
     assert out[count].isnan()
     return out[:count]

@@ -98,7 +98,7 @@ def _verdict(op: str, implementation: str) -> Reason:
     return _verdicts[key]
 
 
-# torch.compile takes the answer and does not trace the trial (see `_native.cpu_reason`).
+# torch.compile takes the answer and does not trace the trial (see `extensions.cpu_reason`).
 _verdict._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

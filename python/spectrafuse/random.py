@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks, _native
+from spectrafuse._runtime import checks, extensions
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
@@ -44,9 +44,9 @@ def philox_words(seed: int, step: int, count: int, device: torch.device | str = 
     Word i is output i % 4 of Philox 4x32-10 with counter (i // 4 low, i // 4 high, step low, step high) and the
     seed's two halves as key. The C++ extension makes them on the CPU where it is built, torch elsewhere: the same.
     """
-    if torch.device(device).type == "cpu" and _native.cpu_reason() is None:
+    if torch.device(device).type == "cpu" and extensions.cpu_reason() is None:
         out = torch.empty(count, dtype=torch.int64)
-        _native.cpu().philox_words(seed, step, count, out.data_ptr())
+        extensions.cpu().philox_words(seed, step, count, out.data_ptr())
         return out
     return _philox_words_in_torch(seed, step, count, device)
 
@@ -109,8 +109,8 @@ class RandomStream:
     """
 
     def __init__(self, seed: int, step: int = 0, device: torch.device | str = "cpu") -> None:
-        self.seed = _checks.integer("seed", seed, minimum=0)
-        self.step = _checks.integer("step", step, minimum=0)
+        self.seed = checks.integer("seed", seed, minimum=0)
+        self.step = checks.integer("step", step, minimum=0)
         self.device = torch.device(device)
 
     def __repr__(self) -> str:
@@ -136,10 +136,10 @@ class RandomStream:
         distribution : {"uniform", "normal", "logistic", "gumbel"}
             Standard ones, uniform in (0, 1).
         """
-        working = _native.working_dtype(out.dtype)
-        if out.device.type == "cpu" and out.dtype is working and _native.cpu_reason() is None:
-            _native.cpu().random_fill(
-                _native.DTYPE_CODE[working], distribution, self.seed, self.step, out.numel(), low, scale,
+        working = extensions.working_dtype(out.dtype)
+        if out.device.type == "cpu" and out.dtype is working and extensions.cpu_reason() is None:
+            extensions.cpu().random_fill(
+                extensions.DTYPE_CODE[working], distribution, self.seed, self.step, out.numel(), low, scale,
                 out.data_ptr(), torch.get_num_threads(),
             )  # fmt: skip
         else:
@@ -159,7 +159,7 @@ class RandomStream:
     ) -> Tensor:
         """`low + scale * number` of one step; floats narrower than 32 bits are drawn as float32."""
         chosen = self.device if device is None else torch.device(device)
-        out = torch.empty(tuple(shape), dtype=_native.working_dtype(dtype), device=chosen)
+        out = torch.empty(tuple(shape), dtype=extensions.working_dtype(dtype), device=chosen)
         return self.fill(out, distribution, low=low, scale=scale).to(dtype)
 
     def uniform(

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import SEGMENT, run
 from typer.testing import Result
+
+from helpers.command_line import SEGMENT, run
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,17 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import SEGMENT, UNMIX, fails_with, run
 from matplotlib.image import imread
 from typer.testing import Result
 
 import spectrafuse
-from spectrafuse import report_maps, segment_command
+from helpers.command_line import SEGMENT, UNMIX, fails_with, run
+from spectrafuse.cli import segment
+from spectrafuse.cli.segment import _scores
+from spectrafuse.cli.segment_inputs import parse_bytes, parse_classes
+from spectrafuse.cli.terminal import CommandError
 from spectrafuse.io import results
 from spectrafuse.io.results import colors
-from spectrafuse.segment_command import _scores
-from spectrafuse.segment_inputs import parse_bytes, parse_classes
-from spectrafuse.terminal import CommandError
+from spectrafuse.reports import maps
 
 
 @pytest.mark.parametrize("words", [[], ["segment"], ["unmix"], ["demo"], ["doctor"]])
@@ -39,7 +40,7 @@ def test_version() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom spectrafuse.cli import app\n"
+        "import sys\nfrom spectrafuse.cli.app import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
         "print('heavy:', sorted({'torch', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'h5py'} & set(sys.modules)))"
     )
@@ -236,9 +237,9 @@ def test_shapes_are_a_mask(scene: Path, tmp_path: Path) -> None:
 def test_large_maps_are_kept_in_files(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["segment", scene, *SEGMENT, "--max-epoch", 1]
     assert run(*words, "-o", tmp_path / "held").exit_code == 0
-    monkeypatch.setattr(segment_command, "_LARGE_MAP", 10)
+    monkeypatch.setattr(segment, "_LARGE_MAP", 10)
     monkeypatch.setattr(results, "_MOST_PICTURE_PIXELS", 100)
-    monkeypatch.setattr(report_maps, "MOST_PIXELS", 100)
+    monkeypatch.setattr(maps, "MOST_PIXELS", 100)
     assert run(*words, "-o", tmp_path / "out").exit_code == 0
     np.testing.assert_array_equal(np.load(tmp_path / "out/labels.npy"), np.load(tmp_path / "held/labels.npy"))
     assert imread(tmp_path / "out/labels.png").shape == (6, 8, 4)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import SEGMENT, fails_with, run
 from matplotlib.image import imread
 
 import spectrafuse
-from spectrafuse import terminal
-from spectrafuse._progress import Progress
+from helpers.command_line import SEGMENT, fails_with, run
+from spectrafuse._runtime.progress import Progress
+from spectrafuse.cli import terminal
+from spectrafuse.cli.segment_inputs import parse_merge, scene_names, split_key
 from spectrafuse.io.labels import read_labels
-from spectrafuse.segment_inputs import parse_merge, scene_names, split_key
 
 
 def test_errors_of_the_user_are_one_sentence(scene: Path, table: Path, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_output_that_cannot_be_used(scene: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_in_use_is_left_alone(table: Path, tmp_path: Path) -> None:
-    from spectrafuse.run_folder import RunFolder
+    from spectrafuse.cli.run_folder import RunFolder
 
     first = RunFolder(tmp_path / "out", {"command": "test"})
     with pytest.raises(spectrafuse.io.errors.DataError, match="right now"):
@@ -92,7 +92,7 @@ def test_demo_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_demo_data() -> None:
-    from spectrafuse import demo
+    from spectrafuse.cli import demo
 
     cube, wavelengths, labels = demo.indian_pines()
     assert cube.shape == (145, 145, 200)

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import SEGMENT, UNMIX, fails_with, run
 
-from spectrafuse import _native, counts
+from helpers.command_line import SEGMENT, UNMIX, fails_with, run
+from spectrafuse import counts
+from spectrafuse._runtime import extensions
+from spectrafuse.cli.profile import command, diagnosis, kernels, recorder, report
+from spectrafuse.cli.profile.bounds import Bounds, measure
+from spectrafuse.cli.profile.table import MARK, OTHER, REST, Measured, Row
 from spectrafuse.counts import Work
-from spectrafuse.profile import command, kernels, outcome, recorder, words
-from spectrafuse.profile.bounds import Bounds, measure
-from spectrafuse.profile.rows import MARK, OTHER, REST, Measured, Row
 
 PROFILE = ["profile", "segment", *SEGMENT, "--max-epoch", 20], ["profile", "unmix", "--pool-size", 8, "--device", "cpu"]
 
@@ -30,7 +31,7 @@ def _short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorder, "WARM_SECONDS", 0.01)
         patch.setattr(recorder, "RECORDED_SECONDS", 0.05)
-        patch.setattr("spectrafuse.profile.bounds._SECONDS", 0.02)
+        patch.setattr("spectrafuse.cli.profile.bounds._SECONDS", 0.02)
         yield
 
 
@@ -65,7 +66,7 @@ def test_a_profile_leaves_table_traces_picture_and_summary(profiles: dict[str, P
             assert phase["steps"] >= 1
         with open(folder / "table.csv", newline="", encoding="utf-8") as file:
             table = list(csv.DictReader(file))
-        assert tuple(table[0]) == outcome.COLUMNS
+        assert tuple(table[0]) == report.COLUMNS
         assert [row["operation"] for row in table] == [row["operation"] for row in record["rows"]]
 
 
@@ -133,7 +134,7 @@ def test_interruption_leaves_nothing_half_written(table: Path, tmp_path: Path, m
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    usual = _native.cpu
+    usual = extensions.cpu
     monkeypatch.setattr(command, "write", interrupt)
     result = run("profile", "unmix", table, "-o", tmp_path / "out", "--pool-size", 8, "--device", "cpu")
     assert result.exit_code == 130
@@ -142,21 +143,21 @@ def test_interruption_leaves_nothing_half_written(table: Path, tmp_path: Path, m
     monkeypatch.setattr(recorder.Recorder, "step_done", interrupt)
     assert run("profile", "unmix", table, "-o", tmp_path / "out", "--pool-size", 8, "--device", "cpu").exit_code == 130
     assert list(tmp_path.iterdir()) == []
-    assert _native.cpu is usual
+    assert extensions.cpu is usual
 
 
 def test_nothing_of_a_profile_is_loaded_without_one() -> None:
     code = (
-        "import sys, torch, spectrafuse\nfrom spectrafuse import _native, ops\n"
+        "import sys, torch, spectrafuse\nfrom spectrafuse import ops\nfrom spectrafuse._runtime import extensions\n"
         "ops.skinny_linear(torch.ones(2, 3), torch.ones(4, 3), None)\n"
-        "assert type(_native.cpu()).__name__ == 'module'\n"
-        "print([name for name in sys.modules if name.startswith('spectrafuse.profile')])"
+        "assert type(extensions.cpu()).__name__ == 'module'\n"
+        "print([name for name in sys.modules if name.startswith('spectrafuse.cli.profile')])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_every_kernel_has_a_name_and_its_work() -> None:
-    module = _native.cpu()
+    module = extensions.cpu()
     known = {
         name
         for name in dir(module)
@@ -216,41 +217,41 @@ BOUNDS = Bounds(bandwidth=1e10, arithmetic_rate=1e11)
 def test_the_sentence_names_the_operation_that_takes_longest() -> None:
     forward = Row("convolution forward", 10, 0.35, Work(2 * 10**10, 10**6))
     backward = Row("convolution backward", 10, 0.35, Work(2 * 10**10, 10**6))
-    sentence = words.limit(measured(Row("adamw_outer", 10, 0.4), forward, backward), BOUNDS, "training")
+    sentence = diagnosis.limit(measured(Row("adamw_outer", 10, 0.4), forward, backward), BOUNDS, "training")
     assert sentence.startswith(
         "The encoder's convolutions (convolution) take 64 % of the time of training; they run at"
     )
     assert "57 % of the speed of the fastest arithmetic measured here, so a smaller encoder" in sentence
     slow = Row("adamw_outer", 10, 1.0, Work(10, 10**9))
-    assert "at 10 % of the speed of a large copy in memory, which leaves room" in words.limit(
+    assert "at 10 % of the speed of a large copy in memory, which leaves room" in diagnosis.limit(
         measured(slow), BOUNDS, "training"
     )
-    assert "everything else limits it: 80 %" in words.limit(measured(slow, Row(REST, 0, 4.0)), BOUNDS, "prediction")
+    assert "everything else limits it: 80 %" in diagnosis.limit(measured(slow, Row(REST, 0, 4.0)), BOUNDS, "prediction")
     idle = Row("gate forward", 10, 1.0, Work(10, 10**7))
-    assert "fewer --threads" in words.limit(measured(idle), BOUNDS, "training")
+    assert "fewer --threads" in diagnosis.limit(measured(idle), BOUNDS, "training")
     fast = Row("matrix product", 10, 1.0, Work(11 * 10**10, 10))
-    assert "110 % of the speed of the fastest arithmetic measured here, so" in words.limit(
+    assert "110 % of the speed of the fastest arithmetic measured here, so" in diagnosis.limit(
         measured(fast), BOUNDS, "training"
     )
     beyond = Row("matrix product", 10, 1.0, Work(2 * 10**11, 10))
     assert (
         "200 % of the speed of the fastest arithmetic measured here: they compute in lower precision, or other programs"
-        in words.limit(measured(beyond), BOUNDS, "training")
+        in diagnosis.limit(measured(beyond), BOUNDS, "training")
     )
-    assert OTHER in words.limit(measured(slow, Row(OTHER, 0, 4.0)), BOUNDS, "training")
-    assert "(relu) takes" in words.limit(measured(Row("relu", 1, 1.0)), BOUNDS, "training")
+    assert OTHER in diagnosis.limit(measured(slow, Row(OTHER, 0, 4.0)), BOUNDS, "training")
+    assert "(relu) takes" in diagnosis.limit(measured(Row("relu", 1, 1.0)), BOUNDS, "training")
     cached = Row("gate forward", 1, 1e-3, Work(10, 10**9))
-    assert "because the data stay in the cache" in words.limit(measured(cached), BOUNDS, "training")
+    assert "because the data stay in the cache" in diagnosis.limit(measured(cached), BOUNDS, "training")
 
 
 def test_every_named_operation_of_the_tables_has_words() -> None:
     labels = {"adamw_outer", "ambiguity_penalty", "random numbers", "scene_spectra", "extract_crop_pairs"}
     labels |= {label for _, label in kernels._ON_DEVICE} | {f"{name} forward" for name in kernels.TORCH}
-    assert {words.operation(label) for label in labels} - set(words._NAMES) == {"dense_mean_shift"}
+    assert {diagnosis.operation(label) for label in labels} - set(diagnosis._NAMES) == {"dense_mean_shift"}
 
 
 def test_time_of_other_threads_is_not_added() -> None:
-    from spectrafuse.profile.rows import collect
+    from spectrafuse.cli.profile.table import collect
 
     device = torch.autograd.DeviceType.CPU
 
@@ -269,7 +270,7 @@ def test_time_of_other_threads_is_not_added() -> None:
 
 
 def test_a_bound_is_the_best_of_several_tries_however_long_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spectrafuse.profile import bounds
+    from spectrafuse.cli.profile import bounds
 
     # One that is not timed, one that other programs interrupt for longer than there is time, and four more.
     now, lengths = [0.0], iter([9.0, 5.0, 1.0, 1.0, 1.0, 1.0])
@@ -283,7 +284,7 @@ def test_a_bound_is_the_best_of_several_tries_however_long_one_takes(monkeypatch
 
 
 def test_arithmetic_is_the_faster_of_a_product_and_a_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spectrafuse.profile import bounds
+    from spectrafuse.cli.profile import bounds
 
     operations = {"product": 2 * 1024**3, "convolution": 2 * 64 * 64 * 9 * 256**2}
     for product, convolution in ((1e-2, 1e-3), (1e-3, 1e-1)):

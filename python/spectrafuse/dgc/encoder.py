@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.random import RandomStream
 
 
@@ -84,12 +84,12 @@ class Encoder(nn.Module):
         stream: RandomStream | None = None,
     ) -> None:
         super().__init__()
-        self.n_bands = _checks.integer("n_bands", n_bands)
-        self.embed_dim = _checks.integer("embed_dim", embed_dim)
-        self.n_spectral_layers = _checks.integer("n_spectral_layers", n_spectral_layers)
-        self.spectral_kernel_size = _checks.integer("spectral_kernel_size", spectral_kernel_size)
+        self.n_bands = checks.integer("n_bands", n_bands)
+        self.embed_dim = checks.integer("embed_dim", embed_dim)
+        self.n_spectral_layers = checks.integer("n_spectral_layers", n_spectral_layers)
+        self.spectral_kernel_size = checks.integer("spectral_kernel_size", spectral_kernel_size)
         if spectral_kernel_size % 2 == 0:
-            raise _checks.fail("spectral_kernel_size", "an odd integer", spectral_kernel_size)
+            raise checks.fail("spectral_kernel_size", "an odd integer", spectral_kernel_size)
         self.bias = bool(bias)
         stream = RandomStream(0) if stream is None else stream
         layers: list[nn.Module] = []

@@ -13,19 +13,20 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from spectrafuse import __version__, _checks
-from spectrafuse._progress import Callback
+from spectrafuse import __version__
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
-from spectrafuse.dgc.checkpoints import load_model, published_extra, save_model
-from spectrafuse.dgc.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
 from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.model_io import load_model, published_extra, save_model
 from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
+from spectrafuse.dgc.prediction.strips import is_mapped
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
-from spectrafuse.dgc.resume import fingerprint
 from spectrafuse.dgc.scenes import Scene, check_bands, read_scenes
-from spectrafuse.dgc.start import new_model
-from spectrafuse.dgc.strips import is_mapped
-from spectrafuse.dgc.trainer import Trainer
+from spectrafuse.dgc.training.checkpoint import fingerprint
+from spectrafuse.dgc.training.initialise import new_model
+from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
@@ -189,11 +190,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         checkpoint_dir: str | os.PathLike[str] | None,
     ) -> None:
         recipe = resolve(self.recipe, **{name: getattr(self, name) for name in CHANGEABLE})
-        device = _checks.device(self.device)
+        device = checks.device(self.device)
         n_bands = scenes[0].shape[0]
         check_bands(scenes, n_bands, "scene 0")
         seed = secrets.randbits(31) if self.random_state is None else self.random_state
-        stream = RandomStream(_checks.integer("random_state", seed, minimum=0))
+        stream = RandomStream(checks.integer("random_state", seed, minimum=0))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
@@ -274,7 +275,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         several = isinstance(X, (list, tuple))
         files: list[Any] = [None] * len(scenes) if out is None else list(out) if several else [out]
         if len(files) != len(scenes):
-            raise _checks.fail("out", f"a list of {len(scenes)} paths, one a scene", f"{len(files)} of them")
+            raise checks.fail("out", f"a list of {len(scenes)} paths, one a scene", f"{len(files)} of them")
         memory = self.max_memory if max_memory is None else max_memory
         how, mapping = self.normalization_, self.cluster_mapping_
         pairs = zip(scenes, files, strict=True)
@@ -370,7 +371,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         FileNotFoundError, ValueError
             If a file is missing or damaged.
         """
-        model, extra = load_model(folder, _checks.device(device))
+        model, extra = load_model(folder, checks.device(device))
         extra = extra or published_extra(model)
         try:
             parameters = dict(extra["parameters"])

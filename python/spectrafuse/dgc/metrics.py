@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 
 
 def _flat(name: str, labels: Any) -> Tensor:
@@ -42,7 +42,7 @@ def confusion(first: Any, second: Any, *, shape: tuple[int, int] | None = None) 
     columns = int(b.max()) + 1 if b.numel() else 0
     if shape is not None:
         if shape[0] < rows or shape[1] < columns:
-            raise _checks.fail("shape", f"at least ({rows}, {columns}), the labels that occur", shape)
+            raise checks.fail("shape", f"at least ({rows}, {columns}), the labels that occur", shape)
         rows, columns = shape
     counts = torch.bincount(a * columns + b, minlength=rows * columns)
     return counts.reshape(rows, columns).to(torch.float64)
@@ -163,9 +163,9 @@ def label_of_cluster(mapping: Mapping[int, Sequence[int]], clusters: Sequence[in
     """
     table: dict[int, int] = {}
     for label, members in mapping.items():
-        _checks.integer("mapping label", label, minimum=0)
+        checks.integer("mapping label", label, minimum=0)
         for cluster in members:
-            _checks.integer("mapping cluster", cluster, minimum=0)
+            checks.integer("mapping cluster", cluster, minimum=0)
             if cluster in table:
                 raise ValueError(f"`mapping` names cluster {cluster} twice: for labels {table[cluster]} and {label}.")
             table[int(cluster)] = int(label)

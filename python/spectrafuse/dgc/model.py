@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.dgc.encoder import Encoder
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
 from spectrafuse.ops.mean_shift_assign import MeanShiftResult, mean_shift_assign, mean_shift_labels
@@ -101,13 +101,13 @@ class SegmentationModel(nn.Module):
         loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        _checks.integer("n_clusters", n_clusters)
-        self.num_iters = _checks.integer("num_iters", num_iters)
-        self.window = _checks.integer("window", window)
+        checks.integer("n_clusters", n_clusters)
+        self.num_iters = checks.integer("num_iters", num_iters)
+        self.window = checks.integer("window", window)
         if window % 2 == 0:
-            raise _checks.fail("window", "an odd integer", window)
-        self.temperature = _checks.number("temperature", temperature, above=0)
-        self.initial_bandwidth = _checks.number("bandwidth", bandwidth, above=0)
+            raise checks.fail("window", "an odd integer", window)
+        self.temperature = checks.number("temperature", temperature, above=0)
+        self.initial_bandwidth = checks.number("bandwidth", bandwidth, above=0)
         self.learn_bandwidth = bool(learn_bandwidth)
         self.dense = bool(dense)
         self.loss_weights = dict(loss_weights or {})
@@ -257,9 +257,9 @@ class SegmentationModel(nn.Module):
         ValueError
             If no cluster would be left.
         """
-        _checks.number("threshold", threshold, minimum=0, maximum=1)
+        checks.number("threshold", threshold, minimum=0, maximum=1)
         if tuple(mass.shape) != (self.n_clusters,):
-            raise _checks.fail("mass", f"of shape ({self.n_clusters},)", f"shape {tuple(mass.shape)}")
+            raise checks.fail("mass", f"of shape ({self.n_clusters},)", f"shape {tuple(mass.shape)}")
         kept = [k for k, value in enumerate(mass.tolist()) if value >= threshold]
         if not kept:
             raise ValueError(

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.io.nodata import window_blocks
 from spectrafuse.ops.scene_spectra import scene_spectra
-from spectrafuse.reference.scene_spectra import METHODS as SPECTRUM_METHODS
-from spectrafuse.reference.scene_spectra import scene_spectra as reference
+from spectrafuse.ops.scene_spectra.reference import METHODS as SPECTRUM_METHODS
+from spectrafuse.ops.scene_spectra.reference import scene_spectra as reference
 
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
 _EPSILON = 1e-6
@@ -59,7 +59,7 @@ class Normalization:
     scale: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _checks.choice("normalization", self.method, METHODS)
+        checks.choice("normalization", self.method, METHODS)
 
     @property
     def has_statistics(self) -> bool:
@@ -105,7 +105,7 @@ class Normalization:
         Normalization
         """
         if len(cube.shape) not in (3, 4) or 0 in cube.shape:
-            raise _checks.fail(
+            raise checks.fail(
                 "cube", "of shape (bands, rows, columns) without empty axes", f"shape {tuple(cube.shape)}"
             )
         if not self.has_statistics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.dgc.normalise import METHODS
 
 CHANGEABLE = (
@@ -39,8 +39,8 @@ class Recipe:
         Subtract the entropy of the cluster shares, so that minimising the loss fills the clusters evenly; False adds
         it, as published, which favours one cluster.
     spectral_labels : bool
-        Take the labels of the uniform term from clusters of the spectra (`spectrafuse.dgc.prototypes`) instead of
-        drawing them at random.
+        Take the labels of the uniform term from clusters of the spectra (`spectrafuse.dgc.training.prototypes`)
+        instead of drawing them at random.
     memory_order_sums : bool
         Pair the sums of the centre update as the published code does: by memory order, so with the wrong numbers.
     second_forward : bool
@@ -70,7 +70,8 @@ class Recipe:
     bias : bool
         Whether the encoder's convolutions have biases.
     bandwidth : float or None
-        Of the mean shift at first; it is learned then. None: it follows the noise (`spectrafuse.dgc.start`).
+        Of the mean shift at first; it is learned then. None: it follows the noise
+        (`spectrafuse.dgc.training.initialise`).
     even_coverage : bool
         Continue the scenes by half a crop on all sides, by reflection, so that crops show every pixel equally often.
         Otherwise they show the middle of a small scene many times as often as its border.
@@ -124,7 +125,7 @@ class Recipe:
     max_shift_bands: int = 2
 
     def __post_init__(self) -> None:
-        _checks.choice("normalization", self.normalization, METHODS)
+        checks.choice("normalization", self.normalization, METHODS)
         for name in (
             "uniform",
             "orthogonality",
@@ -135,17 +136,17 @@ class Recipe:
             "weight_decay",
             "tolerance",
         ):
-            _checks.number(name, getattr(self, name), minimum=0)
-        _checks.number("learning_rate", self.learning_rate, above=0)
-        _checks.number("learning_rate_end", self.learning_rate_end, minimum=0, maximum=1)
-        _checks.number("decay", self.decay, minimum=0, maximum=1)
-        _checks.number("clip", self.clip, above=0)
+            checks.number(name, getattr(self, name), minimum=0)
+        checks.number("learning_rate", self.learning_rate, above=0)
+        checks.number("learning_rate_end", self.learning_rate_end, minimum=0, maximum=1)
+        checks.number("decay", self.decay, minimum=0, maximum=1)
+        checks.number("clip", self.clip, above=0)
         if self.bandwidth is not None:
-            _checks.number("bandwidth", self.bandwidth, above=0)
+            checks.number("bandwidth", self.bandwidth, above=0)
         for name in ("max_epoch", "reuse_iter", "crop_size"):
-            _checks.integer(name, getattr(self, name))
+            checks.integer(name, getattr(self, name))
         for name in ("patience", "max_shift_bands"):
-            _checks.integer(name, getattr(self, name), minimum=0)
+            checks.integer(name, getattr(self, name), minimum=0)
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -227,7 +228,7 @@ def resolve(recipe: str | Recipe, **changes: Any) -> Recipe:
         For an unknown name, or a change that is no field of a recipe or has a wrong value.
     """
     if isinstance(recipe, str):
-        recipe = RECIPES[_checks.choice("recipe", recipe, RECIPES)]
+        recipe = RECIPES[checks.choice("recipe", recipe, RECIPES)]
     elif not isinstance(recipe, Recipe):
         raise TypeError(f"`recipe` must be one of {', '.join(map(repr, RECIPES))} or a Recipe; got {recipe!r}.")
     known = {field.name for field in fields(Recipe)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.images import colors
 
@@ -48,13 +48,13 @@ def write_class_map(
     array = np.asarray(labels)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iu":
         got = f"shape {array.shape}, dtype {array.dtype}"
-        raise _checks.fail("labels", "an integer array (rows, columns)", got)
+        raise checks.fail("labels", "an integer array (rows, columns)", got)
     count = max(int(array.max()) + 1, 0)
     if count > _MOST_CLASSES:
-        raise _checks.fail("labels", f"below {_MOST_CLASSES}", f"class {count - 1}")
+        raise checks.fail("labels", f"below {_MOST_CLASSES}", f"class {count - 1}")
     if class_names is not None:
         if len(class_names) < count:
-            raise _checks.fail("class_names", f"{count} names, one a class", f"{len(class_names)} of them")
+            raise checks.fail("class_names", f"{count} names, one a class", f"{len(class_names)} of them")
         count = len(class_names)
     names = [f"cluster {i}" for i in range(count)] if class_names is None else list(map(str, class_names))
     dtype, code = (np.dtype("u1"), 1) if count <= 255 else (np.dtype("<u2"), 12)

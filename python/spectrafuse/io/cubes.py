@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.io.arrays import ArrayFile, open_arrays
 from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
 from spectrafuse.io.errors import DataError
@@ -168,9 +168,9 @@ def open_cube(
     DataError
         As `read_cube`.
     """
-    _checks.choice("layout", layout, LAYOUTS)
-    rows = rows if rows is None else _checks.integer("rows", rows)
-    columns = columns if columns is None else _checks.integer("columns", columns)
+    checks.choice("layout", layout, LAYOUTS)
+    rows = rows if rows is None else checks.integer("rows", rows)
+    columns = columns if columns is None else checks.integer("columns", columns)
     value = as_nodata(nodata)
     if is_envi(path):
         return _open_image(path, key, layout, rows, columns, value, mask, zeros)

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.io.atomic import atomic_write
 
 _LEVELS = 20
@@ -36,7 +36,7 @@ def colors(k: int) -> np.ndarray:
     ndarray, shape (k, 3), uint8
         Red, green, blue.
     """
-    k = _checks.integer("k", k, minimum=0)
+    k = checks.integer("k", k, minimum=0)
     # Rounded up, so that few lists are ever made.
     chosen = _palette(min(MOST_COLORS, max(32, 1 << (k - 1).bit_length())))
     return chosen[np.arange(k) % len(chosen)]
@@ -82,7 +82,7 @@ def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
         Red, green, blue, opacity (0: transparent).
     """
     if pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8 or 0 in pixels.shape:
-        raise _checks.fail("pixels", "a uint8 array (H, W, 4)", f"shape {pixels.shape}, dtype {pixels.dtype}")
+        raise checks.fail("pixels", "a uint8 array (H, W, 4)", f"shape {pixels.shape}, dtype {pixels.dtype}")
     height, width, _ = pixels.shape
     # Each row begins with its filter, 0: none. Chunks as in the PNG specification (ISO/IEC 15948), sec. 5.
     rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.io.arrays import existing_file
 from spectrafuse.io.errors import DataError
 
@@ -119,7 +119,7 @@ def _size(path: str | os.PathLike[str], content: dict[str, Any], shape: tuple[in
     whole = [side for side in sides if type(side) is int and side >= 1]
     own = (whole[0], whole[1]) if len(whole) == 2 else None
     if shape is not None:
-        shape = _checks.size("shape", shape)
+        shape = checks.size("shape", shape)
         if own is not None and own != shape:
             hint = " (it is transposed)" if own == shape[::-1] else ""
             raise DataError(

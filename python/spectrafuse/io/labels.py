@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.io.arrays import ArrayFile, existing_file, open_arrays
 from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
 from spectrafuse.io.errors import DataError
@@ -57,7 +57,7 @@ def read_labels(
         A missing or ambiguous key (with the variables there are), another shape, numbers that are not whole.
     """
     if shape is not None:
-        shape = (_checks.integer("shape[0]", shape[0]), _checks.integer("shape[1]", shape[1]))
+        shape = (checks.integer("shape[0]", shape[0]), checks.integer("shape[1]", shape[1]))
     suffix = Path(path).suffix.lower()
     if suffix == LABELME_SUFFIX or is_envi(path):
         if key is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.images import MOST_COLORS, colors, write_png
 
@@ -51,7 +51,7 @@ def write_label_map(folder: str | os.PathLike[str], labels: Any, *, name: str = 
     array = np.asarray(labels)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iu":
         got = f"shape {array.shape}, dtype {array.dtype}"
-        raise _checks.fail("labels", "an integer array (rows, columns)", got)
+        raise checks.fail("labels", "an integer array (rows, columns)", got)
     numbers, picture = Path(folder, f"{name}.npy"), Path(folder, f"{name}.png")
     step = math.isqrt((array.size - 1) // _MOST_PICTURE_PIXELS) + 1
     rows = max(1, _BLOCK_PIXELS // array.shape[1])
@@ -91,18 +91,18 @@ def write_label_rows(path: str | os.PathLike[str], shape: tuple[int, int], strip
     """
     target = Path(path)
     if target.suffix.lower() != ".npy":
-        raise _checks.fail("path", "the name of a .npy file", repr(os.fspath(path)))
+        raise checks.fail("path", "the name of a .npy file", repr(os.fspath(path)))
     done = 0
     with atomic_write(target) as temporary, temporary.open("wb") as file:
         header = {"descr": "<i8", "fortran_order": False, "shape": (int(shape[0]), int(shape[1]))}
         np.lib.format.write_array_header_1_0(file, header)
         for strip in strips:
             if strip.shape[1:] != shape[1:]:
-                raise _checks.fail("strips", f"of {shape[1]} columns", f"shape {strip.shape}")
+                raise checks.fail("strips", f"of {shape[1]} columns", f"shape {strip.shape}")
             file.write(np.ascontiguousarray(strip, dtype="<i8").data)
             done += len(strip)
         if done != shape[0]:
-            raise _checks.fail("strips", f"{shape[0]} rows together", done)
+            raise checks.fail("strips", f"{shape[0]} rows together", done)
     mapped: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
     return mapped
 
@@ -142,7 +142,7 @@ def write_components(
     if axis is not None:
         positions = np.asarray(axis, dtype=np.float64)
         if positions.shape != array.shape[1:]:
-            raise _checks.fail("axis", f"{array.shape[1]} numbers, one a channel", f"shape {positions.shape}")
+            raise checks.fail("axis", f"{array.shape[1]} numbers, one a channel", f"shape {positions.shape}")
         arrays["axis"] = positions
         header = [repr(float(x)).removesuffix(".0") for x in positions]
     rows = [str(i) for i in numbers]
@@ -184,7 +184,7 @@ def write_concentrations(
     if names is not None:
         rows = [str(x) for x in names]
         if len(rows) != len(array):
-            raise _checks.fail("names", f"{len(array)} names, one a spectrum", f"{len(rows)} of them")
+            raise checks.fail("names", f"{len(array)} names, one a spectrum", f"{len(rows)} of them")
         arrays["names"] = np.array(rows, dtype=str)
     header = ["spectrum", *(f"component_{i}" for i in numbers)]
     return _write_both(folder, name, arrays, array, header, rows)
@@ -230,7 +230,7 @@ def _plain(value: Any, where: str) -> Any:
 def _matrix(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 2 or array.dtype.kind not in "iuf":
-        raise _checks.fail(name, "a matrix of numbers", f"shape {array.shape}, dtype {array.dtype}")
+        raise checks.fail(name, "a matrix of numbers", f"shape {array.shape}, dtype {array.dtype}")
     return array.astype(np.float32)
 
 
@@ -238,7 +238,7 @@ def _ids(ids: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
     numbers = np.arange(count) if ids is None else np.asarray(ids)
     if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
         got = f"shape {numbers.shape}, dtype {numbers.dtype}"
-        raise _checks.fail("ids", f"{count} integers, one a component", got)
+        raise checks.fail("ids", f"{count} integers, one a component", got)
     return numbers.astype(np.int64)
 
 

@@ -16,17 +16,18 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from spectrafuse import _checks
-from spectrafuse._progress import Callback
-from spectrafuse.mcr import evaluation, inputs, known, preparation, storage
-from spectrafuse.mcr.finish import refined
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.progress import Callback
+from spectrafuse.mcr import evaluation, inputs, model_io, preparation
 from spectrafuse.mcr.fitted import FittedMixture
 from spectrafuse.mcr.inputs import Spectra
 from spectrafuse.mcr.noise import NoiseLevel, noise_level
 from spectrafuse.mcr.passes import Aggregate, PostProcessing
 from spectrafuse.mcr.recipes import Recipe, resolve
-from spectrafuse.mcr.result import TrainingResult
-from spectrafuse.mcr.trainer import Trainer
+from spectrafuse.mcr.refinement.refine import refined
+from spectrafuse.mcr.training import known_components
+from spectrafuse.mcr.training.result import TrainingResult
+from spectrafuse.mcr.training.trainer import Trainer
 from spectrafuse.random import RandomStream
 
 
@@ -206,10 +207,10 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         settings = preparation.check_parameters(self)
         data = inputs.read(X, zeros="check")
         places = self.pool_size - bool(self.background)
-        given = known.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
+        given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
-        stream = RandomStream(_checks.integer("random_state", seed, minimum=0))
-        device = _checks.device(self.device)
+        stream = RandomStream(checks.integer("random_state", seed, minimum=0))
+        device = checks.device(self.device)
         model = preparation.build_model(self, recipe, data.shape[1], stream, given).to(device)
         spectra = torch.from_numpy(data)
         noise = noise_level(spectra, self.noise, floor=recipe.noise_floor)
@@ -227,7 +228,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             fixed=fixed_rows,
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
             fingerprint=preparation.fingerprint(self, recipe, data, device, given),
-            save_seconds=_checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
+            save_seconds=checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
         )
         result = trainer.run(callback)
         if recipe.refine:
@@ -283,7 +284,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self, "model_")
         concentration = np.ascontiguousarray(X, dtype=np.float32)
         if concentration.ndim != 2 or concentration.shape[1] != len(self.components_):
-            raise _checks.fail("X", f"of shape (n, {len(self.components_)})", concentration.shape)
+            raise checks.fail("X", f"of shape (n, {len(self.components_)})", concentration.shape)
         spectra = evaluation.recompose(self.model_, self._indices, concentration)
         return spectra.astype(inputs.result_dtype(X), copy=False)
 
@@ -321,7 +322,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         check_is_fitted(self, "model_")
         result: TrainingResult | None = getattr(self, "_result", None)
         if result is None:
-            raise _checks.fail("r2_from", "used on the estimator that was fitted; band folders are for `load`", r2_from)
+            raise checks.fail("r2_from", "used on the estimator that was fitted; band folders are for `load`", r2_from)
         self._take(result.of_band(r2_from), self.model_)
         return self
 
@@ -334,7 +335,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the published `param.json` and `model.safetensors`, and `spectrafuse.json`, into a folder."""
         check_is_fitted(self, "model_")
-        storage.save(Path(folder), self.model_, storage.describe(self))
+        model_io.save(Path(folder), self.model_, model_io.describe(self))
 
     @classmethod
     def load(
@@ -367,10 +368,10 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             If the folder is damaged or a plug-in it was fitted with is not given.
         """
         path = Path(folder)
-        extra = storage.load_extra(path)
+        extra = model_io.load_extra(path)
         plug_ins: dict[str, Any] = {"post_processing": post_processing, "aggregate": aggregate}
-        loaded = cls(**storage.parameters_of(path, extra, plug_ins), **plug_ins, device=device)
-        storage.restore(loaded, path, extra, _checks.device(device))
+        loaded = cls(**model_io.parameters_of(path, extra, plug_ins), **plug_ins, device=device)
+        model_io.restore(loaded, path, extra, checks.device(device))
         loaded._set_components(loaded.component_ids_.tolist())
         return loaded
 

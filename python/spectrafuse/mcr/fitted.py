@@ -13,7 +13,7 @@ from spectrafuse.mcr import evaluation, inputs
 from spectrafuse.mcr.inputs import Spectra
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.recipes import Recipe, resolve
-from spectrafuse.mcr.result import TrainingResult
+from spectrafuse.mcr.training.result import TrainingResult
 
 
 class FittedMixture:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 
 
@@ -51,7 +51,7 @@ class ConcentrationScores(NamedTuple):
 def _matrix(name: str, value: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim != 2:
-        raise _checks.fail(name, "a matrix (rows, columns)", f"shape {array.shape}")
+        raise checks.fail(name, "a matrix (rows, columns)", f"shape {array.shape}")
     return array
 
 
@@ -59,7 +59,7 @@ def cosine_matrix(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     """Cosines (m, k) between the rows of two matrices (m, d) and (k, d); 0 where a row is zero."""
     a, b = _matrix("first", first), _matrix("second", second)
     if a.shape[1] != b.shape[1]:
-        raise _checks.fail("second", f"of {a.shape[1]} columns like the first", f"{b.shape[1]} columns")
+        raise checks.fail("second", f"of {a.shape[1]} columns like the first", f"{b.shape[1]} columns")
     norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None, :]
     return np.divide(a @ b.T, norms, out=np.zeros_like(norms), where=norms > 0)
 
@@ -109,7 +109,7 @@ def score_concentrations(found: ArrayLike, true: ArrayLike, match: Match) -> Con
     """
     found, true = _matrix("found", found), _matrix("true", true)
     if len(found) != len(true):
-        raise _checks.fail("found", f"of {len(true)} rows like `true`", f"{len(found)} rows")
+        raise checks.fail("found", f"of {len(true)} rows like `true`", f"{len(found)} rows")
     f, t = found[:, match.found], true[:, match.true]
     power = (f * f).sum(0)
     scale = np.maximum(np.divide((f * t).sum(0), power, out=np.zeros_like(power), where=power > 0), 0.0)

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrafuse import _checks
-from spectrafuse.mcr.exact_gates import ExactGates
-from spectrafuse.mcr.optimizer import Stash, stashing_network
+from spectrafuse._runtime import checks
 from spectrafuse.mcr.passes import (
     Aggregate,
     ModelNoise,
@@ -20,6 +18,8 @@ from spectrafuse.mcr.passes import (
     network,
     sparsity_gates,
 )
+from spectrafuse.mcr.refinement.hard_gates import ExactGates
+from spectrafuse.mcr.training.optimizer import Stash, stashing_network
 from spectrafuse.ops.energy_gate import energy_gate
 from spectrafuse.ops.gate import GateNoise, Langevin, gate
 from spectrafuse.ops.gated_mixture import gated_mixture
@@ -100,21 +100,21 @@ class UnmixingModel(nn.Module):
     ) -> None:
         super().__init__()
         # Sums over a pool are divided by this, also where components have left it.
-        n = self.num_components = self.pool_size = _checks.integer("num_components", num_components)
-        d = self.dim_components = _checks.integer("dim_components", dim_components)
+        n = self.num_components = self.pool_size = checks.integer("num_components", num_components)
+        d = self.dim_components = checks.integer("dim_components", dim_components)
         self.sparse_component = bool(sparse_component)
         self.non_negative_component = bool(non_negative_component)
-        self.component_norm = None if component_norm is None else _checks.integer("component_norm", component_norm)
+        self.component_norm = None if component_norm is None else checks.integer("component_norm", component_norm)
         r = hidden_size_extension
-        self.hidden_size_extension = None if r is None else _checks.integer("hidden_size_extension", r)
-        self.hidden_layers = _checks.integer("hidden_layers", hidden_layers)
-        self.temperature_train = _checks.number("temperature_train", temperature_train, above=0.0)
-        self.temperature_eval = _checks.number("temperature_eval", temperature_eval, above=0.0)
-        self.select_threshold = _checks.number("select_threshold", select_threshold, above=0.0, maximum=1.0)
+        self.hidden_size_extension = None if r is None else checks.integer("hidden_size_extension", r)
+        self.hidden_layers = checks.integer("hidden_layers", hidden_layers)
+        self.temperature_train = checks.number("temperature_train", temperature_train, above=0.0)
+        self.temperature_eval = checks.number("temperature_eval", temperature_eval, above=0.0)
+        self.select_threshold = checks.number("select_threshold", select_threshold, above=0.0, maximum=1.0)
         self.langevin_options = Langevin(
-            _checks.number("langevin_step_size", langevin_step_size, above=0.0),
-            _checks.number("langevin_noise", langevin_noise, minimum=0.0),
-            _checks.integer("langevin_steps", langevin_steps, minimum=0),
+            checks.number("langevin_step_size", langevin_step_size, above=0.0),
+            checks.number("langevin_noise", langevin_noise, minimum=0.0),
+            checks.integer("langevin_steps", langevin_steps, minimum=0),
         )
         self.langevin = self.langevin_options if langevin_options_apply else Langevin()
         self.component_post_processing = component_post_processing
@@ -190,7 +190,7 @@ class UnmixingModel(nn.Module):
         """Replace the component parameters (N, d); `learnable` decides whether they train, None: as before."""
         expected = tuple(self.vanilla_components.shape)
         if tuple(components.shape) != expected:
-            raise _checks.fail("components", f"of shape {expected}", tuple(components.shape))
+            raise checks.fail("components", f"of shape {expected}", tuple(components.shape))
         self.vanilla_components.copy_(components)
         if learnable is not None:
             self.vanilla_components.requires_grad_(bool(learnable))

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectrafuse import __version__, _checks
-from spectrafuse.mcr import storage
-from spectrafuse.mcr.known import KnownComponents, place, place_background
+from spectrafuse import __version__
+from spectrafuse._runtime import checks
+from spectrafuse.mcr import model_io
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.recipes import Recipe
+from spectrafuse.mcr.training.known_components import KnownComponents, place, place_background
 from spectrafuse.random import RandomStream
 
 if TYPE_CHECKING:
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
 
 def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
     """Check parameters that nothing else checks; the trainer's settings among them."""
-    _checks.integer("pool_size", estimator.pool_size, minimum=2 if estimator.background else 1)
+    checks.integer("pool_size", estimator.pool_size, minimum=2 if estimator.background else 1)
     if estimator.noise is not None:
-        _checks.number("noise", estimator.noise, minimum=0.0)
+        checks.number("noise", estimator.noise, minimum=0.0)
     for name in ("post_processing", "aggregate"):
         value = getattr(estimator, name)
         if value is not None and not callable(value):
             raise TypeError(f"`{name}` must be callable or None; got {type(value).__name__}.")
     return {
-        "batch_size": None if estimator.batch_size is None else _checks.integer("batch_size", estimator.batch_size),
-        "max_epoch": None if estimator.max_epoch is None else _checks.integer("max_epoch", estimator.max_epoch),
-        "learning_rate": _checks.number("learning_rate", estimator.learning_rate, above=0.0),
+        "batch_size": None if estimator.batch_size is None else checks.integer("batch_size", estimator.batch_size),
+        "max_epoch": None if estimator.max_epoch is None else checks.integer("max_epoch", estimator.max_epoch),
+        "learning_rate": checks.number("learning_rate", estimator.learning_rate, above=0.0),
     }
 
 
@@ -77,7 +78,7 @@ def fingerprint(
     parameters = estimator.get_params(deep=False)
     parameters["recipe"] = recipe
     for name in ("post_processing", "aggregate"):
-        parameters[name] = storage.callable_name(parameters[name])
+        parameters[name] = model_io.callable_name(parameters[name])
     values = {name: repr(value) for name, value in parameters.items()}
     values["device"] = str(device)
     values["X"] = _digest(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,12 @@ class Recipe:
     unit_scale: bool = True
 
     def __post_init__(self) -> None:
-        _checks.choice("sparsity_usage", self.sparsity_usage, ("mean_energy", "count"))
-        _checks.choice("checkpoint_criterion", self.checkpoint_criterion, ("R2", "nMSE"))
-        _checks.choice("choose", self.choose, ("fewest", "last"))
-        _checks.choice("stop", self.stop, ("energy", "patience"))
+        checks.choice("sparsity_usage", self.sparsity_usage, ("mean_energy", "count"))
+        checks.choice("checkpoint_criterion", self.checkpoint_criterion, ("R2", "nMSE"))
+        checks.choice("choose", self.choose, ("fewest", "last"))
+        checks.choice("stop", self.stop, ("energy", "patience"))
         kernels = ("linear", "poly", "laplacian", "rbf", "matern")
-        _checks.choice("ambiguity_kernel", self.ambiguity_kernel, kernels)
+        checks.choice("ambiguity_kernel", self.ambiguity_kernel, kernels)
 
     def penalty_options(self) -> dict[str, Any]:
         """Keyword arguments of `spectrafuse.ops.ambiguity_penalty`."""
@@ -184,4 +184,4 @@ def resolve(recipe: str | Recipe) -> Recipe:
         return recipe
     if not isinstance(recipe, str):
         raise TypeError(f"`recipe` must be a name or a Recipe; got {type(recipe).__name__}.")
-    return RECIPES[_checks.choice("recipe", recipe, RECIPES)]
+    return RECIPES[checks.choice("recipe", recipe, RECIPES)]

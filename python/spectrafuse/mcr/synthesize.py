@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.random import RandomStream
 
 _SMALLEST_INTENSITY = 1e-6
@@ -87,35 +87,33 @@ class MixtureSynthesizer:
         components: Tensor | None = None,
         random_state: int = 0,
     ) -> None:
-        self.num_components = _checks.integer("num_components", num_components)
-        self.num_features = _checks.integer("num_features", num_features)
-        self.sparsity = _checks.number("sparsity", sparsity, minimum=0.0, maximum=1.0)
+        self.num_components = checks.integer("num_components", num_components)
+        self.num_features = checks.integer("num_features", num_features)
+        self.sparsity = checks.number("sparsity", sparsity, minimum=0.0, maximum=1.0)
         self.non_negative = non_negative
         self.orthogonal = orthogonal
-        self.norm = None if norm is None else _checks.integer("norm", norm)
-        self.min_mixing = _checks.integer("min_mixing", min_mixing)
-        self.max_mixing = num_components if max_mixing is None else _checks.integer("max_mixing", max_mixing)
+        self.norm = None if norm is None else checks.integer("norm", norm)
+        self.min_mixing = checks.integer("min_mixing", min_mixing)
+        self.max_mixing = num_components if max_mixing is None else checks.integer("max_mixing", max_mixing)
         if not self.min_mixing <= self.max_mixing <= self.num_components:
-            raise _checks.fail(
+            raise checks.fail(
                 "max_mixing",
                 f"between `min_mixing` = {self.min_mixing} and `num_components` = {self.num_components}",
                 self.max_mixing,
             )
         low, high = concentration_range
         self.concentration_range = (
-            _checks.number("concentration_range[0]", low, minimum=0.0),
-            _checks.number("concentration_range[1]", high, minimum=low),
+            checks.number("concentration_range[0]", low, minimum=0.0),
+            checks.number("concentration_range[1]", high, minimum=low),
         )
-        self.snr_db = None if snr_db is None else _checks.number("snr_db", snr_db)
+        self.snr_db = None if snr_db is None else checks.number("snr_db", snr_db)
         self.stream = RandomStream(random_state)
         if components is None:
             components = self._draw_components()
         else:
-            _checks.tensor("components", components, shape="(num_components, num_features)", ndim=2)
+            checks.tensor("components", components, shape="(num_components, num_features)", ndim=2)
             if tuple(components.shape) != (num_components, num_features):
-                raise _checks.fail(
-                    "components", f"of shape ({num_components}, {num_features})", tuple(components.shape)
-                )
+                raise checks.fail("components", f"of shape ({num_components}, {num_features})", tuple(components.shape))
         self.components: Tensor = components.float()
 
     def _draw_components(self) -> Tensor:
@@ -138,7 +136,7 @@ class MixtureSynthesizer:
         rows, columns = self.num_components, self.num_features
         zeros = int(rows * columns * self.sparsity)
         if zeros > rows * (columns - 1):
-            raise _checks.fail(
+            raise checks.fail(
                 "sparsity", f"low enough to leave every component one of {columns} entries", self.sparsity
             )
         mask = torch.ones(rows, columns, dtype=torch.float64)
@@ -152,7 +150,7 @@ class MixtureSynthesizer:
 
     def generate(self, num_samples: int) -> Mixtures:
         """Draw `num_samples` mixtures of the same components."""
-        n = _checks.integer("num_samples", num_samples)
+        n = checks.integer("num_samples", num_samples)
         how_many = self.stream.integers(self.min_mixing, self.max_mixing, (n,))
         order = self.stream.uniform((n, self.num_components), dtype=torch.float64).argsort(dim=1)
         rank = order.argsort(dim=1)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.compat.ebgmcr.fitting import FitOptions, Fitting
 from spectrafuse.compat.ebgmcr.mcr import EBSelectiveMCR, default_aggreate_function
 from spectrafuse.compat.ebgmcr.options import SolverOptions
@@ -127,10 +127,10 @@ class BaseEBgMCR(SolverOptions, abc.ABC):
         options = FitOptions(
             show_train_info=show_train_info,
             show_eval_info=show_eval_info,
-            train_info_display_interval=_checks.integer("train_info_display_interval", train_info_display_interval),
-            eval_info_display_interval=_checks.integer("eval_info_display_interval", eval_info_display_interval),
+            train_info_display_interval=checks.integer("train_info_display_interval", train_info_display_interval),
+            eval_info_display_interval=checks.integer("eval_info_display_interval", eval_info_display_interval),
             log_dir=log_dir,
-            log_info_interval=_checks.integer("log_info_interval", log_info_interval),
+            log_info_interval=checks.integer("log_info_interval", log_info_interval),
             full_result_filename=full_result_filename,
             final_result_filename=final_result_filename,
         )
@@ -232,7 +232,7 @@ class DenseEBgMCR(BaseEBgMCR):
         """
         if select_threshold is None:
             select_threshold = self.select_prob_threshld
-        _checks.number("select_threshold", select_threshold, above=0.0, maximum=1.0)
+        checks.number("select_threshold", select_threshold, above=0.0, maximum=1.0)
         modules = self._modules()
         self.stored_mcrs = self.stored_mcrs.eval()
         data = data.to(self.device, modules[0].vanilla_components.dtype)

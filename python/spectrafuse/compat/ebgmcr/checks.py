@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 
 Check = Callable[[str, Any], Any]
 """From an attribute's name and a value to the value that is kept."""
@@ -53,12 +53,12 @@ def flag(name: str, value: Any) -> bool:
 
 
 def integer(minimum: int) -> Check:
-    return lambda name, value: _checks.integer(name, value, minimum=minimum)
+    return lambda name, value: checks.integer(name, value, minimum=minimum)
 
 
 def number(**bounds: float) -> Check:
     """A finite number within bounds, as a float."""
-    return lambda name, value: _checks.number(name, value, **bounds)
+    return lambda name, value: checks.number(name, value, **bounds)
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -73,7 +73,7 @@ def optional(check: Check) -> Check:
 
 def extension(name: str, value: Any) -> int | None:
     """0 and None both mean networks without hidden layers."""
-    return None if value is None else _checks.integer(name, value, minimum=0) or None
+    return None if value is None else checks.integer(name, value, minimum=0) or None
 
 
 def function(name: str, value: Any) -> Any:

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from spectrafuse.compat.ebgmcr.core import skip_evaluation_draws
 from spectrafuse.compat.ebgmcr.utils import EnergyL1Scheduler
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.mcr.checkpoints import Record, State, StateKeeper, copy_state, write_result
 from spectrafuse.mcr.metrics import FitMetrics
-from spectrafuse.mcr.rules import EnergyStopRule, band_of, make_bands, temperature_at
+from spectrafuse.mcr.training.checkpoint import Record, State, StateKeeper, copy_state, write_result
+from spectrafuse.mcr.training.rules import EnergyStopRule, band_of, make_bands, temperature_at
 
 if TYPE_CHECKING:
     from spectrafuse.compat.ebgmcr.analyzer import BaseEBgMCR

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.compat.ebgmcr.ambiguity_penalty import (
     laplacian_penalty,
     linear_penalty,
@@ -30,11 +30,11 @@ _PENALTIES: dict[str, Callable[..., Tensor]] = {
 def _penalty(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"`{name}` must be a name; got {type(value).__name__}.")
-    return _checks.choice(name, value.lower(), _PENALTIES)
+    return checks.choice(name, value.lower(), _PENALTIES)
 
 
 def _criterion(name: str, value: Any) -> str:
-    return _checks.choice(name, value, ("nMSE", "R2"))
+    return checks.choice(name, value, ("nMSE", "R2"))
 
 
 def _optimizer_class(name: str, value: Any) -> type[optim.Optimizer]:
@@ -163,7 +163,7 @@ class SolverOptions:
                 f"Please directly set num_components in target MCR module in {type(self).__name__}.stored_mcrs"
             )
         sizes = (value,) if isinstance(value, int) else tuple(value)
-        self._num_components = tuple(_checks.integer("num_components", size) for size in sizes)
+        self._num_components = tuple(checks.integer("num_components", size) for size in sizes)
 
     @property
     def device(self) -> torch.device:
@@ -192,7 +192,7 @@ class SolverOptions:
     @temperature_max.setter
     def temperature_max(self, value: float) -> None:
         lowest = self._temperature_min
-        _checks.number("temperature_max", value, above=0.0, minimum=lowest)
+        checks.number("temperature_max", value, above=0.0, minimum=lowest)
         self._temperature_max = value
 
     @property
@@ -201,7 +201,7 @@ class SolverOptions:
 
     @temperature_min.setter
     def temperature_min(self, value: float) -> None:
-        _checks.number("temperature_min", value, above=0.0, maximum=self._temperature_max)
+        checks.number("temperature_min", value, above=0.0, maximum=self._temperature_max)
         self._temperature_min = value
 
     @property
@@ -210,4 +210,4 @@ class SolverOptions:
 
     @temperature_drop_value.setter
     def temperature_drop_value(self, value: float) -> None:
-        self._temperature_drop_value = _checks.number("temperature_drop_value", value, above=0.0)
+        self._temperature_drop_value = checks.number("temperature_drop_value", value, above=0.0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.mcr.rules import Band, SparsityRule, band_of, make_bands
+from spectrafuse.mcr.training.rules import Band, SparsityRule, band_of, make_bands
 
 __all__ = [
     "EnergyL1Scheduler",
@@ -95,7 +95,7 @@ def specify_checkpoint_region(criterion_value: float, criterion: str, effective_
 
 
 class EnergyL1Scheduler(SparsityRule):
-    """Weight of the sparsity term, smoothed (`spectrafuse.mcr.rules.SparsityRule` under the published names)."""
+    """Weight of the sparsity term, smoothed (`spectrafuse.mcr.training.rules.SparsityRule` as published)."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spectrafuse.dgc.batches import reflect_pad
+from spectrafuse.dgc.training.batches import reflect_pad
 
 
 def _separate(batch: Sequence[Any]) -> tuple[list[Tensor], list[Tensor] | None]:

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spectrafuse import _checks
+from spectrafuse._runtime import checks
 from spectrafuse.compat.hsi_global_clustering._batches import pad_and_stack
 
 __all__ = ["DataServer"]
@@ -46,8 +46,8 @@ class DataServer:
     """
 
     def __init__(self, dataset: Dataset, queue_size: int = 2, shuffle: bool = True) -> None:
-        size = _checks.integer("the length of `dataset`", len(dataset))  # type: ignore[arg-type]
-        self.queue_size = min(_checks.integer("queue_size", queue_size), size)
+        size = checks.integer("the length of `dataset`", len(dataset))  # type: ignore[arg-type]
+        self.queue_size = min(checks.integer("queue_size", queue_size), size)
         self.dataset = dataset
         self.shuffle = shuffle
         self._capacity = queue_size

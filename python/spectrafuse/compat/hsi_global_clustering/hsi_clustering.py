@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from spectrafuse.compat.hsi_global_clustering.module import HyperspectralEncoder, UnrolledMeanShift
 from spectrafuse.compat.hsi_global_clustering.utils import load_safetensors, save_as_safetensors
-from spectrafuse.dgc.checkpoints import CONFIG, WEIGHTS
 from spectrafuse.dgc.encoder import Encoder
-from spectrafuse.dgc.inference import DEFAULT_MEMORY, halo_rows, plan_strips, strip_height
 from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.model_io import CONFIG, WEIGHTS
+from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, halo_rows, plan_strips, strip_height
 from spectrafuse.io.atomic import atomic_write
 
 __all__ = ["HyperspectralClusteringModel"]

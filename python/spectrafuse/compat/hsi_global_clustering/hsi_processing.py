@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spectrafuse.dgc.batches import reflect_pad
 from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.training.batches import reflect_pad
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 
 __all__ = [

@@ -27,7 +27,7 @@ from spectrafuse.compat.hsi_global_clustering.eval import (
 )
 from spectrafuse.compat.hsi_global_clustering.hsi_clustering import HyperspectralClusteringModel
 from spectrafuse.compat.hsi_global_clustering.utils import LinearWarmupDecayScheduler
-from spectrafuse.reference.centers import update_centers
+from spectrafuse.dgc.training.published_centers import update_centers
 
 __all__ = ["HSIClusteringTrainer"]
 

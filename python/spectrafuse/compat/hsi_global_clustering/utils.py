@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spectrafuse.dgc.schedules import warmup_decay
+from spectrafuse.dgc.training.schedules import warmup_decay
 from spectrafuse.io.atomic import atomic_write
 
 __all__ = ["LinearWarmupDecayScheduler", "load_safetensors", "merge_patches", "save_as_safetensors", "split_patches"]

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spectrafuse.dgc.model import Clusters
+from spectrafuse.ops.clustering_objective import reference as terms
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
+from spectrafuse.ops.dense_mean_shift import reference as literal_dense
 from spectrafuse.ops.mean_shift_assign import mean_shift_assign
-from spectrafuse.reference import clustering_objective as terms
-from spectrafuse.reference import dense_mean_shift as literal_dense
-from spectrafuse.reference import mean_shift_assign as literal
+from spectrafuse.ops.mean_shift_assign import reference as literal
 
 __all__ = ["UnrolledMeanShift"]
 

@@ -1,0 +1,1 @@
+"""What the published code does in a training step, an epoch and the encoder, literally: 1x of every ratio."""

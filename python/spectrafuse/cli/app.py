@@ -1,0 +1,366 @@
+"""The command line: `spectrafuse segment | unmix | profile | demo | doctor`.
+
+Only typer is imported here; each command imports what it needs when it runs, so `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spectrafuse.cli.terminal import friendly
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+profiles = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(profiles, name="profile", help="Show what takes the time of `segment` or `unmix`, with their arguments.")
+
+
+class RecipeName(str, Enum):
+    """Recipes both algorithms have."""
+
+    corrected = "corrected"
+    published = "published"
+
+
+class LayoutName(str, Enum):
+    """Order of a cube's axes in its file."""
+
+    auto = "auto"
+    chw = "chw"
+    hwc = "hwc"
+
+
+class NormalizationName(str, Enum):
+    """Methods of `spectrafuse.dgc.normalise.Normalization`."""
+
+    meanstd = "meanstd"
+    minmax = "minmax"
+    unit = "unit"
+    snv = "snv"
+    unit_meanstd = "unit+meanstd"
+
+
+TRAINING = "Training"
+READING = "Reading the file"
+SCORING = "Comparing with what is known"
+
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the results; the same command on it goes on or is done.")
+]
+RecipeOption = Annotated[
+    RecipeName,
+    typer.Option(help="corrected: with the published mistakes put right; published: as the paper's code."),
+]
+SeedOption = Annotated[
+    int, typer.Option(min=0, help="The same seed gives the same bits on the CPU.", rich_help_panel=TRAINING)
+]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Epochs at most; default: the recipe's.", rich_help_panel=TRAINING)
+]
+RateOption = Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda or cuda:1; default: the GPU if there is one.", rich_help_panel=TRAINING),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.", rich_help_panel=TRAINING)
+]
+RestartOption = Annotated[
+    bool, typer.Option("--restart", help="Begin anew: drop an unfinished run, replace finished results.")
+]
+KeyOption = Annotated[str | None, typer.Option(help="Variable of a .mat or .npz file.", rich_help_panel=READING)]
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """The settings that were given, as plain values; the estimator's own defaults stand for the others."""
+    return {
+        name: value.value if isinstance(value, Enum) else value for name, value in settings.items() if value is not None
+    }
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from spectrafuse import __version__
+
+        typer.echo(f"spectrafuse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def spectrafuse(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Segment hyperspectral scenes and unmix spectra, without labels.
+
+    Long commands can be interrupted with Ctrl-C; the same command goes on from there.
+    """
+
+
+@profiles.callback()
+def _quiet() -> None:
+    # torch reads these when it is loaded; without them its profiler writes whenever it starts or stops.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def _carry_out(context: typer.Context, request: Any, run: Callable[[Any], None]) -> None:
+    """Do what was asked for, or, under `spectrafuse profile`, record the beginning of it."""
+    if context.parent is not None and context.parent.info_name == "profile":
+        from spectrafuse.cli.profile import profile as run
+    run(request)
+
+
+@profiles.command()
+@app.command()
+@friendly
+def segment(
+    context: typer.Context,
+    scenes: Annotated[list[Path], typer.Argument(help="Cubes: .mat, .npy, .npz or ENVI.", metavar="SCENE...")],
+    output: OutputOption,
+    n_clusters: Annotated[int, typer.Option(min=1, help="Clusters to look for.")] = 4,
+    recipe: RecipeOption = RecipeName.corrected,
+    merge: Annotated[str | None, typer.Option(help="Merge clusters afterwards, new=old,old;...: '0=0,2;1=1'.")] = None,
+    restart: RestartOption = False,
+    key: KeyOption = None,
+    layout: Annotated[
+        LayoutName,
+        typer.Option(help="Order of the axes: bands first, bands last.", rich_help_panel=READING),
+    ] = LayoutName.auto,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows, for a bands x pixels matrix.", rich_help_panel=READING)
+    ] = None,
+    columns: Annotated[
+        int | None, typer.Option(min=1, help="Columns, for a bands x pixels matrix.", rich_help_panel=READING)
+    ] = None,
+    nodata: Annotated[
+        float | None,
+        typer.Option(help="Value of pixels without data, or nan; default: an ENVI header's.", rich_help_panel=READING),
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pixels without data: a map that is 1 there, or LabelMe shapes; once per scene.",
+            metavar="FILE[:KEY]",
+            rich_help_panel=READING,
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory for strips of a scene, such as 700MB; default: 256MiB.",
+            metavar="SIZE",
+            rich_help_panel=READING,
+        ),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="True labels to score against, once per scene.", metavar="FILE[:KEY]", rich_help_panel=SCORING
+        ),
+    ] = None,
+    ignore_label: Annotated[
+        int | None, typer.Option(help="Value in --labels that means no label.", rich_help_panel=SCORING)
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of the names in LabelMe --labels: names counted from 0 (what is not drawn), or a JSON file.",
+            metavar="NAME,NAME,...",
+            rich_help_panel=SCORING,
+        ),
+    ] = None,
+    max_epoch: EpochsOption = None,
+    crop_size: Annotated[
+        int | None, typer.Option(min=1, help="Edge of the training crops, pixels.", rich_help_panel=TRAINING)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Crop pairs per step.", rich_help_panel=TRAINING)
+    ] = None,
+    learning_rate: RateOption = None,
+    normalization: Annotated[
+        NormalizationName | None,
+        typer.Option(help="Of the spectra; default: the recipe's.", rich_help_panel=TRAINING),
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Segment hyperspectral scenes without labels (Deep Global Clustering).
+
+    [bold]spectrafuse segment[/] scene.mat --n-clusters 4 --output out/
+    """
+    from spectrafuse.cli.segment import segment as run
+    from spectrafuse.cli.segment_inputs import SegmentRequest, parse_bytes, parse_classes, parse_merge
+
+    settings = _given(
+        n_clusters=n_clusters,
+        recipe=recipe,
+        crop_size=crop_size,
+        batch_size=batch_size,
+        max_epoch=max_epoch,
+        learning_rate=learning_rate,
+        normalization=normalization,
+        random_state=seed,
+        device=device,
+        nodata=None if nodata is None else str(nodata),
+        max_memory=parse_bytes(max_memory),
+    )
+    _carry_out(
+        context,
+        SegmentRequest(
+            scenes=scenes,
+            output=output,
+            settings=settings,
+            key=key,
+            layout=layout.value,
+            rows=rows,
+            columns=columns,
+            labels=labels or [],
+            ignore_label=ignore_label,
+            classes=parse_classes(classes),
+            masks=mask or [],
+            merge=parse_merge(merge),
+            threads=threads,
+            restart=restart,
+        ),
+        run,
+    )
+
+
+@profiles.command()
+@app.command()
+@friendly
+def unmix(
+    context: typer.Context,
+    spectra: Annotated[Path, typer.Argument(help="One spectrum per row: .csv, .txt, .npy, .npz or .mat.")],
+    output: OutputOption,
+    pool_size: Annotated[
+        int, typer.Option(min=1, help="Candidate components; far more than you expect to find.")
+    ] = 128,
+    recipe: RecipeOption = RecipeName.corrected,
+    non_negative: Annotated[bool, typer.Option(help="Whether component spectra must be non-negative.")] = True,
+    sparse: Annotated[bool, typer.Option("--sparse", help="Gate single channels as well.")] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Add a component that is the same in all channels and not counted.")
+    ] = False,
+    noise: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Standard deviation of the noise; default: estimated from the data."),
+    ] = None,
+    restart: RestartOption = False,
+    key: KeyOption = None,
+    header: Annotated[
+        bool | None, typer.Option(help="Whether the table has a header row; default: look.", rich_help_panel=READING)
+    ] = None,
+    index: Annotated[
+        bool | None,
+        typer.Option(help="Whether the first column holds names; default: look.", rich_help_panel=READING),
+    ] = None,
+    axis_label: Annotated[
+        str | None, typer.Option(help="Label of the spectral axis, such as 'Raman shift (cm⁻¹)'.")
+    ] = None,
+    true_components: Annotated[
+        Path | None, typer.Option(help="Known spectra, for comparison.", rich_help_panel=SCORING)
+    ] = None,
+    true_concentrations: Annotated[
+        Path | None, typer.Option(help="Known concentrations, for comparison.", rich_help_panel=SCORING)
+    ] = None,
+    max_epoch: EpochsOption = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Spectra per step.", rich_help_panel=TRAINING)] = None,
+    learning_rate: RateOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Unmix spectra and find how many components there are (EB-gMCR).
+
+    [bold]spectrafuse unmix[/] spectra.csv --output out/
+    """
+    from spectrafuse.cli.unmix import UnmixRequest
+    from spectrafuse.cli.unmix import unmix as run
+
+    settings = _given(
+        pool_size=pool_size,
+        recipe=recipe,
+        non_negative=non_negative,
+        sparse=sparse,
+        background=background,
+        noise=noise,
+        batch_size=batch_size,
+        max_epoch=max_epoch,
+        learning_rate=learning_rate,
+        random_state=seed,
+        device=device,
+    )
+    _carry_out(
+        context,
+        UnmixRequest(
+            spectra=spectra,
+            output=output,
+            settings=settings,
+            key=key,
+            header="auto" if header is None else header,
+            index="auto" if index is None else index,
+            axis_label=axis_label,
+            true_components=true_components,
+            true_concentrations=true_concentrations,
+            threads=threads,
+            restart=restart,
+        ),
+        run,
+    )
+
+
+@app.command()
+@friendly
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("demo"),
+    restart: RestartOption = False,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+) -> None:
+    """Run both algorithms on real data that installs with the extra 'demo', in a few minutes."""
+    from spectrafuse.cli.demo import demo as run
+
+    run(output, seed=seed, threads=threads, restart=restart)
+
+
+@app.command()
+@friendly
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Show what runs on this machine, and what does not, with the reason."""
+    from spectrafuse.cli.doctor import examine, print_examination
+
+    found = examine()
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from spectrafuse.cli.terminal import output_console
+
+    print_examination(found, output_console())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="spectrafuse")
+
+
+if __name__ == "__main__":
+    main()

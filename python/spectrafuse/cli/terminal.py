@@ -1,0 +1,166 @@
+"""What a long command shows a person: progress, warnings, and errors in one sentence."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectrafuse._runtime.progress import Callback, Progress
+
+Parameters = ParamSpec("Parameters")
+
+USER_ERROR = 2
+INTERRUPTED = 130
+_PLAIN_LINE_SECONDS = 15.0
+
+
+class CommandError(Exception):
+    """An error of the person at the keyboard; the message is one sentence."""
+
+
+class Interrupted(Exception):
+    """A fit was interrupted; the message says where the state is and how to go on."""
+
+
+def output_console() -> Console:
+    """The console for results (standard output)."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def message_console() -> Console:
+    """The console for progress, warnings and errors (standard error)."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def say(kind: str, text: str) -> None:
+    """Write `kind: text` to standard error as one line, never wrapped."""
+    print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _sentence(error: BaseException) -> str | None:
+    """The sentence for an error its user can do something about; None for a bug of ours."""
+    from spectrafuse.backends import BackendUnavailableError
+
+    if isinstance(error, (CommandError, BackendUnavailableError)):
+        return str(error)
+    if isinstance(error, (MemoryError, RuntimeError)) and _is_out_of_memory(error):
+        return "There is not enough memory for this; a smaller --batch-size, --crop-size or --pool-size needs less."
+    if isinstance(error, OSError):
+        name = f"'{error.filename}': " if error.filename else ""
+        return f"{name}{error.strerror or error}."
+    if isinstance(error, (ValueError, FloatingPointError)):
+        return str(error)
+    return None
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    say("warning", str(message))
+
+
+def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Make a command end with one sentence and an exit code instead of a traceback.
+
+    Exit codes: 2 for errors of the user (SPECTRAFUSE_DEBUG=1 shows where they come from), 130 for Ctrl-C.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        import typer
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = _show_warning
+                command(*args, **kwargs)
+        except Interrupted as error:
+            say("interrupted", str(error))
+            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt:
+            say("interrupted", "There is no state to go on from yet.")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if isinstance(error, typer.Exit) or os.environ.get("SPECTRAFUSE_DEBUG", "") not in ("", "0"):
+                raise
+            sentence = _sentence(error)
+            if sentence is None:
+                raise
+            say("error", sentence)
+            raise typer.Exit(USER_ERROR) from None
+
+    return wrapper
+
+
+class _PlainLines:
+    """Progress where there is no terminal: a line at the start, the end, and every quarter of a minute."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.last = -_PLAIN_LINE_SECONDS
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self.last < _PLAIN_LINE_SECONDS and progress.epoch != progress.total_epochs:
+            return
+        self.last = now
+        print(f"{self.title}: epoch {_of(progress)}: {_numbers(progress)}", file=sys.stderr, flush=True)
+
+
+def _of(progress: Progress) -> str:
+    return f"{progress.epoch}" if progress.total_epochs is None else f"{progress.epoch}/{progress.total_epochs}"
+
+
+def _numbers(progress: Progress) -> str:
+    return progress.message or ", ".join(f"{key} {value:.4g}" for key, value in progress.values.items())
+
+
+@contextmanager
+def training_progress(title: str) -> Iterator[Callback]:
+    """A callback for `fit` that draws a bar with epoch, losses and the time left."""
+    console = message_console()
+    if not console.is_terminal:
+        yield _PlainLines(title)
+        return
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("epoch {task.fields[of]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}", table_column=Column(ratio=1, no_wrap=True)),
+    )
+    with Bar(*columns, console=console, expand=True) as bar:
+        task = bar.add_task(title, total=None, of="0", numbers="")
+        first: list[int] = []
+
+        def report(progress: Progress) -> None:
+            if not first:
+                # A resumed fit starts in the middle: the speed counts from here, not from epoch 0.
+                first.append(progress.epoch - 1)
+                total = None if progress.total_epochs is None else progress.total_epochs - first[0]
+                bar.update(task, total=total)
+            bar.update(task, completed=progress.epoch - first[0], of=_of(progress), numbers=_numbers(progress))
+
+        yield report

@@ -1,0 +1,384 @@
+"""`spectrafuse unmix`: from spectra to components, concentrations, pictures and a record of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spectrafuse.cli.fitting import fit_in_folder, set_threads, working_in
+from spectrafuse.cli.run_folder import RunFolder
+from spectrafuse.cli.terminal import CommandError, output_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from spectrafuse.io.spectra import Spectra
+
+MOST_TABLE_ROWS = 64
+CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
+PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
+
+
+@dataclass(frozen=True)
+class UnmixRequest:
+    """What the command line asked for; None leaves a setting to the recipe.
+
+    Attributes
+    ----------
+    settings : dict
+        Arguments of `EBgMCR`.
+    header, index : "auto" or bool
+        Of a text table, as in `spectrafuse.io.spectra.read_spectra`.
+    """
+
+    spectra: Path
+    output: Path
+    settings: dict[str, Any]
+    key: str | None = None
+    header: bool | str = "auto"
+    index: bool | str = "auto"
+    axis_label: str | None = None
+    true_components: Path | None = None
+    true_concentrations: Path | None = None
+    threads: int | None = None
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Known components `(m, d)` and concentrations `(n, m)`, as far as they were given, and their names."""
+
+    components: np.ndarray | None = None
+    concentrations: np.ndarray | None = None
+    names: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How found components compare with known ones.
+
+    Attributes
+    ----------
+    pairs : dict of int to (int, float)
+        Component: index of the true one, and the cosine (with known spectra) or correlation of concentrations.
+    how : str
+        What the pairs were matched by, in words.
+    rows : list of dict
+        One row a pair, for `run.json`; `index` is the component's column, `true` the known one's name.
+    """
+
+    pairs: dict[int, tuple[int, float]]
+    how: str
+    rows: list[dict[str, Any]]
+
+
+def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
+    from spectrafuse.io.spectra import read_spectra
+
+    samples, channels = spectra.data.shape
+    components = concentrations = None
+    names: list[str] | None = None
+    if request.true_components is not None:
+        known = read_spectra(request.true_components)
+        components, names = known.data, known.names
+        if components.shape[1] != channels:
+            if components.shape[0] != channels:
+                raise CommandError(
+                    f"--true-components '{request.true_components}' must hold spectra of {channels} channels; got "
+                    f"a table of {components.shape[0]} x {components.shape[1]}."
+                )
+            components, names = components.T, known.channel_names
+        if known.axis is not None and spectra.axis is not None and len(known.axis) == channels:
+            order = np.argsort(known.axis)[np.argsort(np.argsort(spectra.axis))]
+            if np.allclose(known.axis[order], spectra.axis, rtol=1e-6):
+                components = components[:, order]
+    if request.true_concentrations is not None:
+        table = read_spectra(request.true_concentrations)
+        concentrations, titles = table.data, table.channel_names
+        if len(concentrations) != samples:
+            if concentrations.shape[1] != samples:
+                raise CommandError(
+                    f"--true-concentrations '{request.true_concentrations}' must hold one row for each of the "
+                    f"{samples} spectra; got a table of {concentrations.shape[0]} x {concentrations.shape[1]}."
+                )
+            concentrations, titles = concentrations.T, table.names
+        if components is not None and len(components) != concentrations.shape[1]:
+            raise CommandError(
+                f"The true components are {len(components)}, but the true concentrations have "
+                f"{concentrations.shape[1]} columns."
+            )
+        names = names or titles
+    return Truth(components, concentrations, names)
+
+
+def unmix(request: UnmixRequest) -> None:
+    """Unmix the spectra and write the output folder."""
+    from spectrafuse.io.arrays import sha256
+    from spectrafuse.io.spectra import read_spectra
+
+    console = output_console()
+    set_threads(request.threads)
+    spectra = read_spectra(request.spectra, key=request.key, header=request.header, index=request.index)
+    truth = _read_truth(request, spectra)
+    samples, channels = spectra.data.shape
+    console.print(f"{request.spectra}: {samples} spectra of {channels} channels ([dim]{spectra.layout}[/])")
+    known = {
+        name: sha256(path)
+        for name, path in (
+            ("true_components", request.true_components),
+            ("true_concentrations", request.true_concentrations),
+        )
+        if path is not None
+    }
+    inputs = [
+        {
+            "file": str(request.spectra),
+            "sha256": spectra.sha256,
+            "key": spectra.key,
+            "layout": spectra.layout,
+            "samples": samples,
+            "channels": channels,
+        }
+    ]
+    folder = RunFolder(
+        request.output,
+        {
+            "command": "unmix",
+            "parameters": dict(request.settings),
+            "axis_label": request.axis_label,
+            "data": [{k: inputs[0][k] for k in ("sha256", "key", "layout")}],
+            "truth": known,
+        },
+        restart=request.restart,
+    )
+    if folder.finished:
+        console.print(f"Nothing to do: '{request.output}' already holds the results of this command (--restart).")
+        return
+    with working_in(folder):
+        _fit_and_write(request, spectra, truth, inputs, folder, console)
+
+
+def _fit_and_write(
+    request: UnmixRequest,
+    spectra: Spectra,
+    truth: Truth,
+    inputs: list[dict[str, Any]],
+    folder: RunFolder,
+    console: Console,
+) -> None:
+    from spectrafuse.mcr.estimator import EBgMCR
+
+    estimator = EBgMCR(**request.settings)
+    fit_in_folder(estimator, spectra.data, folder, "unmixing")
+    components = np.asarray(estimator.components_)
+    concentrations = np.asarray(estimator.transform(spectra.data))
+    r2, nmse = reconstruction_scores(spectra.data, concentrations @ components)
+    agreement = compare(components, concentrations, truth)
+    record = {
+        "inputs": inputs,
+        "parameters": estimator.get_params(),
+        "seed": request.settings.get("random_state"),
+        "device": str(next(estimator.model_.parameters()).device),
+        "epochs": getattr(estimator, "n_iter_", None),
+        "stop_reason": estimator.stop_reason_,
+        "chosen_reason": estimator.chosen_reason_,
+        "n_components": int(estimator.n_components_),
+        "component_ids": estimator.component_ids_,
+        "background_row": estimator.background_row_,
+        "r2": r2,
+        "nmse": nmse,
+        "mean_concentrations": concentrations.mean(axis=0),
+        "count_curve": estimator.count_curve_,
+        "count_evidence": estimator.count_evidence_,
+        "compactions": [one._asdict() for one in estimator.compactions_],
+        "scores": None if agreement is None else {"matching": agreement.how, "pairs": agreement.rows},
+    }
+    with folder.results(record) as results:
+        write_unmixing(
+            results,
+            estimator,
+            concentrations,
+            axis=spectra.axis,
+            axis_label=request.axis_label
+            or ("channel number" if spectra.axis is None else "spectral axis of the file"),
+            truth=truth,
+            agreement=agreement,
+            chosen=(r2, int(estimator.n_components_)),
+            sample_names=spectra.names,
+        )
+    _print_summary(console, request, record, agreement, truth)
+
+
+def reconstruction_scores(data: np.ndarray, reconstruction: np.ndarray) -> tuple[float, float]:
+    """R2 against the column means, and nMSE = sum of squared residuals / sum of squares."""
+    from spectrafuse.mcr.metrics import nmse_of, r2_of
+
+    x = data.astype(np.float64)
+    residual = float(((x - reconstruction) ** 2).sum())
+    return r2_of(residual, float(((x - x.mean(axis=0)) ** 2).sum())), nmse_of(residual, float((x * x).sum()))
+
+
+def correlations(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Pearson correlations `(n, m)` of the columns of two tables; 0 for a constant column."""
+    a, b = found - found.mean(axis=0), true - true.mean(axis=0)
+    norms = np.linalg.norm(a, axis=0)[:, None] * np.linalg.norm(b, axis=0)[None, :]
+    return np.divide(a.T @ b, norms, out=np.zeros_like(norms), where=norms > 0)
+
+
+def compare(components: np.ndarray, concentrations: np.ndarray, truth: Truth) -> Agreement | None:
+    """Match found components to known ones: by spectra if those are known, else by concentrations."""
+    from spectrafuse.mcr.matching import Match, match_components, score_concentrations
+
+    if (truth.components is None and truth.concentrations is None) or not len(components):
+        return None
+    if truth.components is not None:
+        match = match_components(components, truth.components)
+        how, measure = "components matched to true spectra by the Hungarian method on cosines", "cosine"
+    else:
+        from scipy.optimize import linear_sum_assignment
+
+        assert truth.concentrations is not None
+        matrix = correlations(concentrations.astype(np.float64), truth.concentrations.astype(np.float64))
+        found, true = linear_sum_assignment(-matrix)
+        order = np.argsort(true)
+        found, true = found[order], true[order]
+        unused = (np.setdiff1d(np.arange(n), used) for n, used in zip(matrix.shape, (found, true), strict=True))
+        match = Match(found, true, matrix[found, true], *unused)
+        how, measure = (
+            "components matched to true concentrations by the Hungarian method on correlations",
+            "correlation",
+        )
+    rows: list[dict[str, Any]] = [
+        {"index": int(f), "true": truth.names[t] if truth.names else int(t), measure: float(c)}
+        for f, t, c in zip(match.found, match.true, match.cosine, strict=True)
+    ]
+    if truth.concentrations is not None:
+        scores = score_concentrations(concentrations, truth.concentrations, match)
+        for index, row in enumerate(rows):
+            row.update({name: float(getattr(scores, name)[index]) for name in ("scale", "rmse", "r2", "nmse")})
+    pairs = {int(f): (int(t), float(c)) for f, t, c in zip(match.found, match.true, match.cosine, strict=True)}
+    return Agreement(pairs, how, rows)
+
+
+def write_unmixing(
+    results: Path,
+    estimator: Any,
+    concentrations: np.ndarray,
+    *,
+    axis: np.ndarray | None,
+    axis_label: str,
+    truth: Truth,
+    agreement: Agreement | None,
+    chosen: tuple[float, int],
+    sample_names: list[str] | None = None,
+) -> None:
+    """Write tables, pictures and the model of a fitted estimator into a folder."""
+    from spectrafuse.io.results import write_components, write_concentrations
+    from spectrafuse.reports.style import save_curves
+    from spectrafuse.reports.unmixing import (
+        save_against_truth,
+        save_components,
+        save_concentrations,
+        save_count_curve,
+        save_count_path,
+    )
+
+    components, ids = np.asarray(estimator.components_), np.asarray(estimator.component_ids_)
+    write_components(results, components, axis, ids=ids)
+    write_concentrations(results, concentrations, ids=ids, names=sample_names)
+    names = [
+        "background" if row == estimator.background_row_ else f"component {number}" for row, number in enumerate(ids)
+    ]
+    pairs = agreement.pairs if agreement is not None else {}
+    save_components(
+        results / "components.png",
+        components,
+        axis=axis,
+        axis_label=axis_label,
+        names=names,
+        weights=concentrations.mean(axis=0),
+        truth=truth.components,
+        match=pairs,
+        truth_names=truth.names,
+    )
+    save_concentrations(results / "concentrations.png", concentrations, names=names)
+    if agreement is not None and truth.concentrations is not None:
+        measured = correlations(concentrations.astype(np.float64), truth.concentrations.astype(np.float64))
+        save_against_truth(
+            results / "concentrations_against_true.png",
+            concentrations,
+            truth.concentrations,
+            {component: true for component, (true, _) in pairs.items()},
+            names=names,
+            scores={
+                row["index"]: f"correlation {measured[row['index'], pairs[row['index']][0]]:.3f}, R² {row['r2']:.3f}"
+                for row in agreement.rows
+            },
+            truth_names=truth.names,
+        )
+    curve = list(estimator.count_curve_)
+    _write_table(results / "count_curve.csv", CURVE_COLUMNS, curve)
+    if estimator.count_evidence_ is not None:
+        path = estimator.count_evidence_["path"]
+        _write_table(results / "count_path.csv", PATH_COLUMNS, path)
+        save_count_path(results / "count_path.png", path, reason=estimator.chosen_reason_)
+    save_count_curve(
+        results / "count_curve.png",
+        curve,
+        chosen=chosen if np.isfinite(chosen[0]) and chosen[1] else None,
+        reason=estimator.chosen_reason_,
+    )
+    save_curves(
+        results / "loss.png",
+        estimator.history_,
+        keys=("nmse", "r2", "count"),
+        logarithmic=("nmse",),
+        names={"nmse": "nMSE", "r2": "R²", "count": "components in use"},
+        title=f"Training. {estimator.stop_reason_}",
+    )
+    estimator.save(results / "model")
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    lines = [",".join(columns), *(",".join(str(row[column]) for column in columns) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _print_summary(
+    console: Console, request: UnmixRequest, record: dict[str, Any], agreement: Agreement | None, truth: Truth
+) -> None:
+    from rich.table import Table
+
+    count = record["n_components"]
+    table = Table(title=f"\n{count} component{'s' * (count != 1)}", title_justify="left", title_style="bold")
+    for column in ("component", "mean concentration"):
+        table.add_column(column, justify="right")
+    by_component = {row["index"]: row for row in agreement.rows} if agreement is not None else {}
+    measures = [m for m in ("cosine", "correlation", "r2", "rmse") if any(m in r for r in by_component.values())]
+    if by_component:
+        table.add_column("true one")
+        for measure in measures:
+            table.add_column(measure, justify="right")
+    for index in range(min(count, MOST_TABLE_ROWS)):
+        cells = [str(record["component_ids"][index]), f"{record['mean_concentrations'][index]:.4g}"]
+        if by_component:
+            row = by_component.get(index)
+            cells += ["-"] * (1 + len(measures)) if row is None else [str(row["true"])]
+            cells += [f"{row[measure]:.3f}" for measure in measures] if row is not None else []
+        table.add_row(*cells)
+    console.print(table)
+    console.print(f"R2 {record['r2']:.4f}, nMSE {record['nmse']:.3g}")
+    if agreement is not None:
+        console.print(f"Scores: {agreement.how}.")
+    console.print(record["chosen_reason"])
+    for caution in (record["count_evidence"] or {}).get("cautions", ()):
+        console.print(f"Caution: {caution}")
+    console.print(record["stop_reason"])
+    console.print(
+        f"Results are in '{request.output}': components.png, concentrations.png, count_path.png, loss.png, "
+        "components.csv, concentrations.csv, run.json, model/"
+    )

@@ -1,0 +1,1 @@
+"""Labels of scenes of any size."""

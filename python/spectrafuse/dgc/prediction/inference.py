@@ -1,0 +1,317 @@
+"""Segmentation of scenes of any size by strips of rows, equal to a run over the whole scene (spec "Encoder").
+
+The convolutions along the flattened pixels, which wrap from row to row, are nearly all of the work and read all bands:
+they run over pieces of the flattened pixels, each with as many more pixels on both sides as can reach it. What they
+give has few channels, and its rows are kept until the 3 x 3 convolutions and the mean-shift window have all the rows
+that they look at. So no row of the scene is encoded twice, and the next strip is read from its file while this one is
+computed. At the true ends of the scene the zero padding of the model applies, as in a run over the whole scene.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectrafuse._runtime import checks
+from spectrafuse.dgc import metrics
+from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.normalise import Normalization
+from spectrafuse.dgc.prediction.strips import is_mapped, read_strips
+from spectrafuse.dgc.windows import valid_pixels
+from spectrafuse.io.results import write_label_rows
+from spectrafuse.ops.scene_spectra.api import filled_bands
+
+DEFAULT_MEMORY = 5 << 26
+_SPATIAL_RADIUS = 2
+# Pixels of a piece: few enough that what a layer writes is in the processor's cache when the next one reads it.
+_PIECE_PIXELS = 4096
+_LEAST_PIECE = 256
+# Pixels whose rows go through the second stage together, for the same reason.
+_GROUP_PIXELS = 65536
+# Bytes of a mapped file that are in memory at a time: 16 bands of 1024 x 1024 pixels.
+_PAGES = 1 << 26
+# Numbers of a strip as read; a larger one would only take longer to begin with.
+_STRIP_NUMBERS = 1 << 24
+
+
+class Strip(NamedTuple):
+    """Rows `start` to `stop` of a scene; `first` to `last` are the rows that are needed for them."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def raster_reach(model: SegmentationModel) -> int:
+    """Places along the flattened pixels beyond which the first convolutions do not look."""
+    return model.encoder.n_spectral_layers * (model.encoder.spectral_kernel_size // 2)
+
+
+def spatial_reach(model: SegmentationModel) -> int:
+    """Rows and columns beyond which the 3 x 3 convolutions and the mean-shift window do not look."""
+    return model.window // 2 + _SPATIAL_RADIUS
+
+
+def halo_rows(model: SegmentationModel, width: int) -> int:
+    """Rows beyond a strip that its labels depend on, in a scene of `width` columns."""
+    return spatial_reach(model) + math.ceil(raster_reach(model) / width)
+
+
+def reach(model: SegmentationModel) -> int:
+    """Pixels, in any direction, beyond which a pixel's embedding and label do not depend on another one."""
+    return spatial_reach(model) + raster_reach(model)
+
+
+def strip_height(model: SegmentationModel, width: int, memory: int = DEFAULT_MEMORY) -> int:
+    """Rows of a cube in memory, at least 1, whose labels one call of the model finds within about `memory` bytes."""
+    checks.integer("memory", memory)
+    # Cube rows as read, normalised and reordered by the convolution; embeddings in and out of a layer and shifted.
+    values_per_pixel = 4 * model.n_bands + 8 * model.encoder.embed_dim + 2 * model.n_clusters
+    rows = memory // (4 * values_per_pixel * width)
+    return max(1, rows - 2 * halo_rows(model, width))
+
+
+def plan_strips(height: int, rows: int, halo: int) -> list[Strip]:
+    """Strips of at most `rows` rows that cover `height` rows, with their halo clipped to the scene."""
+    checks.integer("rows", rows)
+    return [
+        Strip(start, min(start + rows, height), max(start - halo, 0), min(start + rows + halo, height))
+        for start in range(0, height, rows)
+    ]
+
+
+class Budget(NamedTuple):
+    """What is in memory at a time: rows of a strip, rows of a group of them, pixels of a piece, bytes of the file."""
+
+    rows: int
+    group: int
+    pixels: int
+    pages: int
+
+
+def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mapped: bool = False) -> Budget:
+    """The sizes that keep inference within `memory` bytes beyond what it starts with.
+
+    A scene that is `mapped` has one strip in memory at a time, and some pages of its file; others have two.
+
+    Raises
+    ------
+    ValueError
+        If the smallest strip needs more; for a model whose mean shift takes all pixels, if the scene does.
+    """
+    checks.integer("max_memory", memory)
+    bands, height, width = shape
+    item, channels = model.centers.element_size(), model.encoder.embed_dim
+    # Normalised, by plain PyTorch with its temporaries, and reordered by the convolution; in and out of the layers.
+    per_pixel = item * (5 * bands + 8 * channels)
+    # Strips as read; the rows between the stages, their layers, the shifted ones, labels.
+    read = 4 * filled_bands(bands) * width if mapped else 2 * 4 * bands * width
+    kept = (item * 10 * channels + 8) * width
+    group = max(1, min(_GROUP_PIXELS // width, memory // (8 * kept)))
+    pages = min(_PAGES, memory // 4) if mapped else 0
+    halo = pages + 2 * math.ceil(raster_reach(model) / width) * read + (group + 2 * spatial_reach(model)) * kept
+    pixels = max(_LEAST_PIECE, min(_PIECE_PIXELS, memory // (4 * per_pixel)))
+    if model.dense:
+        halo += height * (kept + 8 * item * model.n_clusters * width)
+    rows = (memory - pixels * per_pixel - halo) // read
+    if rows >= 1:
+        # Where the numbers of a file follow each other along the columns, every strip goes through all its pages.
+        most = height if mapped else max(1, _STRIP_NUMBERS // (bands * width))
+        return Budget(min(rows, most, height), group, pixels, pages)
+    least = math.ceil((pixels * per_pixel + halo + read) / 2**20)
+    why = ", all at once because its mean shift takes all pixels" if model.dense else ""
+    raise ValueError(
+        f"`max_memory` must be at least {least} MiB for a scene of {bands} bands, {height} rows and {width} columns"
+        f"{why}; got {memory / 2**20:.4g} MiB."
+    )
+
+
+@torch.no_grad()
+def iterate_embeddings(
+    model: SegmentationModel,
+    cube: Any,
+    normalization: Normalization,
+    *,
+    rows: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Iterator[tuple[Strip, Tensor]]:
+    """Strips of a scene with the embeddings (1, D, last - first, W) of all their rows, on the model's device.
+
+    Parameters
+    ----------
+    cube : array-like (C, H, W)
+        Anything with a shape that can be sliced by rows: array, tensor, memory map, `CubeSource`. Where it has an
+        attribute `valid` that is not None, pixels without data show the nearest pixel with data within the model's
+        reach.
+    normalization : Normalization
+        A method; statistics, where it needs them and has none, are those of this scene.
+    rows : int, optional
+        Rows that are read at a time; without it, as many as `memory` allows.
+    memory : int
+        Bytes beyond what the process holds when it starts, on the host, and on the model's device if that is another.
+        A model whose mean shift takes all pixels keeps the channels of the whole scene, and its strip is the scene.
+
+    Raises
+    ------
+    ValueError
+        If the cube has not the model's bands, or `memory` is not enough.
+    """
+    bands, height, width = cube.shape
+    if bands != model.n_bands:
+        raise ValueError(f"The cube must have {model.n_bands} bands like the model; got {bands}.")
+    if normalization.has_statistics and normalization.offset is None:
+        normalization = normalization.fit(cube)
+    device = model.centers.device
+    if device.type == "cuda":
+        memory = min(memory, torch.cuda.mem_get_info(device)[0])
+    allowed = budget(model, cube.shape, memory, mapped=is_mapped(cube))
+    plan = plan_strips(height, allowed.rows if rows is None else rows, math.ceil(raster_reach(model) / width))
+    distance = sum(cube.shape[1:]) if model.dense else reach(model)
+    blocks = read_strips(cube, [strip[2:] for strip in plan], distance, allowed.pages)
+    spectra = model.centers.new_empty(1, allowed.pixels + 2 * raster_reach(model), filled_bands(bands))
+    halo = height if model.dense else spatial_reach(model)
+    kept: list[Tensor] = []
+    first = done = 0
+    for strip in plan:
+        block = next(blocks)
+        for group in plan_strips(strip.stop - strip.start, allowed.group, 0):
+            begin, end = strip.start + group.start, strip.start + group.stop
+            inner = (begin - strip.first) * width, (end - strip.first) * width
+            channels = _spectral(model, block, normalization, inner, spectra)
+            kept.append(channels.view(1, end - begin, width, -1).permute(0, 3, 1, 2))
+            stop = height if end == height else max(done, end - halo)
+            if stop > done:
+                channels = torch.cat(kept, dim=2)
+                yield Strip(done, stop, first, end), model.encoder.spatial(channels)
+                new_first = max(stop - halo, 0)
+                kept, first, done = [channels[:, :, new_first - first :].clone()], new_first, stop
+
+
+def _spectral(
+    model: SegmentationModel, block: Tensor, normalization: Normalization, inner: tuple[int, int], spectra: Tensor
+) -> Tensor:
+    """What the convolutions along the pixels give for those from `inner[0]` to `inner[1]` of a block, (pixels, D).
+
+    `spectra` (1, pixels of a piece, C') is where the pieces are written, one after the other.
+    """
+    margin = raster_reach(model)
+    out = spectra.new_empty((inner[1] - inner[0], model.encoder.embed_dim))
+    pixels = spectra.shape[1] - 2 * margin
+    for start in range(*inner, pixels):
+        stop = min(start + pixels, inner[1])
+        first, last = max(start - margin, 0), min(stop + margin, block.shape[2])
+        # A batch of one, with the strides of a whole tensor: torch's convolutions take it for one with bands aside.
+        piece = spectra.flatten()[: (last - first) * spectra.shape[2]].view(1, last - first, spectra.shape[2])
+        normalization.spectra(block[:, :, first:last], piece)
+        channels = model.encoder.spectral_net(piece.transpose(1, 2))[0]
+        out[start - inner[0] : stop - inner[0]] = channels[:, start - first : stop - first].T
+    return out
+
+
+@torch.no_grad()
+def iterate_labels(
+    model: SegmentationModel,
+    cube: Any,
+    normalization: Normalization,
+    *,
+    rows: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Iterator[Tensor]:
+    """The labels of a scene from its first row to its last, (rows, W) int64 on the CPU; -1 where it has no data.
+
+    Parameters as in `iterate_embeddings`.
+    """
+    valid = valid_pixels(cube)
+    for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory):
+        labels = model.labels_of(embeddings)[0, strip.start - strip.first : strip.stop - strip.first].cpu()
+        yield labels if valid is None else labels.masked_fill(torch.from_numpy(~valid[strip.start : strip.stop]), -1)
+
+
+def label_map(
+    model: SegmentationModel,
+    cube: Any,
+    normalization: Normalization,
+    *,
+    rows: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+    mapping: Mapping[int, Sequence[int]] | None = None,
+    file: str | os.PathLike[str] | None = None,
+) -> np.ndarray:
+    """Labels (H, W), int64, of a scene; -1 where it has no data.
+
+    Parameters as in `iterate_embeddings`, and
+
+    mapping : {label: [clusters]}, optional
+        Labels that clusters are merged to.
+    file : path, optional
+        A `.npy` file that the labels are written to as they come; the result is mapped from it.
+    """
+    height, width = cube.shape[1:]
+    strips = iterate_labels(model, cube, normalization, rows=rows, memory=memory)
+    if mapping is not None:
+        strips = (metrics.apply_mapping(clusters, mapping) for clusters in strips)
+    if file is not None:
+        return write_label_rows(file, (height, width), (labels.numpy() for labels in strips))
+    out, done = np.empty((height, width), dtype=np.int64), 0
+    for labels in strips:
+        out[done : done + len(labels)] = labels.numpy()
+        done += len(labels)
+    return out
+
+
+def predict_labels(
+    model: SegmentationModel,
+    cube: Any,
+    normalization: Normalization,
+    *,
+    rows: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Tensor:
+    """`label_map` as a tensor."""
+    return torch.from_numpy(label_map(model, cube, normalization, rows=rows, memory=memory))
+
+
+@torch.no_grad()
+def predict_probs(
+    model: SegmentationModel,
+    cube: Any,
+    normalization: Normalization,
+    *,
+    rows: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Tensor:
+    """Assignments (H, W, K) on the CPU; 0 where a scene has no data. Parameters as in `iterate_embeddings`."""
+    out = torch.empty((*cube.shape[1:], model.n_clusters), dtype=model.centers.dtype)
+    for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory):
+        out[strip.start : strip.stop] = _probs(model, strip, embeddings, valid_pixels(cube))
+    return out
+
+
+@torch.no_grad()
+def cluster_mass(
+    model: SegmentationModel, cubes: Any, normalization: Normalization, *, memory: int = DEFAULT_MEMORY
+) -> Tensor:
+    """Mean probability of every cluster over all pixels of the scenes that have data, (K,) float64 on the CPU."""
+    total = torch.zeros(model.n_clusters, dtype=torch.float64)
+    pixels = 0
+    for cube in cubes:
+        valid = valid_pixels(cube)
+        for strip, embeddings in iterate_embeddings(model, cube, normalization, memory=memory):
+            total += _probs(model, strip, embeddings, valid).double().sum(dim=(0, 1)).cpu()
+        pixels += cube.shape[1] * cube.shape[2] if valid is None else int(valid.sum())
+    return total / pixels
+
+
+def _probs(model: SegmentationModel, strip: Strip, embeddings: Tensor, valid: np.ndarray | None) -> Tensor:
+    """Assignments (rows, W, K) of a strip's own rows; 0 where there are no data."""
+    probs = model.assign(embeddings).probs[0, strip.start - strip.first : strip.stop - strip.first]
+    if valid is None:
+        return probs
+    return probs * torch.from_numpy(valid[strip.start : strip.stop]).unsqueeze(-1).to(probs)

@@ -1,0 +1,302 @@
+"""How many components there are: gates closed one component after another, for as long as noise explains the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from spectrafuse.mcr.refinement.factors import Factors, Refinement
+from spectrafuse.mcr.refinement.hard_gates import Array, price_of_gate, update_concentrations
+
+_TRIES, _FORWARD_TRIES = 4, 3
+_SETTLING = ((1.0, 12), (None, 12))
+"""Prices of a gate, and sweeps, that the trained mixture is settled with before any component leaves."""
+_BEYOND = 4
+"""Components that the path goes on to remove after the chosen count, to show what they are worth."""
+_LEAST_FREEDOM = 0.2
+"""Share of degrees of freedom that must be left for the residual to tell the noise level."""
+_PRICE_CHANGE = 1.1
+_MOST_REPRICINGS = 4
+
+
+class Step(NamedTuple):
+    """One state of the path.
+
+    Attributes
+    ----------
+    size : int
+        Number of components.
+    residual : float
+        Sum of squares, in units of the noise's variance.
+    cost : float
+        With the prices of gates and components.
+    power : ndarray, (n,)
+        Squared residual of each spectrum, in units of its noise's variance.
+    """
+
+    size: int
+    residual: float
+    cost: float
+    power: Array
+
+
+class Outcome(NamedTuple):
+    """What the search ends with.
+
+    Attributes
+    ----------
+    factors : Factors
+    path : list of Step
+        The chosen count is that of `chosen`; later ones lose real components.
+    chosen : int
+        Index in `path`.
+    rise : float
+        Rise of the squared residual if the least of the components goes; infinite if there is only one.
+    component_price : float
+        What noise explains.
+    excess : float
+        Variance of the residual over that of the noise, at least 1.
+    colour : float
+        Largest spectral density of the residual over its mean: 1 if white.
+    """
+
+    factors: Factors
+    path: list[Step]
+    chosen: int
+    rise: float
+    component_price: float
+    excess: float
+    colour: float
+
+
+def component_price(samples: int, channels: int, colour: float = 1.0) -> float:
+    """Squared largest singular value of noise: what one superfluous component can explain of it."""
+    return (math.sqrt(samples * colour) + math.sqrt(channels)) ** 2
+
+
+def residual_excess(refinement: Refinement, factors: Factors) -> float:
+    """Variance of the residual for each degree of freedom left, at least 1; 1 if too few are left to tell."""
+    size = refinement.spectra.size
+    free = size - np.count_nonzero(factors.components) - np.count_nonzero(factors.concentrations)
+    if free < _LEAST_FREEDOM * size:
+        return 1.0
+    return max(1.0, float((refinement.residual(factors) ** 2).sum()) / free)
+
+
+def residual_colour(residual: Array) -> float:
+    """How far the residual's spectral density along the channels rises above its mean; 1 for white noise.
+
+    The two strongest directions are taken out first: what is left of a component is no noise.
+    """
+    samples, channels = residual.shape
+    if min(samples, channels) < 8:
+        return 1.0
+    u, s, v = np.linalg.svd(residual, full_matrices=False)
+    density = (np.abs(np.fft.rfft(residual - (u[:, :2] * s[:2]) @ v[:2], axis=1)) ** 2).mean(0)[1:]
+    width = max(1, len(density) // 16)
+    smooth = np.convolve(density, np.full(width, 1.0 / width), mode="valid")
+    mean = float(density.mean())
+    highest = float(smooth.max()) / mean if mean > 0 else 1.0
+    # The largest of some averages of chi-squares with 2 * samples * width degrees of freedom is above 1 by chance.
+    by_chance = 1.0 + 3.0 / math.sqrt(samples * width)
+    return highest if highest > by_chance else 1.0
+
+
+def _unit(spectrum: Array) -> Array:
+    return spectrum / max(float(np.linalg.norm(spectrum)), 1e-300)
+
+
+class CountSearch:
+    """Backward elimination and forward selection of components.
+
+    Parameters
+    ----------
+    refinement : Refinement
+        Its prices are those of white noise at the level given; they rise if the residual says more.
+    pool : int
+        Components there can be.
+    structured : bool
+        What is not explained may have the shape of one component, so that a component must explain more than all of it.
+    """
+
+    def __init__(self, refinement: Refinement, pool: int, *, structured: bool = False) -> None:
+        self.refinement, self.pool, self.structured = refinement, pool, structured
+        self.path: list[Step] = []
+        self.excess = self.colour = 1.0
+        self._noise_settled = False
+        self._set_prices()
+
+    def _set_prices(self) -> None:
+        samples, channels = self.refinement.spectra.shape
+        self.refinement.gate_price = price_of_gate(samples, self.pool) * self.excess * self.colour
+        explained = samples * channels if self.structured else component_price(samples, channels, self.colour)
+        self.refinement.component_price = explained * self.excess
+
+    def run(self, factors: Factors) -> Outcome:
+        """Search from a trained mixture."""
+        refinement = self.refinement
+        factors = factors.at_unit_norm()
+        opened = update_concentrations(refinement.spectra, factors.concentrations, factors.components, 0.0, sweeps=2)
+        factors = factors._replace(concentrations=opened).used()
+        for price, sweeps in _SETTLING:
+            factors = refinement.descend(factors, sweeps, price)
+        self._note(factors)
+        for _ in range(_MOST_REPRICINGS):
+            factors = refinement.annealed(self._search(factors))
+            if not self._reprice(factors):
+                break
+        # While the noise may be larger than thought, any single spectrum would be worth a component.
+        self._noise_settled = True
+        found = self._search(factors)
+        if len(found.ids) != len(factors.ids):
+            found = refinement.annealed(found)
+        factors = refinement.settle(found, 6)
+        self._note(factors, replace=True)
+        chosen = len(self.path) - 1
+        rise = self._go_beyond(factors)
+        factors = self._finished(factors)
+        return Outcome(factors, self.path, chosen, rise, refinement.component_price, self.excess, self.colour)
+
+    def _finished(self, factors: Factors) -> Factors:
+        refinement = self.refinement
+        if refinement.sparse:
+            return factors
+        if self.structured:
+            # The level tells how well few components describe spectra, not how well a concentration is known: gates
+            # close for what would be negative only.
+            refinement.gate_price = 0.0
+            factors = refinement.converged(factors)
+        if not refinement.non_negative:
+            return refinement.purest(factors)
+        if refinement.background is not None:
+            factors = refinement.converged(refinement.levelled(factors))
+        return factors
+
+    def _search(self, factors: Factors) -> Factors:
+        """Remove and add components until neither helps."""
+        for _ in range(2 * self.pool):
+            factors = self.refinement.settle(self._eliminate(factors))
+            found = self._add(factors)
+            if found is None:
+                break
+            factors = found
+            self._note(factors)
+        return factors
+
+    def _reprice(self, factors: Factors) -> bool:
+        """Let noise explain more, if the residual is larger or less white than thought; True if so."""
+        if not len(factors.ids):
+            return False
+        excess = max(self.excess, residual_excess(self.refinement, factors))
+        colour = max(self.colour, residual_colour(self.refinement.residual(factors)))
+        changed = excess > _PRICE_CHANGE * self.excess or colour > _PRICE_CHANGE * self.colour
+        if changed:
+            self.excess, self.colour = excess, colour
+            self._set_prices()
+        return changed
+
+    def _eliminate(self, factors: Factors) -> Factors:
+        """Remove components as long as that lowers the cost."""
+        while len(factors.ids) > 1:
+            shares, order = self._cheapest(factors)
+            before, gone, failures = len(factors.ids), set[int](), 0
+            ids = factors.ids
+            limit = self.refinement.cost(factors)
+            for index in order:
+                place = int(ids[index])
+                leans = {int(i) for i in ids[shares[index] > 0]}
+                if failures >= _TRIES or place in gone or leans & gone:
+                    continue
+                trial, cost = self._removed(factors, place, dict(zip(ids.tolist(), shares[index], strict=True)), limit)
+                if cost >= limit:
+                    failures += 1
+                    continue
+                present = set(factors.ids.tolist())
+                factors = self.refinement.descend(trial, 1)
+                gone |= present - set(factors.ids.tolist())
+                limit = self.refinement.cost(factors)
+                self._note(factors)
+                if len(factors.ids) <= max(1, before - max(1, before // 8)):
+                    break
+            if not gone:
+                break
+        return factors
+
+    def _cheapest(self, factors: Factors) -> tuple[Array, list[int]]:
+        """Each component as a sum of the others, and their order by what their removal may cost."""
+        shares, lost = self.refinement.substitutes(factors)
+        fixed = np.isin(factors.ids, self.refinement.fixed)
+        price = np.where(fixed, np.inf, np.minimum(lost, self.refinement.worth(factors)))
+        return shares, [int(i) for i in np.argsort(price) if np.isfinite(price[i])]
+
+    def _removed(self, factors: Factors, place: int, shares: dict[int, float], limit: float) -> tuple[Factors, float]:
+        index = int(np.flatnonzero(factors.ids == place)[0])
+        rows = factors.concentrations[:, index] > 0
+        substitute = np.array([shares.get(int(i), 0.0) for i in factors.ids])
+        return self.refinement.attempt(factors.without(index, substitute), limit, rows)
+
+    def _add(self, factors: Factors) -> Factors | None:
+        """One component more, made of what the residual has in common with its strongest spectra; None: no gain."""
+        refinement = self.refinement
+        spare = np.setdiff1d(np.arange(self.pool), factors.ids)
+        if not len(spare):
+            return None
+        limit = refinement.cost(factors) - 1e-2 * refinement.component_price
+        for component, amounts in self._candidates(factors):
+            if not amounts.any():
+                continue
+            trial = factors.having(component, amounts, int(spare[0]))
+            trial, cost = refinement.attempt(trial, limit, amounts > 0)
+            if cost < limit:
+                return trial
+        return None
+
+    def _candidates(self, factors: Factors) -> Iterator[tuple[Array, Array]]:
+        """Components (d,) and concentrations (n,) that the spectra with the largest residuals ask for.
+
+        What a residual has in common with others; once the noise is known, the spectrum as it is too, if all that it
+        holds was fitted badly.
+        """
+        refinement = self.refinement
+        residual = refinement.residual(factors)
+        part = np.maximum(residual, 0.0) if refinement.non_negative else residual
+        spectra = np.maximum(refinement.spectra, 0.0) if refinement.non_negative else refinement.spectra
+        for row in np.argsort(-(part * part).sum(1))[:_FORWARD_TRIES]:
+            common = _unit(part[row])
+            for _ in range(10):
+                common = _unit(np.maximum(part @ common, 0.0) @ part)
+            yield common, np.maximum(residual @ common, 0.0)
+            if not self._noise_settled:
+                continue
+            alone = np.zeros(len(spectra))
+            alone[row] = np.linalg.norm(spectra[row])
+            yield _unit(spectra[row]), alone
+
+    def _go_beyond(self, factors: Factors) -> float:
+        """Remove a few components more, for the path; the rise of the residual with the first."""
+        rise, start = math.inf, self.path[-1].residual
+        for step in range(_BEYOND):
+            if len(factors.ids) < 2:
+                break
+            shares, order = self._cheapest(factors)
+            ids = factors.ids.tolist()
+            trials = [
+                self._removed(factors, ids[i], dict(zip(ids, shares[i], strict=True)), 0.0) for i in order[:_TRIES]
+            ]
+            if not trials:
+                break
+            factors = min(trials, key=lambda trial: trial[1])[0]
+            self._note(factors)
+            if step == 0:
+                rise = self.path[-1].residual - start
+        return rise
+
+    def _note(self, factors: Factors, *, replace: bool = False) -> None:
+        power = (self.refinement.residual(factors) ** 2).sum(1)
+        step = Step(self.refinement.count(factors), float(power.sum()), self.refinement.cost(factors), power)
+        if replace and self.path and self.path[-1].size == step.size:
+            self.path.pop()
+        self.path.append(step)

@@ -1,0 +1,163 @@
+"""What a count rests on, in numbers and words: the path that led to it, an independent check, and its limits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from spectrafuse.mcr.matching import cosine_matrix
+from spectrafuse.mcr.noise import NoiseLevel
+from spectrafuse.mcr.refinement.count_search import Outcome
+from spectrafuse.mcr.refinement.hard_gates import Array
+
+_FEW, _ALIKE, _LOUD, _COLOURED, _MISFIT, _NOISY = 2.0, 0.95, 1.3, 1.5, 10.0, 0.05
+_MOST_PAIRS = 6
+
+
+def numerical_rank(spectra: Array) -> int:
+    """Singular values of spectra (n, d), in units of their noise, above the optimal hard threshold for known noise.
+
+    Notes
+    -----
+    Gavish and Donoho, IEEE Transactions on Information Theory 60 (2014). It knows neither non-negativity nor gates.
+    """
+    small, large = sorted(spectra.shape)
+    ratio = small / large
+    factor = math.sqrt(2 * (ratio + 1) + 8 * ratio / ((ratio + 1) + math.sqrt(ratio * ratio + 14 * ratio + 1)))
+    return int((np.linalg.svd(spectra, compute_uv=False) > factor * math.sqrt(large)).sum())
+
+
+def path_rows(outcome: Outcome, squares: Array, power: float, variation: float) -> list[dict[str, Any]]:
+    """The path as plain rows.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    squares : ndarray, (n,)
+        Variance of each spectrum's noise.
+    power, variation : float
+        Sum of squares of the spectra, and about their column means.
+    """
+    rows = []
+    for i, step in enumerate(outcome.path):
+        residual = float(step.power @ squares)
+        rows.append(
+            {
+                "count": step.size,
+                "r2": 1.0 - residual / variation if variation > 0 else 0.0,
+                "nmse": residual / power if power > 0 else 0.0,
+                "cost": step.cost,
+                "chosen": i == outcome.chosen,
+            }
+        )
+    return rows
+
+
+def reason(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel) -> str:
+    """Why this count, in a sentence."""
+    names = "component" if count == 1 else "components"
+    if math.isinf(outcome.rise):
+        needed = "nothing can be left out"
+    else:
+        times = outcome.rise / outcome.component_price
+        needed = f"without the least of them the residual rises by {times:.3g} times what noise explains"
+    return (
+        f"{count} {names}, nMSE {nmse:.3g}: {needed}, and one more would gain no more than noise "
+        f"explains (noise {noise.source}, {noise.nmse:.3g} of the sum of squares)."
+    )
+
+
+def misfits(nmse: float, noise: NoiseLevel) -> bool:
+    """Whether a mixture leaves far more of the spectra unexplained than the noise is."""
+    return nmse > _MISFIT * noise.nmse > 0
+
+
+def cautions(
+    outcome: Outcome, nmse: float, rank: int, noise: NoiseLevel, background: int | None = None, *, again: bool = False
+) -> list[str]:
+    """What the data cannot tell, a sentence each.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    nmse : float
+        Of the mixture.
+    rank : int
+        The numerical rank.
+    noise : NoiseLevel
+    background : int or None
+    again : bool
+        The outcome is that of a second search, as that of the first fitted far worse than the noise.
+    """
+    factors = outcome.factors
+    told = []
+    if noise.structured:
+        told.append(
+            "The singular values do not end in those of white noise, as after smoothing or with drifts, so that the "
+            f"noise cannot be told. Only what explains more than {noise.nmse:.2g} of the sum of squares was counted; "
+            "drifts and weak components below that were not. Give `noise` to count them."
+        )
+    elif not noise.white or (noise.nmse > _NOISY and noise.source != "given"):
+        told.append(
+            f"What was taken for noise ({noise.nmse:.2g} of the sum of squares) may hold weak components too, as where "
+            "there are nearly as many components as spectra or channels, or more. Give `noise` if it is known."
+        )
+    if again:
+        told.append(
+            "With a level of noise that the singular values do not show, the first search ended in components that "
+            "leave more than ten times as much unexplained. It was repeated as if the noise were white at that level: "
+            "drifts may be counted as components."
+        )
+    if misfits(nmse, noise):
+        told.append(
+            f"The components leave {nmse:.3g} of the sum of squares unexplained, more than ten times the noise "
+            f"({noise.nmse:.2g}): do not rely on their number. Mixing may not be linear, or the noise is another."
+        )
+    if 1.0 < outcome.rise / outcome.component_price < _FEW:
+        told.append("The least component stands out of the noise by less than a factor of two: it may be none.")
+    if not noise.structured and (outcome.excess > _LOUD or outcome.colour > _COLOURED):
+        told.append(
+            f"The residual is not the white noise that was expected (variance {outcome.excess:.3g} times as large, "
+            f"spectral density up to {outcome.colour:.3g} times its mean): the noise is larger or coloured, or mixing "
+            "is not linear. Only what stands out of that residual was counted."
+        )
+    if rank != len(factors.ids):
+        told.append(
+            f"{rank} singular values stand out of the noise. More than there are components: mixing may be nonlinear, "
+            "or components change shape. Fewer: components are weak or always occur in fixed proportions."
+        )
+    counted = factors.ids != background
+    told += _together(factors.concentrations[:, counted] > 0, factors.ids[counted])
+    alike = np.argwhere(np.triu(cosine_matrix(factors.components, factors.components) > _ALIKE, 1))
+    if len(alike):
+        pairs = _listed(factors.ids[alike], " and ")
+        told.append(f"Components {pairs} have nearly the same shape: they may be one that varies.")
+    return told
+
+
+def _together(present: np.ndarray, ids: np.ndarray) -> list[str]:
+    """Components that never occur without another one, by their ids."""
+    count = present.shape[1]
+    if count < 2:
+        return []
+    if present.mean() > 0.9:
+        return [
+            "Nearly all spectra hold all components, so that their number can be told but their shapes only within the "
+            "bounds that non-negativity sets."
+        ]
+    both = present.T.astype(float) @ present
+    inside = (both == both.diagonal()[:, None]) & ~np.eye(count, dtype=bool) & (both.diagonal()[:, None] > 0)
+    pairs = ids[np.argwhere(inside)]
+    if not len(pairs):
+        return []
+    return [
+        f"Components that never occur without another: {_listed(pairs, ' without ')}. How much of the other's spectrum "
+        "belongs to them cannot be told, nor whether one that always occurs in fixed proportion to another is two."
+    ]
+
+
+def _listed(pairs: np.ndarray, between: str) -> str:
+    shown = ", ".join(f"{i}{between}{j}" for i, j in pairs[:_MOST_PAIRS])
+    return shown + (f" and {len(pairs) - _MOST_PAIRS} pairs more" if len(pairs) > _MOST_PAIRS else "")

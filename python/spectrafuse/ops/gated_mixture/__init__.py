@@ -1,0 +1,5 @@
+"""Mixture spectra from gated concentrations and a pool of components (arXiv 2507.23600)."""
+
+from spectrafuse.ops.gated_mixture.api import gated_mixture
+
+__all__ = ["gated_mixture"]

@@ -1,0 +1,162 @@
+"""Registration of `sparse_gated_mixture` with torch: one kernel call forward, one backward.
+
+The C++ kernels take float32 and float64, those for CUDA float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spectrafuse._runtime import extensions
+from spectrafuse.ops.gate.registration import address
+from spectrafuse.ops.gated_mixture.api import mixture_workspace, workspace_addresses
+
+_INPUTS = (
+    "Tensor concentration, Tensor select_prob, Tensor components, Tensor sparsity_energy, Tensor? rng, Tensor? gumbel, "
+    "Tensor? langevin, float tau, float shift, float noise, bool non_negative, int norm"
+)
+torch.library.define(
+    "spectrafuse::sparse_gated_mixture",
+    f"({_INPUTS}) -> (Tensor mixture, Tensor energy_sum, Tensor energy_square_sum)",
+)
+torch.library.define(
+    "spectrafuse::sparse_gated_mixture_backward",
+    f"(Tensor? grad, Tensor? grad_energy_sum, Tensor? grad_energy_square_sum, {_INPUTS})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+def shared_arguments(
+    inputs: tuple[Tensor, ...],
+    numbers: tuple[Tensor | None, ...],
+    options: tuple[float, float, float],
+    non_negative: bool,
+    norm: int,
+) -> tuple[Any, ...]:
+    """What both directions pass first: inputs are dense tensors, numbers are rng, gumbel and langevin."""
+    concentration, _, components, energy = inputs
+    rng, gumbel, langevin = numbers
+    tau, shift, noise = options
+    refined = langevin is not None or (rng is not None and shift > 0)
+    return (
+        components.dtype,
+        components.device,
+        (*concentration.shape, components.shape[1]),
+        non_negative,
+        norm,
+        tuple(t.data_ptr() for t in inputs[:3]),
+        (energy.data_ptr(), address(rng), address(gumbel), address(langevin)),
+        gumbel is not None and gumbel.ndim == 4,
+        (shift if refined else 0.0, noise if refined else 0.0, tau),
+    )
+
+
+def _dense(*tensors: Tensor | None) -> tuple[Any, ...]:
+    return tuple(None if t is None else t.contiguous() for t in tensors)
+
+
+def forward_kernel(
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    sparsity_energy: Tensor,
+    rng: Tensor | None,
+    gumbel: Tensor | None,
+    langevin: Tensor | None,
+    tau: float,
+    shift: float,
+    noise: float,
+    non_negative: bool,
+    norm: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    inputs, numbers = _dense(concentration, select_prob, components, sparsity_energy), _dense(rng, gumbel, langevin)
+    mixture = components.new_empty((concentration.shape[0], components.shape[1]))
+    sums = components.new_empty(()), components.new_empty(())
+    workspace, part_sums = mixture_workspace(len(concentration), inputs[2], forward=True), []
+    if workspace:
+        module, (count, bands) = extensions.cuda(), components.shape
+        blocks = module.mixture_parts(count) * module.sparse_column_blocks(bands)
+        part_sums.append(components.new_empty((2 * blocks,), dtype=torch.float64))
+    extensions.run(
+        "sparse_gated_mixture_forward", *shared_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
+        mixture.data_ptr(), sums[0].data_ptr(), sums[1].data_ptr(), *workspace_addresses(workspace),
+        *map(address, part_sums),
+    )  # fmt: skip
+    return mixture, *sums
+
+
+torch.library.impl("spectrafuse::sparse_gated_mixture", ("CPU", "CUDA"), forward_kernel)
+
+
+def backward_kernel(
+    grad: Tensor | None,
+    grad_energy_sum: Tensor | None,
+    grad_energy_square_sum: Tensor | None,
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    sparsity_energy: Tensor,
+    rng: Tensor | None,
+    gumbel: Tensor | None,
+    langevin: Tensor | None,
+    tau: float,
+    shift: float,
+    noise: float,
+    non_negative: bool,
+    norm: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs, numbers = _dense(concentration, select_prob, components, sparsity_energy), _dense(rng, gumbel, langevin)
+    upstream = grad.contiguous() if grad is not None else components.new_zeros(len(concentration), components.shape[1])
+    grads = tuple(torch.empty_like(t) for t in inputs)
+    workspace = mixture_workspace(len(concentration), inputs[2], forward=False)
+    extensions.run(
+        "sparse_gated_mixture_backward", *shared_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
+        (upstream.data_ptr(), address(grad_energy_sum), address(grad_energy_square_sum)),
+        tuple(t.data_ptr() for t in grads), *workspace_addresses(workspace),
+    )  # fmt: skip
+    return grads  # type: ignore[return-value]
+
+
+torch.library.impl("spectrafuse::sparse_gated_mixture_backward", ("CPU", "CUDA"), backward_kernel)
+
+
+@torch.library.register_fake("spectrafuse::sparse_gated_mixture")
+def _forward_fake(
+    concentration: Tensor, select_prob: Tensor, components: Tensor, *unused: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    mixture = components.new_empty((concentration.shape[0], components.shape[1]))
+    return mixture, components.new_empty(()), components.new_empty(())
+
+
+@torch.library.register_fake("spectrafuse::sparse_gated_mixture_backward")
+def _backward_fake(
+    grad: Tensor | None,
+    grad_energy_sum: Tensor | None,
+    grad_energy_square_sum: Tensor | None,
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    sparsity_energy: Tensor,
+    *unused: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = (concentration, select_prob, components, sparsity_energy)
+    return tuple(t.new_empty(t.shape) for t in inputs)  # type: ignore[return-value]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:7])
+    ctx.options = inputs[7:]
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    if all(grad is None for grad in grads):
+        return (None,) * 12
+    inner = torch.ops.spectrafuse.sparse_gated_mixture_backward(*grads, *ctx.saved_tensors, *ctx.options)
+    return (*inner, *(None,) * 8)
+
+
+torch.library.register_autograd("spectrafuse::sparse_gated_mixture", _backward, setup_context=_setup_context)

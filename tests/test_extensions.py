@@ -1,0 +1,105 @@
+"""How the package and its extensions load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from spectrafuse._runtime import extensions
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_light():
+    """At most 50 ms beyond torch, and none of the heavy libraries: the best of a few fresh processes."""
+    code = (
+        "import time, torch\n"
+        "start = time.perf_counter()\n"
+        "import spectrafuse\n"
+        "spectrafuse.use_backend\n"
+        "seconds = time.perf_counter() - start\n"
+        "import sys, json\n"
+        "heavy = ['sklearn', 'scipy', 'matplotlib', 'h5py', 'typer', 'rich', 'triton', 'spectrafuse._cpu']\n"
+        "print(json.dumps([seconds, [m for m in heavy if m in sys.modules]]))\n"
+    )
+    runs = [json.loads(python(code)) for _ in range(5)]
+    assert min(seconds for seconds, _ in runs) < 0.050
+    # torch itself may have brought some of them.
+    brought = json.loads(python("import torch, sys, json; print(json.dumps(list(sys.modules)))"))
+    assert [m for m in runs[0][1] if m not in brought] == []
+
+
+def test_operations_import_without_the_extension():
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('spectrafuse._cpu', 'spectrafuse._cuda', 'triton'):\n"
+        "            raise ModuleNotFoundError(name=name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "import torch, spectrafuse.ops as ops\n"
+        "from spectrafuse import backends\nfrom spectrafuse._runtime import extensions\n"
+        "ops.mean_shift_assign(torch.rand(1, 3, 4, 5), torch.rand(2, 3), torch.ones(()))\n"
+        "print(backends.choose('mean_shift_assign', 'cpu'), extensions.cpu_reason(), extensions.cuda_reason(), sep=' | ')\n"
+    )
+    chosen, cpu, cuda = python(code).strip().split(" | ")
+    assert chosen == "torch"
+    assert cpu == "the extension spectrafuse._cpu was not built"
+    assert cuda == "this installation was built without a CUDA compiler"
+
+
+def test_one_openmp_runtime_serves_torch_and_the_kernels():
+    code = (
+        "import torch, re\n"
+        "from spectrafuse.ops import mean_shift_assign\n"
+        "torch.set_num_threads(2)\n"
+        "torch.rand(500, 500) @ torch.rand(500, 500)\n"
+        "mean_shift_assign(torch.rand(2, 3, 40, 50), torch.rand(2, 3), torch.ones(()))\n"
+        "lines = open('/proc/self/maps').read().splitlines()\n"
+        "print(len({l.split()[-1] for l in lines if re.search(r'lib(g|i)?omp[^/]*$', l)}))\n"
+    )
+    assert python(code).strip() == "1"
+
+
+def test_one_thread_opens_no_parallel_region():
+    """With one thread the process never starts a second."""
+    code = (
+        "import torch, os\n"
+        "torch.set_num_threads(1)\n"
+        "from spectrafuse.ops import mean_shift_assign\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "mean_shift_assign(torch.rand(2, 3, 40, 50), torch.rand(2, 3), torch.ones(()))\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    assert python(code).strip() == "0"
+
+
+def test_wheel_holds_the_triton_package():
+    import spectrafuse.kernels
+
+    assert spectrafuse.kernels.__doc__
+
+
+def test_the_extension_refuses_windows_it_has_no_code_for():
+    with pytest.raises(ValueError, match="window must be 1, 3, .. 11"):
+        extensions.cpu().mean_shift_forward(0, [0] * 5, [0] * 4, 1, 13, 1.0, 1.0, *([0] * 7), 1)
+
+
+def test_the_cuda_extension_is_there_where_a_cuda_compiler_is_and_imports_without_a_gpu():
+    info = extensions.cuda_info()
+    if shutil.which("nvcc") is None:
+        assert info == {}
+        assert extensions.cuda_reason() == "this installation was built without a CUDA compiler"
+    else:
+        assert "75" in info["architectures"]
+        assert "120" in info["architectures"]
+        if not info["devices"]:
+            assert extensions.cuda_reason() == info["problem"] != ""
