@@ -23,6 +23,7 @@ void bind_clustering_objective(py::module_& m);
 void bind_ambiguity_penalty(py::module_& m);
 void bind_crop_pairs(py::module_& m);
 void bind_gate(py::module_& m);
+void bind_gated_descent(py::module_& m);
 void bind_gated_mixture(py::module_& m);
 void bind_dense_mean_shift(py::module_& m);
 void bind_mean_shift_assign(py::module_& m);

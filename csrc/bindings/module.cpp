@@ -12,6 +12,7 @@ PYBIND11_MODULE(_cpu, m) {
     bind_ambiguity_penalty(m);
     bind_crop_pairs(m);
     bind_gate(m);
+    bind_gated_descent(m);
     bind_gated_mixture(m);
     bind_dense_mean_shift(m);
     bind_mean_shift_assign(m);

@@ -83,7 +83,7 @@ def residual_excess(refinement: Refinement, factors: Factors) -> float:
     free = size - np.count_nonzero(factors.components) - np.count_nonzero(factors.concentrations)
     if free < _LEAST_FREEDOM * size:
         return 1.0
-    return max(1.0, float((refinement.residual(factors) ** 2).sum()) / free)
+    return max(1.0, float(refinement.residual_power(factors).sum()) / free)
 
 
 def residual_colour(residual: Array) -> float:
@@ -295,7 +295,7 @@ class CountSearch:
         return rise
 
     def _note(self, factors: Factors, *, replace: bool = False) -> None:
-        power = (self.refinement.residual(factors) ** 2).sum(1)
+        power = self.refinement.residual_power(factors)
         step = Step(self.refinement.count(factors), float(power.sum()), self.refinement.cost(factors), power)
         if replace and self.path and self.path[-1].size == step.size:
             self.path.pop()
