@@ -12,6 +12,13 @@ namespace {
 
 const GatedDescentKernels& kernels() { return SPECTRAFUSE_SELECT(gated_descent_kernels); }
 
+// A thread is worth its start for so many products.
+constexpr std::int64_t kGrain = std::int64_t{1} << 17;
+
+int useful(std::int64_t products, int threads) {
+    return static_cast<int>(std::clamp<std::int64_t>(products / kGrain, 1, threads));
+}
+
 std::size_t bytes(std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(double); }
 
 // Entries that are not zero, by component.
@@ -57,6 +64,7 @@ std::vector<double> overlaps(const Mixture& a, const Entries& entries, int threa
 }  // namespace
 
 void descend_concentrations(const ConcentrationDescent& a, int threads) {
+    threads = useful(a.samples * a.components * a.components, threads);
     const ThreadScratch gradient(bytes(a.components), threads);
     parallel_shares(a.samples, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
         kernels().concentrations(a, begin, end, static_cast<double*>(gradient.of(thread)));
@@ -64,6 +72,7 @@ void descend_concentrations(const ConcentrationDescent& a, int threads) {
 }
 
 void descend_open_concentrations(OpenDescent a, int threads) {
+    threads = useful(a.mixture.samples * (a.mixture.components + a.mixture.channels), threads);
     const Mixture shapes{a.mixture.components, a.mixture.channels, 0, a.mixture.shapes, nullptr, nullptr};
     std::vector<double> strength(static_cast<std::size_t>(shapes.samples));
     mixture_residual(shapes, nullptr, strength.data(), threads);
@@ -77,6 +86,7 @@ void descend_open_concentrations(OpenDescent a, int threads) {
 
 void descend_components(ComponentDescent a, int threads) {
     const Entries entries = open_entries(a.mixture);
+    threads = useful((entries.start.back() + a.mixture.components) * a.mixture.channels, threads);
     const std::vector<double> overlap = overlaps(a.mixture, entries, threads);
     a.start = entries.start.data();
     a.row = entries.row.data();
@@ -91,6 +101,7 @@ void descend_components(ComponentDescent a, int threads) {
 }
 
 void mixture_residual(const Mixture& a, double* residual, double* power, int threads) {
+    threads = useful(a.samples * (a.components + a.channels), threads);
     const ThreadScratch scratch(bytes(a.channels), threads);
     parallel_shares(a.samples, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
         kernels().residual(a, residual, power, begin, end, static_cast<double*>(scratch.of(thread)));

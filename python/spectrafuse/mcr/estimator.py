@@ -21,12 +21,14 @@ from spectrafuse._runtime.progress import Callback
 from spectrafuse.mcr import evaluation, inputs, model_io, preparation
 from spectrafuse.mcr.fitted import FittedMixture
 from spectrafuse.mcr.inputs import Spectra
+from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level
 from spectrafuse.mcr.passes import Aggregate, PostProcessing
+from spectrafuse.mcr.preparation import Task
 from spectrafuse.mcr.recipes import Recipe, resolve
-from spectrafuse.mcr.refinement.refine import refined
+from spectrafuse.mcr.refinement.refine import refine_spectra, refine_trained
 from spectrafuse.mcr.training import known_components
-from spectrafuse.mcr.training.result import TrainingResult
+from spectrafuse.mcr.training.result import TrainingResult, load_result, save_result
 from spectrafuse.mcr.training.trainer import Trainer
 from spectrafuse.random import RandomStream
 
@@ -211,30 +213,16 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0))
         device = checks.device(self.device)
-        model = preparation.build_model(self, recipe, data.shape[1], stream, given).to(device)
-        spectra = torch.from_numpy(data)
-        noise = noise_level(spectra, self.noise, floor=recipe.noise_floor)
-        fixed_rows = [] if given is None else given.fixed.tolist()
-        background = self.pool_size - 1 if self.background else None
-        if background is not None:
-            fixed_rows.append(background)
-        trainer = Trainer(
-            model,
-            spectra.to(device),
-            recipe,
-            noise,
-            stream,
-            **settings,
-            fixed=fixed_rows,
+        noise = noise_level(torch.from_numpy(data), self.noise, floor=recipe.noise_floor)
+        plugged = self.post_processing is not None or self.aggregate is not None
+        find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
+        result, model = find(
+            Task(data, noise, recipe, stream, device, given, callback),
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
             fingerprint=preparation.fingerprint(self, recipe, data, device, given),
             save_seconds=checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
+            **settings,
         )
-        result = trainer.run(callback)
-        if recipe.refine:
-            # The last bits of a product depend on how many threads share it.
-            with threadpool_limits(1, user_api="blas"):
-                result = refined(result, model, data, noise, fixed_rows, background=background, callback=callback)
         self._take(result, model)
         inputs.remember_features(self, X, data)
         self.noise_: NoiseLevel | None = noise
@@ -242,6 +230,57 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if self.n_components_ == 0:
             warnings.warn(f"No component was found: no gate opened for any spectrum. {self.stop_reason_}", stacklevel=2)
         return self
+
+    def _refine(
+        self, task: Task, *, folder: Path | None, fingerprint: dict[str, str], **training: Any
+    ) -> tuple[TrainingResult, UnmixingModel]:
+        """Candidates chosen among the spectra, refined; a result that is in the folder is taken from there."""
+
+        def build(size: int) -> UnmixingModel:
+            channels = task.data.shape[1]
+            model = preparation.build_model(self, task.recipe, channels, task.stream, task.known, places=size)
+            return model.to(task.device)
+
+        bands = preparation.bands(task)
+        result = None if folder is None else load_result(folder, fingerprint, bands)
+        if result is not None:
+            return result, build(len(result.state["vanilla_components"]))
+        # The last bits of a product depend on how many threads share it.
+        with threadpool_limits(1, user_api="blas"):
+            result, model = refine_spectra(
+                build,
+                task.data,
+                task.noise,
+                pool=self.pool_size,
+                known=task.known,
+                non_negative=bool(self.non_negative),
+                sparse=bool(self.sparse),
+                background=bool(self.background),
+                bands=bands,
+                stream=task.stream,
+                callback=task.callback,
+            )
+        if folder is not None:
+            save_result(folder, fingerprint, result)
+        return result, model
+
+    def _train(self, task: Task, **settings: Any) -> tuple[TrainingResult, UnmixingModel]:
+        """Networks trained on the whole pool, refined if the recipe says so and no plug-in forbids it."""
+        channels = task.data.shape[1]
+        model = preparation.build_model(self, task.recipe, channels, task.stream, task.known).to(task.device)
+        fixed = [] if task.known is None else task.known.fixed.tolist()
+        background = self.pool_size - 1 if self.background else None
+        if background is not None:
+            fixed.append(background)
+        spectra = torch.from_numpy(task.data).to(task.device)
+        trainer = Trainer(model, spectra, task.recipe, task.noise, task.stream, fixed=fixed, **settings)
+        result = trainer.run(task.callback)
+        if task.recipe.refine:
+            with threadpool_limits(1, user_api="blas"):
+                result = refine_trained(
+                    result, model, task.data, task.noise, fixed, background=background, callback=task.callback
+                )
+        return result, model
 
     def fit_transform(self, X: Spectra, y: Any = None, **fit_params: Any) -> NDArray[np.floating]:
         """Fit, then give the concentrations (n, n_components_)."""

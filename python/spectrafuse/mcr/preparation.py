@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,14 +11,36 @@ from numpy.typing import NDArray
 
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.progress import Callback
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.mcr.training.known_components import KnownComponents, place, place_background
+from spectrafuse.mcr.training.rules import Band, recipe_bands
 from spectrafuse.random import RandomStream
 
 if TYPE_CHECKING:
     from spectrafuse.mcr.estimator import EBgMCR
+
+
+class Task(NamedTuple):
+    """What a fit is about, read and checked."""
+
+    data: NDArray[np.float32]
+    noise: NoiseLevel
+    recipe: Recipe
+    stream: RandomStream
+    device: torch.device
+    known: KnownComponents | None
+    callback: Callback | None
+
+
+def bands(task: Task) -> list[Band]:
+    """The bands of fit that a count is reported for."""
+    wide, recipe = task.data.astype(np.float64), task.recipe
+    accept = recipe.noise_factor * max(task.noise.nmse, recipe.noise_floor)
+    return recipe_bands(recipe, accept, float((wide * wide).sum()), float(((wide - wide.mean(0)) ** 2).sum()))
 
 
 def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
@@ -38,16 +60,25 @@ def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
 
 
 def build_model(
-    estimator: EBgMCR, recipe: Recipe, features: int, stream: RandomStream, known: KnownComponents | None = None
+    estimator: EBgMCR,
+    recipe: Recipe,
+    features: int,
+    stream: RandomStream,
+    known: KnownComponents | None = None,
+    *,
+    places: int | None = None,
 ) -> UnmixingModel:
-    """The model an estimator's parameters ask for, with initial values from `stream`."""
+    """The model an estimator's parameters ask for, with initial values from `stream`.
+
+    With a number of `places`, it has that many components and networks that were never trained: a layer of zeros each.
+    """
     model = UnmixingModel(
-        estimator.pool_size,
+        estimator.pool_size if places is None else places,
         features,
         sparse_component=estimator.sparse,
         non_negative_component=estimator.non_negative,
         component_norm=estimator.component_norm,
-        hidden_size_extension=recipe.hidden_size_extension,
+        hidden_size_extension=recipe.hidden_size_extension if places is None else None,
         hidden_layers=recipe.hidden_layers,
         component_post_processing=estimator.post_processing,
         aggregate_function=estimator.aggregate,
@@ -60,6 +91,11 @@ def build_model(
         langevin_options_apply=recipe.langevin_options_apply,
         stream=stream,
     )
+    if places is not None:
+        with torch.no_grad():
+            for part in (model.component_parser, model.concentration_regressor):
+                for values in part.parameters():
+                    values.zero_()
     if known is not None:
         place(model, known)
     if estimator.background:

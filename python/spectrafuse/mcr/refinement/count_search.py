@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -120,10 +120,15 @@ class CountSearch:
         Components there can be.
     structured : bool
         What is not explained may have the shape of one component, so that a component must explain more than all of it.
+    reserved : sequence of int
+        Places in the pool that are not given to new components.
     """
 
-    def __init__(self, refinement: Refinement, pool: int, *, structured: bool = False) -> None:
+    def __init__(
+        self, refinement: Refinement, pool: int, *, structured: bool = False, reserved: Sequence[int] = ()
+    ) -> None:
         self.refinement, self.pool, self.structured = refinement, pool, structured
+        self._reserved = list(reserved)
         self.path: list[Step] = []
         self.excess = self.colour = 1.0
         self._noise_settled = False
@@ -241,7 +246,7 @@ class CountSearch:
     def _add(self, factors: Factors) -> Factors | None:
         """One component more, made of what the residual has in common with its strongest spectra; None: no gain."""
         refinement = self.refinement
-        spare = np.setdiff1d(np.arange(self.pool), factors.ids)
+        spare = np.setdiff1d(np.arange(self.pool), [*factors.ids, *self._reserved])
         if not len(spare):
             return None
         limit = refinement.cost(factors) - 1e-2 * refinement.component_price

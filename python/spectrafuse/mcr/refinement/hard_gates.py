@@ -22,7 +22,7 @@ from spectrafuse.ops.gated_descent import descend_components, descend_concentrat
 Array = NDArray[np.float64]
 
 _SETTLE, _STEPS, _SHARES = 60, 4, (0.1, 0.3, 1.0)
-_STILL = 1e-9
+_STILL = 1e-10
 """Concentrations that change by less, in units of the noise, are settled."""
 
 

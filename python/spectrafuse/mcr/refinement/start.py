@@ -27,7 +27,13 @@ def number_of_candidates(spectra: Array) -> int:
 
 
 def from_spectra(
-    spectra: Array, known: Array, places: int, *, non_negative: bool = True, most: int | None = None
+    spectra: Array,
+    known: Array,
+    places: int,
+    *,
+    non_negative: bool = True,
+    background: bool = False,
+    weights: Array | None = None,
 ) -> Factors:
     """Known components, then those spectra that mixtures of what was chosen before describe worst.
 
@@ -41,8 +47,10 @@ def from_spectra(
         Components there can be, the known ones among them.
     non_negative : bool
         Negative channels of a chosen spectrum become 0.
-    most : int or None
-        Candidates beside the known ones; None: `number_of_candidates`.
+    background : bool
+        What all channels of a chosen spectrum share is no part of a non-negative component.
+    weights : ndarray, (n,), optional
+        What the squared residual of a spectrum counts for in the choice.
 
     Returns
     -------
@@ -55,21 +63,22 @@ def from_spectra(
     shrinks as components are added, so that old ones are upper bounds, and only spectra that lead with an old residual
     are fitted anew.
     """
-    count = number_of_candidates(spectra) if most is None else min(most, len(spectra))
-    count = min(count, places - len(known))
-    shapes = np.maximum(spectra, 0.0) if non_negative else spectra
+    count = min(number_of_candidates(spectra), places - len(known))
+    shapes = spectra - spectra.min(1, keepdims=True) if background and non_negative else spectra
+    shapes = np.maximum(shapes, 0.0) if non_negative else shapes
     length = np.linalg.norm(shapes, axis=1)
     chosen = np.empty((len(known) + count, spectra.shape[1]))
     chosen[: len(known)] = known / np.linalg.norm(known, axis=1, keepdims=True)
-    size, left = len(known), (spectra * spectra).sum(1)
+    size, power = len(known), (spectra * spectra).sum(1)
     along = np.empty((len(spectra), len(chosen)))
     along[:, :size] = spectra @ chosen[:size].T
     overlap = np.empty((len(chosen), len(chosen)))
     overlap[:size, :size] = chosen[:size] @ chosen[:size].T
     found, fitted = np.zeros_like(along), np.zeros(len(spectra), np.int64)
-    power, left = left, np.where(length > 0, left, 0.0)
+    weights = np.ones(len(spectra)) if weights is None else weights
+    left = np.where(length > 0, power * weights, 0.0)
     while size < len(chosen):
-        row = _worst(power, left, along[:, :size], np.ascontiguousarray(overlap[:size, :size]), found, fitted, size)
+        row = _worst(power, weights, left, along[:, :size], np.ascontiguousarray(overlap[:size, :size]), found, fitted, size)
         if not left[row] > 0:
             break
         chosen[size] = shapes[row] / length[row]
@@ -80,7 +89,7 @@ def from_spectra(
 
 
 def _worst(
-    power: Array, left: Array, along: Array, overlap: Array, found: Array, fitted: np.ndarray, size: int
+    power: Array, weights: Array, left: Array, along: Array, overlap: Array, found: Array, fitted: Array, size: int
 ) -> int:
     """The spectrum with the largest residual; `left`, `found` and `fitted` are brought up to date as far as needed."""
     while True:
@@ -94,4 +103,4 @@ def _worst(
         found[stale, :size] = amounts
         fitted[stale] = size
         explained = (amounts * (2 * products - amounts @ overlap)).sum(1)
-        left[stale] = np.minimum(left[stale], np.maximum(power[stale] - explained, 0.0))
+        left[stale] = np.minimum(left[stale], weights[stale] * np.maximum(power[stale] - explained, 0.0))

@@ -40,7 +40,7 @@ from spectrafuse.mcr.training.rules import (
     PatienceStopRule,
     SparsityRule,
     band_of,
-    make_bands,
+    recipe_bands,
     temperature_at,
 )
 from spectrafuse.mcr.training.step import StepInputs, training_step
@@ -130,7 +130,9 @@ class Trainer:
             )
         else:
             self.stop = PatienceStopRule(accept=self.accept, patience=recipe.patience, fit_patience=recipe.fit_patience)
-        self.bands = self._make_bands()
+        wide = self.spectra.double()
+        power, variation = (float(part.square().sum()) for part in (wide, wide - wide.mean(0)))
+        self.bands = recipe_bands(recipe, self.accept, power, variation)
         self.fixed = tuple(fixed)
         self.keeper = StateKeeper(model.config, folder, self.scale)
         optimizer = OuterAdamW(
@@ -158,20 +160,6 @@ class Trainer:
     def direct(self) -> cpu_epoch.DirectEpochs:
         """Epochs straight through the kernels, for a model that they apply to."""
         return cpu_epoch.DirectEpochs(self.pool.part, self.recipe, self.optimizer)
-
-    def _make_bands(self) -> list[Band]:
-        recipe = self.recipe
-        threshold, interval = recipe.checkpoint_threshold, recipe.checkpoint_interval
-        if recipe.adaptive_bands:
-            centred = self.spectra.double()
-            variation = float((centred - centred.mean(0)).square().sum())
-            power = float(centred.square().sum())
-            lowest = 1.0 - self.accept * power / variation if variation > 0 else 1.0
-            widths = (width for width in (0.1, 0.2, 0.5) if lowest >= 1.0 - width)
-            if lowest < threshold:
-                width = next(widths, 0.9)
-                threshold, interval = 1.0 - width, width / 10
-        return make_bands(recipe.checkpoint_criterion, threshold, interval)
 
     def run(self, callback: Callback | None = None) -> TrainingResult:
         """Train until a rule stops the run, saving and reporting after every epoch.
