@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-from spectrafuse import counts
 from spectrafuse.benchmarks import harness
 from spectrafuse.ops import adamw_outer
 
@@ -34,7 +33,6 @@ OPERATION = harness.Operation(
     inputs=inputs,
     call=step,
     deciding=Size(128, 128, 256),
-    counts=lambda size: counts.adamw_outer(*size),
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from spectrafuse import RandomStream, counts
+from spectrafuse import RandomStream
 from spectrafuse.benchmarks import harness
 from spectrafuse.ops import clustering_objective, sample_crop_pairs
 
@@ -61,9 +61,7 @@ def _operation(call: Any, variant: str) -> harness.Operation:
         sizes=SIZES,
         inputs=inputs,
         call=call,
-        counts=lambda size: counts.clustering_objective(
-            2 * size.pairs * size.side**2, size.dim, size.clusters, ITERATIONS, WINDOW
-        ),
+        counted=lambda size: (2 * size.pairs * size.side**2, size.dim, size.clusters, ITERATIONS, WINDOW),
         deciding=SIZES["small"],
         leaves=(0, 1, 2),
         without_reference=("large",),

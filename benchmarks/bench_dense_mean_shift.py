@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from spectrafuse import counts
 from spectrafuse.benchmarks import harness
 from spectrafuse.ops import dense_mean_shift
 from spectrafuse.ops.mean_shift_assign.reference import WEIGHT_EPS
@@ -48,7 +47,7 @@ OPERATION = harness.Operation(
     inputs=inputs,
     call=lambda *tensors: dense_mean_shift(*tensors, num_iters=ITERATIONS),
     deciding=Size(1, 16, 20),
-    counts=lambda size: counts.dense_mean_shift(size.batch, size.dim, size.side**2, ITERATIONS),
+    counted=lambda size: (size.batch, size.dim, size.side**2, ITERATIONS),
     leaves=(0, 1),
     without_reference=("large",),
     peers={"keops": keops},

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from spectrafuse import RandomStream, counts
+from spectrafuse import RandomStream
 from spectrafuse.benchmarks import harness
 from spectrafuse.ops import energy_gate, gate
 from spectrafuse.ops.gate import GateNoise, Langevin
@@ -46,7 +46,7 @@ GATE = harness.Operation(
     sizes=SIZES,
     inputs=gate_inputs,
     call=lambda energy, *numbers: gate(energy, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
-    counts=lambda size: counts.gate(size.batch, size.components),
+    counted=lambda size: (size.batch, size.components),
     deciding=Size(6, 5120, 0),
     leaves=(0,),
 )
@@ -55,7 +55,6 @@ ENERGY_GATE = harness.Operation(
     sizes=SIZES,
     inputs=layer_inputs,
     call=lambda h, w, b, *numbers: energy_gate(h, w, b, GateNoise(*numbers), tau=0.7, langevin=Langevin()),
-    counts=lambda size: counts.energy_gate(*size),
     deciding=Size(64, 64, 768),
     tests="ops/test_gate*.py",
     leaves=(0, 1, 2),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from spectrafuse import RandomStream, counts
+from spectrafuse import RandomStream
 from spectrafuse.benchmarks import harness
 from spectrafuse.ops import gated_mixture, sparse_gated_mixture
 from spectrafuse.ops.gate import Langevin
@@ -36,7 +36,6 @@ GATED_MIXTURE = harness.Operation(
     sizes={"small": Size(16, 64, 512), "paper": Size(16, 1024, 512), "large": Size(64, 4096, 512)},
     inputs=inputs,
     call=gated_mixture,
-    counts=lambda size: counts.gated_mixture(*size),
     deciding=Size(64, 448, 128),
     leaves=(0, 1, 2),
     without_reference=("large",),
@@ -48,7 +47,6 @@ SPARSE_GATED_MIXTURE = harness.Operation(
     call=lambda *tensors: sparse_gated_mixture(
         *tensors, rng=torch.tensor([0, 1], device=tensors[0].device), tau=0.7, langevin=Langevin()
     ),
-    counts=lambda size: counts.sparse_gated_mixture(*size),
     deciding=Size(2, 448, 16),
     leaves=(0, 1, 2, 3),
     without_reference=("large",),

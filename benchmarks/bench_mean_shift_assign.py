@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from spectrafuse import counts
 from spectrafuse.benchmarks import harness
 from spectrafuse.ops import mean_shift_assign
 
@@ -36,9 +35,7 @@ OPERATION = harness.Operation(
     inputs=inputs,
     call=lambda *tensors: mean_shift_assign(*tensors, num_iters=ITERATIONS, window=WINDOW),
     deciding=Size(1, 16, 32, 4),
-    counts=lambda size: counts.mean_shift_assign(
-        size.batch * size.side**2, size.dim, size.clusters, ITERATIONS, WINDOW
-    ),
+    counted=lambda size: (size.batch * size.side**2, size.dim, size.clusters, ITERATIONS, WINDOW),
     leaves=(0, 1, 2),
     without_reference=("large",),
 )

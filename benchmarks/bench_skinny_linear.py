@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-from spectrafuse import counts
 from spectrafuse.benchmarks import harness
 from spectrafuse.ops import skinny_linear
 
@@ -29,7 +28,6 @@ OPERATION = harness.Operation(
     inputs=inputs,
     call=lambda x, weight, bias: skinny_linear(x, weight, bias, "tanh"),
     deciding=Size(64, 256, 256),
-    counts=lambda size: counts.skinny_linear(*size),
     leaves=(0, 1, 2),
 )
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spectrafuse import counts
 from spectrafuse.benchmarks.builds import Build, checkout
 from spectrafuse.benchmarks.statistic import LOOKS, Interval, median_interval, verdict
 
@@ -74,7 +73,7 @@ class Remote:
 
     def __init__(self, version: Build) -> None:
         self.version = version
-        command = [sys.executable, str(_WORKER), counts.__file__]
+        command = [sys.executable, str(_WORKER)]
         if version.path is not None:
             command.append(str(version.path))
         self.process = subprocess.Popen(

@@ -32,10 +32,10 @@ def save(found: Any, file: Path) -> None:
 
 def kernels(file: Path) -> int:
     """Compare every kernel for a GPU with plain PyTorch, forward and backward; 1 if one cannot be taken."""
-    from spectrafuse import backends
+    from spectrafuse import backends, ops
 
     verdicts: dict[str, str | None] = {}
-    for operation in backends.operations():
+    for operation in ops.operations():
         for implementation in ("cuda", "triton"):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)

@@ -15,7 +15,7 @@ import torch
 import torch._functorch.config
 from torch import Tensor
 
-from spectrafuse import backends, counts, use_backend
+from spectrafuse import backends, use_backend
 from spectrafuse.benchmarks import measure
 from spectrafuse.benchmarks.statistic import FEWEST, median_interval
 
@@ -63,8 +63,8 @@ class Operation:
         Takes a size and returns the arguments of `call`, always the same numbers.
     call : callable
         Runs the operation once; returns a tensor, or a tuple of tensors and other values.
-    counts : callable
-        Takes a size and returns a `Counts`, or a `Work` where there is one direction only, of `spectrafuse.counts`.
+    counted : callable
+        Takes a size and returns the sizes from which the operation counts its work; the size itself.
     leaves : sequence of int
         Which inputs carry gradient; none: the operation is measured forward only.
     gradient_in_forward : bool
@@ -86,7 +86,7 @@ class Operation:
     sizes: Mapping[str, Any]
     inputs: Callable[[Any], Sequence[Any]]
     call: Callable[..., Any]
-    counts: Callable[[Any], counts.Counts | counts.Work]
+    counted: Callable[[Any], Sequence[Any]] = tuple
     leaves: Sequence[int] = ()
     gradient_in_forward: bool = False
     without_reference: Container[str] = ()
@@ -110,10 +110,12 @@ class Operation:
         """What `inputs` takes for a size by name."""
         return self.deciding if name == "deciding" else self.sizes[name]
 
-    def work(self, size: str, direction: str) -> counts.Work:
+    def work(self, size: str, direction: str) -> Any:
         """Additions and multiplications, and bytes that must be read and written."""
-        counted = self.counts(self.size(size))
-        return counted.of(direction) if isinstance(counted, counts.Counts) else counted
+        from spectrafuse import ops
+
+        made = ops.operations()[self.name].work(*self.counted(self.size(size)))
+        return made.of(direction) if hasattr(made, "of") else made
 
     def why_not(self, implementation: str, size: str) -> str | None:
         """Why an implementation does not run at a size, or None."""

@@ -130,15 +130,13 @@ def import_file(name: str, file: Path, search: list[str] | None = None) -> None:
 def main() -> None:
     # The folder of a script is on the path, and its modules would hide others of the same name.
     sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).parent.resolve()]
-    counts, *version = sys.argv[1:]
-    if version:
-        import_only_from(*version)
+    if sys.argv[1:]:
+        import_only_from(*sys.argv[1:])
     import torch
 
     import spectrafuse  # noqa: F401
 
     torch.set_num_threads(1)
-    import_file("counts", Path(counts))
     folder = Path(__file__).parent
     import_file("benchmarks", folder / "__init__.py", [str(folder)])
     from spectrafuse.benchmarks.declared import operations

@@ -14,7 +14,7 @@ from helpers import INSTRUCTION_SETS, check_instruction_set
 from spectrafuse import RandomStream
 from spectrafuse._runtime import extensions
 from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.ops.sparse_gated_mixture.api import draw_sparsity_noise
+from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise
 from spectrafuse.random import _philox_words_in_torch, fill_in_torch, philox_block, philox_words
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectrafuse import _cpu, counts
+from spectrafuse import _cpu
 from spectrafuse.benchmarks import bench_peers, builds, command, compare, declared, harness, measure, trust, worker
 from spectrafuse.benchmarks.statistic import CONFIDENCE, LOOKS, median_interval, verdict
 
@@ -340,9 +340,7 @@ def test_one_call_weighs_a_long_implementation(monkeypatch: pytest.MonkeyPatch):
         made.append(x)
         return x + x
 
-    operation = harness.Operation(
-        "gate", {"large": 250}, lambda size: [torch.ones(size)], call, lambda size: counts.Work(1, 1)
-    )
+    operation = harness.Operation("gate", {"large": 250}, lambda size: [torch.ones(size)], call)
     monkeypatch.setattr(harness, "ROWS", [])
     monkeypatch.setattr(harness, "_times", lambda *_: {"milliseconds": 1e6})
     benchmark = SimpleNamespace(pedantic=lambda call, rounds: call(), extra_info={})

@@ -225,9 +225,8 @@ def test_the_page_sets_estimates_beside_measurements():
 
 
 def test_labels_of_measured_kernels_are_those_of_the_estimates():
-    from spectrafuse.cli.profile import kernels
 
-    labels = {label for _, label in kernels._ON_DEVICE}
+    labels = {label for operation in ops.operations().values() for label in operation.gpu_kernels.values()}
     assert set(estimates.operations()) - labels == {"mean_shift_assign labels", "mean_shift_assign backward"}
 
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from helpers.command_line import SEGMENT, UNMIX, fails_with, run
-from spectrafuse import counts
+from spectrafuse import ops
 from spectrafuse._runtime import extensions
+from spectrafuse._runtime.counts import Work
 from spectrafuse.cli.profile import command, diagnosis, kernels, recorder, report
 from spectrafuse.cli.profile.bounds import Bounds, measure
 from spectrafuse.cli.profile.table import MARK, OTHER, REST, Measured, Row
-from spectrafuse.counts import Work
 
 PROFILE = ["profile", "segment", *SEGMENT, "--max-epoch", 20], ["profile", "unmix", "--pool-size", 8, "--device", "cpu"]
 
@@ -163,23 +163,27 @@ def test_every_kernel_has_a_name_and_its_work() -> None:
         for name in dir(module)
         if callable(getattr(module, name)) and not name.startswith(("_", "pair_term")) and "workspace" not in name
     }
-    assert known - {"isa", "use_huge_pages"} == set(kernels.NATIVE)
+    assert known - {"isa", "use_huge_pages"} == set(kernels.EXTENSIONS)
 
 
 def test_work_is_counted_from_the_arguments() -> None:
-    layer = counts.skinny_linear(3, 5, 7).forward
-    assert kernels.native_call("skinny_linear_forward", (0, 3, 5, 7, 1, 0, 0, 0, 0, 0, 1)) == (
+    layer = ops.operations()["skinny_linear"].work(3, 5, 7).forward
+    assert kernels.extension_call("skinny_linear_forward", (0, 3, 5, 7, 1, 0, 0, 0, 0, 0, 1)) == (
         "skinny_linear forward",
         layer,
     )
-    wide = kernels.native_call("skinny_linear_backward", (1, 3, 5, 7, 0, 0, 0, 1))
+    wide = kernels.extension_call("skinny_linear_backward", (1, 3, 5, 7, 0, 0, 0, 1))
     assert wide == ("skinny_linear backward", Work(layer.operations, 2 * layer.bytes))
-    assert kernels.CUDA["skinny_linear_forward"]((3, 5, 7, 1, 0)) == ("skinny_linear forward", layer)
+    assert kernels.extension_call("skinny_linear_forward", (3, 5, 7, 1, 0), cuda=True) == (
+        "skinny_linear forward",
+        layer,
+    )
     parameters = [(16, 4, 6, 0, 0, 0, 0, 0), (16, 1, 4, 0, 0, 0, 0, 0)]
-    assert kernels.native_call("adamw_outer", (0, parameters))[1] == Work(44 * 28, 24 * 28)
+    assert kernels.extension_call("adamw_outer", (0, parameters))[1] == Work(44 * 28, 24 * 28)
     used = torch.tensor([True, False, True, True])
     arguments = (0, (4, 10), "rbf", 2, 0.0, 1.0, 0.0, True, 2, 0, used.data_ptr(), 1.0, 5, 1)
-    assert kernels.native_call("component_penalty", arguments)[1] == counts.ambiguity_penalty(3, 10).both
+    penalty = ops.operations()["ambiguity_penalty"].work
+    assert kernels.extension_call("component_penalty", arguments)[1] == penalty(3, 10).both
 
 
 def test_convolutions_and_products_are_counted_from_their_shapes() -> None:
@@ -246,7 +250,9 @@ def test_the_sentence_names_the_operation_that_takes_longest() -> None:
 
 def test_every_named_operation_of_the_tables_has_words() -> None:
     labels = {"adamw_outer", "ambiguity_penalty", "random numbers", "scene_spectra", "extract_crop_pairs"}
-    labels |= {label for _, label in kernels._ON_DEVICE} | {f"{name} forward" for name in kernels.TORCH}
+    labels |= {label for operation in ops.operations().values() for label in operation.gpu_kernels.values()} | {
+        f"{name} forward" for name in kernels.TORCH
+    }
     assert {diagnosis.operation(label) for label in labels} - set(diagnosis._NAMES) == {"dense_mean_shift"}
 
 

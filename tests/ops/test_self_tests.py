@@ -9,26 +9,25 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from spectrafuse import BackendUnavailableError, backends, use_backend
+from spectrafuse import BackendUnavailableError, backends, ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.cli import doctor
 
 RIGHT = (1.0, -2.0)
-FOR_GPUS = sorted(name for name in backends.operations() if {"cuda", "triton"} & set(backends._declared[name]))
+FOR_GPUS = [name for name, operation in ops.operations().items() if {"cuda", "triton"} & set(operation.kernels)]
 
 
 @pytest.fixture
 def declare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, str]]]:
-    """Declares `an_operation` whose kernels give certain numbers; the answer lists the calls of its trial."""
+    """Declares `an_operation` whose kernels give certain numbers; the answer lists the calls of its self-test."""
     monkeypatch.setattr(backends, "_declared", {})
-    monkeypatch.setattr(backends, "_trials", {})
     monkeypatch.setattr(backends, "_verdicts", {})
-    monkeypatch.setattr(backends, "operations", lambda: ["an_operation"])
+    monkeypatch.setattr(backends, "_kernel_reason", lambda implementation, device: None)
 
     def declared(**kernels: tuple[float, ...] | Exception) -> list[tuple[str, str]]:
         calls = []
 
-        def trial(device: str) -> list[torch.Tensor]:
+        def self_test(device: str) -> list[torch.Tensor]:
             implementation = backends.choose("an_operation", device)
             calls.append((implementation, device))
             numbers = kernels.get(implementation, RIGHT)
@@ -38,7 +37,8 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, st
             loss = (torch.tensor(numbers) * scale).sum()
             return [torch.tensor(3.0), *torch.autograd.grad(loss, scale)]
 
-        backends.declare("an_operation", dict.fromkeys(kernels, backends.always), trial=trial)
+        nothing = {"reference": tuple, "pytorch": tuple, "work": tuple}
+        backends.declare("an_operation", kernels=dict.fromkeys(kernels, ()), self_test=self_test, **nothing)
         return calls
 
     return declared
@@ -57,10 +57,13 @@ def test_a_kernel_that_agrees_is_taken_and_tried_once(declare, implementation):
 @pytest.mark.parametrize(
     ("numbers", "sentence"),
     [
-        ((1.0, -2.01), "its trial on cuda differs from plain PyTorch by 1.0e-02 where numbers reach 2.0e+00"),
+        ((1.0, -2.01), "its self-test on cuda differs from plain PyTorch by 1.0e-02 where numbers reach 2.0e+00"),
         ((float("nan"), -2.0), "differs from plain PyTorch by nan"),
-        ((1.0,), "its trial on cuda gave other shapes than plain PyTorch"),
-        (RuntimeError("no image for this device"), "its trial on cuda raised RuntimeError: no image for this device"),
+        ((1.0,), "its self-test on cuda gave other shapes than plain PyTorch"),
+        (
+            RuntimeError("no image for this device"),
+            "its self-test on cuda raised RuntimeError: no image for this device",
+        ),
     ],
 )
 def test_a_kernel_that_disagrees_or_fails_is_not_taken_and_says_why(declare, numbers, sentence):
@@ -71,7 +74,7 @@ def test_a_kernel_that_disagrees_or_fails_is_not_taken_and_says_why(declare, num
     assert len(raised) == 1
     assert calls.count(("cuda", "cuda")) == 1
     assert sentence in backends.why_not("an_operation", "cuda", "cuda")
-    with use_backend("cuda"), pytest.raises(BackendUnavailableError, match="its trial on cuda"):
+    with use_backend("cuda"), pytest.raises(BackendUnavailableError, match="its self-test on cuda"):
         backends.choose("an_operation", "cuda")
 
 
@@ -85,7 +88,8 @@ def test_kernels_for_cpu_tensors_and_limited_calls_are_not_tried(declare):
     calls = declare(cpu=(0.0, 0.0), triton=(0.0, 0.0), cuda=(0.0, 0.0))
     with use_backend("triton"):
         assert backends.choose("an_operation", "cpu") == "triton"
-    assert backends.choose("an_operation", "cuda", {"cuda": "not float64", "triton": "not float64"}) == "cpu"
+    limits = {"cuda": "not float64", "triton": "not float64"}
+    assert backends.choose("an_operation", "cuda", limits.get) == "cpu"
     assert calls == []
 
 
@@ -99,13 +103,13 @@ def test_kernels_for_cpu_tensors_and_limited_calls_are_not_tried(declare):
         lambda: torch.device("meta"),
     ],
 )
-def test_modes_of_the_caller_do_not_reach_the_trial(declare, mode):
+def test_modes_of_the_caller_do_not_reach_the_self_test(declare, mode):
     declare(cuda=RIGHT)
     with mode():
         assert backends.choose("an_operation", "cuda") == "cuda"
 
 
-def test_the_compiler_takes_the_answer_and_does_not_trace_the_trial(declare):
+def test_the_compiler_takes_the_answer_and_does_not_trace_the_self_test(declare):
     calls = declare(cuda=RIGHT)
 
     @torch.compile(fullgraph=True, backend="eager")
@@ -133,7 +137,7 @@ def test_nothing_is_tried_while_a_graph_is_captured(declare, monkeypatch):
     assert calls == [("device", "cuda:1"), ("cuda", "cuda:1"), ("torch", "cpu")]
 
 
-def test_doctor_shows_what_a_trial_found(declare, monkeypatch):
+def test_doctor_shows_what_a_self_test_found(declare, monkeypatch):
     declare(cuda=(5.0, 5.0))
     monkeypatch.setattr(doctor, "_devices", lambda: [{"device": "cuda:0"}])
     with pytest.warns(RuntimeWarning, match="the cuda kernel is not used"):
@@ -142,18 +146,18 @@ def test_doctor_shows_what_a_trial_found(declare, monkeypatch):
     assert "differs from plain PyTorch by 7.0e+00" in row["why_not"]["cuda"]
 
 
-def test_every_operation_with_a_kernel_for_a_gpu_has_a_trial():
+def test_every_operation_with_a_kernel_for_a_gpu_has_a_self_test():
     assert len(FOR_GPUS) >= 10
-    assert set(FOR_GPUS) <= set(backends._trials)
+    assert all(ops.operations()[name].self_test is not None for name in FOR_GPUS)
 
 
-@pytest.mark.parametrize("op", sorted(backends._trials))
-def test_trials_hold_for_implementations_that_are_right(op):
-    """The C++ kernels pass as CUDA kernels must; what the trials compare is finite and not all zero."""
+@pytest.mark.parametrize("op", FOR_GPUS)
+def test_self_tests_hold_for_implementations_that_are_right(op):
+    """The C++ kernels pass as CUDA kernels must; what is compared is finite and not all zero."""
     assert extensions.cpu_reason() is None
-    assert backends._try(op, "cpu", "cpu") is None
+    self_test = ops.operations()[op].self_test
+    assert backends._run_self_test(op, "cpu", "cpu") is None
     with use_backend("torch"):
-        found = backends._trials[op]("cpu")
-        again = backends._trials[op]("cpu")
+        found, again = self_test("cpu"), self_test("cpu")
     assert all(bool(tensor.isfinite().all()) and bool(tensor.any()) for tensor in found)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))

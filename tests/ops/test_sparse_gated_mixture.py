@@ -14,11 +14,10 @@ from helpers import saved_sizes
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.ops.gate import GateNoise, Langevin
 from spectrafuse.ops.gated_mixture import gated_mixture
-from spectrafuse.ops.sparse_gated_mixture import sparse_gated_mixture
-from spectrafuse.ops.sparse_gated_mixture.api import draw_sparsity_noise
+from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise, sparse_gated_mixture
 from spectrafuse.random import philox_words
 
-module = import_module("spectrafuse.ops.sparse_gated_mixture")
+module = import_module("spectrafuse.ops.sparse_gated_mixture.api")
 
 SHAPES = [(1, 1, 1), (1, 5, 7), (4, 1, 3), (3, 6, 1), (3, 5, 4), (0, 3, 4)]
 TRAINING = Langevin()

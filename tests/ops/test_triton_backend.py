@@ -6,18 +6,18 @@ import sys
 
 import pytest
 import torch
-from triton import __version__ as triton_version
+import triton as installed
 from triton import knobs
 
 from spectrafuse import BackendUnavailableError, backends, use_backend
-from spectrafuse._runtime import triton
 from spectrafuse.cli import doctor
 
 
 @pytest.fixture
 def op(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(backends, "_declared", {})
-    backends.declare("an_operation", {"triton": triton.kernel_reason})
+    nothing = {"reference": tuple, "pytorch": tuple, "work": tuple}
+    backends.declare("an_operation", kernels={"triton": ()}, **nothing)
     return "an_operation"
 
 
@@ -38,7 +38,7 @@ def test_the_interpreter_takes_cpu_tensors_when_forced_and_never_by_itself(op, m
             backends.choose(op, "cuda")
     row = triton_row()
     assert row["loaded"]
-    assert row["info"] == {"version": triton_version, "interpreter": "on"}
+    assert row["info"] == {"version": installed.__version__, "interpreter": "on"}
 
 
 def test_without_interpreter_and_gpu_the_reasons_are_given(op, monkeypatch):
@@ -66,7 +66,7 @@ def test_a_gpu_runs_kernels_from_compute_capability_7_5(op, monkeypatch, capabil
 
 
 def test_a_missing_or_old_triton_is_named(op, monkeypatch):
-    monkeypatch.setattr(triton, "__version__", "3.5.1")
+    monkeypatch.setattr(installed, "__version__", "3.5.1")
     assert backends.why_not(op, "triton", "cuda") == "triton 3.5.1 is older than 3.6"
     monkeypatch.setitem(sys.modules, "triton", None)
     reason = backends.why_not(op, "triton", "cpu")

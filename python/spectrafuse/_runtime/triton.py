@@ -6,15 +6,10 @@ GPU (`TRITON_INTERPRET=1`, set before a kernel is imported) and is never taken b
 
 from __future__ import annotations
 
-import functools
-import importlib
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
-
-from spectrafuse import backends
 
 OLDEST = (3, 6)
 OLDEST_CAPABILITY = (7, 5)
@@ -80,38 +75,6 @@ def kernel_reason(device: str) -> str | None:
     if device == "cpu":
         return interpreter_reason()
     return gpu_reason() if device == "cuda" else f"it takes CUDA tensors, not {device} tensors"
-
-
-def dtype_reason(dtype: torch.dtype) -> str | None:
-    """Why kernels cannot take inputs of this type, or None where they can; a limit for `backends.choose`."""
-    return "it computes in float32, the inputs are float64" if dtype == torch.float64 else None
-
-
-@functools.cache
-def _kernel(name: str) -> Callable[..., Any]:
-    module, function = name.split(".")
-    return getattr(importlib.import_module(f"spectrafuse.kernels.{module}"), function)
-
-
-def implement(op: str, cpu: Callable[..., Any], triton: str) -> None:
-    """Register what runs a `spectrafuse::` operation.
-
-    Parameters
-    ----------
-    op : str
-        Name without the namespace, defined already.
-    cpu : callable
-        Takes CPU tensors.
-    triton : str
-        "file.function" in `spectrafuse.kernels`, imported at the first call: takes CUDA tensors, and, while the triton
-        implementation is forced, CPU tensors in the interpreter.
-    """
-
-    def on_cpu(*arguments: Any) -> Any:
-        return (_kernel(triton) if backends.forced() == "triton" else cpu)(*arguments)
-
-    torch.library.impl(f"spectrafuse::{op}", "CPU")(on_cpu)
-    torch.library.impl(f"spectrafuse::{op}", "CUDA")(lambda *arguments: _kernel(triton)(*arguments))
 
 
 def info() -> dict[str, Any]:

@@ -132,10 +132,10 @@ def _triton_row() -> dict[str, Any]:
 
 
 def _operations(devices: list[str]) -> list[dict[str, Any]]:
-    from spectrafuse import backends
+    from spectrafuse import backends, ops
 
     rows = []
-    for op in backends.operations():
+    for op in ops.operations():
         for device in devices:
             implementations: dict[str, str | None] = {}
             for implementation in backends.IMPLEMENTATIONS:

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from spectrafuse._runtime import checks
 from spectrafuse.io.nodata import window_blocks
-from spectrafuse.ops.scene_spectra import scene_spectra
-from spectrafuse.ops.scene_spectra.reference import METHODS as SPECTRUM_METHODS
-from spectrafuse.ops.scene_spectra.reference import scene_spectra as reference
+from spectrafuse.ops.scene_spectra import METHODS as SPECTRUM_METHODS
+from spectrafuse.ops.scene_spectra import normalized, scene_spectra
 
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
 _EPSILON = 1e-6
@@ -142,7 +141,7 @@ class Normalization:
             If the method needs statistics and has none.
         """
         self._check_fitted()
-        return reference(as_float_tensor(cube), self._spectrum_method, self.offset, self.scale)
+        return normalized(as_float_tensor(cube), self._spectrum_method, self.offset, self.scale)
 
     def spectra(self, cube: Any, out: Tensor) -> Tensor:
         """`transform` into `out` (H, W, C'), with the bands of a pixel side by side; those from C on become zero."""

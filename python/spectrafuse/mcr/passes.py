@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from spectrafuse.ops.gate import GateNoise, Langevin, gate
-from spectrafuse.ops.sparse_gated_mixture.api import draw_sparsity_noise
+from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise
 
 PostProcessing = Callable[[Tensor], Tensor]
 """From components (N, d), normalised, to components (N, d)."""

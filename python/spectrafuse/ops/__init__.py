@@ -5,6 +5,9 @@ An operation takes tensors and returns tensors; `spectrafuse.use_backend` choose
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from spectrafuse.backends import Operation, declared
 from spectrafuse.ops.adamw_outer import adamw_outer
 from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty
 from spectrafuse.ops.clustering_objective import ClusteringTerms, clustering_objective
@@ -37,9 +40,15 @@ __all__ = [
     "gated_mixture",
     "mean_shift_assign",
     "mean_shift_labels",
+    "operations",
     "sample_crop_pairs",
     "scene_spectra",
     "skinny_linear",
     "sparse_gated_mixture",
     "spectral_compactness",
 ]
+
+
+def operations() -> Mapping[str, Operation]:
+    """What is declared of every operation, by name, in alphabetical order."""
+    return declared()

@@ -21,10 +21,10 @@ import torch
 from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profile
 
-from spectrafuse._runtime import cuda_graph, extensions, triton
+from spectrafuse._runtime import cuda_graph, extensions, registration
+from spectrafuse._runtime.counts import Work
 from spectrafuse.cli.profile import kernels
 from spectrafuse.cli.profile.table import MARK, Measured, collect
-from spectrafuse.counts import Work
 
 WARM_STEPS, WARM_SECONDS = 5, 0.2
 RECORDED_SECONDS = 3.0
@@ -209,12 +209,10 @@ class _Named:
         found = getattr(self._module, name)
         if not callable(found):
             return found
-        if self._module.__name__.endswith("_cuda"):
-            known = kernels.CUDA.get(name)
-            describe: Callable[..., kernels.Call] | None = None if known is None else lambda *a: known(a)
-        else:
-            describe = (lambda *a: kernels.native_call(name, a)) if name in kernels.NATIVE else None
-        made = found if describe is None else self._recorder.named(found, describe)
+        cuda = self._module.__name__.endswith("_cuda")
+        made = found
+        if name in kernels.EXTENSIONS:
+            made = self._recorder.named(found, lambda *a: kernels.extension_call(name, a, cuda))
         setattr(self, name, made)
         return made
 
@@ -238,8 +236,8 @@ def watching(recorder: Recorder) -> Iterator[None]:
             usual = getattr(extensions, which)
             stack.enter_context(replaced(extensions, which, _once(usual, recorder)))
         if recorder.device.type == "cuda":
-            triton._kernel.cache_clear()
-            stack.callback(triton._kernel.cache_clear)
+            registration.triton_function.cache_clear()
+            stack.callback(registration.triton_function.cache_clear)
             for file, functions in kernels.TRITON.items():
                 module = importlib.import_module(f"spectrafuse.kernels.{file}")
                 for name, describe in functions.items():

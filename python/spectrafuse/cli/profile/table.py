@@ -9,8 +9,8 @@ from typing import Any
 
 from torch.autograd import DeviceType
 
+from spectrafuse._runtime.counts import Work
 from spectrafuse.cli.profile import kernels
-from spectrafuse.counts import Work
 
 REST, OTHER = "everything else", "other torch operations"
 MARK = "spectrafuse profile"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from spectrafuse.ops.ambiguity_penalty import MATERN_ORDERS
 from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty as penalty
-from spectrafuse.ops.ambiguity_penalty.api import MATERN_ORDERS
 
 __all__ = ["laplacian_penalty", "linear_penalty", "matern_penalty", "polynomial_penalty", "rbf_penalty"]
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from spectrafuse.ops.gate import GateNoise, Langevin, gate
 from spectrafuse.ops.gated_mixture import gated_mixture
-from spectrafuse.ops.sparse_gated_mixture import sparse_gated_mixture
-from spectrafuse.ops.sparse_gated_mixture.api import draw_sparsity_noise
+from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise, sparse_gated_mixture
 
 
 class Recipe(Protocol):

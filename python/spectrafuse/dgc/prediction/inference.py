@@ -25,7 +25,7 @@ from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.strips import is_mapped, read_strips
 from spectrafuse.dgc.windows import valid_pixels
 from spectrafuse.io.results import write_label_rows
-from spectrafuse.ops.scene_spectra.api import filled_bands
+from spectrafuse.ops.scene_spectra import filled_bands
 
 DEFAULT_MEMORY = 5 << 26
 _SPATIAL_RADIUS = 2

@@ -13,8 +13,7 @@ from spectrafuse.dgc.normalise import as_float_tensor
 from spectrafuse.dgc.training.batches import one_ahead
 from spectrafuse.dgc.windows import fill_rows, valid_pixels
 from spectrafuse.io.mapped import MappedArray
-from spectrafuse.ops.scene_spectra import scene_spectra
-from spectrafuse.ops.scene_spectra.api import BAND_MULTIPLE, filled_bands
+from spectrafuse.ops.scene_spectra import BAND_MULTIPLE, filled_bands, scene_spectra
 
 
 def is_mapped(cube: Any) -> bool:

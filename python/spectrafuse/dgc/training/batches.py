@@ -16,7 +16,7 @@ from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.dgc.windows import WindowedScene, valid_pixels
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
-from spectrafuse.ops.scene_spectra.api import filled_bands
+from spectrafuse.ops.scene_spectra import filled_bands
 from spectrafuse.random import RandomStream
 
 S = TypeVar("S", Tensor, WindowedScene)

@@ -24,13 +24,13 @@ from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.mcr.training.huge_pages import place_together
 from spectrafuse.mcr.training.known_components import HeldRows
 from spectrafuse.mcr.training.optimizer import OuterAdamW, SteadySteps
-from spectrafuse.ops.adamw_outer.api import MOST_ROWS, addressed
-from spectrafuse.ops.ambiguity_penalty.api import component_penalty_call, kernel_options
-from spectrafuse.ops.gate import registration as gates
-from spectrafuse.ops.gated_mixture.api import shared_arguments as dense_arguments
-from spectrafuse.ops.skinny_linear.api import MOST_ROWS as LAYER_ROWS
-from spectrafuse.ops.skinny_linear.api import input_gradient_call, layer_call
-from spectrafuse.ops.sparse_gated_mixture.registration import shared_arguments as sparse_arguments
+from spectrafuse.ops.adamw_outer import MOST_ROWS, addressed
+from spectrafuse.ops.ambiguity_penalty import component_penalty_call, kernel_options
+from spectrafuse.ops.gate import gate_backward_arguments, gate_forward_arguments
+from spectrafuse.ops.gated_mixture import mixture_arguments as dense_arguments
+from spectrafuse.ops.skinny_linear import MOST_ROWS as LAYER_ROWS
+from spectrafuse.ops.skinny_linear import input_gradient_call, layer_call
+from spectrafuse.ops.sparse_gated_mixture import mixture_arguments as sparse_arguments
 from spectrafuse.random import RandomStream
 
 __all__ = ["MOST_ROWS", "DirectEpochs", "applies"]
@@ -145,7 +145,7 @@ class _Pass:
         energy = self.evaluator.output.view(len(self.x), -1, 2)[rows]
         gumbel, langevin = (None if noise is None else noise[rows] for noise in (self.gumbel, self.langevin))
         prob = self.select_prob[rows]
-        gate = gates.forward_arguments(
+        gate = gate_forward_arguments(
             energy, gumbel, langevin, self.tau, self.shift, self.hard_threshold, self.epochs.recipe.used_threshold,
             (prob, self.select_energy[rows], e_sum, e_squares, self.used[index], gate_sum),
         )  # fmt: skip
@@ -222,7 +222,7 @@ class _Step(_Pass):
             mix = extensions.prepared("sparse_gated_mixture_backward", *mixing, (upstream.data_ptr(), 0, 0), outputs)
         else:
             mix = extensions.prepared("gated_mixture_backward", *mixing, upstream.data_ptr(), outputs)
-        gate = gates.backward_arguments(
+        gate = gate_backward_arguments(
             (grads[1], None, None, self.weights[1], self.weights[2]), self.select_prob, self.select_energy, self.tau,
             False, grad_energy,
         )  # fmt: skip

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrafuse.ops.adamw_outer.api import AdamwOptions, AddressedEntry, Entry, update, update_cpu
-from spectrafuse.ops.skinny_linear.api import before_activation, input_gradient, layer
+from spectrafuse.ops.adamw_outer import AdamwOptions, AddressedEntry, Entry, update, update_cpu
+from spectrafuse.ops.skinny_linear import before_activation, input_gradient, layer
 
 
 class Stash:

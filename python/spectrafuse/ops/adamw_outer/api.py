@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions
-from spectrafuse.ops import _trials
-from spectrafuse.ops.adamw_outer.pytorch import adamw_outer as composed
-from spectrafuse.ops.adamw_outer.reference import adamw_outer as reference
-
-MOST_ROWS = 256
-"""Beyond these a matrix product by blocks is faster than forming the gradient row by row."""
-
-backends.declare(
-    "adamw_outer",
-    {"cpu": extensions.cpu_kernel_reason, "cuda": extensions.cuda_kernel_reason},
-    trial=_trials.adamw_outer,
-)
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import BYTES, Work
+from spectrafuse.ops import _self_test
+from spectrafuse.ops.adamw_outer import pytorch, reference, registration
+from spectrafuse.ops.adamw_outer.registration import MOST_ROWS, AdamwOptions, Entry
 
 
 def adamw_outer(
@@ -91,123 +82,53 @@ def adamw_outer(
     update([(x, grad_y, weight, exp_avg, exp_avg_sq)], AdamwOptions(lr, beta1, beta2, eps, weight_decay), step)
 
 
-class AdamwOptions(NamedTuple):
-    """Options of a step, in the order of the kernel's arguments."""
-
-    lr: float
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-
-
-Entry = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""What one parameter's step takes: x, grad_y, weight and both moments."""
-
-
 def update(entries: Sequence[Entry], options: AdamwOptions, step: int | Tensor) -> None:
     """`adamw_outer` of several parameters of one type and device, without its checks: its caller made the arguments.
 
     The number of the step may be a float32 scalar on the parameters' device: a CUDA graph then finds the present one.
     """
-    weight = entries[0][2]
-    chosen = backends.choose("adamw_outer", weight.device.type)
-    if chosen == "cuda" and weight.dtype == torch.float64:
-        chosen = "torch"
-    if chosen in ("cpu", "cuda") and not torch.compiler.is_compiling():
-        _update_natively(entries, options, step, chosen)
-        return
-    number = int(step)
-    if chosen in ("cpu", "cuda"):
-        # The step is no part of any graph, and the parameter may be a leaf that requires a gradient.
-        for x, grad_y, weight, exp_avg, exp_avg_sq in entries:
-            torch.ops.spectrafuse.adamw_outer(x, grad_y, weight.detach(), exp_avg, exp_avg_sq, *options, number)
-        return
-    implementation = reference if chosen == "reference" else composed
-    for entry in entries:
-        implementation(*entry, **options._asdict(), step=number)
-
-
-def _update_natively(entries: Sequence[Entry], options: AdamwOptions, step: int | Tensor, chosen: str) -> None:
-    """One call of a kernel; tensors that are narrow or strided pass through dense copies of its type."""
-    working = extensions.working_dtype(entries[0][2].dtype)
-    addresses, all_dense = [], []
-    for entry in entries:
-        if chosen == "cpu" and entry[0].shape[0] > MOST_ROWS:
+    chosen = [operation.choose(*entry) for entry in entries]
+    by_kernel = [entry for entry, name in zip(entries, chosen, strict=True) if name not in ("reference", "torch")]
+    if by_kernel:
+        registration.update(by_kernel, options, step)
+    for entry, name in zip(entries, chosen, strict=True):
+        if name in ("reference", "torch"):
+            composed = operation.reference if name == "reference" else operation.pytorch
             composed(*entry, **options._asdict(), step=int(step))
-            continue
-        dense = [t if t.dtype is working and t.is_contiguous() else t.to(working).contiguous() for t in entry]
-        addresses.append(addressed(tuple(dense)))  # type: ignore[arg-type]
-        all_dense.append((entry, dense))
-    if chosen == "cpu":
-        update_cpu(working, addresses, options, int(step))
-    else:
-        on_device = isinstance(step, Tensor) and step.is_cuda
-        number, address = (0, step.data_ptr()) if on_device else (int(step), 0)  # type: ignore[union-attr]
-        with torch.cuda.device(entries[0][2].device):
-            stream = torch.cuda.current_stream().cuda_stream
-            extensions.cuda().adamw_outer(addresses, *options, number, address, stream)
-    for entry, dense in all_dense:
-        for tensor, copy in zip(entry[2:], dense[2:], strict=True):
-            if copy is not tensor:
-                tensor.detach().copy_(copy)
 
 
-AddressedEntry = tuple[int, int, int, int, int, int, int, int]
-"""B, O and I of a parameter's step, and where its five tensors lie."""
+def many_rows(x: Tensor, *others: Any, **options: Any) -> backends.Reason:
+    """The limit of the C++ kernel: for more rows a matrix product by blocks beats forming the gradient row by row."""
+    return f"it takes up to {MOST_ROWS} rows, got {len(x)}" if len(x) > MOST_ROWS else None
 
 
-def addressed(entry: Entry) -> AddressedEntry:
-    """What `update_cpu` takes, of dense CPU tensors of one type a kernel computes in."""
-    rows, columns = entry[2].shape
-    return (len(entry[0]), rows, columns, *(t.data_ptr() for t in entry))  # type: ignore[return-value]
+def work(batch: int, inputs: int, outputs: int) -> Work:
+    """Two operations per weight and row for the gradient, twelve for the update; weight and both moments are read and
+    written."""
+    return Work((2 * batch + 12) * inputs * outputs, 6 * BYTES * inputs * outputs)
 
 
-def update_cpu(dtype: torch.dtype, entries: Sequence[AddressedEntry], options: AdamwOptions, step: int) -> None:
-    """`update` by the C++ kernel of tensors whose addresses are known, with at most `MOST_ROWS` rows."""
-    extensions.cpu().adamw_outer(extensions.DTYPE_CODE[dtype], entries, *options, step, torch.get_num_threads())
+def _extension_call(entries: Sequence[Sequence[int]], *others: Any) -> tuple[str, Work]:
+    works = [work(batch, columns, rows) for batch, rows, columns, *_ in entries]
+    return "adamw_outer", Work(sum(w.operations for w in works), sum(w.bytes for w in works))
 
 
-torch.library.define(
-    "spectrafuse::adamw_outer",
-    "(Tensor x, Tensor grad_y, Tensor(a!) weight, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, float lr, float beta1, "
-    "float beta2, float eps, float weight_decay, int step) -> ()",
+def self_test(device: str) -> list[Tensor]:
+    """A third step."""
+    shapes = ((17, 37), (17, 11), (11, 37), (11, 37), (11, 37))
+    x, grad_y, weight, exp_avg, exp_avg_sq = (tensor.detach() for tensor in _self_test.numbers(device, *shapes))
+    options = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
+    adamw_outer(x, grad_y, weight, exp_avg, exp_avg_sq, **options, step=3)
+    return [weight, exp_avg, exp_avg_sq]
+
+
+operation = backends.declare(
+    "adamw_outer",
+    reference=reference.adamw_outer,
+    pytorch=pytorch.adamw_outer,
+    kernels={"cpu": (many_rows,), "cuda": (backends.not_float64,)},
+    work=work,
+    self_test=self_test,
+    extension_calls={"adamw_outer": _extension_call},
+    gpu_kernels={"adamw_outer_kernel": "adamw_outer"},
 )
-
-
-def _step(
-    x: Tensor,
-    grad_y: Tensor,
-    weight: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    step: int,
-) -> None:
-    options = AdamwOptions(lr, beta1, beta2, eps, weight_decay)
-    _update_natively([(x, grad_y, weight, exp_avg, exp_avg_sq)], options, step, weight.device.type)
-
-
-torch.library.impl("spectrafuse::adamw_outer", "CPU", _step)
-torch.library.impl("spectrafuse::adamw_outer", "CUDA", _step)
-
-
-@torch.library.register_fake("spectrafuse::adamw_outer")
-def _step_fake(
-    x: Tensor,
-    grad_y: Tensor,
-    weight: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    step: int,
-) -> None:
-    return None

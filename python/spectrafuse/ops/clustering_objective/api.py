@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions, triton
-from spectrafuse.ops import _trials
-from spectrafuse.ops.clustering_objective import pytorch as composed
-from spectrafuse.ops.clustering_objective import reference
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import Counts, counts, labeled
+from spectrafuse.ops import _mean_shift, _self_test
+from spectrafuse.ops.clustering_objective import pytorch, reference, registration
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
-from spectrafuse.ops.mean_shift_assign import mean_shift_assign
-from spectrafuse.ops.mean_shift_assign.api import choose_local
-from spectrafuse.ops.mean_shift_assign.pytorch import assign as composed_assign
-from spectrafuse.ops.mean_shift_assign.reference import assign as reference_assign
-
-backends.declare(
-    "clustering_objective",
-    {"cpu": extensions.cpu_kernel_reason, "triton": triton.kernel_reason},
-    trial=_trials.clustering_objective,
-)
+from spectrafuse.ops.mean_shift_assign import assign, mean_shift_assign
 
 
 class ClusteringTerms(NamedTuple):
@@ -164,47 +156,118 @@ def clustering_objective(
     compares pixels of different places.
     """
     _check_pairs(embeddings, centers, geometry, pseudo_labels, valid, aligned)
-    if not aligned:
-        geometry = None
     if dense:
-        temperature = checks.number("temperature", temperature, above=0.0)
-        literal = backends.choose("clustering_objective", embeddings.device.type) == "reference"
-        shifted = dense_mean_shift(embeddings, bandwidth, num_iters=num_iters)
-        probs = (reference_assign if literal else composed_assign)(shifted, centers, temperature)
+        checks.number("temperature", temperature, above=0.0)
     else:
-        chosen = choose_local("clustering_objective", embeddings, bandwidth, num_iters, window, temperature)
-        literal = chosen == "reference"
-        if chosen not in ("reference", "torch"):
-            differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (embeddings, centers, bandwidth))
-            *fused, kept_probs, _, _, _ = torch.ops.spectrafuse.clustering_objective(
-                embeddings,
-                centers,
-                bandwidth,
-                None if geometry is None else geometry.to(embeddings.device),
-                pseudo_labels,
-                valid,
-                num_iters,
-                window,
-                temperature,
-                memory_order_sums,
-                return_probs or differentiated,
-                differentiated,
-            )
-            kept_probs = kept_probs if return_probs else kept_probs[:0]
-            return ClusteringTerms._make((*fused, kept_probs.to(embeddings.dtype)))
-        shifted, probs = mean_shift_assign(
-            embeddings, centers, bandwidth, num_iters=num_iters, window=window, temperature=temperature
-        )
-    implementation = reference.clustering_terms if literal else composed.clustering_terms
-    terms = implementation(
+        _mean_shift.check_window(embeddings, bandwidth, num_iters, window, temperature)
+    terms = operation(
         embeddings,
-        shifted,
-        probs,
         centers,
-        geometry,
-        aligned=aligned,
-        pseudo_labels=pseudo_labels,
+        bandwidth,
+        geometry if aligned else None,
+        pseudo_labels,
+        valid,
+        num_iters=num_iters,
+        window=window,
+        temperature=temperature,
         memory_order_sums=memory_order_sums,
-        valid=valid,
+        return_probs=return_probs,
+        dense=dense,
     )
-    return ClusteringTerms(*terms, probs if return_probs else probs[:0])
+    return ClusteringTerms(*terms)
+
+
+def _composed(terms_of: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """Mean shift and assignment by their own operations, then the terms."""
+
+    def composed(
+        embeddings: Tensor,
+        centers: Tensor,
+        bandwidth: Tensor,
+        geometry: Tensor | None,
+        pseudo_labels: Tensor | None,
+        valid: Tensor | None,
+        *,
+        num_iters: int,
+        window: int,
+        temperature: float,
+        memory_order_sums: bool,
+        return_probs: bool,
+        dense: bool,
+    ) -> tuple[Tensor, ...]:
+        if dense:
+            shifted = dense_mean_shift(embeddings, bandwidth, num_iters=num_iters)
+            probs = assign(shifted, centers, temperature)
+        else:
+            shifted, probs = mean_shift_assign(
+                embeddings, centers, bandwidth, num_iters=num_iters, window=window, temperature=temperature
+            )
+        terms = terms_of(
+            embeddings,
+            shifted,
+            probs,
+            centers,
+            geometry,
+            aligned=geometry is not None,
+            pseudo_labels=pseudo_labels,
+            memory_order_sums=memory_order_sums,
+            valid=valid,
+        )
+        return *terms, probs if return_probs else probs[:0]
+
+    return composed
+
+
+def all_pairs(*inputs: Any, dense: bool, **options: Any) -> backends.Reason:
+    """The limit of the kernels: their mean shift is that of a window."""
+    return "it shifts inside a window, got dense=True" if dense else None
+
+
+def work(pixels: int, dim: int, clusters: int, iterations: int, window: int) -> Counts:
+    """Of both views' `pixels` together: mean shift as in `mean_shift_assign`, and 2 per cluster and dimension for each
+    product with centers or sums; embeddings and their gradient, z before the last iteration, assignments and their
+    reads."""
+    neighbours = window**2 * dim
+    forward = 5 * iterations * neighbours + 6 * clusters * dim
+    backward = 9 * neighbours + 8 * clusters * dim
+    return counts(
+        (pixels * forward, pixels * backward),
+        (pixels * (2 * dim + 3 * clusters), pixels * (6 * dim + 4 * clusters)),
+    )
+
+
+def self_test(device: str) -> list[Tensor]:
+    """Two pairs of views with masks, aligned."""
+    *leaves, place = _self_test.numbers(device, (4, 5, 7, 9), (3, 5), (), (4, 7, 9))
+    embeddings, centers, bandwidth = leaves
+    identity = torch.tensor([0.0, 0, 1, 0, 0, 0, 1, 0, 0], device=device)
+    geometry = identity.expand(2, 2, 9).contiguous()
+    labels = (torch.arange(2 * 2 * 7 * 9, device=device) % 3).view(2, -1)
+    valid = place.detach() > 0.1
+    terms = clustering_objective(embeddings, centers, bandwidth, geometry, pseudo_labels=labels, valid=valid)
+    return _self_test.with_gradients([term for term in terms if term is not None], leaves)
+
+
+_FORWARD, _BACKWARD = "clustering_objective forward", "clustering_objective backward"
+operation = backends.declare(
+    "clustering_objective",
+    reference=_composed(reference.clustering_terms),
+    pytorch=_composed(pytorch.clustering_terms),
+    kernel=registration.clustering_objective,
+    kernels={name: (all_pairs, *limits) for name, limits in _mean_shift.KERNELS.items()},
+    work=work,
+    self_test=self_test,
+    extension_calls={
+        "clustering_forward": labeled(_FORWARD, _mean_shift.extension_work(work, "forward")),
+        "clustering_backward": labeled(_BACKWARD, _mean_shift.extension_work(work, "backward")),
+    },
+    triton_calls={
+        "forward": labeled(_FORWARD, _mean_shift.triton_work(work, "forward", 0)),
+        "backward": labeled(_BACKWARD, _mean_shift.triton_work(work, "backward", 6)),
+    },
+    gpu_kernels={
+        "^(assign|compare)_kernel$": _FORWARD,
+        # Shared with the backward pass of `mean_shift_assign`, which training does not call.
+        "^(upstream|gather)_kernel$": _BACKWARD,
+    },
+)

@@ -1,4 +1,17 @@
-"""The registered operation behind `clustering_objective`: its schema, its kernels, its gradient."""
+"""The kernels of `clustering_objective`, registered with torch.
+
+Embeddings may have any float type and strides; the working type is float64 for float64 embeddings, else float32.
+Without `geometry` the views are compared index by index. Returned terms, mass, sums and probs are as in
+`ClusteringTerms`, of the working type. For the backward:
+
+    probs      (2B, h, w, K)   the assignments; (0, h, w, K) without keep_probs
+    previous   (2B, D, h, w)   z before the last iteration, working type; (0, D, h, w) without keep_previous
+    marginals  (2, K) float64  mean assignment + 1e-6 of each view's valid pixels
+    counts     (3,) int64      valid pixels of both views, and the pairs that the consistency compared
+
+Everything lies on the embeddings' device. Differentiable outputs: the five terms and probs. A gradient that is not
+given counts as zero.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse._runtime import extensions, triton
+from spectrafuse._runtime import extensions
+from spectrafuse._runtime.registration import register
 
-# spectrafuse::clustering_objective. Embeddings may have any float type and strides; the working type is float64 for
-# float64 embeddings, else float32. Without `geometry` the views are compared index by index.
-# Returned terms, mass, sums and probs are as in `ClusteringTerms`, of the working type. For the backward:
-#   probs      (2B, h, w, K)   the assignments; (0, h, w, K) without keep_probs
-#   previous   (2B, D, h, w)   z before the last iteration, working type; (0, D, h, w) without keep_previous
-#   marginals  (2, K) float64  mean assignment + 1e-6 of each view's valid pixels
-#   counts     (3,) int64      valid pixels of both views, and the pairs that the consistency compared
-# Everything lies on the embeddings' device. Differentiable outputs: the five terms and probs.
-torch.library.define(
-    "spectrafuse::clustering_objective",
-    "(Tensor embeddings, Tensor centers, Tensor bandwidth, Tensor? geometry, Tensor? pseudo_labels, Tensor? valid, "
-    "int num_iters, int window, float temperature, bool memory_order_sums, bool keep_probs, bool keep_previous) -> "
-    "(Tensor compactness, Tensor uniform, Tensor orthogonality, Tensor balance, Tensor consistency, Tensor mass, "
-    "Tensor sums, Tensor probs, Tensor previous, Tensor marginals, Tensor counts)",
-)
-# A gradient that is not given counts as zero. Returns the gradients of embeddings, centers and bandwidth.
-torch.library.define(
-    "spectrafuse::clustering_objective_backward",
-    "(Tensor? grad_compactness, Tensor? grad_uniform, Tensor? grad_orthogonality, Tensor? grad_balance, "
-    "Tensor? grad_consistency, Tensor? grad_probs, Tensor embeddings, Tensor centers, Tensor bandwidth, "
-    "Tensor? geometry, Tensor? pseudo_labels, Tensor? valid, Tensor probs, Tensor previous, Tensor marginals, "
-    "Tensor counts, int window, float temperature) -> (Tensor, Tensor, Tensor)",
-)
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""compactness, uniform, orthogonality, balance, consistency, mass, sums, probs, previous, marginals, counts"""
 
 
 def _address(x: Tensor | None) -> int:
@@ -76,7 +69,7 @@ def _forward_cpu(
     memory_order_sums: bool,
     keep_probs: bool,
     keep_previous: bool,
-) -> tuple[Tensor, ...]:
+) -> Outputs:
     inputs = _Inputs(embeddings, centers, geometry, pseudo_labels, valid)
     e = inputs.embeddings
     views, dim, height, width = e.shape
@@ -94,9 +87,13 @@ def _forward_cpu(
         inputs.addresses, probs.data_ptr(), previous.data_ptr() if keep_previous else 0, _address(shifted),
         mass.data_ptr(), sums.data_ptr(), marginals.data_ptr(), counts.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
+    uniform, orthogonality, balance, consistency = (e.new_tensor(term) for term in terms[2:])
     return (
         e.new_tensor(terms[:2]),
-        *(e.new_tensor(term) for term in terms[2:]),
+        uniform,
+        orthogonality,
+        balance,
+        consistency,
         mass.to(e.dtype),
         sums.to(e.dtype),
         probs if keep_probs else probs.new_empty((0, height, width, clusters)),
@@ -147,11 +144,6 @@ def _backward_cpu(
     )
 
 
-triton.implement("clustering_objective", _forward_cpu, "clustering_objective.forward")
-triton.implement("clustering_objective_backward", _backward_cpu, "clustering_objective.backward")
-
-
-@torch.library.register_fake("spectrafuse::clustering_objective")
 def _forward_fake(
     embeddings: Tensor,
     centers: Tensor,
@@ -165,7 +157,7 @@ def _forward_fake(
     memory_order_sums: bool,
     keep_probs: bool,
     keep_previous: bool,
-) -> tuple[Tensor, ...]:
+) -> Outputs:
     views, dim, height, width = embeddings.shape
     clusters = centers.shape[0]
     working = extensions.working_dtype(embeddings.dtype)
@@ -175,7 +167,10 @@ def _forward_fake(
 
     return (
         empty(2),
-        *(empty() for _ in range(4)),
+        empty(),
+        empty(),
+        empty(),
+        empty(),
         empty(clusters),
         empty(clusters, dim),
         empty(views if keep_probs else 0, height, width, clusters),
@@ -185,7 +180,6 @@ def _forward_fake(
     )
 
 
-@torch.library.register_fake("spectrafuse::clustering_objective_backward")
 def _backward_fake(
     grad_compactness: Tensor | None,
     grad_uniform: Tensor | None,
@@ -214,10 +208,44 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     of_terms, of_probs = grads[:5], grads[7]
     if of_probs is None and all(gradient is None for gradient in of_terms):
         return (None,) * 12
-    results = torch.ops.spectrafuse.clustering_objective_backward(
-        *of_terms, of_probs, *ctx.saved_tensors, ctx.window, ctx.temperature
-    )
+    results = _gradients(*of_terms, of_probs, *ctx.saved_tensors, ctx.window, ctx.temperature)
     return (*results, *(None,) * 9)
 
 
-torch.library.register_autograd("spectrafuse::clustering_objective", _backward, setup_context=_setup_context)
+_gradients = register(
+    "clustering_objective_backward", _backward_cpu, _backward_fake, triton="clustering_objective.backward"
+)
+_objective = register(
+    "clustering_objective",
+    _forward_cpu,
+    _forward_fake,
+    triton="clustering_objective.forward",
+    backward=_backward,
+    setup_context=_setup_context,
+)
+
+
+def clustering_objective(
+    embeddings: Tensor,
+    centers: Tensor,
+    bandwidth: Tensor,
+    geometry: Tensor | None,
+    pseudo_labels: Tensor | None,
+    valid: Tensor | None,
+    *,
+    num_iters: int,
+    window: int,
+    temperature: float,
+    memory_order_sums: bool,
+    return_probs: bool,
+    dense: bool,
+) -> tuple[Tensor, ...]:
+    """Terms, mass, sums and assignments."""
+    differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (embeddings, centers, bandwidth))
+    place = None if geometry is None else geometry.to(embeddings.device)
+    *fused, probs, _, _, _ = _objective(
+        embeddings, centers, bandwidth, place, pseudo_labels, valid, num_iters, window, temperature,
+        memory_order_sums, return_probs or differentiated, differentiated,
+    )  # fmt: skip
+    probs = probs if return_probs else probs[:0]
+    return *fused, probs.to(embeddings.dtype)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from spectrafuse.ops.mean_shift_assign.pytorch import WEIGHT_EPS
+WEIGHT_EPS = 1e-6
+"""Added to the sum of the weights."""
 
 
 def _shift(point: Tensor, inverse: Tensor) -> Tensor:

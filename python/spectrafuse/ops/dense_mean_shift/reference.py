@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spectrafuse.ops.mean_shift_assign.reference import WEIGHT_EPS
+WEIGHT_EPS = 1e-6
+"""Added to the sum of the weights."""
 
 
 def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int, eps: float = WEIGHT_EPS) -> Tensor:

@@ -1,4 +1,8 @@
-"""The registered operation behind `dense_mean_shift`: its schema, its kernels, its gradient."""
+"""The kernels of `dense_mean_shift`, registered with torch.
+
+`states`, z before and after every iteration (in Triton up to one vector an image), and `totals`, the sums of the
+weights, are what the backward needs. Pixels are rows there: a pixel's numbers lie together.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse._runtime import extensions, triton
-
-# `states`, z before and after every iteration (in Triton up to one vector an image), and `totals`, the sums of the
-# weights, are what the backward needs. Pixels are rows there: a pixel's numbers lie together.
-
-torch.library.define(
-    "spectrafuse::dense_mean_shift",
-    "(Tensor embeddings, Tensor bandwidth, int num_iters) -> (Tensor shifted, Tensor states, Tensor totals)",
-)
-torch.library.define(
-    "spectrafuse::dense_mean_shift_backward",
-    "(Tensor grad, Tensor bandwidth, Tensor states, Tensor totals) -> (Tensor, Tensor)",
-)
+from spectrafuse._runtime import extensions
+from spectrafuse._runtime.registration import register
 
 
 def _workspace(states: Tensor, *, backward: bool) -> Tensor:
@@ -62,11 +55,6 @@ def _backward_cpu(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tenso
     return grad_embeddings, torch.full_like(bandwidth, along_bandwidth)
 
 
-triton.implement("dense_mean_shift", _forward_cpu, "dense_mean_shift.forward")
-triton.implement("dense_mean_shift_backward", _backward_cpu, "dense_mean_shift.backward")
-
-
-@torch.library.register_fake("spectrafuse::dense_mean_shift")
 def _forward_fake(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
     batch, dim, height, width = embeddings.shape
     working = extensions.working_dtype(embeddings.dtype)
@@ -77,7 +65,6 @@ def _forward_fake(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tupl
     )
 
 
-@torch.library.register_fake("spectrafuse::dense_mean_shift_backward")
 def _backward_fake(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
     return grad.new_empty(grad.shape), torch.empty_like(bandwidth)
 
@@ -88,8 +75,21 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.spectrafuse.dense_mean_shift_backward(grad, *ctx.saved_tensors)
+    grads = _gradients(grad, *ctx.saved_tensors)
     return (*grads, None)
 
 
-torch.library.register_autograd("spectrafuse::dense_mean_shift", _backward, setup_context=_setup_context)
+_gradients = register("dense_mean_shift_backward", _backward_cpu, _backward_fake, triton="dense_mean_shift.backward")
+_shift = register(
+    "dense_mean_shift",
+    _forward_cpu,
+    _forward_fake,
+    triton="dense_mean_shift.forward",
+    backward=_backward,
+    setup_context=_setup_context,
+)
+
+
+def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int) -> Tensor:
+    """Shifted embeddings."""
+    return _shift(embeddings, bandwidth, num_iters)[0]

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
-import spectrafuse.ops.energy_gate.registration  # noqa: F401  registers the kernel
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions, triton
-from spectrafuse.ops import _trials
-from spectrafuse.ops.gate import GateNoise, GateResult, Langevin
-from spectrafuse.ops.gate.api import (
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import Counts, Work
+from spectrafuse.ops import _self_test
+from spectrafuse.ops._gating import (
+    GateNoise,
+    GateOutputs,
+    GateResult,
+    Langevin,
     check_langevin,
     check_noise,
     check_thresholds,
-    kernel_options,
-    kernel_result,
-    widened,
+    noise_of,
 )
-from spectrafuse.ops.gate.pytorch import energy_gate as composed
-from spectrafuse.ops.gate.reference import energy_gate as reference
-
-backends.declare(
-    "energy_gate",
-    {"cpu": extensions.cpu_kernel_reason, "cuda": extensions.cuda_kernel_reason},
-    trial=_trials.energy_gate,
-)
+from spectrafuse.ops.energy_gate import registration
+from spectrafuse.ops.gate import gate_energies, gate_work, made_noise
+from spectrafuse.ops.skinny_linear import skinny_linear, skinny_linear_work
 
 
 def energy_gate(
@@ -81,28 +78,47 @@ def energy_gate(
     options = check_langevin(langevin)
     checks.number("tau", tau, above=0.0)
     check_thresholds(hard_threshold, used_threshold)
-    gumbel = None if noise is None else noise.gumbel
-    refinement = None if noise is None or langevin is None else noise.langevin
-    chosen = backends.choose("energy_gate", hidden.device.type, {"cuda": triton.dtype_reason(hidden.dtype)})
-    if chosen in ("cpu", "cuda"):
-        wide_hidden, gumbel, refinement = widened(hidden, gumbel, refinement, options)
-        outputs = torch.ops.spectrafuse.energy_gate(
-            wide_hidden, weight.to(wide_hidden.dtype), bias.to(wide_hidden.dtype), gumbel, refinement,
-            *kernel_options(options, tau, hard_threshold, used_threshold),
-        )  # fmt: skip
-        return kernel_result(outputs, hidden.dtype)
-    implementation = reference if chosen == "reference" else composed
-    return GateResult(
-        *implementation(
-            hidden,
-            weight,
-            bias,
-            gumbel,
-            refinement,
-            tau=tau,
-            step_size=options.step_size,
-            steps=options.steps,
-            hard_threshold=hard_threshold,
-            used_threshold=used_threshold,
-        )
+    selected = operation(
+        hidden,
+        weight,
+        bias,
+        *noise_of(noise, langevin),
+        tau=tau,
+        step_size=options.step_size,
+        steps=options.steps,
+        hard_threshold=hard_threshold,
+        used_threshold=used_threshold,
     )
+    return GateResult(*selected)
+
+
+def _composed(
+    hidden: Tensor, weight: Tensor, bias: Tensor, gumbel: Tensor | None, refinement: Tensor | None, **options: Any
+) -> GateOutputs:
+    """The layer and the gate by their own operations."""
+    energy = skinny_linear(hidden, weight, bias).view(hidden.shape[0], weight.shape[0] // 2, 2)
+    return gate_energies(energy, gumbel, refinement, **options)
+
+
+def work(batch: int, components: int, width: int) -> Counts:
+    """`skinny_linear` and `gate`."""
+    layer, after = skinny_linear_work(batch, width, 2 * components), gate_work(batch, components)
+    return Counts(*(Work(a.operations + b.operations, a.bytes + b.bytes) for a, b in zip(layer, after, strict=True)))
+
+
+def self_test(device: str) -> list[Tensor]:
+    """A product of few rows and the gate of it."""
+    hidden, weight, bias = leaves = _self_test.numbers(device, (3, 37), (2 * 70, 37), (2 * 70,))
+    selected = energy_gate(hidden, weight, bias, made_noise(device, (3, 70)), tau=0.5, langevin=Langevin())
+    return _self_test.with_gradients(selected, leaves)
+
+
+operation = backends.declare(
+    "energy_gate",
+    reference=_composed,
+    pytorch=_composed,
+    kernel=registration.energy_gate,
+    kernels={"cpu": (), "cuda": (backends.not_float64,)},
+    work=work,
+    self_test=self_test,
+)

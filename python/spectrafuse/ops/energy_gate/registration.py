@@ -1,4 +1,4 @@
-"""Registration of `energy_gate` with torch: the last layer and the gate in one call.
+"""The kernels of `energy_gate`, registered with torch: the last layer and the gate in one call.
 
 Few rows take the kernel of `skinny_linear`, more a matrix product; then comes the kernel of `gate`.
 """
@@ -10,35 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse.ops.gate.registration import (
-    NOISE_AND_OPTIONS,
-    OUTPUTS,
-    GateOutputs,
-    empty_outputs,
-    energy_gradient,
-    gate_kernel,
-    mark,
-)
-from spectrafuse.ops.skinny_linear.api import ACTIVATIONS, MOST_ROWS
-
-torch.library.define(
-    "spectrafuse::energy_gate", f"(Tensor hidden, Tensor weight, Tensor bias, {NOISE_AND_OPTIONS}) -> {OUTPUTS}"
-)
+from spectrafuse._runtime import extensions
+from spectrafuse._runtime.registration import register
+from spectrafuse.ops._gating import GateOutputs, empty_outputs, energy_gradient, gate_kernel, mark, widened
+from spectrafuse.ops.skinny_linear import ACTIVATIONS, MOST_ROWS
 
 
-@torch.library.impl("spectrafuse::energy_gate", ("CPU", "CUDA"))
 def _forward(
-    hidden: Tensor, weight: Tensor, bias: Tensor, gumbel: Tensor | None, langevin: Tensor | None, *options: Any
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    gumbel: Tensor | None,
+    langevin: Tensor | None,
+    tau: float,
+    shift: float,
+    hard_threshold: float | None,
+    used_threshold: float,
 ) -> GateOutputs:
     if hidden.shape[0] <= MOST_ROWS:
         energy, _ = torch.ops.spectrafuse.skinny_linear(hidden, weight, bias, ACTIVATIONS.index("none"))
     else:
         energy = torch.addmm(bias, hidden, weight.T).to(hidden.dtype)  # autocast would narrow it
-    return gate_kernel(energy.view(hidden.shape[0], weight.shape[0] // 2, 2), gumbel, langevin, *options)
+    energy = energy.view(hidden.shape[0], weight.shape[0] // 2, 2)
+    return gate_kernel(energy, gumbel, langevin, tau, shift, hard_threshold, used_threshold)
 
 
-@torch.library.register_fake("spectrafuse::energy_gate")
-def _forward_fake(hidden: Tensor, weight: Tensor, *unused: Any) -> GateOutputs:
+def _forward_fake(hidden: Tensor, weight: Tensor, *others: Any) -> GateOutputs:
     return empty_outputs(hidden.new_empty((hidden.shape[0], weight.shape[0] // 2, 2)))
 
 
@@ -67,4 +64,27 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     )
 
 
-torch.library.register_autograd("spectrafuse::energy_gate", _backward, setup_context=_setup_context)
+_energy_gate = register(
+    "energy_gate", _forward, _forward_fake, cuda=_forward, backward=_backward, setup_context=_setup_context
+)
+
+
+def energy_gate(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    gumbel: Tensor | None,
+    refinement: Tensor | None,
+    *,
+    tau: float,
+    step_size: float,
+    steps: int,
+    hard_threshold: float | None,
+    used_threshold: float,
+) -> GateOutputs:
+    """Gates and energies in the type of the inputs."""
+    working = extensions.working_dtype(hidden.dtype)
+    layer = (hidden.to(working), weight.to(working), bias.to(working))
+    noise = widened(gumbel, refinement, steps, working)
+    outputs = _energy_gate(*layer, *noise, tau, step_size * steps, hard_threshold, used_threshold)
+    return outputs[0].to(hidden.dtype), outputs[1].to(hidden.dtype), *outputs[2:]

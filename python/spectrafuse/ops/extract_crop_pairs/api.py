@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions, triton
-from spectrafuse.ops import _trials
-from spectrafuse.ops.extract_crop_pairs.pytorch import extract_crop_pairs as composed
-from spectrafuse.ops.extract_crop_pairs.reference import extract_crop_pairs as reference
-
-backends.declare(
-    "extract_crop_pairs",
-    {"cpu": extensions.cpu_kernel_reason, "triton": triton.kernel_reason},
-    trial=_trials.extract_crop_pairs,
-)
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import BYTES, Work, labeled
+from spectrafuse.ops import _self_test
+from spectrafuse.ops.extract_crop_pairs import pytorch, reference, registration
 
 
 def extract_crop_pairs(
@@ -78,48 +73,43 @@ def extract_crop_pairs(
             raise checks.fail("out", f"of shape {shape} without gradient", f"shape {tuple(out.shape)}")
     if batch == 0:
         return out
-    limits = {"triton": triton.dtype_reason(cubes.dtype)}
-    chosen = backends.choose("extract_crop_pairs", cubes.device.type, limits)
     with torch.no_grad():
-        if chosen in ("cpu", "triton"):
-            torch.ops.spectrafuse.extract_crop_pairs(cubes.detach(), geometry.detach(), height, width, out)
-        else:
-            implementation = reference if chosen == "reference" else composed
-            out.copy_(implementation(cubes, geometry, (height, width)))
+        operation(cubes.detach(), geometry.detach(), height, width, out)
     return out
 
 
-torch.library.define(
-    "spectrafuse::extract_crop_pairs", "(Tensor cubes, Tensor geometry, int height, int width, Tensor(a!) out) -> ()"
+def work(batch: int, bands: int, pixels: int) -> Work:
+    """Three interpolations of three operations; every value of both windows read, every value of the views written."""
+    values = 2 * batch * bands * pixels
+    return Work(9 * values, 2 * BYTES * values)
+
+
+def _extension_work(sizes: Sequence[int], *others: Any) -> Work:
+    batch, bands, _, _, height, width = sizes
+    return work(batch, bands, height * width)
+
+
+def self_test(device: str) -> list[Tensor]:
+    """Crops that are rotated, reach beyond the scene and shift their bands."""
+    (cubes,) = _self_test.numbers(device, (2, 5, 9, 11))
+    geometry = torch.tensor([0.0, 1, 0.9, -0.3, 0.1, 0.3, 0.9, -0.1, 2], device=device).expand(2, 2, 9).contiguous()
+    return [extract_crop_pairs(cubes.detach(), geometry, (7, 9))]
+
+
+operation = backends.declare(
+    "extract_crop_pairs",
+    reference=reference.extract_crop_pairs,
+    pytorch=pytorch.extract_crop_pairs,
+    kernel=registration.extract_crop_pairs,
+    kernels={"cpu": (), "triton": (backends.not_float64,)},
+    work=work,
+    self_test=self_test,
+    extension_calls={"extract_crop_pairs": labeled("extract_crop_pairs", _extension_work)},
+    triton_calls={
+        "extract": labeled(
+            "extract_crop_pairs",
+            lambda cubes, geometry, out: work(cubes.shape[0], cubes.shape[1], out[0, 0, 0].numel()),
+        )
+    },
+    gpu_kernels={r"^_extract$": "extract_crop_pairs"},
 )
-
-
-def _extract_triton(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
-    from spectrafuse.kernels import extract_crop_pairs as kernels
-
-    kernels.extract(cubes, geometry, out)
-
-
-torch.library.impl("spectrafuse::extract_crop_pairs", "CUDA", _extract_triton)
-
-
-@torch.library.impl("spectrafuse::extract_crop_pairs", "CPU")
-def _extract_cpu(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
-    if backends.forced() == "triton":
-        _extract_triton(cubes, geometry, height, width, out)
-        return
-    working = extensions.working_dtype(cubes.dtype)
-    source, geometry = cubes.to(working), geometry.to("cpu", torch.float64).contiguous()
-    batch, bands, scene_height, scene_width = source.shape
-    target = out if out.dtype == working else torch.empty(out.shape, dtype=working)
-    extensions.cpu().extract_crop_pairs(
-        extensions.DTYPE_CODE[working], (batch, bands, scene_height, scene_width, height, width), source.stride(),
-        target.stride(), source.data_ptr(), geometry.data_ptr(), target.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
-    if target is not out:
-        out.copy_(target)
-
-
-@torch.library.register_fake("spectrafuse::extract_crop_pairs")
-def _extract_fake(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
-    return None

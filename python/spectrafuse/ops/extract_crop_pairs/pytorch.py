@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: tuple[int, int]) -> Tensor:
+def extract_crop_pairs(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
     """Cut and warp the two crops that `geometry` describes.
 
     Parameters
@@ -21,14 +21,11 @@ def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: tuple[int, in
     geometry : Tensor (B, 2, 9)
         Per view: corner y, corner x, the affine matrix (2, 3) by rows in normalised coordinates, band shift.
         Corners and band shifts are read on the host; there they cost no synchronisation.
-    crop_size : (int, int)
-        Height and width of a crop.
-
-    Returns
-    -------
-    Tensor (B, 2, C, h, w)
+    height, width : int
+        Of a crop.
+    out : Tensor (B, 2, C, h, w)
+        Where the views are written.
     """
-    height, width = crop_size
     missing_height = max(height - cubes.shape[2], 0)
     missing_width = max(width - cubes.shape[3], 0)
     if missing_height or missing_width:
@@ -38,7 +35,6 @@ def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: tuple[int, in
     views = geometry.reshape(2 * batch, 9)
     theta = views[:, 2:8].reshape(2 * batch, 2, 3).to(cubes.device, dtype)
     grid = F.affine_grid(theta, [2 * batch, 1, height, width], align_corners=False)
-    out = cubes.new_empty(batch, 2, bands, height, width)
     for index, (top, left, shift) in enumerate(views[:, [0, 1, 8]].long().tolist()):
         sample, view = divmod(index, 2)
         window = cubes[sample : sample + 1, :, top : top + height, left : left + width].to(dtype)
@@ -48,4 +44,3 @@ def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: tuple[int, in
         first = shift % bands
         out[sample, view, first:] = warped[: bands - first]
         out[sample, view, :first] = warped[bands - first :]
-    return out

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: tuple[int, int]) -> Tensor:
+def extract_crop_pairs(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
     """Cut and warp the two crops that `geometry` describes.
 
     Parameters
@@ -19,23 +19,20 @@ def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: tuple[int, in
         Reflect-padded at the bottom and right where they are smaller than the crop.
     geometry : Tensor (B, 2, 9)
         Per view: corner y, corner x, the affine matrix (2, 3) by rows in normalised coordinates, band shift.
-    crop_size : (int, int)
-        Height and width of a crop.
-
-    Returns
-    -------
-    Tensor (B, 2, C, h, w)
+    height, width : int
+        Of a crop.
+    out : Tensor (B, 2, C, h, w)
+        Where the views are written.
     """
-    crop_height, crop_width = crop_size
-    missing_height = max(crop_height - cubes.shape[2], 0)
-    missing_width = max(crop_width - cubes.shape[3], 0)
+    missing_height = max(height - cubes.shape[2], 0)
+    missing_width = max(width - cubes.shape[3], 0)
     if missing_height or missing_width:
         cubes = F.pad(cubes, (0, missing_width, 0, missing_height), mode="reflect")
     batch, bands = cubes.shape[:2]
     views = geometry.transpose(0, 1).reshape(2 * batch, 9)
-    crops = [torch.empty_like(cubes[:, :, :crop_height, :crop_width]) for _ in range(2)]
+    crops = [torch.empty_like(cubes[:, :, :height, :width]) for _ in range(2)]
     for index, (top, left) in enumerate(views[:, :2].long().tolist()):
-        window = cubes[index % batch, :, top : top + crop_height, left : left + crop_width]
+        window = cubes[index % batch, :, top : top + height, left : left + width]
         crops[index // batch][index % batch] = window
     stacked = torch.cat(crops, dim=0)
     theta = views[:, 2:8].reshape(2 * batch, 2, 3).to(cubes)
@@ -43,4 +40,4 @@ def extract_crop_pairs(cubes: Tensor, geometry: Tensor, crop_size: tuple[int, in
     warped = F.grid_sample(stacked, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     for index, shift in enumerate(views[:, 8].long().tolist()):
         warped[index] = warped[index].roll(shift, dims=0)
-    return warped.reshape(2, batch, bands, crop_height, crop_width).permute(1, 0, 2, 3, 4)
+    out.copy_(warped.reshape(2, batch, bands, height, width).permute(1, 0, 2, 3, 4))

@@ -2,121 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
-import spectrafuse.ops.gate.registration  # noqa: F401  registers the kernel
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions, triton
-from spectrafuse.ops import _trials
-from spectrafuse.ops.gate.pytorch import gate as composed
-from spectrafuse.ops.gate.reference import gate as reference
-
-backends.declare(
-    "gate",
-    {"cpu": extensions.cpu_kernel_reason, "cuda": extensions.cuda_kernel_reason},
-    trial=_trials.gate,
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import Counts, counts
+from spectrafuse.ops import _self_test
+from spectrafuse.ops._gating import (
+    GateNoise,
+    GateResult,
+    Langevin,
+    check_langevin,
+    check_noise,
+    check_thresholds,
+    noise_of,
 )
-
-
-class GateNoise(NamedTuple):
-    """Random numbers of a gate over energies (..., 2).
-
-    Attributes
-    ----------
-    langevin : Tensor (..., 2) or None
-        The whole noise term of the refinement, `noise * sqrt(steps) * xi` with xi standard normal; None: no
-        refinement (evaluation).
-    gumbel : Tensor (..., 2) or (...)
-        Standard Gumbel numbers of both classes, or their difference g0 - g1, which is standard logistic.
-    """
-
-    langevin: Tensor | None
-    gumbel: Tensor
-
-
-class Langevin(NamedTuple):
-    """Options of the Langevin refinement; `steps=0` switches it off.
-
-    Attributes
-    ----------
-    step_size : float
-        Above 0; energies fall by `step_size * steps`.
-    noise : float
-        At least 0; the noise term has standard deviation `noise * sqrt(steps)`.
-    steps : int
-        At least 0.
-    """
-
-    step_size: float = 0.05
-    noise: float = 0.1
-    steps: int = 32
-
-
-class GateResult(NamedTuple):
-    """What a gate returns.
-
-    Attributes
-    ----------
-    select_prob : Tensor (B, N)
-        Gate s in [0, 1], with gradient; exactly 0 or 1 and without gradient under a hard threshold.
-    select_energy : Tensor (B, N, 2)
-        r, the negated refined energies, with gradient.
-    energy_sum, energy_square_sum : Tensor ()
-        Sum of r and of r^2, with gradient; float32 for 16-bit inputs.
-    used : Tensor (N,) bool
-        Components that some sample selects.
-    select_sum : Tensor ()
-        Sum of s, with gradient unless s has none; float32 for 16-bit inputs.
-    """
-
-    select_prob: Tensor
-    select_energy: Tensor
-    energy_sum: Tensor
-    energy_square_sum: Tensor
-    used: Tensor
-    select_sum: Tensor
-
-
-def check_langevin(langevin: Langevin | None) -> Langevin:
-    """Check the options; None means no refinement."""
-    if langevin is None:
-        return Langevin(steps=0)
-    if not isinstance(langevin, Langevin):
-        raise TypeError(f"`langevin` must be a Langevin or None; got {type(langevin).__name__}.")
-    checks.number("langevin.step_size", langevin.step_size, above=0.0)
-    checks.number("langevin.noise", langevin.noise, minimum=0.0)
-    checks.integer("langevin.steps", langevin.steps, minimum=0)
-    return langevin
-
-
-def check_noise(noise: GateNoise | None, shape: tuple[int, ...], like: Tensor) -> GateNoise | None:
-    """Check the noise of a gate over energies of `shape` (..., 2)."""
-    if noise is None:
-        return None
-    if not isinstance(noise, GateNoise):
-        raise TypeError(f"`noise` must be a GateNoise or None; got {type(noise).__name__}.")
-    for name, value, shapes in (
-        ("noise.gumbel", noise.gumbel, (shape, shape[:-1])),
-        ("noise.langevin", noise.langevin, (shape,)),
-    ):
-        if value is None and name == "noise.langevin":
-            continue
-        expected = "of shape " + " or ".join(str(s) for s in shapes)
-        ndim = value.ndim if isinstance(value, Tensor) else -1
-        checked = checks.tensor(name, value, shape=expected, ndim=ndim, like=like)
-        if tuple(checked.shape) not in shapes:
-            raise checks.fail(name, f"a tensor {expected}", f"shape {tuple(checked.shape)}")
-    return noise
-
-
-def check_thresholds(hard_threshold: float | None, used_threshold: float) -> None:
-    """Check the two thresholds of a gate."""
-    if hard_threshold is not None:
-        checks.number("hard_threshold", hard_threshold, minimum=0.0, maximum=1.0)
-    checks.number("used_threshold", used_threshold, minimum=0.0, maximum=1.0)
+from spectrafuse.ops.gate import pytorch, reference, registration
 
 
 def gate(
@@ -169,49 +70,48 @@ def gate(
     options = check_langevin(langevin)
     checks.number("tau", tau, above=0.0)
     check_thresholds(hard_threshold, used_threshold)
-    gumbel = None if noise is None else noise.gumbel
-    refinement = None if noise is None or langevin is None else noise.langevin
-    chosen = backends.choose("gate", energy.device.type, {"cuda": triton.dtype_reason(energy.dtype)})
-    if chosen in ("cpu", "cuda"):
-        options_of_kernel = kernel_options(options, tau, hard_threshold, used_threshold)
-        outputs = torch.ops.spectrafuse.gate(*widened(energy, gumbel, refinement, options), *options_of_kernel)
-        return kernel_result(outputs, energy.dtype)
-    implementation = reference if chosen == "reference" else composed
-    return GateResult(
-        *implementation(
-            energy,
-            gumbel,
-            refinement,
-            tau=tau,
-            step_size=options.step_size,
-            steps=options.steps,
-            hard_threshold=hard_threshold,
-            used_threshold=used_threshold,
-        )
+    selected = operation(
+        energy,
+        *noise_of(noise, langevin),
+        tau=tau,
+        step_size=options.step_size,
+        steps=options.steps,
+        hard_threshold=hard_threshold,
+        used_threshold=used_threshold,
     )
+    return GateResult(*selected)
 
 
-def widened(
-    energy: Tensor, gumbel: Tensor | None, refinement: Tensor | None, options: Langevin
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Energies and noise in the type the kernels compute in; no refinement without steps."""
-    working = extensions.working_dtype(energy.dtype)
-    return (
-        energy.to(working),
-        None if gumbel is None else gumbel.to(working),
-        None if refinement is None or options.steps == 0 else refinement.to(working),
-    )
+def work(batch: int, components: int) -> Counts:
+    """Forward reads energies and noise and writes gates and energies; backward reads three tensors, writes one."""
+    gates = batch * components
+    return counts((40 * gates, 15 * gates), (8 * gates, 8 * gates))
 
 
-def kernel_options(
-    options: Langevin, tau: float, hard_threshold: float | None, used_threshold: float
-) -> tuple[float, float, float | None, float]:
-    """tau, shift and thresholds as the registered operations take them."""
-    hard = None if hard_threshold is None else float(hard_threshold)
-    return float(tau), options.step_size * options.steps, hard, float(used_threshold)
+def made_noise(device: str, shape: tuple[int, ...]) -> GateNoise:
+    """For self-tests."""
+    langevin, gumbel = _self_test.numbers(device, (*shape, 2), shape)
+    return GateNoise(langevin.detach(), 4 * gumbel.detach() - 2)
 
 
-def kernel_result(outputs: tuple[Tensor, ...], dtype: torch.dtype) -> GateResult:
-    """A kernel's outputs with gates and energies in the caller's type."""
-    select_prob, select_energy, *sums = outputs
-    return GateResult(select_prob.to(dtype), select_energy.to(dtype), *sums)
+def self_test(device: str) -> list[Tensor]:
+    """Two blocks of components."""
+    (energy,) = leaves = _self_test.numbers(device, (3, 70, 2))
+    selected = gate(energy, made_noise(device, (3, 70)), tau=0.5, langevin=Langevin())
+    return _self_test.with_gradients(selected, leaves)
+
+
+operation = backends.declare(
+    "gate",
+    reference=reference.gate,
+    pytorch=pytorch.gate,
+    kernel=registration.gate,
+    kernels={"cpu": (), "cuda": (backends.not_float64,)},
+    work=work,
+    self_test=self_test,
+    extension_calls={
+        "gate_forward": lambda sizes, *others: ("gate forward", work(*sizes).forward),
+        "gate_backward": lambda sizes, *others: ("gate backward", work(*sizes).backward),
+    },
+    gpu_kernels={"gate_backward_kernel": "gate backward", "gate_kernel|add_blocks_kernel": "gate forward"},
+)

@@ -4,26 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-
-def gumbel_difference(gumbel: Tensor, energy: Tensor) -> Tensor:
-    """g0 - g1 (...) from both classes' numbers (..., 2) or from the difference itself."""
-    return gumbel if gumbel.ndim < energy.ndim else gumbel[..., 0] - gumbel[..., 1]
-
-
-def soft_gate(
-    energy: Tensor, gumbel: Tensor | None, langevin_noise: Tensor | None, *, tau: float, shift: float
-) -> tuple[Tensor, Tensor]:
-    """Gate probability (...) of class 0 and negated refined energy (..., 2).
-
-    `shift` is step size times steps: the published gradient of the energies' sum is 1 everywhere.
-    """
-    select_energy = -energy if langevin_noise is None else shift - energy - langevin_noise
-    logit = select_energy[..., 0] - select_energy[..., 1]
-    if gumbel is not None:
-        logit = logit + gumbel_difference(gumbel, energy)
-    return torch.sigmoid(logit / tau), select_energy
+from spectrafuse.ops._plain import soft_gate
 
 
 def gate(
@@ -62,31 +44,4 @@ def gate(
         select_energy.square().sum(),
         selected.any(dim=0),
         select_prob.sum(),
-    )
-
-
-def energy_gate(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    gumbel: Tensor | None,
-    langevin_noise: Tensor | None,
-    *,
-    tau: float,
-    step_size: float,
-    steps: int,
-    hard_threshold: float | None,
-    used_threshold: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Last layer of the energy evaluator, then the gate; as `spectrafuse.ops.energy_gate`."""
-    energy = functional.linear(hidden, weight, bias).view(hidden.shape[0], weight.shape[0] // 2, 2)
-    return gate(
-        energy,
-        gumbel,
-        langevin_noise,
-        tau=tau,
-        step_size=step_size,
-        steps=steps,
-        hard_threshold=hard_threshold,
-        used_threshold=used_threshold,
     )

@@ -1,4 +1,4 @@
-"""Registration of `gate` with torch: one kernel call forward, one backward.
+"""The kernels of `gate`, registered with torch: one call forward, one backward.
 
 The C++ kernels take float32 and float64, those for CUDA float32.
 """
@@ -11,59 +11,8 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import extensions
-
-GateOutputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-
-NOISE_AND_OPTIONS = (
-    "Tensor? gumbel, Tensor? langevin, float tau, float shift, float? hard_threshold, float used_threshold"
-)
-OUTPUTS = (
-    "(Tensor select_prob, Tensor select_energy, Tensor energy_sum, Tensor energy_square_sum, Tensor used, "
-    "Tensor select_sum)"
-)
-torch.library.define("spectrafuse::gate", f"(Tensor energy, {NOISE_AND_OPTIONS}) -> {OUTPUTS}")
-torch.library.define(
-    "spectrafuse::gate_backward",
-    "(Tensor? grad_prob, Tensor? grad_energy, Tensor? grad_energy_sum, Tensor? grad_energy_square_sum, "
-    "Tensor? grad_select_sum, Tensor select_prob, Tensor select_energy, float tau, bool hard) -> Tensor",
-)
-
-
-def address(tensor: Tensor | None) -> int:
-    """Where a tensor's numbers lie; 0 for none."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def empty_outputs(energy: Tensor) -> GateOutputs:
-    """What the kernel writes for energies (B, N, 2)."""
-    batch, components, _ = energy.shape
-    return (
-        energy.new_empty((batch, components)),
-        energy.new_empty((batch, components, 2)),
-        energy.new_empty(()),
-        energy.new_empty(()),
-        energy.new_empty((components,), dtype=torch.bool),
-        energy.new_empty(()),
-    )
-
-
-def forward_arguments(
-    energy: Tensor,
-    gumbel: Tensor | None,
-    langevin: Tensor | None,
-    tau: float,
-    shift: float,
-    hard_threshold: float | None,
-    used_threshold: float,
-    out: GateOutputs,
-) -> tuple[Any, ...]:
-    """What the forward kernels take first, of dense tensors, after their type and device."""
-    return (
-        energy.shape[:2], 0.0 if langevin is None else shift, tau, -1.0 if hard_threshold is None else hard_threshold,
-        used_threshold, energy.data_ptr(), address(gumbel), gumbel is not None and gumbel.ndim == 3, address(langevin),
-        out[0].data_ptr(), out[1].data_ptr(), (out[2].data_ptr(), out[3].data_ptr(), out[5].data_ptr()),
-        out[4].data_ptr(),
-    )  # fmt: skip
+from spectrafuse._runtime.registration import register
+from spectrafuse.ops._gating import GateOutputs, address, empty_outputs, energy_gradient, gate_kernel, mark, widened
 
 
 def backward_arguments(
@@ -78,31 +27,6 @@ def backward_arguments(
         select_prob.shape, tau, hard, select_prob.data_ptr(), select_energy.data_ptr(), prob, energy, tuple(sums),
         out.data_ptr(),
     )  # fmt: skip
-
-
-def gate_kernel(
-    energy: Tensor,
-    gumbel: Tensor | None,
-    langevin: Tensor | None,
-    tau: float,
-    shift: float,
-    hard_threshold: float | None,
-    used_threshold: float,
-) -> GateOutputs:
-    """The gate of energies (B, N, 2) by the kernel of their device."""
-    dense = energy.contiguous()
-    gumbel = None if gumbel is None else gumbel.contiguous()
-    langevin = None if langevin is None else langevin.contiguous()
-    out = empty_outputs(dense)
-    workspace = []
-    if energy.is_cuda:
-        workspace.append(energy.new_empty((3 * extensions.cuda().gate_blocks(energy.shape[1]),), dtype=torch.float64))
-    arguments = forward_arguments(dense, gumbel, langevin, tau, shift, hard_threshold, used_threshold, out)
-    extensions.run("gate_forward", energy.dtype, energy.device, *arguments, *map(address, workspace))
-    return out
-
-
-torch.library.impl("spectrafuse::gate", ("CPU", "CUDA"), gate_kernel)
 
 
 def gate_backward_kernel(
@@ -127,56 +51,12 @@ def gate_backward_kernel(
     return grad
 
 
-torch.library.impl("spectrafuse::gate_backward", ("CPU", "CUDA"), gate_backward_kernel)
-
-
-@torch.library.register_fake("spectrafuse::gate")
-def _gate_fake(
-    energy: Tensor,
-    gumbel: Tensor | None,
-    langevin: Tensor | None,
-    tau: float,
-    shift: float,
-    hard_threshold: float | None,
-    used_threshold: float,
-) -> GateOutputs:
+def _gate_fake(energy: Tensor, *others: Any) -> GateOutputs:
     return empty_outputs(energy)
 
 
-@torch.library.register_fake("spectrafuse::gate_backward")
-def _gate_backward_fake(
-    grad_prob: Tensor | None,
-    grad_energy: Tensor | None,
-    grad_energy_sum: Tensor | None,
-    grad_energy_square_sum: Tensor | None,
-    grad_select_sum: Tensor | None,
-    select_prob: Tensor,
-    select_energy: Tensor,
-    tau: float,
-    hard: bool,
-) -> Tensor:
-    return select_energy.new_empty(select_energy.shape)
-
-
-def mark(ctx: Any, output: GateOutputs, tau: float, hard_threshold: float | None) -> None:
-    """What a gate's backward needs, and which of its outputs carry no gradient."""
-    ctx.set_materialize_grads(False)
-    ctx.tau, ctx.hard = tau, hard_threshold is not None
-    ctx.mark_non_differentiable(output[4], *((output[0], output[5]) if ctx.hard else ()))
-
-
-def energy_gradient(
-    ctx: Any, grads: tuple[Tensor | None, ...], select_prob: Tensor, select_energy: Tensor
-) -> Tensor | None:
-    """Gradient (B, N, 2) of the energies, None where nothing came."""
-    prob, energy, energy_sum, square_sum, _, select_sum = grads
-    if ctx.hard:
-        prob = select_sum = None
-    if all(grad is None for grad in (prob, energy, energy_sum, square_sum, select_sum)):
-        return None
-    return torch.ops.spectrafuse.gate_backward(
-        prob, energy, energy_sum, square_sum, select_sum, select_prob, select_energy, ctx.tau, ctx.hard
-    )
+def _gate_backward_fake(*arguments: Any) -> Tensor:
+    return torch.empty_like(arguments[6])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: GateOutputs) -> None:
@@ -188,4 +68,23 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     return (energy_gradient(ctx, grads, *ctx.saved_tensors), *(None,) * 6)
 
 
-torch.library.register_autograd("spectrafuse::gate", _backward, setup_context=_setup_context)
+register("gate_backward", gate_backward_kernel, _gate_backward_fake, cuda=gate_backward_kernel)
+_gate = register("gate", gate_kernel, _gate_fake, cuda=gate_kernel, backward=_backward, setup_context=_setup_context)
+
+
+def gate(
+    energy: Tensor,
+    gumbel: Tensor | None,
+    refinement: Tensor | None,
+    *,
+    tau: float,
+    step_size: float,
+    steps: int,
+    hard_threshold: float | None,
+    used_threshold: float,
+) -> GateOutputs:
+    """Gates and energies in the type of the energies given."""
+    working = extensions.working_dtype(energy.dtype)
+    noise = widened(gumbel, refinement, steps, working)
+    outputs = _gate(energy.to(working), *noise, tau, step_size * steps, hard_threshold, used_threshold)
+    return outputs[0].to(energy.dtype), outputs[1].to(energy.dtype), *outputs[2:]

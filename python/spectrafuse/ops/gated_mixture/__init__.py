@@ -1,5 +1,6 @@
 """Mixture spectra from gated concentrations and a pool of components (arXiv 2507.23600)."""
 
 from spectrafuse.ops.gated_mixture.api import gated_mixture
+from spectrafuse.ops.gated_mixture.registration import shared_arguments as mixture_arguments
 
-__all__ = ["gated_mixture"]
+__all__ = ["gated_mixture", "mixture_arguments"]

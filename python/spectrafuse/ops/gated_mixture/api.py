@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions, triton
-from spectrafuse.ops import _trials
-from spectrafuse.ops.gated_mixture.pytorch import gated_mixture as composed
-from spectrafuse.ops.gated_mixture.reference import gated_mixture as reference
-
-backends.declare(
-    "gated_mixture",
-    {"cpu": extensions.cpu_kernel_reason, "cuda": extensions.cuda_kernel_reason},
-    trial=_trials.gated_mixture,
-)
-
-
-def check_mixture(concentration: Tensor, select_prob: Tensor, components: Tensor, norm: int | None) -> None:
-    """Check what both mixtures take."""
-    checks.tensor("components", components, shape="(N, d)", ndim=2)
-    count = components.shape[0]
-    for name, value in (("concentration", concentration), ("select_prob", select_prob)):
-        checks.tensor(name, value, shape=f"(B, {count})", ndim=2, like=components)
-        if value.shape[1] != count:
-            raise checks.fail(
-                name,
-                f"a tensor (B, {count}) for components {tuple(components.shape)}",
-                f"shape {tuple(value.shape)}",
-            )
-    if concentration.shape != select_prob.shape:
-        raise checks.fail(
-            "select_prob",
-            f"of the shape of `concentration`, {tuple(concentration.shape)}",
-            f"shape {tuple(select_prob.shape)}",
-        )
-    if norm is not None and (isinstance(norm, bool) or norm not in (1, 2)):
-        raise checks.fail("norm", "1, 2 or None", repr(norm))
+from spectrafuse._runtime.counts import Counts, counts
+from spectrafuse.ops import _self_test
+from spectrafuse.ops._mixture import check_mixture
+from spectrafuse.ops.gated_mixture import pytorch, reference, registration
 
 
 def gated_mixture(
@@ -80,104 +49,36 @@ def gated_mixture(
     contributes a zero spectrum and its gradient is finite. arXiv 2507.23600, model output.
     """
     check_mixture(concentration, select_prob, components, norm)
-    limits = {"cuda": triton.dtype_reason(components.dtype)}
-    chosen = backends.choose("gated_mixture", components.device.type, limits)
-    if chosen in ("cpu", "cuda"):
-        working = extensions.working_dtype(components.dtype)
-        inputs = (concentration.to(working), select_prob.to(working), components.to(working))
-        return torch.ops.spectrafuse.gated_mixture(*inputs, bool(non_negative), norm or 0).to(components.dtype)
-    implementation = reference if chosen == "reference" else composed
-    return implementation(concentration, select_prob, components, non_negative=non_negative, norm=norm)
+    return operation(concentration, select_prob, components, non_negative=bool(non_negative), norm=norm)
 
 
-# Registration: float32 and float64 on the CPU, float32 on CUDA devices.
+def work(batch: int, components: int, bands: int) -> Counts:
+    """A product of a sample's weight and a component forward, two of them backward; components are read once, and once
+    more with their gradient written."""
+    product, values = 2 * batch * components * bands, components * bands
+    return counts((product, 2 * product), (values, 2 * values))
 
 
-def mixture_workspace(batch: int, components: Tensor, forward: bool) -> list[Tensor]:
-    """What the CUDA kernels of both mixtures take as workspace: lengths, weights and partial mixtures; else nothing."""
-    if not components.is_cuda:
-        return []
-    count, bands = components.shape
-    parts = extensions.cuda().mixture_parts(count) if forward else 0
-    return [components.new_empty(shape) for shape in ((count,), (count, batch), (parts, batch, bands))]
+def self_test(device: str) -> list[Tensor]:
+    """Two parts of components, two blocks of bands, two tiles of samples, both norms."""
+    leaves = _self_test.numbers(device, (17, 37), (17, 37), (37, 131))
+    return _self_test.with_gradients([gated_mixture(*leaves, norm=norm) for norm in (1, 2)], leaves)
 
 
-def workspace_addresses(workspace: list[Tensor]) -> list[tuple[int, ...]]:
-    """The one argument that CUDA kernels take for their workspace; the C++ kernels take none."""
-    return [tuple(t.data_ptr() for t in workspace)] if workspace else []
-
-
-_INPUTS = "Tensor concentration, Tensor select_prob, Tensor components, bool non_negative, int norm"
-torch.library.define("spectrafuse::gated_mixture", f"({_INPUTS}) -> Tensor")
-torch.library.define("spectrafuse::gated_mixture_backward", f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)")
-
-
-def shared_arguments(
-    concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
-) -> tuple[Any, ...]:
-    """What the kernels of both directions take first, of dense tensors."""
-    sizes = (*concentration.shape, components.shape[1])
-    inputs = concentration.data_ptr(), select_prob.data_ptr(), components.data_ptr()
-    return components.dtype, components.device, sizes, non_negative, norm, inputs
-
-
-def forward_kernel(
-    concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
-) -> Tensor:
-    c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
-    mixture = v.new_empty((c.shape[0], v.shape[1]))
-    workspace = mixture_workspace(len(c), v, forward=True)
-    extensions.run(
-        "gated_mixture_forward", *shared_arguments(c, s, v, non_negative, norm), mixture.data_ptr(),
-        *workspace_addresses(workspace),
-    )  # fmt: skip
-    return mixture
-
-
-torch.library.impl("spectrafuse::gated_mixture", ("CPU", "CUDA"), forward_kernel)
-
-
-def backward_kernel(
-    grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
-    upstream = grad.contiguous()
-    grads = torch.empty_like(c), torch.empty_like(s), torch.empty_like(v)
-    workspace = mixture_workspace(len(c), v, forward=False)
-    extensions.run(
-        "gated_mixture_backward", *shared_arguments(c, s, v, non_negative, norm), upstream.data_ptr(),
-        tuple(g.data_ptr() for g in grads),
-        *workspace_addresses(workspace),
-    )  # fmt: skip
-    return grads
-
-
-torch.library.impl("spectrafuse::gated_mixture_backward", ("CPU", "CUDA"), backward_kernel)
-
-
-@torch.library.register_fake("spectrafuse::gated_mixture")
-def _forward_fake(
-    concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
-) -> Tensor:
-    return components.new_empty((concentration.shape[0], components.shape[1]))
-
-
-@torch.library.register_fake("spectrafuse::gated_mixture_backward")
-def _backward_fake(
-    grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    like_weights = concentration.new_empty(concentration.shape)
-    return like_weights, torch.empty_like(like_weights), components.new_empty(components.shape)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.options = inputs[3:]
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.spectrafuse.gated_mixture_backward(grad, *ctx.saved_tensors, *ctx.options)
-    return (*grads, None, None)
-
-
-torch.library.register_autograd("spectrafuse::gated_mixture", _backward, setup_context=_setup_context)
+operation = backends.declare(
+    "gated_mixture",
+    reference=reference.gated_mixture,
+    pytorch=pytorch.gated_mixture,
+    kernel=registration.gated_mixture,
+    kernels={"cpu": (), "cuda": (backends.not_float64,)},
+    work=work,
+    self_test=self_test,
+    extension_calls={
+        "gated_mixture_forward": lambda sizes, *others: ("gated_mixture forward", work(*sizes).forward),
+        "gated_mixture_backward": lambda sizes, *others: ("gated_mixture backward", work(*sizes).backward),
+    },
+    gpu_kernels={
+        "mixture_backward_kernel": "gated_mixture backward",
+        r"mixture(_weights)?_kernel|add_parts_kernel\(float const\*, long": "gated_mixture forward",
+    },
+)

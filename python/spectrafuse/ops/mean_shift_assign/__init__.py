@@ -1,5 +1,5 @@
-"""Mean shift inside a window, and the assignment of the shifted embeddings to cluster centres."""
+"""Mean shift inside a window, and the assignment of the shifted embeddings to cluster centers."""
 
-from spectrafuse.ops.mean_shift_assign.api import MeanShiftResult, mean_shift_assign, mean_shift_labels
+from spectrafuse.ops.mean_shift_assign.api import MeanShiftResult, assign, mean_shift_assign, mean_shift_labels
 
-__all__ = ["MeanShiftResult", "mean_shift_assign", "mean_shift_labels"]
+__all__ = ["MeanShiftResult", "assign", "mean_shift_assign", "mean_shift_labels"]

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions
-from spectrafuse.ops.scene_spectra.reference import METHODS
-from spectrafuse.ops.scene_spectra.reference import scene_spectra as reference
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import BYTES, Work
+from spectrafuse.ops.scene_spectra import pytorch, reference, registration
 
-backends.declare("scene_spectra", {"cpu": extensions.cpu_kernel_reason})
-
-_TYPES = ("float32", "float64", "int16", "uint16", "uint8")
-"""Types of stored numbers that the kernel reads, in the order of their numbers at the boundary."""
-BAND_MULTIPLE = 16
-"""Bands are filled up with zeros to a multiple of it: whole vector registers."""
-
-
-def filled_bands(bands: int) -> int:
-    """The least multiple of 16 that holds the bands."""
-    return -(-bands // BAND_MULTIPLE) * BAND_MULTIPLE
+METHODS = pytorch.METHODS
+"""What can be done to single spectra: functions of a cube (..., C, H, W), by name."""
 
 
 def scene_spectra(
@@ -66,16 +58,22 @@ def scene_spectra(
         raise checks.fail("out", wanted, f"shape {tuple(out.shape)}, strides {out.stride()}")
     if 0 in out.shape:
         return out
-    if backends.choose("scene_spectra", out.device.type, {"cpu": _kernel_reason(cube, out, method, scale)}) == "cpu":
-        if isinstance(cube, Tensor):
-            torch.ops.spectrafuse.scene_spectra(cube.detach(), out, method, offset, scale)
-        else:
-            _run_kernel(cube, out, method, offset, scale)
-        return out
-    given = cube if isinstance(cube, Tensor) else torch.from_numpy(_converted(cube))
-    out[..., bands:] = 0
-    out[..., :bands] = reference(given.to(out.device), method, offset, scale).permute(1, 2, 0)
+    operation(cube, out, method, offset, scale)
     return out
+
+
+def _composed(normalized: Callable[..., Tensor]) -> Callable[..., None]:
+    """Written to `out`, with zeros behind the bands."""
+
+    def composed(
+        cube: Tensor | np.ndarray, out: Tensor, method: str, offset: Tensor | None, scale: Tensor | None
+    ) -> None:
+        given = cube if isinstance(cube, Tensor) else torch.from_numpy(_converted(cube))
+        bands = cube.shape[0]
+        out[..., bands:] = 0
+        out[..., :bands] = normalized(given.to(out.device), method, offset, scale).permute(1, 2, 0)
+
+    return composed
 
 
 def _converted(cube: np.ndarray) -> np.ndarray:
@@ -84,58 +82,48 @@ def _converted(cube: np.ndarray) -> np.ndarray:
         return np.array(cube, np.float64 if cube.dtype.newbyteorder("=") == np.float64 else np.float32, order="K")
 
 
-def _kernel_reason(cube: Tensor | np.ndarray, out: Tensor, method: str, scale: Tensor | None) -> str | None:
-    if out.dtype != torch.float32:
-        return f"it writes float32, not {out.dtype}"
-    native = isinstance(cube, Tensor) or cube.dtype.isnative
-    kind = _kind(cube)
-    if not native or kind not in _TYPES:
-        return f"it takes no {kind}" if native else "it takes no numbers in another byte order"
+def wide_results(cube: Tensor | np.ndarray, out: Tensor, *others: Any) -> backends.Reason:
+    """The limit of what the kernel writes."""
+    return f"it writes float32, not {out.dtype}" if out.dtype != torch.float32 else None
+
+
+def stored_numbers(cube: Tensor | np.ndarray, *others: Any) -> backends.Reason:
+    """The limit of what the kernel reads."""
     if isinstance(cube, Tensor) and cube.device.type != "cpu":
         return f"it takes CPU tensors, not {cube.device.type} tensors"
-    normalises = method != "none" or scale is not None
-    return f"it normalises float32, not {kind}" if kind == "float64" and normalises else None
+    if not isinstance(cube, Tensor) and not cube.dtype.isnative:
+        return "it takes no numbers in another byte order"
+    kind = registration.kind(cube)
+    return None if kind in registration.TYPES else f"it takes no {kind}"
 
 
-def _kind(cube: Tensor | np.ndarray) -> str:
-    """Name of the type of the numbers."""
-    return str(cube.dtype).removeprefix("torch.") if isinstance(cube, Tensor) else cube.dtype.name
-
-
-def _run_kernel(
+def wide_normalization(
     cube: Tensor | np.ndarray, out: Tensor, method: str, offset: Tensor | None, scale: Tensor | None
-) -> None:
-    stored = cube.numpy() if isinstance(cube, Tensor) else cube
-    bands, filled = stored.shape[0], out.shape[2]
-    target = out
-    if filled % BAND_MULTIPLE:
-        target = out.new_empty(*out.shape[:2], filled_bands(filled))
-    statistics = None if scale is None or offset is None else _of_bands((offset, scale), bands, target.shape[2])
-    offset_at, scale_at = (0, 0) if statistics is None else (row.data_ptr() for row in statistics)
-    extensions.cpu().scene_spectra(
-        _TYPES.index(_kind(cube)), stored.shape, stored.strides, target.stride()[:2], target.shape[2],
-        tuple(METHODS).index(method), stored.__array_interface__["data"][0], offset_at, scale_at, target.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    if target is not out:
-        out.copy_(target[..., :filled])
+) -> backends.Reason:
+    """The limit of the kernel's arithmetic."""
+    normalizes = method != "none" or scale is not None
+    return "it normalizes float32, not float64" if normalizes and registration.kind(cube) == "float64" else None
 
 
-def _of_bands(statistics: Sequence[Tensor], bands: int, filled: int) -> Tensor:
-    """Offset 0 and scale 1 where bands are filled up."""
-    rows = torch.tensor([[0.0], [1.0]]).repeat(1, filled)
-    for row, values in zip(rows, statistics, strict=True):
-        row[:bands] = values.reshape(-1)
-    return rows
+def work(bands: int, pixels: int, filled: int) -> Work:
+    """A product and a sum for the norm, two divisions and a difference; bands are filled up to `filled`."""
+    return Work(5 * bands * pixels, BYTES * pixels * (bands + filled))
 
 
-torch.library.define(
-    "spectrafuse::scene_spectra",
-    "(Tensor cube, Tensor(a!) out, str method, Tensor? offset, Tensor? scale) -> ()",
+def _extension_call(
+    sizes: Sequence[int], strides: Sequence[int], out_strides: Sequence[int], filled: int, *others: Any
+) -> tuple[str, Work]:
+    bands, rows, columns = sizes
+    return "scene_spectra", work(bands, rows * columns, filled)
+
+
+operation = backends.declare(
+    "scene_spectra",
+    reference=_composed(reference.normalized),
+    pytorch=_composed(pytorch.normalized),
+    kernel=registration.scene_spectra,
+    kernels={"cpu": (wide_results, stored_numbers, wide_normalization)},
+    work=work,
+    extension_calls={"scene_spectra": _extension_call},
+    device_of=lambda cube, out, *others: out.device.type,
 )
-torch.library.impl("spectrafuse::scene_spectra", "CPU", _run_kernel)
-
-
-@torch.library.register_fake("spectrafuse::scene_spectra")
-def _fake(cube: Tensor, out: Tensor, method: str, offset: Tensor | None, scale: Tensor | None) -> None:
-    return None

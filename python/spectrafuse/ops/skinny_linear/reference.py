@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     """Linear layer with an activation; arguments and result as `spectrafuse.ops.skinny_linear`."""
     y = functional.linear(x, weight, bias)
     if activation == "tanh":

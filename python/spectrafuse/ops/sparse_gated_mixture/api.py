@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-import spectrafuse.ops.sparse_gated_mixture.registration  # noqa: F401  registers the kernel
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions, triton
-from spectrafuse.ops import _trials
-from spectrafuse.ops.gate import GateNoise, Langevin
-from spectrafuse.ops.gate.api import check_langevin, check_noise
-from spectrafuse.ops.gated_mixture.api import check_mixture
-from spectrafuse.ops.sparse_gated_mixture.pytorch import sparse_gated_mixture as composed
-from spectrafuse.ops.sparse_gated_mixture.reference import sparse_gated_mixture as reference
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import Counts, counts
+from spectrafuse.ops import _self_test
+from spectrafuse.ops._gating import GateNoise, Langevin, check_langevin, check_noise, noise_of
+from spectrafuse.ops._mixture import check_mixture
+from spectrafuse.ops.sparse_gated_mixture import pytorch, reference, registration
 from spectrafuse.random import philox_words
-
-backends.declare(
-    "sparse_gated_mixture",
-    {"cpu": extensions.cpu_kernel_reason, "cuda": extensions.cuda_kernel_reason},
-    trial=_trials.sparse_gated_mixture,
-)
 
 
 class SparseMixtureResult(NamedTuple):
@@ -167,56 +159,98 @@ def sparse_gated_mixture(
             raise checks.fail("rng", "a tensor (2,)", f"shape {tuple(rng.shape)}")
         if rng.device != components.device:
             raise checks.fail("rng", f"on {components.device} like the other inputs", f"a tensor on {rng.device}")
-    batch_size = concentration.shape[0]
-    noise = check_noise(noise, (batch_size, *shape, 2), components)
+    noise = check_noise(noise, (concentration.shape[0], *shape, 2), components)
     options = check_langevin(langevin)
     checks.number("tau", tau, above=0.0)
-    limits = {"cuda": triton.dtype_reason(components.dtype)}
-    chosen = backends.choose("sparse_gated_mixture", components.device.type, limits)
-    inputs = (concentration, select_prob, components, sparsity_energy)
+    mixed = operation(
+        concentration,
+        select_prob,
+        components,
+        sparsity_energy,
+        rng,
+        *noise_of(noise, langevin),
+        tau=tau,
+        options=options,
+        non_negative=bool(non_negative),
+        norm=norm,
+    )
+    return SparseMixtureResult(*mixed)
 
-    if chosen in ("cpu", "cuda"):
-        refinement = None if noise is None or langevin is None or options.steps == 0 else noise.langevin
-        gumbel = None if noise is None else noise.gumbel
-        working = extensions.working_dtype(components.dtype)
-        mixture, *sums = torch.ops.spectrafuse.sparse_gated_mixture(
-            *(t.to(working) for t in inputs), rng, None if gumbel is None else gumbel.to(working),
-            None if refinement is None else refinement.to(working), float(tau), options.step_size * options.steps,
-            options.noise * math.sqrt(options.steps), bool(non_negative), norm or 0,
-        )  # fmt: skip
-        return SparseMixtureResult(mixture.to(components.dtype), *sums)
-    if chosen == "reference":
-        if rng is not None:
-            noise = _whole_noise(rng, batch_size, shape, options, components.dtype)
-        return SparseMixtureResult(
-            *reference(
-                *inputs,
-                None if noise is None else noise.gumbel,
-                None if noise is None or langevin is None else noise.langevin,
-                tau=tau,
-                step_size=options.step_size,
-                steps=options.steps,
-                non_negative=non_negative,
-                norm=norm,
-            )
-        )
+
+def _reference(
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    sparsity_energy: Tensor,
+    rng: Tensor | None,
+    gumbel: Tensor | None,
+    refinement: Tensor | None,
+    *,
+    options: Langevin,
+    **others: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """By the published formulation, with all samples' noise at once."""
+    if rng is not None:
+        shape = (components.shape[0], components.shape[1])
+        refinement, gumbel = _whole_noise(rng, len(concentration), shape, options, components.dtype)
+    inputs = (concentration, select_prob, components, sparsity_energy)
+    return reference.sparse_gated_mixture(
+        *inputs, gumbel, refinement, step_size=options.step_size, steps=options.steps, **others
+    )
+
+
+def _pytorch(
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    sparsity_energy: Tensor,
+    rng: Tensor | None,
+    gumbel: Tensor | None,
+    refinement: Tensor | None,
+    *,
+    options: Langevin,
+    **others: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """With one sample's noise at a time."""
 
     def draw(sample: int) -> tuple[Tensor, Tensor | None]:
-        if noise is None:
-            assert rng is not None
+        if rng is not None:
+            shape = (components.shape[0], components.shape[1])
             drawn = draw_sparsity_noise(rng, sample, shape, options, dtype=components.dtype)
             return drawn.gumbel, drawn.langevin
-        refinement = noise.langevin if langevin is not None else None
-        return noise.gumbel[sample], None if refinement is None else refinement[sample]
+        assert gumbel is not None
+        return gumbel[sample], None if refinement is None else refinement[sample]
 
-    return SparseMixtureResult(
-        *composed(
-            *inputs,
-            None if rng is None and noise is None else draw,
-            tau=tau,
-            step_size=options.step_size,
-            steps=options.steps,
-            non_negative=non_negative,
-            norm=norm,
-        )
-    )
+    inputs = (concentration, select_prob, components, sparsity_energy)
+    drawing = None if rng is None and gumbel is None else draw
+    return pytorch.sparse_gated_mixture(*inputs, drawing, step_size=options.step_size, steps=options.steps, **others)
+
+
+def work(batch: int, components: int, bands: int) -> Counts:
+    """About 300 a gate in each direction, most of them random words; three tensors like the components."""
+    gates, values = batch * components * bands, 3 * components * bands
+    return counts((300 * gates, 300 * gates), (values, 2 * values))
+
+
+def self_test(device: str) -> list[Tensor]:
+    """Gates drawn inside."""
+    leaves = _self_test.numbers(device, (5, 37), (5, 37), (37, 131), (37, 131, 2))
+    rng = torch.tensor([7, 3], device=device)
+    return _self_test.with_gradients(sparse_gated_mixture(*leaves, rng=rng, tau=0.5, langevin=Langevin()), leaves)
+
+
+_FORWARD, _BACKWARD = "sparse_gated_mixture forward", "sparse_gated_mixture backward"
+operation = backends.declare(
+    "sparse_gated_mixture",
+    reference=_reference,
+    pytorch=_pytorch,
+    kernel=registration.sparse_gated_mixture,
+    kernels={"cpu": (), "cuda": (backends.not_float64,)},
+    work=work,
+    self_test=self_test,
+    extension_calls={
+        "sparse_gated_mixture_forward": lambda sizes, *others: (_FORWARD, work(*sizes).forward),
+        "sparse_gated_mixture_backward": lambda sizes, *others: (_BACKWARD, work(*sizes).backward),
+    },
+    gpu_kernels={"sparse_backward_kernel": _BACKWARD, "sparse_kernel|add_part_sums_kernel": _FORWARD},
+)

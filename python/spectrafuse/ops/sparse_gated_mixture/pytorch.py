@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from spectrafuse.ops.gate.pytorch import soft_gate
-from spectrafuse.ops.gated_mixture.pytorch import mixing_factors
+from spectrafuse.ops._plain import mixing_factors, soft_gate
 
 Draw = Callable[[int], tuple[Tensor, Tensor | None]]
 """From a sample's index, its Gumbel numbers (N, d, 2) or (N, d) and its Langevin noise (N, d, 2) or None."""

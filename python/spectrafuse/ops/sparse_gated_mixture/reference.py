@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spectrafuse.ops.gate.reference import energy_sums, soft_gate
-from spectrafuse.ops.gated_mixture.reference import mix, normalized_components
+from spectrafuse.ops._published import energy_sums, mix, normalized_components, soft_gate
 
 
 def sparse_gated_mixture(

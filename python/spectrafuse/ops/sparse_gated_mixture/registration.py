@@ -1,32 +1,20 @@
-"""Registration of `sparse_gated_mixture` with torch: one kernel call forward, one backward.
+"""The kernels of `sparse_gated_mixture`, registered with torch: one call forward, one backward.
 
 The C++ kernels take float32 and float64, those for CUDA float32.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectrafuse._runtime import extensions
-from spectrafuse.ops.gate.registration import address
-from spectrafuse.ops.gated_mixture.api import mixture_workspace, workspace_addresses
-
-_INPUTS = (
-    "Tensor concentration, Tensor select_prob, Tensor components, Tensor sparsity_energy, Tensor? rng, Tensor? gumbel, "
-    "Tensor? langevin, float tau, float shift, float noise, bool non_negative, int norm"
-)
-torch.library.define(
-    "spectrafuse::sparse_gated_mixture",
-    f"({_INPUTS}) -> (Tensor mixture, Tensor energy_sum, Tensor energy_square_sum)",
-)
-torch.library.define(
-    "spectrafuse::sparse_gated_mixture_backward",
-    f"(Tensor? grad, Tensor? grad_energy_sum, Tensor? grad_energy_square_sum, {_INPUTS})"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-)
+from spectrafuse._runtime.registration import register
+from spectrafuse.ops._gating import Langevin, address, widened
+from spectrafuse.ops._mixture import mixture_workspace, workspace_addresses
 
 
 def shared_arguments(
@@ -88,9 +76,6 @@ def forward_kernel(
     return mixture, *sums
 
 
-torch.library.impl("spectrafuse::sparse_gated_mixture", ("CPU", "CUDA"), forward_kernel)
-
-
 def backward_kernel(
     grad: Tensor | None,
     grad_energy_sum: Tensor | None,
@@ -120,10 +105,6 @@ def backward_kernel(
     return grads  # type: ignore[return-value]
 
 
-torch.library.impl("spectrafuse::sparse_gated_mixture_backward", ("CPU", "CUDA"), backward_kernel)
-
-
-@torch.library.register_fake("spectrafuse::sparse_gated_mixture")
 def _forward_fake(
     concentration: Tensor, select_prob: Tensor, components: Tensor, *unused: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,7 +112,6 @@ def _forward_fake(
     return mixture, components.new_empty(()), components.new_empty(())
 
 
-@torch.library.register_fake("spectrafuse::sparse_gated_mixture_backward")
 def _backward_fake(
     grad: Tensor | None,
     grad_energy_sum: Tensor | None,
@@ -155,8 +135,40 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if all(grad is None for grad in grads):
         return (None,) * 12
-    inner = torch.ops.spectrafuse.sparse_gated_mixture_backward(*grads, *ctx.saved_tensors, *ctx.options)
+    inner = _gradients(*grads, *ctx.saved_tensors, *ctx.options)
     return (*inner, *(None,) * 8)
 
 
-torch.library.register_autograd("spectrafuse::sparse_gated_mixture", _backward, setup_context=_setup_context)
+_gradients = register("sparse_gated_mixture_backward", backward_kernel, _backward_fake, cuda=backward_kernel)
+_mixture = register(
+    "sparse_gated_mixture",
+    forward_kernel,
+    _forward_fake,
+    cuda=forward_kernel,
+    backward=_backward,
+    setup_context=_setup_context,
+)
+
+
+def sparse_gated_mixture(
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    sparsity_energy: Tensor,
+    rng: Tensor | None,
+    gumbel: Tensor | None,
+    refinement: Tensor | None,
+    *,
+    tau: float,
+    options: Langevin,
+    non_negative: bool,
+    norm: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mixture in the type of the components, and the sums of energies."""
+    working = extensions.working_dtype(components.dtype)
+    inputs = (concentration.to(working), select_prob.to(working), components.to(working), sparsity_energy.to(working))
+    mixture, *sums = _mixture(
+        *inputs, rng, *widened(gumbel, refinement, options.steps, working), float(tau),
+        options.step_size * options.steps, options.noise * math.sqrt(options.steps), non_negative, norm or 0,
+    )  # fmt: skip
+    return mixture.to(components.dtype), *sums

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions, triton
-from spectrafuse.ops import _trials
-from spectrafuse.ops.spectral_compactness import on_triton as triton_kernels
-from spectrafuse.ops.spectral_compactness.pytorch import spectra_gradient
-from spectrafuse.ops.spectral_compactness.pytorch import spectral_compactness as composed
-from spectrafuse.ops.spectral_compactness.reference import spectral_compactness as reference
-
-backends.declare(
-    "spectral_compactness",
-    {"cpu": extensions.cpu_kernel_reason, "triton": triton.kernel_reason},
-    trial=_trials.spectral_compactness,
-)
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import Counts, Work, counts, labeled
+from spectrafuse.ops import _self_test
+from spectrafuse.ops.spectral_compactness import pytorch, reference, registration
 
 
 def spectral_compactness(spectra: Tensor, probs: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -60,135 +53,55 @@ def spectral_compactness(spectra: Tensor, probs: Tensor, valid: Tensor | None = 
             raise checks.fail("valid", f"of shape {(batch, height, width)}", f"shape {tuple(valid.shape)}")
         if valid.device != spectra.device:
             raise checks.fail("valid", f"on {spectra.device} like the other inputs", f"a tensor on {valid.device}")
-    limits = {"triton": triton.dtype_reason(spectra.dtype)}
-    chosen = backends.choose("spectral_compactness", spectra.device.type, limits)
-    if chosen in ("cpu", "triton"):
-        return torch.ops.spectrafuse.spectral_compactness(spectra, probs, valid)[0]
-    implementation = reference if chosen == "reference" else composed
-    return implementation(spectra, probs, valid)
+    return operation(spectra, probs, valid)
 
 
-# Registration. `origin`, `means` around it and `squared_norm` are what the backward needs.
+def work(pixels: int, bands: int, clusters: int) -> Counts:
+    """One product with the spectra each way, and the norms."""
+    values, numbers = 2 * pixels * bands, pixels * (bands + clusters + 1)
+    return counts((values * (clusters + 1), values * clusters), (numbers, numbers))
 
-torch.library.define(
-    "spectrafuse::spectral_compactness",
-    "(Tensor spectra, Tensor probs, Tensor? valid) -> (Tensor value, Tensor origin, Tensor means, Tensor squared_norm)",
+
+def _extension_work(direction: str) -> Callable[..., Work]:
+    def of_call(sizes: Sequence[int], *others: Any) -> Work:
+        batch, bands, pixels, clusters = sizes
+        return work(batch * pixels, bands, clusters).of(direction)
+
+    return of_call
+
+
+def _triton_work(direction: str, spectra_at: int) -> Callable[..., Work]:
+    def of_call(*arguments: Any) -> Work:
+        batch, bands, pixels = arguments[spectra_at].shape
+        clusters = arguments[1].shape[2] if direction == "forward" else arguments[4].shape[1]
+        return work(batch * pixels, bands, clusters).of(direction)
+
+    return of_call
+
+
+def self_test(device: str) -> list[Tensor]:
+    """Two images with a mask."""
+    spectra, probs, place = _self_test.numbers(device, (2, 19, 7, 9), (2, 7, 9, 3), (2, 7, 9))
+    value = spectral_compactness(spectra, probs, place.detach() > 0.1)
+    return _self_test.with_gradients([value], [spectra, probs])
+
+
+_FORWARD, _BACKWARD = "spectral_compactness forward", "spectral_compactness backward"
+operation = backends.declare(
+    "spectral_compactness",
+    reference=reference.spectral_compactness,
+    pytorch=pytorch.spectral_compactness,
+    kernel=registration.spectral_compactness,
+    kernels={"cpu": (), "triton": (backends.not_float64,)},
+    work=work,
+    self_test=self_test,
+    extension_calls={
+        "spectral_compactness_forward": labeled(_FORWARD, _extension_work("forward")),
+        "spectral_compactness_backward": labeled(_BACKWARD, _extension_work("backward")),
+    },
+    triton_calls={
+        "forward": labeled(_FORWARD, _triton_work("forward", 0)),
+        "grad_probs": labeled(_BACKWARD, _triton_work("backward", 1)),
+    },
+    gpu_kernels={"^_sums$": _FORWARD, "^_distances$": _BACKWARD},
 )
-torch.library.define(
-    "spectrafuse::spectral_compactness_backward",
-    "(Tensor grad, Tensor spectra, Tensor probs, Tensor? valid, Tensor origin, Tensor means, Tensor squared_norm, "
-    "bool for_spectra, bool for_probs) -> (Tensor, Tensor)",
-)
-
-
-def _flat(spectra: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, C, N) in the kernel's type, without a copy where height and width can be merged."""
-    return spectra.flatten(2).to(dtype)
-
-
-def _address(valid: Tensor | None) -> int:
-    return 0 if valid is None else valid.data_ptr()
-
-
-@torch.library.impl("spectrafuse::spectral_compactness", "CPU")
-def _forward_cpu(spectra: Tensor, probs: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if backends.forced() == "triton":
-        return triton_kernels.forward(spectra, probs, valid)
-    working = extensions.working_dtype(spectra.dtype)
-    x, q = _flat(spectra, working), probs.to(working).contiguous()
-    valid = None if valid is None else valid.contiguous()
-    origin, means = x.new_empty(x.shape[1]), x.new_empty((x.shape[1], q.shape[3]))
-    squared_norm = x.new_empty((x.shape[0], x.shape[2]))
-    value = extensions.cpu().spectral_compactness_forward(
-        extensions.DTYPE_CODE[working], (*x.shape, q.shape[3]), x.stride(), x.data_ptr(), q.data_ptr(), _address(valid),
-        origin.data_ptr(), means.data_ptr(), squared_norm.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
-    return torch.full((), value, dtype=spectra.dtype), origin, means, squared_norm
-
-
-@torch.library.impl("spectrafuse::spectral_compactness_backward", "CPU")
-def _backward_cpu(
-    grad: Tensor,
-    spectra: Tensor,
-    probs: Tensor,
-    valid: Tensor | None,
-    origin: Tensor,
-    means: Tensor,
-    squared_norm: Tensor,
-    for_spectra: bool,
-    for_probs: bool,
-) -> tuple[Tensor, Tensor]:
-    if backends.forced() == "triton":
-        return triton_kernels.backward(grad, spectra, probs, valid, origin, means, squared_norm, for_spectra, for_probs)
-    working = squared_norm.dtype
-    x = _flat(spectra, working)
-    valid = None if valid is None else valid.contiguous()
-    grad_spectra, grad_probs = spectra.new_empty(0), probs.new_empty(0)
-    if for_probs:
-        gradient = x.new_empty(probs.shape)
-        extensions.cpu().spectral_compactness_backward(
-            extensions.DTYPE_CODE[working], (*x.shape, probs.shape[3]), x.stride(), x.data_ptr(), _address(valid),
-            origin.data_ptr(), means.data_ptr(), squared_norm.data_ptr(), grad.item(), gradient.data_ptr(),
-            torch.get_num_threads(),
-        )  # fmt: skip
-        grad_probs = gradient.to(probs.dtype)
-    if for_spectra:
-        q, kept, count = probs.flatten(1, 2).to(working), None, squared_norm.numel()
-        if valid is not None:
-            kept = valid.flatten(1)
-            q, count = q.masked_fill(~kept.unsqueeze(2), 0.0), max(int(valid.sum()), 1)
-        scale = grad.to(working) / (count * x.shape[1])
-        gradient = spectra_gradient(x, q, kept, origin.unsqueeze(1), means, scale)
-        grad_spectra = gradient.reshape(spectra.shape).to(spectra.dtype)
-    return grad_spectra, grad_probs
-
-
-torch.library.impl("spectrafuse::spectral_compactness", "CUDA", triton_kernels.forward)
-torch.library.impl("spectrafuse::spectral_compactness_backward", "CUDA", triton_kernels.backward)
-
-
-@torch.library.register_fake("spectrafuse::spectral_compactness")
-def _forward_fake(spectra: Tensor, probs: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, bands, height, width = spectra.shape
-    working = extensions.working_dtype(spectra.dtype)
-    return (
-        spectra.new_empty(()),
-        spectra.new_empty(bands, dtype=working),
-        spectra.new_empty((bands, probs.shape[3]), dtype=working),
-        spectra.new_empty((batch, height * width), dtype=working),
-    )
-
-
-@torch.library.register_fake("spectrafuse::spectral_compactness_backward")
-def _backward_fake(
-    grad: Tensor,
-    spectra: Tensor,
-    probs: Tensor,
-    valid: Tensor | None,
-    origin: Tensor,
-    means: Tensor,
-    squared_norm: Tensor,
-    for_spectra: bool,
-    for_probs: bool,
-) -> tuple[Tensor, Tensor]:
-    return (
-        spectra.new_empty(spectra.shape if for_spectra else 0),
-        probs.new_empty(probs.shape if for_probs else 0),
-    )
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    spectra, probs, valid = inputs
-    ctx.save_for_backward(spectra, probs, valid, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-    for_spectra, for_probs = ctx.needs_input_grad[:2]
-    grad_spectra, grad_probs = torch.ops.spectrafuse.spectral_compactness_backward(
-        grad, *ctx.saved_tensors, for_spectra, for_probs
-    )
-    return grad_spectra if for_spectra else None, grad_probs if for_probs else None, None
-
-
-torch.library.register_autograd("spectrafuse::spectral_compactness", _backward, setup_context=_setup_context)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spectrafuse import ops
 from spectrafuse.dgc.model import Clusters
-from spectrafuse.ops.clustering_objective import reference as terms
-from spectrafuse.ops.dense_mean_shift import dense_mean_shift
-from spectrafuse.ops.dense_mean_shift import reference as literal_dense
-from spectrafuse.ops.mean_shift_assign import mean_shift_assign
-from spectrafuse.ops.mean_shift_assign import reference as literal
+from spectrafuse.ops.clustering_objective import balance, compactness, consistency, orthogonality, uniform_assignment
 
 __all__ = ["UnrolledMeanShift"]
 
@@ -66,26 +65,21 @@ class UnrolledMeanShift(Clusters):
 
     def _shift(self, embeddings: Tensor, centers: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """Shifted embeddings (B, D, H, W) and assignments (B, H, W, K)."""
-        literally = eps != literal.WEIGHT_EPS  # the operations know one value
+        window, dense = (ops.operations()[name] for name in ("mean_shift_assign", "dense_mean_shift"))
+        literally = eps != 1e-6  # the kernels know one value
+        options: dict[str, Any] = {"window": self.kernel_size, "temperature": self.temp}
         if self.use_approx and self.num_iters > 0:
-            shift = literal.mean_shift_assign if literally else mean_shift_assign
-            options = {"eps": eps} if literally else {}
-            return shift(
-                embeddings,
-                centers,
-                self.bandwidth,
-                num_iters=self.num_iters,
-                window=self.kernel_size,
-                temperature=self.temp,
-                **options,
-            )
+            options["num_iters"] = self.num_iters
+            if literally:
+                return window.reference(embeddings, centers, self.bandwidth, eps=eps, **options)
+            return ops.mean_shift_assign(embeddings, centers, self.bandwidth, **options)
         if self.num_iters == 0:
             shifted = embeddings
         elif literally:
-            shifted = literal_dense.dense_mean_shift(embeddings, self.bandwidth, num_iters=self.num_iters, eps=eps)
+            shifted = dense.reference(embeddings, self.bandwidth, num_iters=self.num_iters, eps=eps)
         else:
-            shifted = dense_mean_shift(embeddings, self.bandwidth, num_iters=self.num_iters)
-        return shifted, literal.assign(shifted, centers, self.temp)
+            shifted = ops.dense_mean_shift(embeddings, self.bandwidth, num_iters=self.num_iters)
+        return window.reference(shifted, centers, self.bandwidth, num_iters=0, **options)
 
     def forward(
         self,
@@ -135,15 +129,15 @@ class UnrolledMeanShift(Clusters):
 
     def compute_compactness_loss(self, z_normed: Tensor, probs: Tensor) -> Tensor:
         """Mean distance 1 - cosine of embeddings (B, N, D) to the centres, weighted by probs (B, N, K)."""
-        return terms.compactness(z_normed, probs, self.cluster_centers)
+        return compactness(z_normed, probs, self.cluster_centers)
 
     def compute_orthogonality_loss(self) -> Tensor:
         """Squared entries of C C^T - I, summed, diagonal included."""
-        return terms.orthogonality(self.cluster_centers)
+        return orthogonality(self.cluster_centers)
 
     def compute_balance_loss(self, probs: Tensor, eps: float = 1e-6) -> Tensor:
         """Entropy of the clusters' shares in probs (B, N, K); adding it to a loss favours one cluster, as published."""
-        return terms.balance(probs, eps)
+        return balance(probs, eps)
 
     def compute_uniform_assignment_loss(self, probs: Tensor, eps: float = 1e-6) -> Tensor:
         """Mean negative log-likelihood in probs (B, N, K) of equally frequent random labels (global generator)."""
@@ -152,11 +146,11 @@ class UnrolledMeanShift(Clusters):
         each = torch.arange(clusters, device=probs.device)
         labels = torch.cat((each.repeat_interleave(pixels // clusters), each[: pixels % clusters]))
         order = torch.randperm(pixels, device=probs.device)
-        return terms.uniform_assignment(probs, labels[order], eps)
+        return uniform_assignment(probs, labels[order], eps)
 
     def compute_consistency_loss(self, p1: Tensor, p2: Tensor, eps: float = 1e-6) -> Tensor:
         """Mean symmetric Kullback-Leibler divergence of p1 and p2 (B, N, K), index by index."""
-        return terms.consistency(p1, p2, eps)
+        return consistency(p1, p2, eps)
 
     @torch.no_grad()
     def prune_low_mass_clusters(self, probs: Tensor, threshold: float = 0.005) -> Tensor:

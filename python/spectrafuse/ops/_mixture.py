@@ -1,0 +1,43 @@
+"""What both mixtures share: the checks of their inputs, and the workspace of their CUDA kernels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from spectrafuse._runtime import checks, extensions
+
+
+def check_mixture(concentration: Tensor, select_prob: Tensor, components: Tensor, norm: int | None) -> None:
+    """Check what both mixtures take."""
+    checks.tensor("components", components, shape="(N, d)", ndim=2)
+    count = components.shape[0]
+    for name, value in (("concentration", concentration), ("select_prob", select_prob)):
+        checks.tensor(name, value, shape=f"(B, {count})", ndim=2, like=components)
+        if value.shape[1] != count:
+            raise checks.fail(
+                name,
+                f"a tensor (B, {count}) for components {tuple(components.shape)}",
+                f"shape {tuple(value.shape)}",
+            )
+    if concentration.shape != select_prob.shape:
+        raise checks.fail(
+            "select_prob",
+            f"of the shape of `concentration`, {tuple(concentration.shape)}",
+            f"shape {tuple(select_prob.shape)}",
+        )
+    if norm is not None and (isinstance(norm, bool) or norm not in (1, 2)):
+        raise checks.fail("norm", "1, 2 or None", repr(norm))
+
+
+def mixture_workspace(batch: int, components: Tensor, forward: bool) -> list[Tensor]:
+    """What the CUDA kernels of both mixtures take as workspace: lengths, weights and partial mixtures; else nothing."""
+    if not components.is_cuda:
+        return []
+    count, bands = components.shape
+    parts = extensions.cuda().mixture_parts(count) if forward else 0
+    return [components.new_empty(shape) for shape in ((count,), (count, batch), (parts, batch, bands))]
+
+
+def workspace_addresses(workspace: list[Tensor]) -> list[tuple[int, ...]]:
+    """The one argument that CUDA kernels take for their workspace; the C++ kernels take none."""
+    return [tuple(t.data_ptr() for t in workspace)] if workspace else []
