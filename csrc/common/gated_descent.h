@@ -70,7 +70,7 @@ extern const GatedDescentKernels gated_descent_kernels;
 }
 
 void descend_concentrations(const ConcentrationDescent& arguments, int threads);
-void descend_open_concentrations(OpenDescent arguments, int threads);
+void descend_open_gates(OpenDescent arguments, int threads);
 void descend_components(ComponentDescent arguments, int threads);
 void mixture_residual(const Mixture& mixture, double* residual, double* power, int threads);
 

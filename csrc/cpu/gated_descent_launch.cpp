@@ -71,7 +71,7 @@ void descend_concentrations(const ConcentrationDescent& a, int threads) {
     });
 }
 
-void descend_open_concentrations(OpenDescent a, int threads) {
+void descend_open_gates(OpenDescent a, int threads) {
     threads = useful(a.mixture.samples * (a.mixture.components + a.mixture.channels), threads);
     const Mixture shapes{a.mixture.components, a.mixture.channels, 0, a.mixture.shapes, nullptr, nullptr};
     std::vector<double> strength(static_cast<std::size_t>(shapes.samples));

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from helpers import INSTRUCTION_SETS, check_instruction_set
 from spectrafuse import use_backend
-from spectrafuse.ops import gated_descent
+from spectrafuse.ops.gated_descent import (
+    descend_components,
+    descend_open_gates,
+    gated_descent,
+    mixture_residual,
+    residual_power,
+)
 
 SHAPES = [(1, 1, 1), (5, 3, 7), (12, 33, 9), (7, 130, 40), (0, 4, 2), (3, 5, 0)]
 """Spectra, channels, components."""
@@ -45,12 +51,12 @@ def _concentrations(parts: dict[str, Tensor]) -> Tensor:
     along, overlap = _products(parts)
     along[:1, :1] = -torch.inf
     smallest = torch.full((len(overlap),), 0.4, dtype=torch.float64)
-    return gated_descent.descend_concentrations(along, overlap, parts["concentrations"].clone(), smallest, sweeps=7)
+    return gated_descent(along, overlap, parts["concentrations"].clone(), smallest, sweeps=7)
 
 
 def _open(parts: dict[str, Tensor]) -> Tensor:
     smallest = torch.full((len(parts["components"]),), 0.4, dtype=torch.float64)
-    return gated_descent.descend_open_concentrations(
+    return descend_open_gates(
         parts["spectra"], parts["concentrations"].clone(), parts["components"], smallest, sweeps=3
     )
 
@@ -58,7 +64,7 @@ def _open(parts: dict[str, Tensor]) -> Tensor:
 def _components(parts: dict[str, Tensor]) -> Tensor:
     held = torch.arange(len(parts["components"])) == 1
     found = [
-        gated_descent.descend_components(
+        descend_components(
             parts["spectra"], parts["concentrations"], parts["components"].clone(), held=held, **options
         )
         for options in ({"non_negative": True}, {"non_negative": False}, {"non_negative": True, "price": 0.5})
@@ -67,11 +73,11 @@ def _components(parts: dict[str, Tensor]) -> Tensor:
 
 
 def _residual(parts: dict[str, Tensor]) -> Tensor:
-    return gated_descent.mixture_residual(**parts)
+    return mixture_residual(**parts)
 
 
 def _power(parts: dict[str, Tensor]) -> Tensor:
-    return gated_descent.residual_power(**parts)
+    return residual_power(**parts)
 
 
 CALLS: list[Callable[[dict[str, Tensor]], Tensor]] = [_concentrations, _open, _components, _residual, _power]
@@ -120,7 +126,7 @@ def test_a_settled_spectrum_ends_the_descent(backend: str) -> None:
     smallest = torch.zeros(6, dtype=torch.float64)
     with use_backend(backend):
         # More sweeps than any machine has time for.
-        found = gated_descent.descend_concentrations(
+        found = gated_descent(
             along, overlap, torch.zeros_like(along), smallest, sweeps=10**9, tolerance=1e-10
         )
     gradient = along - found @ overlap
@@ -141,13 +147,13 @@ def test_closed_gates_stay_closed_and_weak_ones_close() -> None:
 def test_wrong_arguments_are_named() -> None:
     parts = _mixture((5, 7, 3))
     with pytest.raises(ValueError, match=r"`components` must be of shape \(3, 7\)"):
-        gated_descent.mixture_residual(parts["spectra"], parts["concentrations"], parts["components"][:, :4])
+        mixture_residual(parts["spectra"], parts["concentrations"], parts["components"][:, :4])
     with pytest.raises(ValueError, match="`spectra` must be contiguous"):
-        gated_descent.residual_power(parts["spectra"].T.contiguous().T, parts["concentrations"], parts["components"])
+        residual_power(parts["spectra"].T.contiguous().T, parts["concentrations"], parts["components"])
     with pytest.raises(TypeError, match="spectra"):
-        gated_descent.residual_power(parts["spectra"].float(), parts["concentrations"], parts["components"])
+        residual_power(parts["spectra"].float(), parts["concentrations"], parts["components"])
     with pytest.raises(ValueError, match="held"):
-        gated_descent.descend_components(**parts, non_negative=True, held=torch.zeros(2, dtype=torch.bool))
+        descend_components(**parts, non_negative=True, held=torch.zeros(2, dtype=torch.bool))
 
 
 def test_the_registered_functions_say_what_they_change() -> None:
@@ -156,8 +162,8 @@ def test_the_registered_functions_say_what_they_change() -> None:
     smallest, held = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.bool)
     operations = torch.ops.spectrafuse
     for operation, arguments in (
-        (operations.descend_concentrations, (along, overlap, parts["concentrations"].clone(), smallest, 2, 0.0)),
-        (operations.descend_open_concentrations, (*parts.values(), smallest, 2)),
+        (operations.gated_descent, (along, overlap, parts["concentrations"].clone(), smallest, 2, 0.0)),
+        (operations.descend_open_gates, (*parts.values(), smallest, 2)),
         (operations.descend_components, (*parts.values(), held, True, 0.0)),
         (operations.mixture_residual, (*parts.values(), True)),
     ):

@@ -21,7 +21,7 @@ from spectrafuse.mcr.refinement.hard_gates import (
     tensors,
     update_components,
 )
-from spectrafuse.ops.gated_descent import descend_open_concentrations, mixture_residual, residual_power
+from spectrafuse.ops.gated_descent import descend_open_gates, mixture_residual, residual_power
 
 _ROUNDS, _SWEEPS = 12, 12
 _OPEN_EVERY, _CROWDED = 4, 3
@@ -124,7 +124,7 @@ class Refinement:
         background: int | None = None,
         report: Callable[[int], None] | None = None,
     ) -> None:
-        self.spectra = spectra
+        self.spectra = np.ascontiguousarray(spectra, np.float64)
         self.gate_price, self.component_price = gate_price, component_price
         self.non_negative, self.sparse, self.fixed = non_negative, sparse, fixed
         self.background, self._report = background, report
@@ -175,7 +175,7 @@ class Refinement:
                 descend(*products(self.spectra, factors.components), factors.concentrations, price)
             else:
                 smallest = np.full(len(factors.ids), math.sqrt(price))
-                descend_open_concentrations(*self._mixture(factors), torch.from_numpy(smallest))
+                descend_open_gates(*self._mixture(factors), torch.from_numpy(smallest))
             factors = factors.used()
         return factors
 

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
-from spectrafuse.ops.gated_descent import descend_components, descend_concentrations, residual_power
+from spectrafuse.ops.gated_descent import descend_components, gated_descent, residual_power
 
 Array = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ def descend(along: Array, overlap: Array, concentrations: Array, price: float, s
     """
     power = overlap.diagonal()
     smallest = np.sqrt(price / np.where(power > 0, power, 1.0))
-    descend_concentrations(*tensors(along, overlap, concentrations, smallest), sweeps=sweeps, tolerance=_STILL)
+    gated_descent(*tensors(along, overlap, concentrations, smallest), sweeps=sweeps, tolerance=_STILL)
 
 
 def update_concentrations(

@@ -2,16 +2,10 @@
 
 from spectrafuse.ops.gated_descent.api import (
     descend_components,
-    descend_concentrations,
-    descend_open_concentrations,
+    descend_open_gates,
+    gated_descent,
     mixture_residual,
     residual_power,
 )
 
-__all__ = [
-    "descend_components",
-    "descend_concentrations",
-    "descend_open_concentrations",
-    "mixture_residual",
-    "residual_power",
-]
+__all__ = ["descend_components", "descend_open_gates", "gated_descent", "mixture_residual", "residual_power"]

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from spectrafuse import backends
-from spectrafuse._runtime import checks, extensions
-from spectrafuse.ops.gated_descent import pytorch, reference, registration  # noqa: F401  registers the kernels
+from spectrafuse._runtime import checks
+from spectrafuse._runtime.counts import BYTES, Work, labeled
+from spectrafuse.ops.gated_descent import pytorch, reference, registration
 
-backends.declare("gated_descent", {"cpu": extensions.cpu_kernel_reason})
 
-
-def descend_concentrations(
+def gated_descent(
     along: Tensor, overlap: Tensor, concentrations: Tensor, smallest: Tensor, *, sweeps: int = 1, tolerance: float = 0.0
 ) -> Tensor:
     """Sweeps of coordinate descent over the gated concentrations of every spectrum, all components given.
@@ -42,13 +41,11 @@ def descend_concentrations(
     count = along.shape[1] if along.ndim == 2 else 0
     _check(("along", along, (len(along), count)), ("overlap", overlap, (count, count)),
            ("concentrations", concentrations, tuple(along.shape)), ("smallest", smallest, (count,)))  # fmt: skip
-    run = {"cpu": torch.ops.spectrafuse.descend_concentrations, "torch": pytorch.descend_concentrations,
-           "reference": reference.descend_concentrations}[_chosen(along)]  # fmt: skip
-    run(along, overlap, concentrations, smallest, checks.integer("sweeps", sweeps, minimum=0), float(tolerance))
+    operation(along, overlap, concentrations, smallest, checks.integer("sweeps", sweeps, minimum=0), float(tolerance))
     return concentrations
 
 
-def descend_open_concentrations(
+def descend_open_gates(
     spectra: Tensor, concentrations: Tensor, components: Tensor, smallest: Tensor, *, sweeps: int = 1
 ) -> Tensor:
     """The same over open gates only, from spectra and components: gates close, none opens.
@@ -68,9 +65,7 @@ def descend_open_concentrations(
         `concentrations`.
     """
     _check(*_mixture(spectra, concentrations, components), ("smallest", smallest, (len(components),)))
-    run = {"cpu": torch.ops.spectrafuse.descend_open_concentrations, "torch": pytorch.descend_open_concentrations,
-           "reference": reference.descend_open_concentrations}[_chosen(spectra)]  # fmt: skip
-    run(spectra, concentrations, components, smallest, checks.integer("sweeps", sweeps, minimum=0))
+    _open_gates(spectra, concentrations, components, smallest, checks.integer("sweeps", sweeps, minimum=0))
     return concentrations
 
 
@@ -104,9 +99,7 @@ def descend_components(
     checks.tensor("held", held, shape="(k,)", ndim=1, dtypes=(torch.bool,))
     if len(held) != len(components):
         raise checks.fail("held", f"of shape ({len(components)},)", f"shape {tuple(held.shape)}")
-    run = {"cpu": torch.ops.spectrafuse.descend_components, "torch": pytorch.descend_components,
-           "reference": reference.descend_components}[_chosen(spectra)]  # fmt: skip
-    run(spectra, concentrations, components, held, bool(non_negative), float(price))
+    _components(spectra, concentrations, components, held, bool(non_negative), float(price))
     return components
 
 
@@ -122,11 +115,8 @@ def residual_power(spectra: Tensor, concentrations: Tensor, components: Tensor) 
 
 def _residual(spectra: Tensor, concentrations: Tensor, components: Tensor, whole: bool) -> Tensor:
     _check(*_mixture(spectra, concentrations, components))
-    if _chosen(spectra) == "cpu":
-        left: Tensor = torch.ops.spectrafuse.mixture_residual(spectra, concentrations, components, whole)
-        return left
-    left = reference.mixture_residual(spectra, concentrations, components)
-    return left if whole else left.square().sum(1)
+    left: Tensor = _mixture_residual(spectra, concentrations, components, whole)
+    return left
 
 
 def _mixture(spectra: Tensor, concentrations: Tensor, components: Tensor) -> tuple[tuple[str, Tensor, tuple[int, ...]], ...]:
@@ -147,5 +137,45 @@ def _check(*arrays: tuple[str, Tensor, tuple[int, ...]]) -> None:
             raise checks.fail(name, "contiguous, as it may be changed in place", f"strides {array.stride()}")
 
 
-def _chosen(first: Tensor) -> str:
-    return backends.choose("gated_descent", first.device.type)
+def work(samples: int, components: int) -> Work:
+    """A look at every gate: products are read, concentrations written. What open gates cost depends on the data."""
+    return Work(2 * samples * components, BYTES * components * (2 * samples + components))
+
+
+def _of_mixture(sizes: tuple[int, int, int], *others: object) -> Work:
+    """As if each spectrum had one gate open: two operations a channel."""
+    samples, channels, components = sizes
+    return Work(2 * samples * channels, BYTES * (channels + components) * samples + BYTES * components * channels)
+
+
+operation = backends.declare(
+    "gated_descent",
+    reference=reference.descend_concentrations,
+    pytorch=pytorch.descend_concentrations,
+    kernel=registration.descend_concentrations,
+    kernels={"cpu": ()},
+    work=work,
+    extension_calls={
+        "descend_concentrations": labeled(
+            "gated_descent", lambda samples, components, *others: work(samples, components)
+        ),
+        "descend_open_gates": labeled("gated_descent of open gates", _of_mixture),
+        "descend_components": labeled("gated_descent of components", _of_mixture),
+        "mixture_residual": labeled("gated_descent residual", _of_mixture),
+    },
+)
+_open_gates = operation.variant(
+    reference=reference.descend_open_gates,
+    pytorch=pytorch.descend_open_gates,
+    kernel=registration.descend_open_gates,
+)
+_components = operation.variant(
+    reference=reference.descend_components,
+    pytorch=pytorch.descend_components,
+    kernel=registration.descend_components,
+)
+_mixture_residual = operation.variant(
+    reference=reference.mixture_residual,
+    pytorch=reference.mixture_residual,
+    kernel=registration.mixture_residual,
+)

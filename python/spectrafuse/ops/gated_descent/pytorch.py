@@ -28,7 +28,7 @@ def descend_concentrations(
     concentrations[rows] = found.T
 
 
-def descend_open_concentrations(
+def descend_open_gates(
     spectra: Tensor, concentrations: Tensor, components: Tensor, smallest: Tensor, sweeps: int
 ) -> None:
     """From products of spectra and components; what is closed is put back to 0."""

@@ -22,7 +22,7 @@ def descend_concentrations(
                 break
 
 
-def descend_open_concentrations(
+def descend_open_gates(
     spectra: Tensor, concentrations: Tensor, components: Tensor, smallest: Tensor, sweeps: int
 ) -> None:
     """The same from the residual itself, for concentrations above 0."""
@@ -50,6 +50,7 @@ def descend_components(
         components[j] = torch.where(best.square() * power < price, 0.0, best)
 
 
-def mixture_residual(spectra: Tensor, concentrations: Tensor, components: Tensor) -> Tensor:
-    """Spectra less their mixtures."""
-    return spectra - concentrations @ components
+def mixture_residual(spectra: Tensor, concentrations: Tensor, components: Tensor, whole: bool = True) -> Tensor:
+    """Spectra less their mixtures, or the sums of their squares."""
+    left = spectra - concentrations @ components
+    return left if whole else left.square().sum(1)

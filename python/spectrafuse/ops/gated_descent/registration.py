@@ -1,4 +1,4 @@
-"""What the registered functions of gated_descent run: the C++ kernels."""
+"""The kernels of `gated_descent`, registered with torch."""
 
 from __future__ import annotations
 
@@ -6,37 +6,26 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import extensions
+from spectrafuse._runtime.registration import register
 
-for _schema in (
-    "descend_concentrations(Tensor along, Tensor overlap, Tensor(a!) concentrations, Tensor smallest, int sweeps, "
-    "float tolerance) -> ()",
-    "descend_open_concentrations(Tensor spectra, Tensor(a!) concentrations, Tensor components, Tensor smallest, "
-    "int sweeps) -> ()",
-    "descend_components(Tensor spectra, Tensor concentrations, Tensor(a!) components, Tensor held, bool non_negative, "
-    "float price) -> ()",
-    "mixture_residual(Tensor spectra, Tensor concentrations, Tensor components, bool whole) -> Tensor",
-):
-    torch.library.define(f"spectrafuse::{_schema.split('(')[0]}", _schema[_schema.index("(") :])
+_FLOAT64 = extensions.DTYPE_CODE[torch.float64]
 
 
-@torch.library.impl("spectrafuse::descend_concentrations", "CPU")
 def _concentrations(
     along: Tensor, overlap: Tensor, concentrations: Tensor, smallest: Tensor, sweeps: int, tolerance: float
 ) -> None:
     extensions.cpu().descend_concentrations(
-        *along.shape, along.data_ptr(), overlap.data_ptr(), concentrations.data_ptr(), smallest.data_ptr(), sweeps,
-        tolerance, torch.get_num_threads(),
+        _FLOAT64, *along.shape, along.data_ptr(), overlap.data_ptr(), concentrations.data_ptr(), smallest.data_ptr(),
+        sweeps, tolerance, torch.get_num_threads(),
     )  # fmt: skip
 
 
-@torch.library.impl("spectrafuse::descend_open_concentrations", "CPU")
-def _open(spectra: Tensor, concentrations: Tensor, components: Tensor, smallest: Tensor, sweeps: int) -> None:
-    extensions.cpu().descend_open_concentrations(
+def _open_gates(spectra: Tensor, concentrations: Tensor, components: Tensor, smallest: Tensor, sweeps: int) -> None:
+    extensions.cpu().descend_open_gates(
         *_mixture(spectra, concentrations, components), smallest.data_ptr(), sweeps, torch.get_num_threads()
     )
 
 
-@torch.library.impl("spectrafuse::descend_components", "CPU")
 def _components(
     spectra: Tensor, concentrations: Tensor, components: Tensor, held: Tensor, non_negative: bool, price: float
 ) -> None:
@@ -45,9 +34,8 @@ def _components(
     )
 
 
-@torch.library.impl("spectrafuse::mixture_residual", "CPU")
 def _residual(spectra: Tensor, concentrations: Tensor, components: Tensor, whole: bool) -> Tensor:
-    left = torch.empty_like(spectra) if whole else spectra.new_empty(len(spectra))
+    left = _residual_fake(spectra, concentrations, components, whole)
     residual, power = (left.data_ptr(), 0) if whole else (0, left.data_ptr())
     extensions.cpu().mixture_residual(
         *_mixture(spectra, concentrations, components), residual, power, torch.get_num_threads()
@@ -55,30 +43,22 @@ def _residual(spectra: Tensor, concentrations: Tensor, components: Tensor, whole
     return left
 
 
-def _mixture(spectra: Tensor, concentrations: Tensor, components: Tensor) -> tuple[tuple[int, int, int], int, int, int]:
-    sizes = (*spectra.shape, len(components))
-    return sizes, spectra.data_ptr(), concentrations.data_ptr(), components.data_ptr()
+def _mixture(
+    spectra: Tensor, concentrations: Tensor, components: Tensor
+) -> tuple[int, tuple[int, int, int], int, int, int]:
+    sizes = (spectra.shape[0], spectra.shape[1], components.shape[0])
+    return _FLOAT64, sizes, spectra.data_ptr(), concentrations.data_ptr(), components.data_ptr()
 
 
-@torch.library.register_fake("spectrafuse::descend_concentrations")
-def _fake_concentrations(
-    along: Tensor, overlap: Tensor, concentrations: Tensor, smallest: Tensor, sweeps: int, tolerance: float
-) -> None:
+def _residual_fake(spectra: Tensor, concentrations: Tensor, components: Tensor, whole: bool) -> Tensor:
+    return torch.empty_like(spectra) if whole else spectra.new_empty(spectra.shape[0])
+
+
+def _nothing(*arguments: object) -> None:
     return None
 
 
-@torch.library.register_fake("spectrafuse::descend_open_concentrations")
-def _fake_open(spectra: Tensor, concentrations: Tensor, components: Tensor, smallest: Tensor, sweeps: int) -> None:
-    return None
-
-
-@torch.library.register_fake("spectrafuse::descend_components")
-def _fake_components(
-    spectra: Tensor, concentrations: Tensor, components: Tensor, held: Tensor, non_negative: bool, price: float
-) -> None:
-    return None
-
-
-@torch.library.register_fake("spectrafuse::mixture_residual")
-def _fake_residual(spectra: Tensor, concentrations: Tensor, components: Tensor, whole: bool) -> Tensor:
-    return torch.empty_like(spectra) if whole else spectra.new_empty(len(spectra))
+descend_concentrations = register("gated_descent", _concentrations, _nothing, mutates=["concentrations"])
+descend_open_gates = register("descend_open_gates", _open_gates, _nothing, mutates=["concentrations"])
+descend_components = register("descend_components", _components, _nothing, mutates=["components"])
+mixture_residual = register("mixture_residual", _residual, _residual_fake)
