@@ -45,7 +45,7 @@ build/quick.jsonl: $(VENV)/test.stamp
 
 # The tests of every operation that has a C++ kernel, with the address and undefined-behaviour sanitizers under them. The
 # instrumented package lies in a folder of its own that Python looks into before its site-packages.
-KERNELS := $(patsubst csrc/cpu/%_launch.cpp,%,$(wildcard csrc/cpu/*_launch.cpp))
+KERNELS := $(basename $(notdir $(wildcard csrc/cpu/*.cpp)))
 KERNEL_TESTS := tests/test_random.py tests/ops/test_instruction_sets.py $(wildcard $(KERNELS:%=tests/ops/test_%.py) $(KERNELS:%=tests/ops/test_%_kernel*.py))
 SANITIZERS = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libubsan.so)
 
@@ -61,11 +61,9 @@ build/sanitize.stamp: $(VENV)/test.stamp
 
 resources: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/resources.py
-	$(BIN)/python benchmarks/estimates.py
 
 resources-check: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/resources.py --check
-	$(BIN)/python benchmarks/estimates.py --check
 
 clean:
 	rm -rf $(VENV) build dist demo

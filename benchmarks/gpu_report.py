@@ -1,32 +1,20 @@
-"""The page of what `gpu.py` found on a machine, with the estimates beside the measurements."""
+"""The page of what `gpu.py` found on a machine."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import estimates
-from gpu_model import GPUS, Gpu
 
-
-def known(name: str) -> Gpu | None:
-    """The specification of a GPU by the name its driver gives it; None for one that has none here."""
-    short = " ".join(re.sub(r"\b(NVIDIA|GeForce)\b", "", name).split())
-    return next((gpu for gpu in GPUS if gpu.name == short), None)
-
-
-def ratio_rows(figures: Mapping[str, Any], gpu: Gpu | None) -> list[tuple[str, float, float | None]]:
-    """Operations and steps with measured and estimated seconds; None where there is no estimate."""
-    estimated = {} if gpu is None else {label: estimates.seconds(gpu, s) for label, s in estimates.operations().items()}
-    steps = {} if gpu is None else {name: estimates.step_seconds(gpu, name) for name in estimates.STEPS}
+def seconds_of(figures: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Kernels and whole steps with the seconds they took."""
     kernels = [
-        (label, float(seconds), estimated.get(label))
+        (label, float(seconds))
         for found in figures.get("operations", {}).values()
         for label, seconds in found.get("kernels", {}).items()
     ]
-    measured = {name: found["seconds"] for name, found in figures.get("steps", {}).items() if "seconds" in found}
-    return kernels + [(f"step of {name}", seconds, steps.get(name)) for name, seconds in measured.items()]
+    steps = figures.get("steps", {}).items()
+    return kernels + [(f"step of {name}", float(found["seconds"])) for name, found in steps if "seconds" in found]
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -44,17 +32,17 @@ def markdown(record: Mapping[str, Any]) -> str:
         *(f"| {name} | {found['status']} | {found['seconds']:.0f} |" for name, found in stages.items()),
     ]
     figures = (stages.get("figures") or {}).get("figures") or {}
-    rows = ratio_rows(figures, known(machine["gpu"]))
+    rows = seconds_of(figures)
     if rows:
         lines += [
             "",
             "## Kernels at published sizes, and whole steps, measured",
             "",
-            "Time of the kernels alone, beside what was [estimated](../resources/estimates.md) without a GPU.",
+            "Time of the kernels alone.",
             "",
-            "| | measured, us | estimated, us | measured / estimated |",
-            "|---|---|---|---|",
-            *(_ratio_row(*row) for row in rows),
+            "| | us |",
+            "|---|---|",
+            *(f"| {label} | {1e6 * seconds:.1f} |" for label, seconds in rows),
         ]
     operations = figures.get("operations", {})
     if operations:
@@ -65,11 +53,6 @@ def markdown(record: Mapping[str, Any]) -> str:
     for name, texts in sentences.items():
         lines += ["", f"## What limits `{name}`", "", *texts]
     return "\n".join(lines) + "\n"
-
-
-def _ratio_row(label: str, measured: float, estimated: float | None) -> str:
-    beside = "- | -" if estimated is None else f"{1e6 * estimated:.1f} | {measured / estimated:.2f}"
-    return f"| {label} | {1e6 * measured:.1f} | {beside} |"
 
 
 def _call_row(label: str, found: Mapping[str, Any]) -> str:

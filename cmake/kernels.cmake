@@ -20,7 +20,8 @@ endif()
 
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 
-# Compiled once per instruction set; csrc/cpu/isa.cpp picks one at run time.
+# Compiled once per instruction set; csrc/cpu/isa.cpp picks one at run time. The rest of an operation is in its
+# <operation>_launch.cpp, or in the same file for the first of the compilations.
 file(GLOB kernels CONFIGURE_DEPENDS ${csrc}/cpu/*.cpp)
 # Random numbers are the same bits everywhere: what is to be rounded once is written so, and nothing else is.
 file(GLOB exact CONFIGURE_DEPENDS ${csrc}/cpu/random_*.cpp ${csrc}/cpu/sparse_gated_mixture*.cpp)
@@ -35,6 +36,8 @@ function(add_kernels isa)
                                                 -fno-stack-protector -Wno-psabi ${ARGN})
 endfunction()
 add_kernels(baseline)
+# The launcher of an operation whose launcher is in the file of its kernels: without instructions a machine may lack.
+target_compile_definitions(kernels_baseline PRIVATE SPECTRAFUSE_LAUNCHER)
 list(APPEND kernel_objects $<TARGET_OBJECTS:kernels_baseline>)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   add_kernels(avx2 -mavx2 -mfma)

@@ -12,10 +12,10 @@
 #include <string>
 
 #include "adamw_outer.h"
+#include "address.h"
 #include "ambiguity_penalty.h"
 #include "clustering_objective.h"
 #include "component_penalty.h"
-#include "crop_pairs.h"
 #include "dense_mean_shift.h"
 #include "gate.h"
 #include "gated_mixture.h"
@@ -23,10 +23,20 @@
 #include "inputs.h"
 #include "mean_shift_assign.h"
 #include "random_fill.h"
-#include "scene_spectra.h"
 #include "skinny_linear.h"
 #include "sparse_gated_mixture.h"
 #include "spectral_compactness.h"
+
+namespace spectrafuse {
+
+// Operations of one file, which have no header.
+void extract_crop_pairs(int dtype, const Sizes<6>& sizes, const Sizes<4>& stride, const Sizes<5>& out_stride,
+                        Address cubes, Address geometry, Address out, int threads);
+void scene_spectra(int type, const Sizes<3>& sizes, const Sizes<3>& stride, const Sizes<2>& out_stride,
+                   std::int64_t filled, int method, Address cube, Address offset, Address scale, Address out,
+                   int threads);
+
+}  // namespace spectrafuse
 
 namespace {
 
@@ -34,6 +44,8 @@ using namespace spectrafuse;
 using Run = std::function<void()>;
 
 constexpr int kFloat = 0, kThreads = 1;
+
+Address address(const void* memory) { return {reinterpret_cast<std::uintptr_t>(memory)}; }
 
 // ---- DGC: two pairs of crops of 16 x 16 pixels, 16 dimensions, 4 clusters
 constexpr std::int64_t kViews = 4, kDim = 16, kSide = 16, kClusters = 4, kPixels = kViews * kSide * kSide, kBands = 40;
@@ -53,12 +65,12 @@ MeanShiftForward shift_forward() {
 
 Run mean_shift_assign_forward() {
     const MeanShiftForward a = shift_forward();
-    return [a] { mean_shift_forward(a, kFloat, kThreads); };
+    return [a] { mean_shift_assign_forward(a, kFloat, kThreads); };
 }
 
 Run mean_shift_assign_backward() {
     const MeanShiftForward f = shift_forward();
-    mean_shift_forward(f, kFloat, kThreads);
+    mean_shift_assign_forward(f, kFloat, kThreads);
     const MeanShiftBackward a{f.shape,
                               f.embeddings,
                               {f.stride[0], f.stride[1], f.stride[2], f.stride[3]},
@@ -73,7 +85,7 @@ Run mean_shift_assign_backward() {
                               floats(kPixels),
                               floats(kPixels * kDim)};
     double *grad_centers = numbers<double>(kClusters * kDim), *grad_bandwidth = numbers<double>(1);
-    return [=] { mean_shift_backward(a, kFloat, kThreads, grad_centers, grad_bandwidth); };
+    return [=] { mean_shift_assign_backward(a, kFloat, kThreads, grad_centers, grad_bandwidth); };
 }
 
 ClusteringForward clustering() {
@@ -105,13 +117,13 @@ ClusteringResults* clustering_results() {
 Run clustering_objective_forward() {
     const ClusteringForward a = clustering();
     ClusteringResults* results = clustering_results();
-    return [=] { clustering_forward(a, kFloat, kThreads, *results); };
+    return [=] { clustering_objective_forward(a, kFloat, kThreads, *results); };
 }
 
 Run clustering_objective_backward() {
     const ClusteringForward f = clustering();
     ClusteringResults* results = clustering_results();
-    clustering_forward(f, kFloat, kThreads, *results);
+    clustering_objective_forward(f, kFloat, kThreads, *results);
     const ClusteringBackward a{f.in,
                                f.probs,
                                f.previous,
@@ -127,7 +139,7 @@ Run clustering_objective_backward() {
                                floats(kPixels),
                                floats(kPixels * kDim)};
     double* grad_centers = numbers<double>(kClusters * kDim);
-    return [=] { clustering_backward(a, kFloat, kThreads, grad_centers); };
+    return [=] { clustering_objective_backward(a, kFloat, kThreads, grad_centers); };
 }
 
 Run crop_pairs() {
@@ -137,35 +149,23 @@ Run crop_pairs() {
         const double row[9] = {8, 8, 0.9, 0.1, 0, -0.1, 0.9, 0, 1};
         std::memcpy(geometry + view * 9, row, sizeof(row));
     }
-    const CropPairs a{batch,
-                      kBands,
-                      scene,
-                      scene,
-                      kSide,
-                      kSide,
-                      floats(batch * kBands * area),
-                      {kBands * area, area, scene, 1},
-                      geometry,
-                      floats(kViews * kBands * crop),
-                      {2 * kBands * crop, kBands * crop, 1, kSide * kBands, kBands}};
-    return [a] { extract_crop_pairs(a, kFloat, kThreads); };
+    const Address cubes = address(floats(batch * kBands * area)), out = address(floats(kViews * kBands * crop));
+    return [=] {
+        extract_crop_pairs(kFloat, {batch, kBands, scene, scene, kSide, kSide}, {kBands * area, area, scene, 1},
+                           {2 * kBands * crop, kBands * crop, 1, kSide * kBands, kBands}, cubes, address(geometry), out,
+                           kThreads);
+    };
 }
 
 Run scene_strip() {
+    constexpr int kUnit = 1;
     constexpr std::int64_t area = kSide * kSide, size = sizeof(float), filled = (kBands + 15) / 16 * 16;
-    const SceneSpectra a{kBands,
-                         kSide,
-                         kSide,
-                         reinterpret_cast<const char*>(floats(kBands * area)),
-                         {area * size, kSide * size, size},
-                         floats(area * filled),
-                         {kSide * filled, filled},
-                         filled,
-                         SpectrumMethod::unit,
-                         floats(filled),
-                         floats(filled, 1, 2),
-                         false};
-    return [a] { scene_spectra(a, kFloat, kThreads); };
+    const Address cube = address(floats(kBands * area)), out = address(floats(area * filled));
+    const Address offset = address(floats(filled)), scale = address(floats(filled, 1, 2));
+    return [=] {
+        scene_spectra(kFloat, {kBands, kSide, kSide}, {area * size, kSide * size, size}, {kSide * filled, filled},
+                      filled, kUnit, cube, offset, scale, out, kThreads);
+    };
 }
 
 SpectralCompactness spectral() {
@@ -201,13 +201,13 @@ Run dense_mean_shift() {
     constexpr std::int64_t pixels = 256;
     DenseIteration a{
         1, pixels, kDim, 0.5, floats(pixels * kDim), floats(pixels), nullptr, nullptr, floats(pixels * kDim), nullptr};
-    a.workspace = floats(static_cast<std::int64_t>(dense_workspace(a, kFloat) / sizeof(float)) + 1);
-    if (!backward) return [a] { dense_iteration(a, kFloat, kThreads); };
-    dense_iteration(a, kFloat, kThreads);
+    a.workspace = floats(static_cast<std::int64_t>(dense_mean_shift_workspace(a, kFloat) / sizeof(float)) + 1);
+    if (!backward) return [a] { dense_mean_shift_iteration(a, kFloat, kThreads); };
+    dense_mean_shift_iteration(a, kFloat, kThreads);
     DenseIteration b = a;
     b.shifted = a.result, b.grad = floats(pixels * kDim), b.result = floats(pixels * kDim);
-    b.workspace = floats(static_cast<std::int64_t>(dense_workspace(b, kFloat) / sizeof(float)) + 1);
-    return [b] { dense_iteration(b, kFloat, kThreads); };
+    b.workspace = floats(static_cast<std::int64_t>(dense_mean_shift_workspace(b, kFloat) / sizeof(float)) + 1);
+    return [b] { dense_mean_shift_iteration(b, kFloat, kThreads); };
 }
 
 // ---- EB-gMCR: batches of 16 spectra of 128 channels, a pool of 96 components
@@ -326,7 +326,7 @@ Run penalty() {
     AmbiguityPenalty a{
         kPool,  kChannels, {kind, 2, 1.0, 0.5, 2.8}, floats(kPool * kChannels, 0, 0.2), floats(kPool * kChannels),
         nullptr};
-    a.workspace = floats(static_cast<std::int64_t>(ambiguity_workspace(a, kFloat) / sizeof(float)) + 1);
+    a.workspace = floats(static_cast<std::int64_t>(ambiguity_penalty_workspace(a, kFloat) / sizeof(float)) + 1);
     return [a] { ambiguity_penalty(a, kFloat, kThreads); };
 }
 
@@ -348,7 +348,7 @@ const std::map<std::string, Run (*)()> kCases{
     {"clustering_objective backward", clustering_objective_backward},
     {"clustering_objective forward", clustering_objective_forward},
     {"component_penalty both", component_penalties},
-    {"crop_pairs forward", crop_pairs},
+    {"extract_crop_pairs forward", crop_pairs},
     {"dense_mean_shift backward", dense_mean_shift<true>},
     {"dense_mean_shift forward", dense_mean_shift<false>},
     {"gate backward", gates_backward},

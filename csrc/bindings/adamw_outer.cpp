@@ -2,43 +2,60 @@
 
 #include <sys/mman.h>
 
+#include <tuple>
 #include <vector>
 
 #include "bindings.h"
+#if defined(SPECTRAFUSE_FOR_CUDA)
+#include "../cuda/adamw_outer.h"
+#endif
 
 namespace spectrafuse {
 
-namespace {
+// Batch, rows, columns, and the addresses of x, grad_y, the weight and its two moments.
+using Parameter = std::tuple<std::int64_t, std::int64_t, std::int64_t, Address, Address, Address, Address, Address>;
 
-// A parameter: batch, rows, columns, and the addresses of x, grad_y, the weight and its two moments.
-using Parameter = std::array<std::int64_t, 8>;
-
-void bound_step(int dtype, const std::vector<Parameter>& parameters, double lr, double beta1, double beta2, double eps,
-                double weight_decay, std::int64_t step, int threads) {
+static std::vector<AdamwOuter> arguments_of(const std::vector<Parameter>& parameters) {
     std::vector<AdamwOuter> all;
-    for (const Parameter& p : parameters)
-        all.push_back({p[0], p[1], p[2], pointer(p[3]), pointer(p[4]), pointer(p[5]), pointer(p[6]), pointer(p[7])});
-    const py::gil_scoped_release release;
+    for (const Parameter& parameter : parameters)
+        all.push_back(std::apply([](auto... fields) { return AdamwOuter{fields...}; }, parameter));
+    return all;
+}
+
+#if defined(SPECTRAFUSE_FOR_CUDA)
+
+static void step(const std::vector<Parameter>& parameters, double lr, double beta1, double beta2, double eps,
+                 double weight_decay, std::int64_t step, Address device_step, Address stream) {
+    for (const AdamwOuter& parameter : arguments_of(parameters))
+        adamw_outer_cuda(parameter, {lr, beta1, beta2, eps, weight_decay}, step, device_step, stream);
+}
+
+SPECTRAFUSE_BIND(adamw_outer) { m.def("adamw_outer", &step); }
+
+#else
+
+static void step(int dtype, const std::vector<Parameter>& parameters, double lr, double beta1, double beta2, double eps,
+                 double weight_decay, std::int64_t step, int threads) {
+    const std::vector<AdamwOuter> all = arguments_of(parameters);
     adamw_outer(all.data(), static_cast<std::int64_t>(all.size()), {lr, beta1, beta2, eps, weight_decay}, step, dtype,
                 threads);
 }
 
 // Puts the whole pages in a range of memory together to huge ones: a step streams through all of it. A wish, no more.
-void bound_huge_pages(Address address, std::size_t bytes) {
-    constexpr Address kPage = Address{1} << 21;
+static void use_huge_pages(std::uintptr_t address, std::size_t bytes) {
+    constexpr std::uintptr_t kPage = std::uintptr_t{1} << 21;
     constexpr int kCollapse = 25;  // MADV_COLLAPSE, of Linux 6.1: for pages that are in use already
-    const Address begin = (address + kPage - 1) / kPage * kPage, end = (address + bytes) / kPage * kPage;
+    const std::uintptr_t begin = (address + kPage - 1) / kPage * kPage, end = (address + bytes) / kPage * kPage;
     if (begin >= end) return;
-    const py::gil_scoped_release release;
-    madvise(pointer(begin), end - begin, MADV_HUGEPAGE);
-    madvise(pointer(begin), end - begin, kCollapse);
+    madvise(Address{begin}, end - begin, MADV_HUGEPAGE);
+    madvise(Address{begin}, end - begin, kCollapse);
 }
 
-}  // namespace
-
-void bind_adamw_outer(py::module_& m) {
-    m.def("adamw_outer", &bound_step);
-    m.def("use_huge_pages", &bound_huge_pages);
+SPECTRAFUSE_BIND(adamw_outer) {
+    m.def("adamw_outer", &step);
+    m.def("use_huge_pages", &use_huge_pages);
 }
+
+#endif
 
 }  // namespace spectrafuse

@@ -1,36 +1,75 @@
-// What the files of the module spectrafuse._cpu share: addresses in, and one function that binds each operation.
+// How operations join the modules spectrafuse._cpu and spectrafuse._cuda: each by itself, from any file.
+//
+//     SPECTRAFUSE_BIND(operation) { m.def("operation_forward", &operation_forward); }
+//
+// Every function runs without Python's lock. A build without Python, such as the driver that counts instructions,
+// reads what is bound and binds nothing.
 #pragma once
+
+#include "../common/address.h"
+
+#if !defined(SPECTRAFUSE_PYTHON)
+#define SPECTRAFUSE_BIND(operation) \
+    template <class Module>         \
+    void bind_##operation(Module& m)
+#else
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
-#include <cstdint>
-#include <stdexcept>
-
 namespace spectrafuse {
 
-namespace py = pybind11;
-using Address = std::uintptr_t;
+struct Module {
+    pybind11::module_ python;
 
-template <class T = void>
-T* pointer(Address address) {
-    return reinterpret_cast<T*>(address);
+    template <class Function>
+    void def(const char* name, const Function& function) {
+        python.def(name, function, pybind11::call_guard<pybind11::gil_scoped_release>());
+    }
+};
+
+using Binder = void (*)(Module&);
+struct Registrar {
+    explicit Registrar(Binder binder);
+};
+#define SPECTRAFUSE_BIND(operation)                                             \
+    static void bind_##operation(Module& m);                                    \
+    static const ::spectrafuse::Registrar operation##_binder{bind_##operation}; \
+    static void bind_##operation(Module& m)
+
+// From a function that makes a launcher's arguments of what crosses, and the launcher: a function of the type's number,
+// what crosses, and the number of threads.
+template <class Launcher, class Arguments, class... Crossing>
+auto on_cpu(Arguments (*make)(Crossing...), Launcher run) {
+    return [=](int dtype, Crossing... crossing, int threads) { return run(make(crossing...), dtype, threads); };
 }
 
-void bind_adamw_outer(py::module_& m);
-void bind_clustering_objective(py::module_& m);
-void bind_ambiguity_penalty(py::module_& m);
-void bind_crop_pairs(py::module_& m);
-void bind_gate(py::module_& m);
-void bind_gated_descent(py::module_& m);
-void bind_gated_mixture(py::module_& m);
-void bind_dense_mean_shift(py::module_& m);
-void bind_mean_shift_assign(py::module_& m);
-void bind_philox(py::module_& m);
-void bind_scene_spectra(py::module_& m);
-void bind_skinny_linear(py::module_& m);
-void bind_sparse_gated_mixture(py::module_& m);
-void bind_spectral_compactness(py::module_& m);
+// The same for CUDA, whose launchers take workspace and stream besides: a function of what crosses and of these.
+template <class T>
+struct Crossed {
+    using type = T;
+};
+template <class T>
+struct Crossed<T*> {
+    using type = Address;
+};
+template <class Arguments, class... Crossing, class... Besides>
+auto on_cuda(Arguments (*make)(Crossing...), void (*run)(const Arguments&, Besides...)) {
+    return
+        [=](Crossing... crossing, typename Crossed<Besides>::type... besides) { run(make(crossing...), besides...); };
+}
 
 }  // namespace spectrafuse
+
+template <>
+struct pybind11::detail::type_caster<spectrafuse::Address> {
+    PYBIND11_TYPE_CASTER(spectrafuse::Address, const_name("int"));
+    bool load(handle source, bool convert) {
+        make_caster<std::uintptr_t> number;
+        if (!number.load(source, convert)) return false;
+        value = {cast_op<std::uintptr_t>(number)};
+        return true;
+    }
+};
+
+#endif

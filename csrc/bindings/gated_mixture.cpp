@@ -1,30 +1,26 @@
-#include "mixture_pool.h"
+#include "mixtures.h"
 
 namespace spectrafuse {
 
-namespace {
-
-void bound_forward(int dtype, const std::array<std::int64_t, 3>& sizes, bool non_negative, int norm,
-                   const std::array<Address, 3>& inputs, Address mixture, int threads) {
-    const GatedMixture arguments{mixture_pool(sizes, non_negative, norm, inputs), pointer(mixture)};
-    const py::gil_scoped_release release;
-    gated_mixture_forward(arguments, dtype, threads);
+static GatedMixture forward_arguments(const Sizes<3>& sizes, bool non_negative, int norm, const Addresses<3>& inputs,
+                                      Address mixture) {
+    return {mixture_pool(sizes, non_negative, norm, inputs), mixture};
 }
 
-void bound_backward(int dtype, const std::array<std::int64_t, 3>& sizes, bool non_negative, int norm,
-                    const std::array<Address, 3>& inputs, Address grad, const std::array<Address, 3>& grads,
-                    int threads) {
-    const GatedMixtureBackward arguments{mixture_pool(sizes, non_negative, norm, inputs), pointer(grad),
-                                         pointer(grads[0]), pointer(grads[1]), pointer(grads[2])};
-    const py::gil_scoped_release release;
-    gated_mixture_backward(arguments, dtype, threads);
+static GatedMixtureBackward backward_arguments(const Sizes<3>& sizes, bool non_negative, int norm,
+                                               const Addresses<3>& inputs, Address grad, const Addresses<3>& grads) {
+    return {mixture_pool(sizes, non_negative, norm, inputs), grad, grads[0], grads[1], grads[2]};
 }
 
-}  // namespace
-
-void bind_gated_mixture(py::module_& m) {
-    m.def("gated_mixture_forward", &bound_forward);
-    m.def("gated_mixture_backward", &bound_backward);
+SPECTRAFUSE_BIND(gated_mixture) {
+#if defined(SPECTRAFUSE_FOR_CUDA)
+    m.def("mixture_parts", &mixture_parts);
+    m.def("gated_mixture_forward", on_cuda(forward_arguments, gated_mixture_forward_cuda));
+    m.def("gated_mixture_backward", on_cuda(backward_arguments, gated_mixture_backward_cuda));
+#else
+    m.def("gated_mixture_forward", on_cpu(forward_arguments, gated_mixture_forward));
+    m.def("gated_mixture_backward", on_cpu(backward_arguments, gated_mixture_backward));
+#endif
 }
 
 }  // namespace spectrafuse

@@ -1,32 +1,22 @@
-// The module spectrafuse._cpu. Tensors cross as addresses, sizes and strides; torch allocates everything.
-#include "../cpu/isa.h"
-#include "../cpu/parallel.h"
+// The modules spectrafuse._cpu and spectrafuse._cuda, one from each compilation; what a file binds in both has one
+// name. They take addresses of tensors that torch allocated, and import without a GPU and without a driver.
+#include <vector>
+
 #include "bindings.h"
 
-PYBIND11_MODULE(_cpu, m) {
-    using namespace spectrafuse;
-    m.doc() = "Kernels for the CPU. Arguments are addresses: call them through spectrafuse.ops only.";
-    m.def("isa", [] { return isa_name(selected_isa()); });
-    bind_adamw_outer(m);
-    bind_clustering_objective(m);
-    bind_ambiguity_penalty(m);
-    bind_crop_pairs(m);
-    bind_gate(m);
-    bind_gated_descent(m);
-    bind_gated_mixture(m);
-    bind_dense_mean_shift(m);
-    bind_mean_shift_assign(m);
-    bind_philox(m);
-    bind_scene_spectra(m);
-    bind_skinny_linear(m);
-    bind_sparse_gated_mixture(m);
-    bind_spectral_compactness(m);
-#if defined(SPECTRAFUSE_REPEAT_WORK)
-    m.def("repeat_work", [](int percent) { repeated_percent = percent; });
-#endif
-#if defined(_OPENMP)
-    m.attr("openmp") = true;
-#else
-    m.attr("openmp") = false;
-#endif
+namespace spectrafuse {
+
+static std::vector<Binder>& binders() {
+    static std::vector<Binder> all;
+    return all;
+}
+
+Registrar::Registrar(Binder binder) { binders().push_back(binder); }
+
+}  // namespace spectrafuse
+
+PYBIND11_MODULE(SPECTRAFUSE_MODULE, m) {
+    m.doc() = "Kernels of spectrafuse. Arguments are addresses: call them through spectrafuse.ops only.";
+    spectrafuse::Module module{m};
+    for (const spectrafuse::Binder bind : spectrafuse::binders()) bind(module);
 }

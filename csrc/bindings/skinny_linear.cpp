@@ -1,32 +1,31 @@
 #include "../common/skinny_linear.h"
 
 #include "bindings.h"
+#if defined(SPECTRAFUSE_FOR_CUDA)
+#include "../cuda/skinny_linear.h"
+#endif
 
 namespace spectrafuse {
 
-namespace {
-
-void bound_forward(int dtype, std::int64_t batch, std::int64_t inputs, std::int64_t outputs, int activation, Address x,
-                   Address weight, Address bias, Address y, Address before, int threads) {
-    const SkinnyLinear arguments{batch,          inputs,          outputs,       static_cast<Activation>(activation),
-                                 pointer(x),     pointer(weight), pointer(bias), pointer(y),
-                                 pointer(before)};
-    const py::gil_scoped_release release;
-    skinny_linear_forward(arguments, dtype, threads);
+static SkinnyLinear forward_arguments(std::int64_t batch, std::int64_t inputs, std::int64_t outputs, int activation,
+                                      Address x, Address weight, Address bias, Address y, Address before) {
+    return {batch, inputs, outputs, static_cast<Activation>(activation), x, weight, bias, y, before};
 }
 
-void bound_backward(int dtype, std::int64_t batch, std::int64_t inputs, std::int64_t outputs, Address weight,
-                    Address grad_y, Address grad_x, int threads) {
-    const SkinnyLinearBackward arguments{batch, inputs, outputs, pointer(weight), pointer(grad_y), pointer(grad_x)};
-    const py::gil_scoped_release release;
-    skinny_linear_backward(arguments, dtype, threads);
+static SkinnyLinearBackward backward_arguments(std::int64_t batch, std::int64_t inputs, std::int64_t outputs,
+                                               Address weight, Address grad_y, Address grad_x) {
+    return {batch, inputs, outputs, weight, grad_y, grad_x};
 }
 
-}  // namespace
-
-void bind_skinny_linear(py::module_& m) {
-    m.def("skinny_linear_forward", &bound_forward);
-    m.def("skinny_linear_backward", &bound_backward);
+SPECTRAFUSE_BIND(skinny_linear) {
+#if defined(SPECTRAFUSE_FOR_CUDA)
+    m.python.attr("linear_part") = kLinearPart;
+    m.def("skinny_linear_forward", on_cuda(forward_arguments, skinny_linear_forward_cuda));
+    m.def("skinny_linear_backward", on_cuda(backward_arguments, skinny_linear_backward_cuda));
+#else
+    m.def("skinny_linear_forward", on_cpu(forward_arguments, skinny_linear_forward));
+    m.def("skinny_linear_backward", on_cpu(backward_arguments, skinny_linear_backward));
+#endif
 }
 
 }  // namespace spectrafuse

@@ -1,36 +1,45 @@
-#include "mixture_pool.h"
+#include "mixtures.h"
 
 namespace spectrafuse {
 
-namespace {
-
-void bound_forward(int dtype, const std::array<std::int64_t, 3>& sizes, bool non_negative, int norm,
-                   const std::array<Address, 3>& inputs, const std::array<Address, 4>& gate_tensors,
-                   bool gumbel_of_both, const std::array<double, 3>& options, Address mixture, Address energy_sum,
-                   Address energy_square_sum, int threads) {
-    const SparseGatedMixture arguments{mixture_pool(sizes, non_negative, norm, inputs),
-                                       sparsity_gates(gate_tensors, gumbel_of_both, options), pointer(mixture),
-                                       pointer(energy_sum), pointer(energy_square_sum)};
-    const py::gil_scoped_release release;
-    sparse_gated_mixture_forward(arguments, dtype, threads);
+// Addresses: energy, rng, gumbel, langevin. Options: shift, noise, tau.
+static SparsityGates gates(const Addresses<4>& tensors, bool gumbel_of_both, const std::array<double, 3>& options) {
+    return {tensors[0], tensors[1], tensors[2], gumbel_of_both, tensors[3], options[0], options[1], options[2]};
 }
 
-void bound_backward(int dtype, const std::array<std::int64_t, 3>& sizes, bool non_negative, int norm,
-                    const std::array<Address, 3>& inputs, const std::array<Address, 4>& gate_tensors,
-                    bool gumbel_of_both, const std::array<double, 3>& options, const std::array<Address, 3>& upstream,
-                    const std::array<Address, 4>& grads, int threads) {
-    const SparseGatedMixtureBackward arguments =
-        sparse_backward(mixture_pool(sizes, non_negative, norm, inputs),
-                        sparsity_gates(gate_tensors, gumbel_of_both, options), upstream, grads);
-    const py::gil_scoped_release release;
-    sparse_gated_mixture_backward(arguments, dtype, threads);
+static SparseGatedMixture forward_arguments(const Sizes<3>& sizes, bool non_negative, int norm,
+                                            const Addresses<3>& inputs, const Addresses<4>& gate_tensors,
+                                            bool gumbel_of_both, const std::array<double, 3>& options, Address mixture,
+                                            Address energy_sum, Address energy_square_sum) {
+    return {mixture_pool(sizes, non_negative, norm, inputs), gates(gate_tensors, gumbel_of_both, options), mixture,
+            energy_sum, energy_square_sum};
 }
 
-}  // namespace
+// Gradients in: mixture, energy sum, energy square sum. Out: concentration, gates, raw components, energies.
+static SparseGatedMixtureBackward backward_arguments(const Sizes<3>& sizes, bool non_negative, int norm,
+                                                     const Addresses<3>& inputs, const Addresses<4>& gate_tensors,
+                                                     bool gumbel_of_both, const std::array<double, 3>& options,
+                                                     const Addresses<3>& upstream, const Addresses<4>& grads) {
+    return {mixture_pool(sizes, non_negative, norm, inputs),
+            gates(gate_tensors, gumbel_of_both, options),
+            upstream[0],
+            upstream[1],
+            upstream[2],
+            grads[0],
+            grads[1],
+            grads[2],
+            grads[3]};
+}
 
-void bind_sparse_gated_mixture(py::module_& m) {
-    m.def("sparse_gated_mixture_forward", &bound_forward);
-    m.def("sparse_gated_mixture_backward", &bound_backward);
+SPECTRAFUSE_BIND(sparse_gated_mixture) {
+#if defined(SPECTRAFUSE_FOR_CUDA)
+    m.def("sparse_column_blocks", &sparse_column_blocks);
+    m.def("sparse_gated_mixture_forward", on_cuda(forward_arguments, sparse_gated_mixture_forward_cuda));
+    m.def("sparse_gated_mixture_backward", on_cuda(backward_arguments, sparse_gated_mixture_backward_cuda));
+#else
+    m.def("sparse_gated_mixture_forward", on_cpu(forward_arguments, sparse_gated_mixture_forward));
+    m.def("sparse_gated_mixture_backward", on_cpu(backward_arguments, sparse_gated_mixture_backward));
+#endif
 }
 
 }  // namespace spectrafuse

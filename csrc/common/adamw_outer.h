@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "host_device.h"
+#include "isa.h"
 
 namespace spectrafuse {
 
@@ -68,14 +69,7 @@ struct AdamwOuterKernels {
                 bool backwards, void* scratch);
 };
 
-#define SPECTRAFUSE_DECLARE_ISA(isa)                       \
-    namespace isa {                                        \
-    extern const AdamwOuterKernels adamw_outer_kernels[2]; \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(AdamwOuterKernels adamw_outer_kernels[2])
 
 // One step, number `step`, of `count` parameters.
 void adamw_outer(const AdamwOuter* parameters, std::int64_t count, const AdamwOptions& options, std::int64_t step,

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "isa.h"
 #include "pair_kernels.h"
 
 namespace spectrafuse {
@@ -13,7 +14,7 @@ struct AmbiguityPenalty {
     PairKernel kernel;
     const void* components;  // (n, d)
     void* gradient;          // (n, d), or null: the value only
-    void* workspace;         // as many bytes as ambiguity_workspace() returns
+    void* workspace;         // as many bytes as ambiguity_penalty_workspace() returns
 };
 
 // Kernels of one instruction set and floating-point type; a block is 64 components.
@@ -28,18 +29,9 @@ struct AmbiguityPenaltyKernels {
     void (*finish)(const AmbiguityPenalty&, std::int64_t block);
 };
 
-// Index 0 is float32, 1 is float64.
-namespace baseline {
-extern const AmbiguityPenaltyKernels ambiguity_penalty_kernels[2];
-}
-namespace avx2 {
-extern const AmbiguityPenaltyKernels ambiguity_penalty_kernels[2];
-}
-namespace avx512 {
-extern const AmbiguityPenaltyKernels ambiguity_penalty_kernels[2];
-}
+SPECTRAFUSE_DECLARE(AmbiguityPenaltyKernels ambiguity_penalty_kernels[2])
 
-std::size_t ambiguity_workspace(const AmbiguityPenalty& arguments, int dtype);
+std::size_t ambiguity_penalty_workspace(const AmbiguityPenalty& arguments, int dtype);
 // Writes `gradient` and returns the mean similarity; at least two components.
 double ambiguity_penalty(const AmbiguityPenalty& arguments, int dtype, int threads);
 

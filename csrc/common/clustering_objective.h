@@ -1,6 +1,7 @@
 // Arguments of clustering_objective, shared by the bindings, the launcher and the kernels of every instruction set.
 #pragma once
 
+#include "isa.h"
 #include "mean_shift_assign.h"
 
 namespace spectrafuse {
@@ -76,19 +77,12 @@ struct ClusteringBackwardKernels {
                      std::int64_t row_end, double* centers_sum, double* bandwidth_rows, void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
-#define SPECTRAFUSE_DECLARE_ISA(isa)                                       \
-    namespace isa {                                                        \
-    extern const ClusteringForwardKernels clustering_forward_kernels[2];   \
-    extern const ClusteringBackwardKernels clustering_backward_kernels[2]; \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(ClusteringForwardKernels clustering_objective_forward_kernels[2])
+SPECTRAFUSE_DECLARE(ClusteringBackwardKernels clustering_objective_backward_kernels[2])
 
-void clustering_forward(const ClusteringForward& arguments, int dtype, int threads, ClusteringResults& results);
+void clustering_objective_forward(const ClusteringForward& arguments, int dtype, int threads,
+                                  ClusteringResults& results);
 // Writes grad_centers (K, D) and returns dL/dbandwidth.
-double clustering_backward(const ClusteringBackward& arguments, int dtype, int threads, double* grad_centers);
+double clustering_objective_backward(const ClusteringBackward& arguments, int dtype, int threads, double* grad_centers);
 
 }  // namespace spectrafuse

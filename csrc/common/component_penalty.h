@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "gated_mixture.h"
+#include "isa.h"
 #include "pair_kernels.h"
 
 namespace spectrafuse {
@@ -24,15 +25,7 @@ struct ComponentPenaltyKernels {
     void (*add)(const ComponentPenalty&, std::int64_t id, const void* spectrum, const void* grad, const void* length);
 };
 
-// Index 0 is float32, 1 is float64.
-#define SPECTRAFUSE_DECLARE_ISA(isa)                                   \
-    namespace isa {                                                    \
-    extern const ComponentPenaltyKernels component_penalty_kernels[2]; \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(ComponentPenaltyKernels component_penalty_kernels[2])
 
 // The mean similarity; 0 for fewer than two used components.
 double component_penalty(const ComponentPenalty& arguments, int dtype, int threads);

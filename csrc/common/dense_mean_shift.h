@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "isa.h"
+
 namespace spectrafuse {
 
 // One iteration of all images, forward (grad is null) or backward.
@@ -15,7 +17,7 @@ struct DenseIteration {
     const void* shifted;  // backward: (B, N, D), z after the iteration
     const void* grad;     // backward: (B, N, D), dL/dz after the iteration
     void* result;         // (B, N, D): forward z after the iteration, backward dL/dz before it
-    void* workspace;      // as many bytes as dense_workspace() returns, aligned to 64
+    void* workspace;      // as many bytes as dense_mean_shift_workspace() returns, aligned to 64
 };
 
 // Pixels are numbered in blocks of `kBlock`; a pair of blocks is the unit of work.
@@ -37,18 +39,10 @@ struct DenseMeanShiftKernels {
 };
 
 // Index 0 is float32, 1 is float64; then forward, backward.
-namespace baseline {
-extern const DenseMeanShiftKernels dense_mean_shift_kernels[2][2];
-}
-namespace avx2 {
-extern const DenseMeanShiftKernels dense_mean_shift_kernels[2][2];
-}
-namespace avx512 {
-extern const DenseMeanShiftKernels dense_mean_shift_kernels[2][2];
-}
+SPECTRAFUSE_DECLARE(DenseMeanShiftKernels dense_mean_shift_kernels[2][2])
 
-std::size_t dense_workspace(const DenseIteration& arguments, int dtype);
+std::size_t dense_mean_shift_workspace(const DenseIteration& arguments, int dtype);
 // Runs one iteration; returns its part of dL/dbandwidth, 0 forward.
-double dense_iteration(const DenseIteration& arguments, int dtype, int threads);
+double dense_mean_shift_iteration(const DenseIteration& arguments, int dtype, int threads);
 
 }  // namespace spectrafuse

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "gate_math.h"
+#include "isa.h"
 
 namespace spectrafuse {
 
@@ -47,15 +48,7 @@ struct GateKernels {
     void (*backward)(const GateBackward&, std::int64_t block);
 };
 
-// Index 0 is float32, 1 is float64.
-#define SPECTRAFUSE_DECLARE_ISA(isa)          \
-    namespace isa {                           \
-    extern const GateKernels gate_kernels[2]; \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(GateKernels gate_kernels[2])
 
 void gate_forward(const Gate& arguments, int dtype, int threads);
 void gate_backward(const GateBackward& arguments, int dtype, int threads);

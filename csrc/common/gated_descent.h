@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "isa.h"
+
 namespace spectrafuse {
 
 // Concentrations of one spectrum after the other, all components given: from products alone.
@@ -59,15 +61,7 @@ struct GatedDescentKernels {
                      double* scratch);
 };
 
-namespace baseline {
-extern const GatedDescentKernels gated_descent_kernels;
-}
-namespace avx2 {
-extern const GatedDescentKernels gated_descent_kernels;
-}
-namespace avx512 {
-extern const GatedDescentKernels gated_descent_kernels;
-}
+SPECTRAFUSE_DECLARE(GatedDescentKernels gated_descent_kernels)
 
 void descend_concentrations(const ConcentrationDescent& arguments, int threads);
 void descend_open_gates(OpenDescent arguments, int threads);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "host_device.h"
+#include "isa.h"
 
 namespace spectrafuse {
 
@@ -69,17 +70,8 @@ struct GatedMixtureKernels {
                      void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
-#define SPECTRAFUSE_DECLARE_ISA(isa)                           \
-    namespace isa {                                            \
-    extern const GatedMixtureKernels gated_mixture_kernels[2]; \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(GatedMixtureKernels gated_mixture_kernels[2])
 
-const GatedMixtureKernels& gated_mixture_kernels_of(int dtype);
 void gated_mixture_forward(const GatedMixture& arguments, int dtype, int threads);
 void gated_mixture_backward(const GatedMixtureBackward& arguments, int dtype, int threads);
 

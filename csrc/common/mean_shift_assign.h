@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "isa.h"
+
 namespace spectrafuse {
 
 struct MeanShiftShape {
@@ -76,21 +78,13 @@ struct MeanShiftGatherKernels {
                 void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
-#define SPECTRAFUSE_DECLARE_ISA(isa)                                      \
-    namespace isa {                                                       \
-    extern const MeanShiftForwardKernels mean_shift_forward_kernels[2];   \
-    extern const MeanShiftBackwardKernels mean_shift_backward_kernels[2]; \
-    extern const MeanShiftGatherKernels mean_shift_gather_kernels[2];     \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(MeanShiftForwardKernels mean_shift_assign_forward_kernels[2])
+SPECTRAFUSE_DECLARE(MeanShiftBackwardKernels mean_shift_assign_backward_kernels[2])
+SPECTRAFUSE_DECLARE(MeanShiftGatherKernels mean_shift_gather_kernels[2])
 
-void mean_shift_forward(const MeanShiftForward& arguments, int dtype, int threads);
-void mean_shift_backward(const MeanShiftBackward& arguments, int dtype, int threads, double* grad_centers,
-                         double* grad_bandwidth);
+void mean_shift_assign_forward(const MeanShiftForward& arguments, int dtype, int threads);
+void mean_shift_assign_backward(const MeanShiftBackward& arguments, int dtype, int threads, double* grad_centers,
+                                double* grad_bandwidth);
 // Runs the gather and returns dL/dbandwidth; `bandwidth_rows` holds what the neighbours outside the image gave.
 double mean_shift_gather(const MeanShiftGather& arguments, int dtype, int threads, double* bandwidth_rows);
 

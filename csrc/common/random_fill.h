@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "isa.h"
 #include "philox.h"
 #include "random_math.h"
 
@@ -35,14 +36,7 @@ SPECTRAFUSE_SHARED typename A::Real number_of_unit(Distribution distribution, ty
 // Kernels of one instruction set and floating-point type: items [begin, end).
 using RandomFillKernel = void (*)(const RandomFill&, std::int64_t begin, std::int64_t end);
 
-#define SPECTRAFUSE_DECLARE_ISA(isa)                      \
-    namespace isa {                                       \
-    extern const RandomFillKernel random_fill_kernels[2]; \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(RandomFillKernel random_fill_kernels[2])
 
 // Index 0 is float32, 1 is float64.
 void random_fill(const RandomFill& arguments, int dtype, int threads);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "host_device.h"
+#include "isa.h"
 
 namespace spectrafuse {
 
@@ -79,15 +80,8 @@ struct SkinnyLinearBackwardKernels {
                 std::int64_t end);
 };
 
-#define SPECTRAFUSE_DECLARE_ISA(isa)                                            \
-    namespace isa {                                                             \
-    extern const SkinnyLinearForwardKernels skinny_linear_forward_kernels[2];   \
-    extern const SkinnyLinearBackwardKernels skinny_linear_backward_kernels[2]; \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(SkinnyLinearForwardKernels skinny_linear_forward_kernels[2])
+SPECTRAFUSE_DECLARE(SkinnyLinearBackwardKernels skinny_linear_backward_kernels[2])
 
 void skinny_linear_forward(const SkinnyLinear& arguments, int dtype, int threads);
 void skinny_linear_backward(const SkinnyLinearBackward& arguments, int dtype, int threads);

@@ -3,6 +3,7 @@
 
 #include "gate.h"
 #include "gated_mixture.h"
+#include "isa.h"
 #include "philox.h"
 
 namespace spectrafuse {
@@ -100,15 +101,7 @@ struct SparseGatedMixtureKernels {
                      void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
-#define SPECTRAFUSE_DECLARE_ISA(isa)                                        \
-    namespace isa {                                                         \
-    extern const SparseGatedMixtureKernels sparse_gated_mixture_kernels[2]; \
-    }
-SPECTRAFUSE_DECLARE_ISA(baseline)
-SPECTRAFUSE_DECLARE_ISA(avx2)
-SPECTRAFUSE_DECLARE_ISA(avx512)
-#undef SPECTRAFUSE_DECLARE_ISA
+SPECTRAFUSE_DECLARE(SparseGatedMixtureKernels sparse_gated_mixture_kernels[2])
 
 void sparse_gated_mixture_forward(const SparseGatedMixture& arguments, int dtype, int threads);
 void sparse_gated_mixture_backward(const SparseGatedMixtureBackward& arguments, int dtype, int threads);

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "isa.h"
+
 namespace spectrafuse {
 
 struct SpectralCompactness {
@@ -39,16 +41,7 @@ struct SpectralCompactnessKernels {
     void (*backward)(const SpectralCompactness&, std::int64_t tile_begin, std::int64_t tile_end, void* scratch);
 };
 
-// Index 0 is float32, 1 is float64.
-namespace baseline {
-extern const SpectralCompactnessKernels spectral_compactness_kernels[2];
-}
-namespace avx2 {
-extern const SpectralCompactnessKernels spectral_compactness_kernels[2];
-}
-namespace avx512 {
-extern const SpectralCompactnessKernels spectral_compactness_kernels[2];
-}
+SPECTRAFUSE_DECLARE(SpectralCompactnessKernels spectral_compactness_kernels[2])
 
 // Writes `origin`, `means` and `squared_norm`, and returns sum_ik q_ik |x_i - mu_k|^2 / (number of pixels * C).
 double spectral_compactness_forward(const SpectralCompactness& arguments, int dtype, int threads);

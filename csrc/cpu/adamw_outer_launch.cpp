@@ -3,20 +3,12 @@
 #include <cmath>
 
 #include "../common/adamw_outer.h"
-#include "isa.h"
+#include "../common/isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
 
 namespace {
-
-const AdamwOuterKernels& kernels_of(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::adamw_outer_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::adamw_outer_kernels[dtype];
-#endif
-    return baseline::adamw_outer_kernels[dtype];
-}
 
 // Opening a parallel region costs more than it saves on fewer elements than these.
 constexpr std::int64_t kSmallest = 1 << 15;
@@ -29,7 +21,7 @@ std::int64_t tiles_of(const AdamwOuter& a) {
 
 void adamw_outer(const AdamwOuter* parameters, std::int64_t count, const AdamwOptions& options, std::int64_t step,
                  int dtype, int threads) {
-    const AdamwOuterKernels& kernels = kernels_of(dtype);
+    const AdamwOuterKernels& kernels = SPECTRAFUSE_SELECT(adamw_outer_kernels[dtype]);
     const double steps = static_cast<double>(step);
     const AdamwConstants<double> constants =
         adamw_constants<double>(options, std::pow(options.beta1, steps), std::sqrt(1 - std::pow(options.beta2, steps)));

@@ -1,27 +1,17 @@
 // Chooses the instruction set and runs the steps of the penalty.
 #include "../common/ambiguity_penalty.h"
-#include "isa.h"
+#include "../common/isa.h"
 #include "parallel.h"
 #include "tournament.h"
 
 namespace spectrafuse {
 
-namespace {
-
-const AmbiguityPenaltyKernels& kernels_for(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::ambiguity_penalty_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::ambiguity_penalty_kernels[dtype];
-#endif
-    return baseline::ambiguity_penalty_kernels[dtype];
+std::size_t ambiguity_penalty_workspace(const AmbiguityPenalty& a, int dtype) {
+    return SPECTRAFUSE_SELECT(ambiguity_penalty_kernels[dtype]).workspace(a);
 }
 
-}  // namespace
-
-std::size_t ambiguity_workspace(const AmbiguityPenalty& a, int dtype) { return kernels_for(dtype).workspace(a); }
-
 double ambiguity_penalty(const AmbiguityPenalty& a, int dtype, int threads) {
-    const AmbiguityPenaltyKernels& kernels = kernels_for(dtype);
+    const AmbiguityPenaltyKernels& kernels = SPECTRAFUSE_SELECT(ambiguity_penalty_kernels[dtype]);
     const std::int64_t blocks = (a.count + kernels.block - 1) / kernels.block;
     const ThreadScratch scratch(kernels.scratch, threads);
     parallel_shares(blocks, threads, [&](std::int64_t begin, std::int64_t end, int) {

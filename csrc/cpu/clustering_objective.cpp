@@ -168,7 +168,7 @@ void memory_order(const ClusteringForward& a, std::int64_t row_begin, std::int64
 
 }  // namespace
 
-extern const ClusteringForwardKernels clustering_forward_kernels[2] = {
+extern const ClusteringForwardKernels clustering_objective_forward_kernels[2] = {
     {assign_scratch<float>, assign<float>, compare_scratch<float>, compare<float>, memory_order<float>},
     {assign_scratch<double>, assign<double>, compare_scratch<double>, compare<double>, memory_order<double>},
 };

@@ -127,7 +127,7 @@ void upstream(const ClusteringBackward& a, const ClusteringGradients& g, std::in
 
 }  // namespace
 
-extern const ClusteringBackwardKernels clustering_backward_kernels[2] = {
+extern const ClusteringBackwardKernels clustering_objective_backward_kernels[2] = {
     {scratch_bytes<float>, upstream<float>},
     {scratch_bytes<double>, upstream<double>},
 };

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "../common/clustering_objective.h"
-#include "isa.h"
+#include "../common/isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
@@ -69,8 +69,8 @@ double per(double value, std::int64_t count) { return value / static_cast<double
 
 }  // namespace
 
-void clustering_forward(const ClusteringForward& a, int dtype, int threads, ClusteringResults& results) {
-    const ClusteringForwardKernels& kernels = SPECTRAFUSE_SELECT(clustering_forward_kernels[dtype]);
+void clustering_objective_forward(const ClusteringForward& a, int dtype, int threads, ClusteringResults& results) {
+    const ClusteringForwardKernels& kernels = SPECTRAFUSE_SELECT(clustering_objective_forward_kernels[dtype]);
     const MeanShiftShape& s = a.in.shape;
     const Blocks blocks(s);
     const std::int64_t products = s.clusters * s.dim, width = kMass + s.clusters + products;
@@ -122,8 +122,8 @@ void clustering_forward(const ClusteringForward& a, int dtype, int threads, Clus
     gram_deviation(a.in.centers, s, dtype, results.orthogonality);
 }
 
-double clustering_backward(const ClusteringBackward& a, int dtype, int threads, double* grad_centers) {
-    const ClusteringBackwardKernels& kernels = SPECTRAFUSE_SELECT(clustering_backward_kernels[dtype]);
+double clustering_objective_backward(const ClusteringBackward& a, int dtype, int threads, double* grad_centers) {
+    const ClusteringBackwardKernels& kernels = SPECTRAFUSE_SELECT(clustering_objective_backward_kernels[dtype]);
     const MeanShiftShape& s = a.in.shape;
     const Blocks blocks(s);
     const std::int64_t products = s.clusters * s.dim;

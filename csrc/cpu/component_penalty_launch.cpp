@@ -3,7 +3,7 @@
 
 #include "../common/ambiguity_penalty.h"
 #include "../common/component_penalty.h"
-#include "isa.h"
+#include "../common/isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
@@ -13,18 +13,10 @@ namespace {
 // Numbers that pay for opening a parallel region.
 constexpr std::int64_t kWorthThreads = 1 << 16;
 
-const ComponentPenaltyKernels& kernels_of(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::component_penalty_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::component_penalty_kernels[dtype];
-#endif
-    return baseline::component_penalty_kernels[dtype];
-}
-
 }  // namespace
 
 double component_penalty(const ComponentPenalty& a, int dtype, int threads) {
-    const ComponentPenaltyKernels& kernels = kernels_of(dtype);
+    const ComponentPenaltyKernels& kernels = SPECTRAFUSE_SELECT(component_penalty_kernels[dtype]);
     std::vector<std::int64_t> ids;
     for (std::int64_t id = 0; id < a.pool.components; ++id)
         if (a.used[id]) ids.push_back(id);
@@ -35,7 +27,7 @@ double component_penalty(const ComponentPenalty& a, int dtype, int threads) {
     AmbiguityPenalty pairs{count, bands, a.kernel, nullptr, nullptr, nullptr};
     // Spectra, their gradients, lengths, and what the penalty needs.
     const ThreadScratch tables(table, 2), lengths(number * static_cast<std::size_t>(count), 1);
-    const ThreadScratch workspace(ambiguity_workspace(pairs, dtype), 1);
+    const ThreadScratch workspace(ambiguity_penalty_workspace(pairs, dtype), 1);
     char *spectra = static_cast<char*>(tables.of(0)), *grads = static_cast<char*>(tables.of(1));
     const auto length = [&](std::int64_t i) {
         return static_cast<char*>(lengths.of(0)) + number * static_cast<std::size_t>(i);

@@ -1,29 +1,17 @@
 // Chooses the instruction set and runs the steps of an iteration.
 #include "../common/dense_mean_shift.h"
-#include "isa.h"
+#include "../common/isa.h"
 #include "parallel.h"
 #include "tournament.h"
 
 namespace spectrafuse {
 
-namespace {
-
-const DenseMeanShiftKernels& kernels_for(int dtype, bool backward) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::dense_mean_shift_kernels[dtype][backward];
-    if (selected_isa() == Isa::avx2) return avx2::dense_mean_shift_kernels[dtype][backward];
-#endif
-    return baseline::dense_mean_shift_kernels[dtype][backward];
+std::size_t dense_mean_shift_workspace(const DenseIteration& a, int dtype) {
+    return SPECTRAFUSE_SELECT(dense_mean_shift_kernels[dtype][a.grad != nullptr]).workspace(a);
 }
 
-}  // namespace
-
-std::size_t dense_workspace(const DenseIteration& a, int dtype) {
-    return kernels_for(dtype, a.grad != nullptr).workspace(a);
-}
-
-double dense_iteration(const DenseIteration& a, int dtype, int threads) {
-    const DenseMeanShiftKernels& kernels = kernels_for(dtype, a.grad != nullptr);
+double dense_mean_shift_iteration(const DenseIteration& a, int dtype, int threads) {
+    const DenseMeanShiftKernels& kernels = SPECTRAFUSE_SELECT(dense_mean_shift_kernels[dtype][a.grad != nullptr]);
     const std::int64_t blocks = (a.pixels + kDenseBlock - 1) / kDenseBlock;
     const ThreadScratch scratch(kernels.scratch, threads);
     for (std::int64_t image = 0; image < a.batch; ++image) kernels.origin(a, image);

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "../common/gate.h"
-#include "isa.h"
+#include "../common/isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
@@ -11,14 +11,6 @@ namespace {
 
 // Gates that pay for opening a parallel region.
 constexpr std::int64_t kGatesWorthAThread = 8192;
-
-const GateKernels& kernels_of(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::gate_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::gate_kernels[dtype];
-#endif
-    return baseline::gate_kernels[dtype];
-}
 
 template <class Arguments>
 int threads_worth(const Arguments& a, int threads) {
@@ -31,7 +23,7 @@ std::int64_t blocks_of(std::int64_t components) { return (components + kGateBloc
 }  // namespace
 
 void gate_forward(const Gate& a, int dtype, int threads) {
-    const GateKernels& kernels = kernels_of(dtype);
+    const GateKernels& kernels = SPECTRAFUSE_SELECT(gate_kernels[dtype]);
     const std::int64_t blocks = blocks_of(a.components);
     std::vector<double> sums(static_cast<std::size_t>(3 * blocks));
     parallel_shares(blocks, threads_worth(a, threads), [&](std::int64_t begin, std::int64_t end, int) {
@@ -48,7 +40,7 @@ void gate_forward(const Gate& a, int dtype, int threads) {
 }
 
 void gate_backward(const GateBackward& a, int dtype, int threads) {
-    const GateKernels& kernels = kernels_of(dtype);
+    const GateKernels& kernels = SPECTRAFUSE_SELECT(gate_kernels[dtype]);
     parallel_shares(blocks_of(a.components), threads_worth(a, threads), [&](std::int64_t begin, std::int64_t end, int) {
         for (std::int64_t i = begin; i < end; ++i) kernels.backward(a, i);
     });

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "../common/gated_descent.h"
-#include "isa.h"
+#include "../common/isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {

@@ -1,6 +1,6 @@
 // Spreads blocks of components over threads; partial mixtures are added in the order of the blocks.
 #include "../common/gated_mixture.h"
-#include "isa.h"
+#include "../common/isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
@@ -16,16 +16,8 @@ int threads_worth(const MixturePool& p, int threads) {
 
 }  // namespace
 
-const GatedMixtureKernels& gated_mixture_kernels_of(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::gated_mixture_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::gated_mixture_kernels[dtype];
-#endif
-    return baseline::gated_mixture_kernels[dtype];
-}
-
 void gated_mixture_forward(const GatedMixture& a, int dtype, int threads) {
-    const GatedMixtureKernels& kernels = gated_mixture_kernels_of(dtype);
+    const GatedMixtureKernels& kernels = SPECTRAFUSE_SELECT(gated_mixture_kernels[dtype]);
     const std::int64_t components = a.pool.components, rows = mixture_block_rows(components);
     const std::int64_t blocks = components == 0 ? 0 : (components + rows - 1) / rows;
     threads = threads_worth(a.pool, threads);
@@ -45,7 +37,7 @@ void gated_mixture_forward(const GatedMixture& a, int dtype, int threads) {
 }
 
 void gated_mixture_backward(const GatedMixtureBackward& a, int dtype, int threads) {
-    const GatedMixtureKernels& kernels = gated_mixture_kernels_of(dtype);
+    const GatedMixtureKernels& kernels = SPECTRAFUSE_SELECT(gated_mixture_kernels[dtype]);
     const std::int64_t components = a.pool.components, groups = (components + kMixtureRows - 1) / kMixtureRows;
     threads = threads_worth(a.pool, threads);
     const ThreadScratch packed(kernels.partial_size(a.pool), 1);

@@ -73,7 +73,7 @@ void forward(const MeanShiftForward& a, std::int64_t begin, std::int64_t end, vo
 
 }  // namespace
 
-extern const MeanShiftForwardKernels mean_shift_forward_kernels[2] = {
+extern const MeanShiftForwardKernels mean_shift_assign_forward_kernels[2] = {
     {forward_scratch<float>, forward<float>},
     {forward_scratch<double>, forward<double>},
 };

@@ -64,7 +64,7 @@ void upstream(const MeanShiftBackward& a, std::int64_t row_begin, std::int64_t r
 
 }  // namespace
 
-extern const MeanShiftBackwardKernels mean_shift_backward_kernels[2] = {
+extern const MeanShiftBackwardKernels mean_shift_assign_backward_kernels[2] = {
     {upstream_scratch<float>, upstream<float>},
     {upstream_scratch<double>, upstream<double>},
 };

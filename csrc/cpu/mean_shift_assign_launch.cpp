@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "../common/isa.h"
 #include "../common/mean_shift_assign.h"
-#include "isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
@@ -15,8 +15,8 @@ constexpr std::int64_t kMostBlocks = 64;
 
 }  // namespace
 
-void mean_shift_forward(const MeanShiftForward& a, int dtype, int threads) {
-    const MeanShiftForwardKernels& kernels = SPECTRAFUSE_SELECT(mean_shift_forward_kernels[dtype]);
+void mean_shift_assign_forward(const MeanShiftForward& a, int dtype, int threads) {
+    const MeanShiftForwardKernels& kernels = SPECTRAFUSE_SELECT(mean_shift_assign_forward_kernels[dtype]);
     const ThreadScratch scratch(kernels.scratch(a.shape), threads);
     parallel_shares(a.shape.batch * a.shape.height, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
         kernels.run(a, begin, end, scratch.of(thread));
@@ -35,9 +35,9 @@ double mean_shift_gather(const MeanShiftGather& a, int dtype, int threads, doubl
     return along_bandwidth / (a.shape.bandwidth * a.shape.bandwidth * a.shape.bandwidth);
 }
 
-void mean_shift_backward(const MeanShiftBackward& a, int dtype, int threads, double* grad_centers,
-                         double* grad_bandwidth) {
-    const MeanShiftBackwardKernels& kernels = SPECTRAFUSE_SELECT(mean_shift_backward_kernels[dtype]);
+void mean_shift_assign_backward(const MeanShiftBackward& a, int dtype, int threads, double* grad_centers,
+                                double* grad_bandwidth) {
+    const MeanShiftBackwardKernels& kernels = SPECTRAFUSE_SELECT(mean_shift_assign_backward_kernels[dtype]);
     const MeanShiftShape& s = a.shape;
     const std::int64_t rows = s.batch * s.height,
                        block = std::max<std::int64_t>(1, (rows + kMostBlocks - 1) / kMostBlocks);

@@ -1,8 +1,8 @@
 // Spreads random numbers over threads, and makes them one at a time for comparison.
 #include <algorithm>
 
+#include "../common/isa.h"
 #include "../common/random_fill.h"
-#include "isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
@@ -10,14 +10,6 @@ namespace spectrafuse {
 namespace {
 
 constexpr std::int64_t kItemsWorthAThread = 16384;
-
-RandomFillKernel kernel_of(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::random_fill_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::random_fill_kernels[dtype];
-#endif
-    return baseline::random_fill_kernels[dtype];
-}
 
 template <class T>
 T one_unit(const RandomFill& a, std::int64_t index) {
@@ -53,7 +45,7 @@ void one_by_one(const RandomFill& a) {
 }  // namespace
 
 void random_fill(const RandomFill& a, int dtype, int threads) {
-    const RandomFillKernel run = kernel_of(dtype);
+    const RandomFillKernel run = SPECTRAFUSE_SELECT(random_fill_kernels[dtype]);
     const std::int64_t items = items_of(a);
     const std::int64_t worth = std::min<std::int64_t>(threads, items / kItemsWorthAThread);
     parallel_shares(items, static_cast<int>(worth),

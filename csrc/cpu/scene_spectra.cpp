@@ -3,11 +3,46 @@
 // Pixels are taken 256 at a time along the axis on which they follow each other, 16 bands at a time turned by blocks of
 // 4 x 4 (or copied, where bands already lie side by side), then normalised while they are in the second-level cache.
 // Reads one stored number and writes one float per output value. Bound by bytes.
-#include "../common/scene_spectra.h"
+#include <algorithm>
+#include <cstdlib>
 
-#include "turn.h"
+#include "../bindings/bindings.h"
+#include "../common/isa.h"
+#include "../common/vector.h"
+#include "parallel.h"
+#include "transpose.h"
 
-namespace spectrafuse::SPECTRAFUSE_ISA {
+namespace spectrafuse {
+
+enum class SpectrumMethod { none, unit, snv };
+
+struct SceneSpectra {
+    std::int64_t bands, rows, columns;
+    const char* cube;             // (C, H, W), numbers of the type it is stored in
+    std::int64_t stride[3];       // of cube, in bytes
+    float* out;                   // (H, W, C'): the bands of a pixel side by side
+    std::int64_t out_stride[2];   // of the pixels of out, in elements
+    std::int64_t filled;          // C', a multiple of 16; the bands from C on become zero
+    SpectrumMethod method;        // what is done to single spectra
+    const float *offset, *scale;  // (C',), of bands: subtracted, then divided by; null: neither
+
+    // Pixels are taken along the axis on which they follow each other in memory.
+    bool along_rows;
+    std::int64_t lines() const { return along_rows ? columns : rows; }
+    std::int64_t length() const { return along_rows ? rows : columns; }
+};
+
+// Pixels that are turned and normalised together: their spectra fit the second-level cache.
+constexpr std::int64_t kSpectraTile = 256;
+
+// Writes `count` pixels of a line from `first` on.
+using SceneSpectraKernel = void (*)(const SceneSpectra&, std::int64_t line, std::int64_t first, std::int64_t count);
+
+// By the type of the cube: float32, float64, int16, uint16, uint8.
+constexpr int kSpectraTypes = 5;
+SPECTRAFUSE_DECLARE(SceneSpectraKernel scene_spectra_kernels[kSpectraTypes])
+
+namespace SPECTRAFUSE_ISA {
 namespace {
 
 constexpr int kLanes = lanes<float>;
@@ -19,7 +54,7 @@ void gather(const SceneSpectra& a, const char* from, std::int64_t step, std::int
             std::int64_t out_step) {
     const std::int64_t band = a.stride[0], size = sizeof(Stored);
     if (band != size && step == size) {
-        turn<Stored>(from, band, a.bands, count, out, out_step);
+        transpose<Stored>(from, band, a.bands, count, out, out_step);
         return;
     }
     for (std::int64_t i = 0; i < count; ++i, from += step, out += out_step)
@@ -110,4 +145,38 @@ extern const SceneSpectraKernel scene_spectra_kernels[kSpectraTypes] = {
     run<float>, run<double>, run<std::int16_t>, run<std::uint16_t>, run<std::uint8_t>,
 };
 
-}  // namespace spectrafuse::SPECTRAFUSE_ISA
+}  // namespace SPECTRAFUSE_ISA
+
+#if defined(SPECTRAFUSE_LAUNCHER)
+
+void scene_spectra(int type, const Sizes<3>& sizes, const Sizes<3>& stride, const Sizes<2>& out_stride,
+                   std::int64_t filled, int method, Address cube, Address offset, Address scale, Address out,
+                   int threads) {
+    const bool along_rows = std::llabs(stride[1]) < std::llabs(stride[2]);
+    const SceneSpectra a{sizes[0],
+                         sizes[1],
+                         sizes[2],
+                         cube,
+                         {stride[0], stride[1], stride[2]},
+                         out,
+                         {out_stride[0], out_stride[1]},
+                         filled,
+                         static_cast<SpectrumMethod>(method),
+                         offset,
+                         scale,
+                         along_rows};
+    const SceneSpectraKernel kernel = SPECTRAFUSE_SELECT(scene_spectra_kernels[type]);
+    const std::int64_t tiles = (a.length() + kSpectraTile - 1) / kSpectraTile;
+    parallel_shares(a.lines() * tiles, threads, [&](std::int64_t begin, std::int64_t end, int) {
+        for (std::int64_t tile = begin; tile < end; ++tile) {
+            const std::int64_t first = tile % tiles * kSpectraTile;
+            kernel(a, tile / tiles, first, std::min(kSpectraTile, a.length() - first));
+        }
+    });
+}
+
+SPECTRAFUSE_BIND(scene_spectra) { m.def("scene_spectra", &scene_spectra); }
+
+#endif
+
+}  // namespace spectrafuse

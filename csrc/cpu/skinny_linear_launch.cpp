@@ -1,6 +1,6 @@
 // Chooses the instruction set and spreads outputs over threads.
+#include "../common/isa.h"
 #include "../common/skinny_linear.h"
-#include "isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
@@ -10,26 +10,10 @@ namespace {
 // Opening a parallel region costs more than it saves on fewer weights than these.
 constexpr std::int64_t kSmallest = 1 << 15;
 
-const SkinnyLinearForwardKernels& forward_kernels(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::skinny_linear_forward_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::skinny_linear_forward_kernels[dtype];
-#endif
-    return baseline::skinny_linear_forward_kernels[dtype];
-}
-
-const SkinnyLinearBackwardKernels& backward_kernels(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::skinny_linear_backward_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::skinny_linear_backward_kernels[dtype];
-#endif
-    return baseline::skinny_linear_backward_kernels[dtype];
-}
-
 }  // namespace
 
 void skinny_linear_forward(const SkinnyLinear& a, int dtype, int threads) {
-    const SkinnyLinearForwardKernels& kernels = forward_kernels(dtype);
+    const SkinnyLinearForwardKernels& kernels = SPECTRAFUSE_SELECT(skinny_linear_forward_kernels[dtype]);
     if (a.inputs * a.outputs < kSmallest) threads = 1;
     const ThreadScratch packed(kernels.packed_size(a), 1);
     parallel_shares(a.inputs, threads,
@@ -40,7 +24,7 @@ void skinny_linear_forward(const SkinnyLinear& a, int dtype, int threads) {
 }
 
 void skinny_linear_backward(const SkinnyLinearBackward& a, int dtype, int threads) {
-    const SkinnyLinearBackwardKernels& kernels = backward_kernels(dtype);
+    const SkinnyLinearBackwardKernels& kernels = SPECTRAFUSE_SELECT(skinny_linear_backward_kernels[dtype]);
     if (a.inputs * a.outputs < kSmallest) threads = 1;
     const ThreadScratch scratch(kernels.scratch(a), threads);
     const std::int64_t rows = linear_part_rows(a.outputs), parts = (a.outputs + rows - 1) / rows;

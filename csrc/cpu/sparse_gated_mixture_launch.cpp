@@ -2,21 +2,13 @@
 #include <algorithm>
 #include <vector>
 
+#include "../common/isa.h"
 #include "../common/sparse_gated_mixture.h"
-#include "isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
 
 namespace {
-
-const SparseGatedMixtureKernels& kernels_of(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::sparse_gated_mixture_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::sparse_gated_mixture_kernels[dtype];
-#endif
-    return baseline::sparse_gated_mixture_kernels[dtype];
-}
 
 void store(void* to, double value, int dtype) {
     if (dtype == 0)
@@ -28,8 +20,8 @@ void store(void* to, double value, int dtype) {
 }  // namespace
 
 void sparse_gated_mixture_forward(const SparseGatedMixture& a, int dtype, int threads) {
-    const SparseGatedMixtureKernels& kernels = kernels_of(dtype);
-    const GatedMixtureKernels& mixture = gated_mixture_kernels_of(dtype);
+    const SparseGatedMixtureKernels& kernels = SPECTRAFUSE_SELECT(sparse_gated_mixture_kernels[dtype]);
+    const GatedMixtureKernels& mixture = SPECTRAFUSE_SELECT(gated_mixture_kernels[dtype]);
     const std::int64_t components = a.pool.components, rows = mixture_block_rows(components);
     const std::int64_t blocks = components == 0 ? 0 : (components + rows - 1) / rows;
     const std::size_t part = mixture.partial_size(a.pool);
@@ -50,8 +42,8 @@ void sparse_gated_mixture_forward(const SparseGatedMixture& a, int dtype, int th
 }
 
 void sparse_gated_mixture_backward(const SparseGatedMixtureBackward& a, int dtype, int threads) {
-    const SparseGatedMixtureKernels& kernels = kernels_of(dtype);
-    const GatedMixtureKernels& mixture = gated_mixture_kernels_of(dtype);
+    const SparseGatedMixtureKernels& kernels = SPECTRAFUSE_SELECT(sparse_gated_mixture_kernels[dtype]);
+    const GatedMixtureKernels& mixture = SPECTRAFUSE_SELECT(gated_mixture_kernels[dtype]);
     const ThreadScratch packed(mixture.partial_size(a.pool), 1);
     const ThreadScratch scratch(kernels.scratch(a.pool), threads);
     mixture.pack(a.pool, a.grad, packed.of(0));

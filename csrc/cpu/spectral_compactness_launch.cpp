@@ -3,8 +3,8 @@
 #include <limits>
 #include <vector>
 
+#include "../common/isa.h"
 #include "../common/spectral_compactness.h"
-#include "isa.h"
 #include "parallel.h"
 
 namespace spectrafuse {
@@ -14,14 +14,6 @@ namespace {
 // Sums are kept by blocks of tiles, then added: the same for any number of threads. A block's sums take (C, K) doubles,
 // so large ones are few.
 constexpr std::int64_t kMostBlocks = 64, kLeastBlocks = 8, kSums = std::int64_t{1} << 20;
-
-const SpectralCompactnessKernels& kernels_for(int dtype) {
-#if defined(SPECTRAFUSE_X86_KERNELS)
-    if (selected_isa() == Isa::avx512) return avx512::spectral_compactness_kernels[dtype];
-    if (selected_isa() == Isa::avx2) return avx2::spectral_compactness_kernels[dtype];
-#endif
-    return baseline::spectral_compactness_kernels[dtype];
-}
 
 std::int64_t tiles_of(const SpectralCompactness& a, const SpectralCompactnessKernels& kernels) {
     return a.batch * ((a.pixels + kernels.tile - 1) / kernels.tile);
@@ -44,7 +36,7 @@ void set_means(const SpectralCompactness& a, int dtype, const std::vector<double
 }  // namespace
 
 double spectral_compactness_forward(const SpectralCompactness& a, int dtype, int threads) {
-    const SpectralCompactnessKernels& kernels = kernels_for(dtype);
+    const SpectralCompactnessKernels& kernels = SPECTRAFUSE_SELECT(spectral_compactness_kernels[dtype]);
     const std::int64_t tiles = tiles_of(a, kernels), products = a.bands * a.clusters;
     const std::int64_t blocks =
         std::min(tiles, std::clamp(kSums / std::max<std::int64_t>(products, 1), kLeastBlocks, kMostBlocks));
@@ -77,7 +69,7 @@ double spectral_compactness_forward(const SpectralCompactness& a, int dtype, int
 }
 
 void spectral_compactness_backward(SpectralCompactness a, int dtype, int threads) {
-    const SpectralCompactnessKernels& kernels = kernels_for(dtype);
+    const SpectralCompactnessKernels& kernels = SPECTRAFUSE_SELECT(spectral_compactness_kernels[dtype]);
     a.scale /= count_of(a);
     const ThreadScratch scratch(kernels.scratch(a), threads);
     parallel_shares(tiles_of(a, kernels), threads, [&](std::int64_t begin, std::int64_t end, int thread) {

@@ -225,7 +225,7 @@ void launch_form(const CudaAmbiguityPenalty& a, cudaStream_t stream) {
 
 }  // namespace
 
-std::size_t ambiguity_workspace_cuda(std::int64_t count, int dtype, bool gradient) {
+std::size_t ambiguity_penalty_workspace_cuda(std::int64_t count, int dtype, bool gradient) {
     const std::size_t number = dtype == 0 ? sizeof(float) : sizeof(double);
     return static_cast<std::size_t>(tile_pairs(tiles_of(count))) * (sizeof(double) + (gradient ? kPairs * number : 0));
 }

@@ -1,12 +1,14 @@
 // Launchers of both mixtures, in float32.
 #pragma once
 
+#include "../common/address.h"
 #include "../common/sparse_gated_mixture.h"
 
 namespace spectrafuse {
 
 // Lengths (N), weights (N, B) and, forward only, partial mixtures (mixture_parts(N), B, d).
 struct MixtureWorkspace {
+    MixtureWorkspace(const Addresses<3>& all) : lengths(all[0]), weights(all[1]), partials(all[2]) {}
     float* lengths;
     float* weights;
     float* partials;

@@ -12,7 +12,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import estimates
 import gpu
 import gpu_report
 import gpu_work
@@ -202,32 +201,21 @@ def record_of(figures):
     return {"machine": MACHINE, "stages": {"figures": {"status": "passed", "seconds": 1.0, "figures": figures}}}
 
 
-def test_the_page_sets_estimates_beside_measurements():
-    card = gpu_report.known(MACHINE["gpu"])
-    estimated = estimates.seconds(card, estimates.operations()["adamw_outer"])
-    step = estimates.step_seconds(card, "DGC")
+def test_the_page_shows_kernels_steps_and_what_failed():
     call = {"implementation": "cuda", "seconds": 1e-3, "bytes": 10**9, "operations": 10**9}
     figures = {
         "operations": {
-            "adamw_outer": {**call, "kernels": {"adamw_outer": 2 * estimated}},
+            "adamw_outer": {**call, "kernels": {"adamw_outer": 2e-4}},
             "energy_gate": {"reason": "it broke"},
         },
-        "steps": {"DGC": {"seconds": 3 * step}, "EB-gMCR, N = 1024": {"reason": "no memory"}},
+        "steps": {"DGC": {"seconds": 3e-2}, "EB-gMCR, N = 1024": {"reason": "no memory"}},
     }
     text = gpu_report.markdown(record_of(figures))
-    assert f"| adamw_outer | {2e6 * estimated:.1f} | {1e6 * estimated:.1f} | 2.00 |" in text
-    assert f"| step of DGC | {3e6 * step:.1f} | {1e6 * step:.1f} | 3.00 |" in text
+    assert "| adamw_outer | 200.0 |" in text
+    assert "| step of DGC | 30000.0 |" in text
+    assert "step of EB-gMCR" not in text
     assert "| adamw_outer | cuda | 1000.0 | 1000 | 1000 | |" in text
     assert "| energy_gate | - | - | - | - | it broke |" in text
-    other = record_of(figures)
-    other["machine"] = {**MACHINE, "gpu": "NVIDIA GeForce RTX 4080 SUPER"}
-    assert f"| adamw_outer | {2e6 * estimated:.1f} | - | - |" in gpu_report.markdown(other)
-
-
-def test_labels_of_measured_kernels_are_those_of_the_estimates():
-
-    labels = {label for operation in ops.operations().values() for label in operation.gpu_kernels.values()}
-    assert set(estimates.operations()) - labels == {"mean_shift_assign labels", "mean_shift_assign backward"}
 
 
 def test_figures_are_taken_and_kept_part_by_part(tmp_path, monkeypatch):

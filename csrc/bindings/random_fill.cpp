@@ -1,17 +1,13 @@
-#include "../common/philox.h"
-
 #include "../common/random_fill.h"
+
 #include "bindings.h"
 
 namespace spectrafuse {
 
-namespace {
-
 // Words of the stream (seed, step) as int64 values, the type torch computes with.
-void bound_words(std::uint64_t seed, std::uint64_t step, std::int64_t count, Address out) {
+static void philox_words(std::uint64_t seed, std::uint64_t step, std::int64_t count, Address out) {
     using A = Scalar<double>;
-    std::int64_t* words = pointer<std::int64_t>(out);
-    const py::gil_scoped_release release;
+    std::int64_t* words = out;
     const PhiloxKeys keys = philox_keys(seed);
     for (std::int64_t i = 0; i < count; i += 4) {
         const PhiloxBlock<A> block = stream_block<A>(keys, step, static_cast<std::uint64_t>(i / 4));
@@ -20,22 +16,19 @@ void bound_words(std::uint64_t seed, std::uint64_t step, std::int64_t count, Add
 }
 
 // No threads: one number at a time.
-void bound_fill(int dtype, const std::string& distribution, std::uint64_t seed, std::uint64_t step, std::int64_t count,
-                double low, double scale, Address out, int threads) {
+static void fill(int dtype, const std::string& distribution, std::uint64_t seed, std::uint64_t step, std::int64_t count,
+                 double low, double scale, Address out, int threads) {
     static constexpr const char* names[] = {"uniform", "normal", "logistic", "gumbel"};
     int which = 0;
     while (which < 4 && distribution != names[which]) ++which;
     if (which == 4) throw std::invalid_argument("no such distribution: " + distribution);
-    const RandomFill arguments{static_cast<Distribution>(which), seed, step, count, low, scale, pointer(out)};
-    const py::gil_scoped_release release;
+    const RandomFill arguments{static_cast<Distribution>(which), seed, step, count, low, scale, out};
     threads > 0 ? random_fill(arguments, dtype, threads) : random_fill_one_by_one(arguments, dtype);
 }
 
-}  // namespace
-
-void bind_philox(py::module_& m) {
-    m.def("philox_words", &bound_words);
-    m.def("random_fill", &bound_fill);
+SPECTRAFUSE_BIND(random_fill) {
+    m.def("philox_words", &philox_words);
+    m.def("random_fill", &fill);
 }
 
 }  // namespace spectrafuse

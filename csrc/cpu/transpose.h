@@ -11,8 +11,8 @@ namespace spectrafuse::SPECTRAFUSE_ISA {
 // to[c * to_pitch + r] = from[r][c]; rows of `from` lie `from_pitch` bytes apart. Sixteen rows are taken at a time, so
 // that what they become is written as a whole line of the cache.
 template <class Stored, class T>
-void turn(const char* __restrict from, std::int64_t from_pitch, std::int64_t rows, std::int64_t columns,
-          T* __restrict to, std::int64_t to_pitch) {
+void transpose(const char* __restrict from, std::int64_t from_pitch, std::int64_t rows, std::int64_t columns,
+               T* __restrict to, std::int64_t to_pitch) {
     typedef Stored StoredFour __attribute__((vector_size(4 * sizeof(Stored))));
     typedef T Four __attribute__((vector_size(4 * sizeof(T))));
     constexpr std::int64_t size = sizeof(Stored), together = 16;

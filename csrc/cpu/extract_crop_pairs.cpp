@@ -5,12 +5,40 @@
 // each output pixel is then four loads and one store of whole vectors, whatever the layouts of scene and output. Reads
 // and writes one value per output value in memory, and four (of which most are met again in the first-level cache) in
 // the cache. Bound by bytes.
-#include "../common/crop_pairs.h"
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
 
+#include "../bindings/bindings.h"
+#include "../common/isa.h"
 #include "../common/vector.h"
-#include "turn.h"
+#include "parallel.h"
+#include "transpose.h"
 
-namespace spectrafuse::SPECTRAFUSE_ISA {
+namespace spectrafuse {
+
+struct ExtractCropPairs {
+    std::int64_t batch, bands, scene_height, scene_width, height, width;
+    const void* cubes;       // (B, C, H, W), any strides
+    std::int64_t stride[4];  // of cubes, in elements
+    const double* geometry;  // (B, 2, 9): corner y x, affine matrix (2, 3) by rows, band shift
+    void* out;               // (B, 2, C, h, w), any strides
+    std::int64_t out_stride[5];
+};
+
+// Bands that are warped together; a share of the work begins at a multiple of it.
+constexpr std::int64_t kCropBands = 16;
+
+struct ExtractCropPairsKernels {
+    std::size_t (*scratch)(const ExtractCropPairs&);
+    // Writes bands [band_begin, band_end) of the output of one view (0 .. 2 B - 1).
+    void (*run)(const ExtractCropPairs&, std::int64_t view, std::int64_t band_begin, std::int64_t band_end,
+                void* scratch);
+};
+SPECTRAFUSE_DECLARE(ExtractCropPairsKernels extract_crop_pairs_kernels[2])
+
+namespace SPECTRAFUSE_ISA {
 namespace {
 
 // Upper left neighbour (pixel of the window) of every output pixel, and the weights of the right and lower ones.
@@ -22,10 +50,10 @@ struct Places {
 
 // The window is held with its last row and column once more, so that the four neighbours of a place are always at
 // the same distances from each other.
-inline std::int64_t window_size(const CropPairs& a) { return (a.height + 1) * (a.width + 1) * kCropBands; }
+inline std::int64_t window_size(const ExtractCropPairs& a) { return (a.height + 1) * (a.width + 1) * kCropBands; }
 
 template <class T>
-std::size_t scratch_size(const CropPairs& a) {
+std::size_t scratch_size(const ExtractCropPairs& a) {
     const std::int64_t pixels = a.height * a.width;
     return static_cast<std::size_t>(window_size(a) + a.width * kCropBands + (2 + kCropBands) * pixels) * sizeof(T) +
            static_cast<std::size_t>(pixels) * sizeof(std::int32_t);
@@ -42,7 +70,7 @@ inline double reflect(double x, std::int64_t n) {
 }
 
 template <class T>
-void find_places(const CropPairs& a, const double* geometry, const Places<T>& places) {
+void find_places(const ExtractCropPairs& a, const double* geometry, const Places<T>& places) {
     const double* theta = geometry + 2;
     for (std::int64_t i = 0; i < a.height; ++i)
         for (std::int64_t j = 0; j < a.width; ++j) {
@@ -64,7 +92,7 @@ inline std::int64_t inside_scene(std::int64_t position, std::int64_t n) {
 
 // A band's window, row by row. Bands come one after the other: the processor foresees rows at equal distances.
 template <class T>
-void copy_band(const CropPairs& a, const T* band, std::int64_t top, std::int64_t left, T* to) {
+void copy_band(const ExtractCropPairs& a, const T* band, std::int64_t top, std::int64_t left, T* to) {
     const bool direct = a.stride[3] == 1 && left + a.width <= a.scene_width;
     for (std::int64_t i = 0; i < a.height; ++i, to += a.width) {
         const T* row = band + inside_scene(top + i, a.scene_height) * a.stride[2];
@@ -77,12 +105,12 @@ void copy_band(const CropPairs& a, const T* band, std::int64_t top, std::int64_t
 
 // The windows of `count` bands with the bands of a pixel side by side.
 template <class T>
-void turn_window(const CropPairs& a, const T* bands, std::int64_t count, T* window) {
+void turn_window(const ExtractCropPairs& a, const T* bands, std::int64_t count, T* window) {
     const std::int64_t row_size = (a.width + 1) * kCropBands, size = sizeof(T);
     for (std::int64_t i = 0; i < a.height; ++i) {
         T* to = window + i * row_size;
-        turn<T>(reinterpret_cast<const char*>(bands + i * a.width), a.height * a.width * size, count, a.width, to,
-                kCropBands);
+        transpose<T>(reinterpret_cast<const char*>(bands + i * a.width), a.height * a.width * size, count, a.width, to,
+                     kCropBands);
         __builtin_memcpy(to + a.width * kCropBands, to + (a.width - 1) * kCropBands, kCropBands * sizeof(T));
     }
     __builtin_memcpy(window + a.height * row_size, window + (a.height - 1) * row_size,
@@ -90,7 +118,7 @@ void turn_window(const CropPairs& a, const T* bands, std::int64_t count, T* wind
 }
 
 template <class T>
-void interpolate_row(const CropPairs& a, const Places<T>& places, std::int64_t row, const T* __restrict window,
+void interpolate_row(const ExtractCropPairs& a, const Places<T>& places, std::int64_t row, const T* __restrict window,
                      T* __restrict out) {
     const std::int64_t lower_row = (a.width + 1) * kCropBands;
     for (std::int64_t j = 0; j < a.width; ++j) {
@@ -109,10 +137,10 @@ void interpolate_row(const CropPairs& a, const Places<T>& places, std::int64_t r
 
 // Writes a row of pixels in the layout of the output.
 template <class T>
-void write_row(const CropPairs& a, const T* row, std::int64_t count, T* out) {
+void write_row(const ExtractCropPairs& a, const T* row, std::int64_t count, T* out) {
     const std::int64_t band = a.out_stride[2], pixel = a.out_stride[4], size = sizeof(T);
     if (pixel == 1) {
-        turn<T>(reinterpret_cast<const char*>(row), kCropBands * size, a.width, count, out, band);
+        transpose<T>(reinterpret_cast<const char*>(row), kCropBands * size, a.width, count, out, band);
         return;
     }
     for (std::int64_t j = 0; j < a.width; ++j, out += pixel, row += kCropBands)
@@ -123,7 +151,7 @@ void write_row(const CropPairs& a, const T* row, std::int64_t count, T* out) {
 }
 
 template <class T>
-void run(const CropPairs& a, std::int64_t view, std::int64_t band_begin, std::int64_t band_end, void* scratch) {
+void run(const ExtractCropPairs& a, std::int64_t view, std::int64_t band_begin, std::int64_t band_end, void* scratch) {
     Places<T> places;
     T* window = static_cast<T*>(scratch);
     T* row = window + window_size(a);
@@ -153,9 +181,60 @@ void run(const CropPairs& a, std::int64_t view, std::int64_t band_begin, std::in
 
 }  // namespace
 
-extern const CropPairsKernels crop_pairs_kernels[2] = {
+extern const ExtractCropPairsKernels extract_crop_pairs_kernels[2] = {
     {scratch_size<float>, run<float>},
     {scratch_size<double>, run<double>},
 };
 
-}  // namespace spectrafuse::SPECTRAFUSE_ISA
+}  // namespace SPECTRAFUSE_ISA
+
+#if defined(SPECTRAFUSE_LAUNCHER)
+
+static void check_geometry(const ExtractCropPairs& a) {
+    const std::int64_t last_y = std::max(a.scene_height, a.height) - a.height;
+    const std::int64_t last_x = std::max(a.scene_width, a.width) - a.width;
+    for (std::int64_t view = 0; view < 2 * a.batch; ++view) {
+        const double* g = a.geometry + 9 * view;
+        for (int i = 0; i < 9; ++i)
+            if (!std::isfinite(g[i]))
+                throw std::invalid_argument("`geometry` must be finite; got " + std::to_string(g[i]));
+        if (g[0] < 0 || g[0] > last_y || g[1] < 0 || g[1] > last_x)
+            throw std::invalid_argument("`geometry` must have corners inside the scene, at most (" +
+                                        std::to_string(last_y) + ", " + std::to_string(last_x) + "); got (" +
+                                        std::to_string(g[0]) + ", " + std::to_string(g[1]) + ").");
+    }
+}
+
+// Throws std::invalid_argument if a crop lies outside its scene.
+void extract_crop_pairs(int dtype, const Sizes<6>& sizes, const Sizes<4>& stride, const Sizes<5>& out_stride,
+                        Address cubes, Address geometry, Address out, int threads) {
+    const ExtractCropPairs a{sizes[0],
+                             sizes[1],
+                             sizes[2],
+                             sizes[3],
+                             sizes[4],
+                             sizes[5],
+                             cubes,
+                             {stride[0], stride[1], stride[2], stride[3]},
+                             geometry,
+                             out,
+                             {out_stride[0], out_stride[1], out_stride[2], out_stride[3], out_stride[4]}};
+    check_geometry(a);
+    const ExtractCropPairsKernels& kernels = SPECTRAFUSE_SELECT(extract_crop_pairs_kernels[dtype]);
+    const ThreadScratch scratch(kernels.scratch(a), threads);
+    const std::int64_t blocks = (a.bands + kCropBands - 1) / kCropBands;
+    parallel_shares(2 * a.batch * blocks, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
+        while (begin < end) {
+            const std::int64_t view = begin / blocks, stop = std::min(end, (view + 1) * blocks);
+            kernels.run(a, view, begin % blocks * kCropBands, std::min(a.bands, (stop - view * blocks) * kCropBands),
+                        scratch.of(thread));
+            begin = stop;
+        }
+    });
+}
+
+SPECTRAFUSE_BIND(extract_crop_pairs) { m.def("extract_crop_pairs", &extract_crop_pairs); }
+
+#endif
+
+}  // namespace spectrafuse
