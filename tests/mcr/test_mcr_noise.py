@@ -1,4 +1,4 @@
-"""The noise level where components are nearly as many as spectra, and where spectra are smooth; what a misfit leads to."""
+"""The noise level where components are nearly as many as spectra or spectra are smooth; what a misfit leads to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from spectrafuse.mcr.estimator import EBgMCR
 from spectrafuse.mcr.noise import NoiseLevel, noise_level
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
+
 
 @pytest.mark.parametrize("snr", [20, 30, 40])
 @pytest.mark.parametrize("spectra", [24, 28, 32, 40])

@@ -1,4 +1,4 @@
-"""Fits without training: candidates chosen among the spectra, and everything an estimator does with what comes of it."""
+"""Fits without training: candidates chosen among the spectra, and what an estimator makes of them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def test_the_number_of_candidates_follows_the_rank() -> None:
     generator = np.random.default_rng(2)
 
     def spectra(rank: int, rows: int = 40) -> np.ndarray:
-        return 50 * generator.random((rows, rank)) @ generator.normal(size=(rank, 60)) + generator.normal(size=(rows, 60))
+        signal = 50 * generator.random((rows, rank)) @ generator.normal(size=(rank, 60))
+        return signal + generator.normal(size=(rows, 60))
 
     assert number_of_candidates(spectra(2)) == 8
     assert number_of_candidates(spectra(12)) == 17
@@ -114,7 +115,9 @@ def test_known_components_and_a_background_keep_their_places(mixtures: Mixtures)
     assert np.unique(found.components_[-1]).size == 1
 
 
-def test_a_finished_fit_is_taken_from_its_folder(mixtures: Mixtures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_fit_is_taken_from_its_folder(
+    mixtures: Mixtures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spectra = mixtures.spectra.numpy()
     first = EBgMCR(32).fit(spectra, checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="`noise` was None and is 0.1"):

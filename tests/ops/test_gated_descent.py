@@ -64,9 +64,7 @@ def _open(parts: dict[str, Tensor]) -> Tensor:
 def _components(parts: dict[str, Tensor]) -> Tensor:
     held = torch.arange(len(parts["components"])) == 1
     found = [
-        descend_components(
-            parts["spectra"], parts["concentrations"], parts["components"].clone(), held=held, **options
-        )
+        descend_components(parts["spectra"], parts["concentrations"], parts["components"].clone(), held=held, **options)
         for options in ({"non_negative": True}, {"non_negative": False}, {"non_negative": True, "price": 0.5})
     ]
     return torch.stack(found)
@@ -126,9 +124,7 @@ def test_a_settled_spectrum_ends_the_descent(backend: str) -> None:
     smallest = torch.zeros(6, dtype=torch.float64)
     with use_backend(backend):
         # More sweeps than any machine has time for.
-        found = gated_descent(
-            along, overlap, torch.zeros_like(along), smallest, sweeps=10**9, tolerance=1e-10
-        )
+        found = gated_descent(along, overlap, torch.zeros_like(along), smallest, sweeps=10**9, tolerance=1e-10)
     gradient = along - found @ overlap
     assert (found >= 0).all()
     assert gradient[found > 0].abs().max() < 1e-8

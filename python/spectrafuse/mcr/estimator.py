@@ -36,16 +36,19 @@ from spectrafuse.random import RandomStream
 class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Unmixes spectra and finds how many components there are.
 
-    Spectra are modelled as concentrations times components. Out of a pool of candidates much larger than any expected
-    number, energy-based gates select the few that are needed; the number found comes from the gates.
+    Spectra are modelled as concentrations times components, behind gates: a component opens for a spectrum if it
+    explains more of it than noise would, and is counted if it explains more of all spectra than noise would.
 
     Parameters
     ----------
     pool_size : int
-        Candidate components; several times the number expected. Time and memory grow with its square.
-    recipe : {"corrected", "published"} or Recipe
-        "corrected" ties the sparsity pressure to the noise level, ends by itself, and refines what training found on
-        hard gates; "published" repeats the paper's code, defects included, and may need `max_epoch` to end.
+        The most components there can be. It costs nothing where no networks are trained; where they are, time and
+        memory grow with its square, and it should be several times the number expected.
+    recipe : {"corrected", "trained", "published"} or Recipe
+        "corrected" chooses candidates among the spectra and refines them on hard gates, without any training. "trained"
+        trains the networks, with the sparsity pressure tied to the noise level, and refines what they found the same
+        way. "published" repeats the paper's code, defects included, and may need `max_epoch` to end. Plug-ins need the
+        networks, so that "corrected" trains them too.
     non_negative : bool
         Components are non-negative. Concentrations always are.
     sparse : bool
@@ -63,7 +66,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
-        Epochs at most; None: the recipe's (1500; none for "published").
+        Epochs of training at most; None: the recipe's (1500; none for "published").
     learning_rate : float
         Of AdamW.
     post_processing : callable, optional
@@ -72,7 +75,8 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Nonlinear mixing, in torch: from gated concentrations (B, N, 1) and gated components (B, N, d) to spectra
         (B, d). Only with it are tensors of size (B, N, d) built.
     random_state : int or None
-        Seed, 0 <= seed < 2^63; the same seed gives the same bits on one machine. None: a fresh one.
+        Seed, 0 <= seed < 2^63; the same seed gives the same bits on one machine. Without training it decides which of
+        spectra that are nearly as different from all others is a candidate first. None: a fresh one.
     device : str, torch.device or None
         None: a CUDA device if there is one, else the CPU.
 
@@ -81,14 +85,15 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     components_ : ndarray, (k, d)
         Used components, of unit norm as `component_norm` says (in the sparse form times their sparsity gates).
     component_ids_ : ndarray of int, (k,)
-        Their places in the pool.
+        Their numbers: known components come first, then those that were found (after training: places in the pool).
     n_components_ : int
         Their number k, the background not counted.
     background_row_ : int or None
         Row of `components_` that is the background; None: there is none.
     count_curve_ : list of dict
         For each band of fit that was reached the state with the fewest components: r2_from, r2_to, count, r2, nmse,
-        epoch (nmse_from, nmse_to if a recipe takes its bands in nMSE).
+        epoch (nmse_from, nmse_to if a recipe takes its bands in nMSE). Without training these are states that the
+        refinement passed through, epoch 0.
     compactions_ : tuple of Compaction
         When components left the pool in training (`Recipe.compact_epochs`): how many parameters a step has moved since,
         and what it changed.
@@ -96,10 +101,10 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         What the count rests on, where the recipe refines: `path` (rows count, r2, nmse, cost, chosen: components closed
         one after another, past the chosen count), `reason`, `rise` (what the least component explains, in units of what
         noise would), `rank_check` (singular values above noise, an independent check that decides nothing),
-        `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count`, and
+        `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count` or None, and
         `cautions`: what these spectra cannot tell, a sentence each.
     history_ : list of dict
-        One entry an epoch: epoch, nmse, r2, mse, count, mean_energy, loss, sparsity_weight, temperature. `mse` and
+        One entry an epoch of training, none without: epoch, nmse, r2, mse, count, mean_energy, loss, sparsity_weight, temperature. `mse` and
         `loss` are in the units the training works in.
     stop_reason_, chosen_reason_ : str
         Why training stopped, and why this state was taken: a sentence each.
@@ -177,7 +182,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         y : None
             Ignored.
         components : path or array_like, (m, d), optional
-            Known components, in the unit of the spectra: the first m of the pool start as these. With a
+            Known components, in the unit of the spectra: the first m components start as these. With a
             `component_norm` their direction counts, without one their size too. Component i of them was found if i is
             in `component_ids_`; one that no spectrum needs does not appear in the results, fixed or not.
         fixed : array_like of bool, (m,), or of int, optional
@@ -187,9 +192,10 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             Called with a `Progress` after every epoch, and every second while the result is refined. An exception it
             raises ends the fit.
         checkpoint_dir : path, optional
-            The run is saved there now and then, at its end, and on Ctrl-C (which is then passed on); the best state of
-            each band of fit is a model folder in it, written as it improves. A fit with the same parameters and data
-            continues a run it finds there, and ends with the same bits as an uninterrupted one.
+            A training run is saved there now and then, at its end, and on Ctrl-C (which is then passed on); the best
+            state of each band of fit is a model folder in it, written as it improves. A fit with the same parameters
+            and data continues a run it finds there, and ends with the same bits as an uninterrupted one. Without
+            training the result is saved, and taken from there by the same fit.
         checkpoint_seconds : float
             Shortest time between two saves of the run.
 
@@ -213,7 +219,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0))
         device = checks.device(self.device)
-        noise = noise_level(torch.from_numpy(data), self.noise, floor=recipe.noise_floor)
+        noise = noise_level(data, self.noise, floor=recipe.noise_floor)
         plugged = self.post_processing is not None or self.aggregate is not None
         find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
         result, model = find(
@@ -226,7 +232,8 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self._take(result, model)
         inputs.remember_features(self, X, data)
         self.noise_: NoiseLevel | None = noise
-        self._fitted_concentrations: NDArray[np.float32] | None = self._parse(data, "concentration")["concentration"]
+        if self._fitted_concentrations is None:
+            self._fitted_concentrations = self._parse(data, "concentration")["concentration"]
         if self.n_components_ == 0:
             warnings.warn(f"No component was found: no gate opened for any spectrum. {self.stop_reason_}", stacklevel=2)
         return self
@@ -257,6 +264,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 sparse=bool(self.sparse),
                 background=bool(self.background),
                 bands=bands,
+                floor=task.recipe.noise_floor,
                 stream=task.stream,
                 callback=task.callback,
             )

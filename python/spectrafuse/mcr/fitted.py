@@ -61,8 +61,9 @@ class FittedMixture:
         self.count_curve_ = result.count_curve(resolve(self.recipe).checkpoint_criterion, self._background_id)
         self.count_evidence_ = result.evidence
         self.compactions_ = result.compactions
-        self._result = result
+        self._result = result._replace(concentrations=None)
         self._set_components(result.record.component_ids)
+        self._fitted_concentrations = result.concentrations
 
     @torch.no_grad()
     def _set_components(self, ids: list[int]) -> None:

@@ -67,7 +67,7 @@ def describe(estimator: EBgMCR) -> dict[str, Any]:
         "chosen_reason": estimator.chosen_reason_,
         "n_iter": estimator.n_iter_,
         "noise": None if estimator.noise_ is None else list(estimator.noise_),
-        "gates": None if gates is None else {"price": gates.price, "open_ids": list(gates.open_ids)},
+        "gates": None if gates is None else {**gates._asdict(), "open_ids": list(gates.open_ids)},
         "evidence": estimator.count_evidence_,
         "compactions": estimator.compactions_,
         "history": estimator.history_,
@@ -157,4 +157,10 @@ def restore(estimator: EBgMCR, folder: Path, extra: dict[str, Any] | None, devic
     estimator.compactions_ = tuple(Compaction(*one) for one in known.get("compactions", ()))
     gates = known.get("gates")
     if gates and estimator.noise_:
-        model.gates = ExactGates(estimator.noise_, gates["price"], tuple(gates["open_ids"]))
+        weights = gates.get("weights")
+        model.gates = ExactGates(
+            NoiseLevel(*gates.get("noise", estimator.noise_)),
+            gates["price"],
+            tuple(gates["open_ids"]),
+            None if weights is None else tuple(weights),
+        )

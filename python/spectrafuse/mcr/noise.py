@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ _FALLBACK_NMSE = 0.005
 _LEAST_NOISE = 1e-4
 """Smallest noise, as a share of the spectra's root mean square: float32 spectra are met no more exactly."""
 
+
+_BLOCK_ROWS = 2**14
 
 _MOST_ASIDE, _FEWEST_LEFT = 0.8, 6
 """Share of the singular values that may be set aside as those of components, and how many must be left."""
@@ -124,20 +127,49 @@ def _is_white_after_step(values: NDArray[np.float64], aside: int, rows: int, col
     return bool(values[aside - 1] >= values[aside] * max(_LEAST_STEP, math.exp(_STEADY * neighbours)))
 
 
-def _singular_values(wide: NDArray[np.float64]) -> NDArray[np.float64]:
-    # The smaller Gram matrix has the same singular values and is cheap for long spectra.
+def row_blocks(spectra: NDArray[np.floating]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Spectra (n, d) as float64, so many rows at a time that no copy of them all is made."""
+    for start in range(0, len(spectra), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        yield rows, spectra[rows].astype(np.float64)
+
+
+def squares(spectra: NDArray[np.floating]) -> tuple[float, float]:
+    """Sum of squares of spectra (n, d), and about their column means."""
+    mean = sum(block.sum(0) for _, block in row_blocks(spectra)) / len(spectra)
+    parts = [(np.square(block).sum(), np.square(block - mean).sum()) for _, block in row_blocks(spectra)]
+    power, variation = (float(sum(part)) for part in zip(*parts, strict=True))
+    return power, variation
+
+
+def singular_values(spectra: NDArray[np.floating], scale: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Singular values of spectra (n, d), each divided by its `scale` (n,), in ascending order.
+
+    The smaller Gram matrix has the same ones and is cheap for long spectra, and for many.
+    """
+
+    def scaled(rows: slice, block: NDArray[np.float64]) -> NDArray[np.float64]:
+        return block if scale is None else block / scale[rows, None]
+
     # The last bits of both steps depend on how many threads share them.
     with threadpool_limits(1, user_api="blas"):
-        gram = wide @ wide.T if len(wide) <= wide.shape[1] else wide.T @ wide
+        if len(spectra) <= spectra.shape[1]:
+            wide = scaled(slice(None), spectra.astype(np.float64))
+            gram = wide @ wide.T
+        else:
+            blocks = (scaled(rows, block) for rows, block in row_blocks(spectra))
+            gram = sum(block.T @ block for block in blocks)
         return np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
 
 
-def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1e-3) -> NoiseLevel:
+def noise_level(
+    spectra: Tensor | NDArray[np.floating], noise: float | None = None, *, floor: float = 1e-3
+) -> NoiseLevel:
     """The noise level of spectra (n, d).
 
     Parameters
     ----------
-    spectra : Tensor, (n, d)
+    spectra : Tensor or ndarray, (n, d)
     noise : float or None
         Standard deviation of the noise in the spectra's unit; None: estimate it from the tail of the singular values.
     floor : float
@@ -153,15 +185,15 @@ def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1
     """
     n, d = spectra.shape
     # Sums in numpy, as torch's last bits depend on the number of threads.
-    wide = spectra.cpu().numpy().astype(np.float64)
-    power = float(np.square(wide).sum())
+    table = spectra.cpu().numpy() if isinstance(spectra, Tensor) else spectra
+    norms = np.sqrt(_row_squares(table))
+    power = float((norms * norms).sum())
     if power == 0:
         return NoiseLevel(0.0 if noise is None else float(noise), 0.0, "there is no signal")
-    even = tail_noise(_singular_values(wide), n, d)
+    even = tail_noise(singular_values(table), n, d)
     # Where noise grows with the signal, spectra of one norm have even noise; the better model of the noise is the one
     # whose tail is white, and that leaves less standing out of it.
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    proportional = tail_noise(_singular_values(wide / np.where(norms > 0, norms, 1.0)), n, d)
+    proportional = tail_noise(singular_values(table, np.where(norms > 0, norms, 1.0)), n, d)
     grows = (
         even is not None
         and proportional is not None
@@ -185,10 +217,13 @@ def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1
     return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source, grows, structured, white)
 
 
+def _row_squares(spectra: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.concatenate([np.square(block).sum(1) for _, block in row_blocks(spectra)] or [np.empty(0)])
+
+
 def noise_of_rows(spectra: np.ndarray, noise: NoiseLevel) -> np.ndarray:
     """Standard deviation of the noise in each of the spectra (n, d): (n,), float64 and above 0."""
-    wide = np.asarray(spectra, dtype=np.float64)
-    size = np.sqrt(np.mean(wide * wide, axis=1))
+    size = np.sqrt(_row_squares(spectra) / spectra.shape[1])
     # Data without noise, or a spectrum without signal, would weigh infinitely much.
     whole = float(np.sqrt(np.mean(size * size))) if len(size) else 0.0
     least = _LEAST_NOISE * whole or 1.0

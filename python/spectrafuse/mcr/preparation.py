@@ -14,7 +14,7 @@ from spectrafuse._runtime import checks
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.noise import NoiseLevel
+from spectrafuse.mcr.noise import NoiseLevel, squares
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.mcr.training.known_components import KnownComponents, place, place_background
 from spectrafuse.mcr.training.rules import Band, recipe_bands
@@ -38,9 +38,8 @@ class Task(NamedTuple):
 
 def bands(task: Task) -> list[Band]:
     """The bands of fit that a count is reported for."""
-    wide, recipe = task.data.astype(np.float64), task.recipe
-    accept = recipe.noise_factor * max(task.noise.nmse, recipe.noise_floor)
-    return recipe_bands(recipe, accept, float((wide * wide).sum()), float(((wide - wide.mean(0)) ** 2).sum()))
+    accept = task.recipe.noise_factor * max(task.noise.nmse, task.recipe.noise_floor)
+    return recipe_bands(task.recipe, accept, *squares(task.data))
 
 
 def check_parameters(estimator: EBgMCR) -> dict[str, Any]:
@@ -126,4 +125,4 @@ def fingerprint(
 
 
 def _digest(array: NDArray[np.float32]) -> str:
-    return f"{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    return f"{array.shape} {hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()}"

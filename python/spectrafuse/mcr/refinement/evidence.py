@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from spectrafuse.mcr.matching import cosine_matrix
-from spectrafuse.mcr.noise import NoiseLevel
+from spectrafuse.mcr.noise import NoiseLevel, singular_values
 from spectrafuse.mcr.refinement.count_search import Outcome
 from spectrafuse.mcr.refinement.hard_gates import Array
 
@@ -26,7 +26,7 @@ def numerical_rank(spectra: Array) -> int:
     small, large = sorted(spectra.shape)
     ratio = small / large
     factor = math.sqrt(2 * (ratio + 1) + 8 * ratio / ((ratio + 1) + math.sqrt(ratio * ratio + 14 * ratio + 1)))
-    return int((np.linalg.svd(spectra, compute_uv=False) > factor * math.sqrt(large)).sum())
+    return int((singular_values(spectra) > factor * math.sqrt(large)).sum())
 
 
 def path_rows(outcome: Outcome, squares: Array, power: float, variation: float) -> list[dict[str, Any]]:
@@ -75,7 +75,14 @@ def misfits(nmse: float, noise: NoiseLevel) -> bool:
 
 
 def cautions(
-    outcome: Outcome, nmse: float, rank: int, noise: NoiseLevel, background: int | None = None, *, again: bool = False
+    outcome: Outcome,
+    nmse: float,
+    rank: int,
+    noise: NoiseLevel,
+    background: int | None = None,
+    *,
+    again: bool = False,
+    weighted: bool = False,
 ) -> list[str]:
     """What the data cannot tell, a sentence each.
 
@@ -90,6 +97,8 @@ def cautions(
     background : int or None
     again : bool
         The outcome is that of a second search, as that of the first fitted far worse than the noise.
+    weighted : bool
+        Channels were weighted.
     """
     factors = outcome.factors
     told = []
@@ -104,13 +113,18 @@ def cautions(
             f"What was taken for noise ({noise.nmse:.2g} of the sum of squares) may hold weak components too, as where "
             "there are nearly as many components as spectra or channels, or more. Give `noise` if it is known."
         )
+    if weighted:
+        told.append(
+            "The noise of the channels is unlike, so that they were weighted by it; noise, cost and the path of counts "
+            "are those of weighted spectra."
+        )
     if again:
         told.append(
             "With a level of noise that the singular values do not show, the first search ended in components that "
             "leave more than ten times as much unexplained. It was repeated as if the noise were white at that level: "
             "drifts may be counted as components."
         )
-    if misfits(nmse, noise):
+    if misfits(nmse, noise) and not weighted:
         told.append(
             f"The components leave {nmse:.3g} of the sum of squares unexplained, more than ten times the noise "
             f"({noise.nmse:.2g}): do not rely on their number. Mixing may not be linear, or the noise is another."

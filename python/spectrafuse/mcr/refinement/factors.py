@@ -57,13 +57,11 @@ class Factors(NamedTuple):
         """The same mixture, without components of zeros only."""
         length = np.linalg.norm(self.components, axis=1)
         kept, length = self._kept(length > 0), length[length > 0]
-        return kept._replace(
-            concentrations=kept.concentrations * length, components=kept.components / length[:, None]
-        )
+        return kept._replace(concentrations=kept.concentrations * length, components=kept.components / length[:, None])
 
     def used(self) -> Factors:
         """Those components that some gate opens for, at unit norm."""
-        return self._kept(self.concentrations.any(0)).at_unit_norm()
+        return self._kept(np.any(self.concentrations != 0, axis=0)).at_unit_norm()
 
     def _kept(self, keep: NDArray[np.bool_]) -> Factors:
         if keep.all():
@@ -142,8 +140,9 @@ class Refinement:
         power: Array = residual_power(*self._mixture(factors)).numpy()
         return power
 
-    def _mixture(self, factors: Factors) -> tuple[Tensor, ...]:
-        return tensors(self.spectra, factors.concentrations, factors.components)
+    def _mixture(self, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
+        spectra, concentrations, components = tensors(self.spectra, factors.concentrations, factors.components)
+        return spectra, concentrations, components
 
     def cost(self, factors: Factors) -> float:
         rows = costs(self.spectra, factors.concentrations, factors.components, self.gate_price)
@@ -162,7 +161,7 @@ class Refinement:
             self._report(self.count(factors))
         for left in reversed(range(sweeps)):
             held = np.isin(factors.ids, self.fixed)
-            components = update_components(
+            shapes = update_components(
                 self.spectra,
                 factors.concentrations,
                 factors.components,
@@ -170,12 +169,13 @@ class Refinement:
                 price=channel_price,
                 held=held,
             )
-            factors = factors._replace(components=components).used()
+            factors = factors._replace(components=shapes).used()
             if left % _OPEN_EVERY == 0 or self._crowded(factors):
                 descend(*products(self.spectra, factors.components), factors.concentrations, price)
             else:
                 smallest = np.full(len(factors.ids), math.sqrt(price))
-                descend_open_gates(*self._mixture(factors), torch.from_numpy(smallest))
+                spectra, concentrations, components = self._mixture(factors)
+                descend_open_gates(spectra, concentrations, components, torch.from_numpy(smallest))
             factors = factors.used()
         return factors
 

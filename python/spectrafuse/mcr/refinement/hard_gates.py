@@ -37,11 +37,14 @@ class ExactGates(NamedTuple):
         A gate opens if it lowers the sum of squared residuals, in units of the noise's variance, by more.
     open_ids : tuple of int
         Components of the pool whose gates may open; the others stay closed.
+    weights : tuple of float, (d,), or None
+        Of the channels, where their noise is unlike; the noise is then that of weighted spectra.
     """
 
     noise: NoiseLevel
     price: float
     open_ids: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
 
     def concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
         """Gated concentrations (n, k) of spectra (n, d) for components (k, d), 0 where a gate is closed."""
@@ -49,12 +52,12 @@ class ExactGates(NamedTuple):
             return self._concentrations(spectra, components)
 
     def _concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
+        if self.weights is not None:
+            spectra, components = spectra * np.asarray(self.weights), components * np.asarray(self.weights)
         level = noise_of_rows(spectra, self.noise)[:, None]
         length = np.linalg.norm(components.astype(np.float64), axis=1)
         unit = components / np.where(length > 0, length, 1.0)[:, None]
-        along, overlap = products(spectra / level, unit)
-        found = _opened(along, overlap, self.price, _SETTLE)
-        descend(along, overlap, found, self.price, _SETTLE)
+        found = gates_of(spectra / level, unit, self.price)
         return found * level / np.where(length > 0, length, 1.0)
 
 
@@ -103,6 +106,14 @@ def update_components(
     found = components.copy()
     fixed = None if held is None else torch.from_numpy(held)
     descend_components(*tensors(spectra, concentrations, found), non_negative=non_negative, price=price, held=fixed)
+    return found
+
+
+def gates_of(spectra: Array, components: Array, price: float) -> Array:
+    """Gated concentrations (n, k) of spectra (n, d), settled, for components (k, d) of unit norm or zero."""
+    along, overlap = products(spectra, components)
+    found = _opened(along, overlap, price, _SETTLE)
+    descend(along, overlap, found, price, _SETTLE)
     return found
 
 

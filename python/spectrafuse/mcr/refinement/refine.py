@@ -16,11 +16,12 @@ from spectrafuse._runtime.progress import Callback, Progress
 from spectrafuse.mcr import evaluation
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
-from spectrafuse.mcr.refinement import evidence
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
+from spectrafuse.mcr.refinement import evidence, many_spectra
+from spectrafuse.mcr.refinement.channel_noise import channel_weights
 from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
-from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates
+from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, price_of_gate
 from spectrafuse.mcr.refinement.start import from_spectra
 from spectrafuse.mcr.training.checkpoint import Record, State
 from spectrafuse.mcr.training.known_components import FAR_ENERGY, KnownComponents
@@ -30,6 +31,9 @@ from spectrafuse.random import RandomStream
 
 _INDIFFERENCE = 0.2
 """Spectra whose residuals differ by less, as a share, may be chosen in another order."""
+_STARTS, _LITTLE_EXCESS, _ALIKE = 4, 1.05, 0.1
+"""Searches from other candidates at most, while the residual is larger than the noise by that factor: now and then one
+ends with three components in the place of two. Two ended alike whose costs differ by that share of a component's."""
 
 
 NO_TRAINING = "Nothing was trained: candidates chosen among the spectra were refined on hard gates."
@@ -109,7 +113,7 @@ def refine_trained(
     start = Factors(amounts / data.level[:, None], components, ids)
     form = _Form(model.num_components, model.non_negative_component, model.sparse_component, tuple(fixed), background)
     refined = _search(data, start, form, report)
-    return _result(result, model, data, refined, form)
+    return _result(result, model, data, refined, form, spectra)
 
 
 def refine_spectra(
@@ -123,6 +127,7 @@ def refine_spectra(
     sparse: bool = False,
     background: bool = False,
     bands: Sequence[Band] = (),
+    floor: float = 1e-3,
     stream: RandomStream,
     callback: Callback | None = None,
 ) -> tuple[TrainingResult, UnmixingModel]:
@@ -140,6 +145,8 @@ def refine_spectra(
     non_negative, sparse, background : bool
         As the estimator's.
     bands : sequence of Band
+    floor : float
+        As for `noise_level`, where channels are weighted.
     stream : RandomStream
         Which of spectra that are nearly as different from the others is chosen first.
     callback : callable, optional
@@ -150,22 +157,39 @@ def refine_spectra(
     TrainingResult, UnmixingModel
         The model has the known components in the first places, then those that were found, then the background.
     """
-    data = _Data.of(spectra, noise)
     given = np.empty((0, spectra.shape[1])) if known is None else known.spectra.astype(np.float64)
-    fixed = () if known is None else tuple(known.fixed.tolist())
-    weights = 1.0 - _INDIFFERENCE * stream.uniform((len(spectra),), dtype=torch.float64).numpy()
+    original = spectra
+    weights = None if background or sparse else channel_weights(spectra, noise)
+    if weights is not None:
+        spectra, given = (spectra * weights).astype(np.float32), given * weights
+        noise = noise_level(spectra, floor=floor)
     last = pool - 1 if background else None
-    first = given if last is None else np.vstack([given, np.ones(spectra.shape[1])])
-    factors = from_spectra(
-        data.scaled, first, pool, non_negative=non_negative, background=background, weights=weights
-    )
-    if last is not None:
-        count, fixed = len(given), (*fixed, last)
-        ids = np.where(factors.ids < count, factors.ids, factors.ids - 1)
-        factors = factors._replace(ids=np.where(factors.ids == count, last, ids))
+    fixed = (() if known is None else tuple(known.fixed.tolist())) + (() if last is None else (last,))
     form = _Form(pool, non_negative, sparse, fixed, last, reserved=tuple(range(len(given))))
+    first = given if last is None else np.vstack([given, np.ones(spectra.shape[1])])
+    first_ids = np.array([*range(len(given)), *([] if last is None else [last])], np.int64)
     report = None if callback is None else _Reporter(callback)
-    refined = _search(data, factors, form, report)
+    few = len(spectra) <= many_spectra.MOST_SEARCHED
+    rows = np.arange(len(spectra)) if few else many_spectra.sample(len(spectra), stream)
+
+    def search(rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]) -> tuple[_Data, _Refined]:
+        data = _Data.of(spectra if len(rows) == len(spectra) else spectra[rows], noise)
+        spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
+        places, found = len(ids) + len(spare), list[_Refined]()
+        while len(found) < _STARTS and not (found and _trusted(found, noise)):
+            chance = 1.0 - _INDIFFERENCE * stream.uniform((len(rows),), dtype=torch.float64).numpy()
+            start = from_spectra(
+                data.scaled, before, places, non_negative=non_negative, background=background, weights=chance
+            )
+            start = start._replace(ids=np.append(ids, spare)[: len(start.ids)])
+            found.append(_search(data, start, form, report))
+        return data, min(found, key=lambda refined: refined.outcome.cost)
+
+    data, refined = search(rows, first, first_ids)
+    reason = NO_TRAINING
+    if len(rows) < len(spectra):
+        data, refined, searched = _on_all(spectra, data, refined, rows, search, form, report)
+        reason += f" The search worked on {searched} of the {len(spectra)} spectra, what it found was fitted to all."
 
     # Nothing else of the pool was ever made.
     ids = refined.outcome.factors.ids
@@ -175,6 +199,9 @@ def refine_spectra(
     place |= {i: i for i in range(len(given))} | ({} if last is None else {last: size - 1})
     model = build(size)
     placed = refined.outcome.factors._replace(ids=np.array([place[int(i)] for i in ids], np.int64))
+    if weights is not None:
+        placed = placed._replace(components=placed.components / weights)
+        refined = refined._replace(gates=refined.gates._replace(weights=tuple(weights.tolist())))
     refined = refined._replace(
         outcome=refined.outcome._replace(factors=placed),
         gates=refined.gates._replace(open_ids=tuple(sorted(placed.ids.tolist()))),
@@ -182,8 +209,49 @@ def refine_spectra(
     form = form._replace(fixed=tuple(place[i] for i in fixed), background=None if last is None else size - 1)
     state = {name: values.detach().clone() for name, values in model.state_dict().items()}
     nothing = Record(0, math.inf, -math.inf, 0.0, [])
-    result = TrainingResult(state, nothing, NO_TRAINING, "", [], list(bands), None)
-    return _result(result, model, data, refined, form), model
+    result = TrainingResult(state, nothing, reason, "", [], list(bands), None)
+    return _result(result, model, data, refined, form, original), model
+
+
+def _on_all(
+    spectra: NDArray[np.float32],
+    data: _Data,
+    refined: _Refined,
+    rows: NDArray[np.int64],
+    search: Callable[[NDArray[np.int64], Array, NDArray[np.int64]], tuple[_Data, _Refined]],
+    form: _Form,
+    report: Callable[[int], None] | None,
+) -> tuple[_Data, _Refined, int]:
+    """What a search on some of the spectra found, fitted to all; with a second search where some are described badly.
+
+    Returns
+    -------
+    data, refined : _Data, _Refined
+        Of the last search, with components and the price of a gate for all spectra.
+    searched : int
+        Spectra that were searched.
+    """
+    noise, level = data.noise, noise_of_rows(spectra, data.noise)
+    outcome = refined.outcome
+    usual = outcome.path[outcome.chosen].power
+    badly = many_spectra.described_badly(spectra, level, outcome.factors.components, refined.gates.price, usual)
+    rows = np.union1d(rows, badly)
+    if len(badly):
+        data, refined = search(rows, outcome.factors.components, outcome.factors.ids)
+        outcome = refined.outcome
+    dearer = price_of_gate(len(spectra), form.pool) / price_of_gate(len(rows), form.pool)
+    gates = refined.gates._replace(price=refined.gates.price * dearer)
+    factors = many_spectra.settled_on_all(
+        spectra,
+        noise,
+        outcome.factors,
+        gates,
+        non_negative=form.non_negative,
+        sparse=form.sparse,
+        fixed=form.fixed,
+        report=report,
+    )
+    return data, _Refined(outcome._replace(factors=factors), gates, refined.again), len(rows)
 
 
 class _Data(NamedTuple):
@@ -198,9 +266,8 @@ class _Data(NamedTuple):
 
     @classmethod
     def of(cls, spectra: NDArray[np.float32], noise: NoiseLevel) -> _Data:
-        wide, level = spectra.astype(np.float64), noise_of_rows(spectra, noise)
-        power, variation = float((wide * wide).sum()), float(((wide - wide.mean(0)) ** 2).sum())
-        return cls(spectra, noise, level, wide / level[:, None], power, variation)
+        level = noise_of_rows(spectra, noise)
+        return cls(spectra, noise, level, spectra.astype(np.float64) / level[:, None], *squares(spectra))
 
 
 class _Form(NamedTuple):
@@ -218,6 +285,14 @@ class _Refined(NamedTuple):
     outcome: Outcome
     gates: ExactGates
     again: bool
+
+
+def _trusted(found: Sequence[_Refined], noise: NoiseLevel) -> bool:
+    """Whether no other start need be tried: the residual is the noise, or two searches ended alike."""
+    last = found[-1].outcome
+    if not noise.white or last.excess < _LITTLE_EXCESS:
+        return True
+    return any(abs(last.cost - other.outcome.cost) < _ALIKE * last.component_price for other in found[:-1])
 
 
 def _search(data: _Data, start: Factors, form: _Form, report: Callable[[int], None] | None) -> _Refined:
@@ -245,26 +320,37 @@ def _search(data: _Data, start: Factors, form: _Form, report: Callable[[int], No
 
 
 def _result(
-    result: TrainingResult, model: UnmixingModel, data: _Data, refined: _Refined, form: _Form
+    result: TrainingResult,
+    model: UnmixingModel,
+    data: _Data,
+    refined: _Refined,
+    form: _Form,
+    spectra: NDArray[np.float32],
 ) -> TrainingResult:
-    """The result with the refined state, and the model in it."""
+    """The result with the refined state, and the model in it; `spectra` are all, `data` those that were searched."""
     outcome, noise, background = refined.outcome, data.noise, form.background
     state = _written(result.state, model, outcome.factors, form.fixed)
     model.load_state_dict(state)
-    gates, concentrations = _settled(model, refined.gates, data.spectra)
+    gates, concentrations = _settled(model, refined.gates, spectra)
     ids = list(gates.open_ids)
     components = model.effective_components()[ids].detach().cpu().double().numpy()
-    residual = float(((data.spectra.astype(np.float64) - concentrations @ components) ** 2).sum())
-    nmse = nmse_of(residual, data.power)
+    residual = sum(
+        float(((block - concentrations[rows] @ components) ** 2).sum()) for rows, block in row_blocks(spectra)
+    )
+    power, variation = squares(spectra)
+    nmse = nmse_of(residual, power)
+    final = Factors(concentrations.astype(np.float64), components, np.asarray(ids, np.int64))
+    outcome = outcome._replace(factors=final)
     rank = evidence.numerical_rank(data.scaled)
     count = len(ids) - (background in ids)
     chosen = evidence.reason(count, nmse, outcome, noise)
     before = result.record
     return result._replace(
         state=state,
-        record=Record(before.epoch, nmse, r2_of(residual, data.variation), before.mean_energy, ids),
+        record=Record(before.epoch, nmse, r2_of(residual, variation), before.mean_energy, ids),
         chosen_reason=chosen,
         gates=gates,
+        concentrations=concentrations,
         evidence={
             "count": count,
             "reason": chosen,
@@ -274,7 +360,9 @@ def _result(
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "cautions": evidence.cautions(outcome, nmse, rank, noise, background, again=refined.again),
+            "cautions": evidence.cautions(
+                outcome, nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
+            ),
         },
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectrafuse.mcr.refinement.evidence import numerical_rank
 from spectrafuse.mcr.refinement.factors import Factors
@@ -78,7 +79,9 @@ def from_spectra(
     weights = np.ones(len(spectra)) if weights is None else weights
     left = np.where(length > 0, power * weights, 0.0)
     while size < len(chosen):
-        row = _worst(power, weights, left, along[:, :size], np.ascontiguousarray(overlap[:size, :size]), found, fitted, size)
+        row = _worst(
+            power, weights, left, along[:, :size], np.ascontiguousarray(overlap[:size, :size]), found, fitted, size
+        )
         if not left[row] > 0:
             break
         chosen[size] = shapes[row] / length[row]
@@ -89,7 +92,14 @@ def from_spectra(
 
 
 def _worst(
-    power: Array, weights: Array, left: Array, along: Array, overlap: Array, found: Array, fitted: Array, size: int
+    power: Array,
+    weights: Array,
+    left: Array,
+    along: Array,
+    overlap: Array,
+    found: Array,
+    fitted: NDArray[np.int64],
+    size: int,
 ) -> int:
     """The spectrum with the largest residual; `left`, `found` and `fitted` are brought up to date as far as needed."""
     while True:

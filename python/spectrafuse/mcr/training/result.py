@@ -7,6 +7,9 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spectrafuse._runtime import checks
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
@@ -37,6 +40,8 @@ class TrainingResult(NamedTuple):
         What a refined state's count rests on, as plain values.
     compactions : tuple of Compaction
         When components left the pool, and what that changed.
+    concentrations : ndarray, (n, k), or None
+        Of the spectra that were fitted, where they are known already.
     """
 
     state: State
@@ -49,6 +54,7 @@ class TrainingResult(NamedTuple):
     gates: ExactGates | None = None
     evidence: dict[str, Any] | None = None
     compactions: tuple[Compaction, ...] = ()
+    concentrations: NDArray[np.float32] | None = None
 
     def count_curve(self, criterion: str, background: int | None = None) -> list[dict[str, float]]:
         """Fewest components, the background aside, against fit: one row for each band that was reached.
@@ -110,7 +116,9 @@ def save_result(folder: Path, fingerprint: dict[str, str], result: TrainingResul
         "state": result.state,
         "record": [result.record.epoch, *map(float, result.record[1:4]), result.record.component_ids],
         "reasons": [result.stop_reason, result.chosen_reason],
-        "gates": None if gates is None else [list(gates.noise), float(gates.price), list(gates.open_ids)],
+        "gates": None
+        if gates is None
+        else [list(gates.noise), float(gates.price), list(gates.open_ids), gates.weights],
         "evidence": json.dumps(result.evidence),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,14 +136,15 @@ def load_result(folder: Path, fingerprint: dict[str, str], bands: list[Band]) ->
     contents = load_training(folder, fingerprint)
     if contents is None:
         return None
-    gates = contents["gates"]
+    gates, (stop_reason, chosen_reason) = contents["gates"], contents["reasons"]
     return TrainingResult(
         contents["state"],
         Record(*contents["record"]),
-        *contents["reasons"],
+        stop_reason,
+        chosen_reason,
         [],
         bands,
         None,
-        None if gates is None else ExactGates(NoiseLevel(*gates[0]), gates[1], tuple(gates[2])),
+        None if gates is None else ExactGates(NoiseLevel(*gates[0]), gates[1], tuple(gates[2]), gates[3]),
         json.loads(contents["evidence"]),
     )

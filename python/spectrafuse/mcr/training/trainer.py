@@ -35,7 +35,6 @@ from spectrafuse.mcr.training.known_components import HeldRows
 from spectrafuse.mcr.training.optimizer import OuterAdamW
 from spectrafuse.mcr.training.result import TrainingResult
 from spectrafuse.mcr.training.rules import (
-    Band,
     EnergyStopRule,
     PatienceStopRule,
     SparsityRule,

@@ -119,7 +119,9 @@ def _residual(spectra: Tensor, concentrations: Tensor, components: Tensor, whole
     return left
 
 
-def _mixture(spectra: Tensor, concentrations: Tensor, components: Tensor) -> tuple[tuple[str, Tensor, tuple[int, ...]], ...]:
+def _mixture(
+    spectra: Tensor, concentrations: Tensor, components: Tensor
+) -> tuple[tuple[str, Tensor, tuple[int, ...]], ...]:
     count = len(components)
     return (
         ("spectra", spectra, tuple(spectra.shape)),
