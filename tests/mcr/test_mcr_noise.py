@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from spectrafuse.mcr.estimator import EBgMCR
+from spectrafuse.mcr.matching import match_components
 from spectrafuse.mcr.noise import NoiseLevel, noise_level
+from spectrafuse.mcr.refinement.channel_noise import channel_weights
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
 
 
@@ -71,3 +75,27 @@ def test_a_misfit_that_remains_is_said() -> None:
     assert estimator.n_components_ <= 1
     assert any("do not rely on their number" in told for told in estimator.count_evidence_["cautions"])
     assert isinstance(estimator.noise_, NoiseLevel)
+
+
+def test_channels_of_unlike_noise_are_weighted(tmp_path: Path) -> None:
+    clean = MixtureSynthesizer(3, 120, max_mixing=3, random_state=5).generate(40)
+    level = np.where(np.arange(120) < 40, 0.4, 0.01)
+    spectra = clean.spectra.numpy() + level * np.random.default_rng(6).normal(size=(40, 120))
+    spectra = spectra.astype(np.float32)
+    noise = noise_level(spectra)
+    weights = channel_weights(spectra, noise)
+    assert weights is not None
+    assert weights[60:].min() > 4 * weights[:30].max()
+    fitted = EBgMCR().fit(spectra)
+    assert fitted.n_components_ == 3
+    true = clean.components.numpy()
+    quiet = match_components(fitted.components_[:, 40:], true[:, 40:])
+    assert quiet.cosine.min() > 0.999
+    assert any("channels is unlike" in told for told in fitted.count_evidence_["cautions"])
+    fitted.save(tmp_path)
+    assert EBgMCR.load(tmp_path).transform(spectra).tobytes() == fitted.transform(spectra).tobytes()
+    # What is the same in all channels, given, or not white, is left as it is.
+    even = (clean.spectra.numpy() + 0.01 * np.random.default_rng(7).normal(size=(40, 120))).astype(np.float32)
+    assert channel_weights(even, noise_level(even)) is None
+    assert channel_weights(spectra, noise_level(spectra, 0.1)) is None
+    assert channel_weights(spectra, noise._replace(structured=True)) is None
