@@ -5,13 +5,21 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find cmake csrc kernels python -type f ! -name '*.pyc') $(wildcard benchmarks/*.py) CMakeLists.txt pyproject.toml constraints.txt
 CXX_SOURCES := $(shell find csrc -type f) $(wildcard benchmarks/instructions/*.cpp benchmarks/instructions/*.h)
 
-.PHONY: demo test lint format bench bench-quick baseline headline sanitize resources resources-check clean
+WORKERS ?= 2
+# A file's tests stay together, for what they share.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: demo test test-fast lint format bench bench-quick baseline headline sanitize resources resources-check clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+	$(PYTEST) $(PYTEST_ARGUMENTS)
+
+# Every part of the package in less than two minutes: all but the tests marked slow.
+test-fast: $(VENV)/test.stamp
+	$(PYTEST) -q -m "not slow" $(PYTEST_ARGUMENTS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -46,12 +54,13 @@ build/quick.jsonl: $(VENV)/test.stamp
 # The tests of every operation that has a C++ kernel, with the address and undefined-behaviour sanitizers under them. The
 # instrumented package lies in a folder of its own that Python looks into before its site-packages.
 KERNELS := $(basename $(notdir $(wildcard csrc/cpu/*.cpp)))
-KERNEL_TESTS := tests/test_random.py tests/ops/test_instruction_sets.py $(wildcard $(KERNELS:%=tests/ops/test_%.py) $(KERNELS:%=tests/ops/test_%_kernel*.py))
+KERNEL_TESTS := $(sort $(shell grep -rl --include='test_*.py' pytest.mark.instruction_sets tests) \
+	$(wildcard $(KERNELS:%=tests/ops/test_%.py) $(KERNELS:%=tests/ops/test_%_kernel*.py)))
 SANITIZERS = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libubsan.so)
 
 sanitize: build/sanitize.stamp
 	PYTHONPATH=build/sanitize LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
-		$(BIN)/python -m pytest -q -p no:cacheprovider -k "not compil" $(KERNEL_TESTS)
+		$(PYTEST) -q -p no:cacheprovider -k "not compil" $(KERNEL_TESTS)
 
 build/sanitize.stamp: $(VENV)/test.stamp
 	rm -rf build/sanitize

@@ -64,7 +64,7 @@ def trainer(pool: int, late: bool) -> Trainer:
 
 
 def of_solver(pool: int, late: bool) -> Callable[[], object]:
-    return trainer(pool, late)._one_epoch
+    return trainer(pool, late).run_epoch
 
 
 def of_torch(pool: int, late: bool) -> Callable[[], object]:
@@ -84,7 +84,7 @@ def of_torch(pool: int, late: bool) -> Callable[[], object]:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-            plain._evaluate()
+            plain.evaluate()
 
     return epoch
 

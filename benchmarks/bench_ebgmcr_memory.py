@@ -24,7 +24,7 @@ def training(pool: int) -> dict[str, float]:
 
     made = trainer(pool, late=True)
     for epoch in range(2):
-        made._one_epoch()
+        made.run_epoch()
         for band in made.bands:
             made.keeper.offer(band.name, made.record._replace(component_ids=list(range(30 - epoch))), made.model)
     assert len(made.keeper.slots) >= len(made.bands)

@@ -151,10 +151,9 @@ def ebgmcr_step(device: str, pool: int = 1024) -> float:
         bench.new_model(pool, False).to(device), bench.spectra().to(device), bench.RECIPE,
         NoiseLevel(0.1, 1e-9, "given"), RandomStream(2), batch_size=bench.BATCH, max_epoch=10**9,
     )  # fmt: skip
-    weight = trainer.pressure.weight
     for _ in range(3):
-        trainer._train(weight)
-    epoch = timed(lambda: trainer._train(weight), STEPS if device == "cuda" else 1, device)
+        trainer.train_epoch()
+    epoch = timed(trainer.train_epoch, STEPS if device == "cuda" else 1, device)
     return epoch * bench.BATCH / bench.SAMPLES
 
 

@@ -194,6 +194,33 @@ def gather_gradient(
     return gradient, along_bandwidth
 
 
+@triton.jit(do_not_specialize=["height", "width", "window"])
+def gather_kernel(
+    embeddings, stride_b, stride_d, stride_y, stride_x, bandwidth, previous, upstream, upstream_dot, direct,
+    grad_embeddings, bandwidth_sums, height, width, window,
+    DIM: tl.constexpr, BLOCK_D: tl.constexpr, PIXELS: tl.constexpr, TILE_X: tl.constexpr,
+    PLANE: tl.constexpr, STRIDE_D: tl.constexpr,
+):  # fmt: skip
+    """One program a tile; `bandwidth_sums` has one entry a program; `direct` is a gradient to be added, or None."""
+    tile = tl.program_id(0)
+    sample, y, x, inside = tile_pixels(tile, height, width, PIXELS, TILE_X)
+    width_of_weights = tl.load(bandwidth).to(tl.float32)
+    exponent = -0.5 / (width_of_weights * width_of_weights)
+    plane = tl.cast(height, tl.int64) * width if PLANE is None else PLANE
+    step = stride_d if STRIDE_D is None else STRIDE_D
+    place = y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x
+    p = load_vectors(embeddings + sample * stride_b, step, place, inside, DIM, BLOCK_D)
+    gradient, along_bandwidth = gather_gradient(
+        p, previous + sample * DIM * plane, upstream + sample * DIM * plane, upstream_dot + sample * plane,
+        plane, y, x, inside, height, width, exponent, window, DIM, BLOCK_D,
+    )  # fmt: skip
+    flat = y.to(tl.int64) * width + x
+    if direct is not None:
+        gradient += load_vectors(direct + sample * DIM * plane, plane, flat, inside, DIM, BLOCK_D)
+    store_vectors(gradient, grad_embeddings + sample * DIM * plane, plane, flat, inside, DIM, BLOCK_D)
+    tl.store(bandwidth_sums + tile, tl.sum(along_bandwidth, 0))
+
+
 def constant_stride(stride: int, dim: int, item_size: int) -> int | None:
     """The distance of two dimensions as a constant of the code, or None where it should be an argument.
 
@@ -224,6 +251,27 @@ class Launch:
             known = {name: value for name, value in self.constants.items() if name in kernel.arg_names}
             with torch.cuda.device_of(self.image[0]):
                 kernel[grid](*arguments, **known, **constants, **LAUNCH, num_warps=NUM_WARPS)
+
+
+def gather(
+    launch: Launch,
+    bandwidth: Tensor,
+    previous: Tensor,
+    upstream: Tensor,
+    upstream_dot: Tensor,
+    direct: Tensor | None,
+    outside_sums: Tensor,
+    window: int,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the launch's embeddings and of the bandwidth, from what an upstream kernel wrote."""
+    grad_embeddings = torch.empty_like(previous, dtype=launch.image[0].dtype)
+    pair_sums = previous.new_empty(launch.tiles)
+    launch(
+        gather_kernel, (launch.tiles,), *launch.image, bandwidth, previous, upstream, upstream_dot, direct,
+        grad_embeddings, pair_sums, *previous.shape[2:], window, STRIDE_D=launch.stride_d,
+    )  # fmt: skip
+    along_bandwidth = outside_sums.sum(dtype=torch.float64) + pair_sums.sum(dtype=torch.float64)
+    return grad_embeddings, (along_bandwidth / bandwidth.double() ** 3).to(bandwidth.dtype)
 
 
 def tile_constants(dim: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ._mean_shift import (
     add_sums,
     compile_case,
     compile_forms,
+    gather,
     inverse_norm,
     load_center,
     load_vectors,
@@ -35,7 +36,6 @@ from ._mean_shift import (
     tile_constants,
     tile_pixels,
 )
-from .mean_shift_assign import gather
 
 
 @triton.jit(do_not_specialize=["height", "width", "clusters", "num_iters", "window", "tiles"])

@@ -8,9 +8,8 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from test_dgc_batches import trainer as trainer_with_gaps
-from test_dgc_trainer import assert_same_bits, make_trainer
 
+from helpers.dgc_training import assert_same_bits, make_trainer, trainer_with_gaps
 from spectrafuse._runtime.cuda_graph import StaticStep
 from spectrafuse.dgc.recipes import Recipe, corrected, published
 from spectrafuse.dgc.training.batches import CropBatch
@@ -25,7 +24,7 @@ RECIPES = [corrected, published, dataclasses.replace(published, fade_uniform=Tru
 def test_inputs_that_stay_in_place_change_no_bit(make: object, recipe: Recipe) -> None:
     recipe = dataclasses.replace(recipe, max_epoch=3, reuse_iter=2)
     ordinary, static = (make(recipe) for _ in range(2))  # type: ignore[operator]
-    static._step = StaticStep(static._step, record=False)
+    static.step = StaticStep(static.step, record=False)
     ordinary.run()
     static.run()
     assert_same_bits(static, ordinary)
@@ -68,7 +67,7 @@ def test_a_step_that_cannot_be_recorded_says_so_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", NoGraph)
     ordinary, static = make_trainer(), make_trainer()
-    static._step = StaticStep(static._step, record=True)
+    static.step = StaticStep(static.step, record=True)
     ordinary.run()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -18,25 +18,24 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.process
 def test_import_is_light():
-    """At most 50 ms beyond torch, and none of the heavy libraries: the best of a few fresh processes."""
+    """Beyond torch, a few of our own modules and none of the heavy libraries."""
     code = (
-        "import time, torch\n"
-        "start = time.perf_counter()\n"
+        "import sys, json, torch\n"
+        "before = set(sys.modules)\n"
         "import spectrafuse\n"
         "spectrafuse.use_backend\n"
-        "seconds = time.perf_counter() - start\n"
-        "import sys, json\n"
-        "heavy = ['sklearn', 'scipy', 'matplotlib', 'h5py', 'typer', 'rich', 'triton', 'spectrafuse._cpu']\n"
-        "print(json.dumps([seconds, [m for m in heavy if m in sys.modules]]))\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))\n"
     )
-    runs = [json.loads(python(code)) for _ in range(5)]
-    assert min(seconds for seconds, _ in runs) < 0.050
-    # torch itself may have brought some of them.
-    brought = json.loads(python("import torch, sys, json; print(json.dumps(list(sys.modules)))"))
-    assert [m for m in runs[0][1] if m not in brought] == []
+    brought = json.loads(python(code))
+    heavy = {"sklearn", "scipy", "matplotlib", "h5py", "typer", "rich", "triton", "spectrafuse._cpu"}
+    assert not heavy & set(brought)
+    assert {"spectrafuse", "spectrafuse.backends"} <= set(brought)
+    assert len(brought) <= 8, brought
 
 
+@pytest.mark.process
 def test_operations_import_without_the_extension():
     code = (
         "import sys\n"
@@ -47,7 +46,7 @@ def test_operations_import_without_the_extension():
         "sys.meta_path.insert(0, Block())\n"
         "import torch, spectrafuse.ops as ops\n"
         "from spectrafuse import backends\nfrom spectrafuse._runtime import extensions\n"
-        "ops.mean_shift_assign(torch.rand(1, 3, 4, 5), torch.rand(2, 3), torch.ones(()))\n"
+        "ops.mean_shift_assign(torch.ones(1, 3, 4, 5), torch.ones(2, 3), torch.ones(()))\n"
         "reasons = extensions.cpu_reason(), extensions.cuda_reason()\n"
         "print(backends.choose('mean_shift_assign', 'cpu'), *reasons, sep=' | ')\n"
     )
@@ -57,19 +56,21 @@ def test_operations_import_without_the_extension():
     assert cuda == "this installation was built without a CUDA compiler"
 
 
+@pytest.mark.process
 def test_one_openmp_runtime_serves_torch_and_the_kernels():
     code = (
         "import torch, re\n"
         "from spectrafuse.ops import mean_shift_assign\n"
         "torch.set_num_threads(2)\n"
-        "torch.rand(500, 500) @ torch.rand(500, 500)\n"
-        "mean_shift_assign(torch.rand(2, 3, 40, 50), torch.rand(2, 3), torch.ones(()))\n"
+        "torch.ones(500, 500) @ torch.ones(500, 500)\n"
+        "mean_shift_assign(torch.ones(2, 3, 40, 50), torch.ones(2, 3), torch.ones(()))\n"
         "lines = open('/proc/self/maps').read().splitlines()\n"
         "print(len({l.split()[-1] for l in lines if re.search(r'lib(g|i)?omp[^/]*$', l)}))\n"
     )
     assert python(code).strip() == "1"
 
 
+@pytest.mark.process
 def test_one_thread_opens_no_parallel_region():
     """With one thread the process never starts a second."""
     code = (
@@ -77,7 +78,7 @@ def test_one_thread_opens_no_parallel_region():
         "torch.set_num_threads(1)\n"
         "from spectrafuse.ops import mean_shift_assign\n"
         "before = len(os.listdir('/proc/self/task'))\n"
-        "mean_shift_assign(torch.rand(2, 3, 40, 50), torch.rand(2, 3), torch.ones(()))\n"
+        "mean_shift_assign(torch.ones(2, 3, 40, 50), torch.ones(2, 3), torch.ones(()))\n"
         "print(len(os.listdir('/proc/self/task')) - before)\n"
     )
     assert python(code).strip() == "0"

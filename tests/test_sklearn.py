@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import pickle
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +58,7 @@ def fitted() -> EBgMCR:
     return estimator
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """These fits are so small that a second thread only waits, which is slow where other processes hold the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own_checks() -> None:
     report = estimator_checks.check_estimator(
@@ -279,6 +269,7 @@ def test_pipelines() -> None:
     assert names.tolist() == list(pipeline.transform(FRAME).columns)
 
 
+@pytest.mark.slow
 def test_grid_search() -> None:
     grid = {"pool_size": [2, 6], "noise": [None, 0.5]}
     search = GridSearchCV(_quick(max_epoch=5), grid, cv=2, error_score="raise").fit(SPECTRA)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spectrafuse.benchmarks.published.encoder import encode
-from spectrafuse.dgc.training.published_centers import update_centers
+from spectrafuse.dgc.training.centers import update_centers
 from spectrafuse.ops.clustering_objective.reference import (
     balance,
     compactness,

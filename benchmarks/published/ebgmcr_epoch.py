@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from spectrafuse.ops._published import gated_pair, normalized_components, soft_gate
 from spectrafuse.ops.ambiguity_penalty.reference import ambiguity_penalty
-from spectrafuse.ops.gate.reference import soft_gate
-from spectrafuse.ops.gated_mixture.reference import gated_pair, normalized_components
 from spectrafuse.ops.skinny_linear.reference import skinny_linear
 
 Parameters = dict[str, Tensor]

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from spectrafuse._runtime import extensions, triton
 from spectrafuse._runtime.counts import Counts, KernelCall, Work
+from spectrafuse._runtime.errors import InvalidValueError, SpectrafuseError
 
 Reason = str | None
 """Why an implementation cannot run, or None where it can."""
@@ -46,14 +47,14 @@ _TEST_RTOL, _TEST_ATOL = 1e-4, 1e-6
 """float32 rounding through some hundred operations, against a tensor's largest element; a wrong kernel is far off."""
 
 
-class BackendUnavailableError(RuntimeError):
+class BackendUnavailableError(SpectrafuseError, RuntimeError):
     """A forced implementation cannot run here; the message says why."""
 
 
 def _check_name(name: str, source: str) -> str:
     if name != "auto" and name not in IMPLEMENTATIONS:
         known = ", ".join(("auto", *IMPLEMENTATIONS))
-        raise ValueError(f"{source} must be one of {known}; got {name!r}.")
+        raise InvalidValueError(f"{source} must be one of {known}; got {name!r}.")
     return name
 
 

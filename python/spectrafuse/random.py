@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks, extensions
+from spectrafuse._runtime.errors import InvalidValueError
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIER = (0xD2511F53, 0xCD9E8D57)
@@ -211,7 +212,7 @@ class RandomStream:
         """Integers from low to high, both included (int64); the range may span at most 2^31 values."""
         span = high - low + 1
         if not 1 <= span <= 2**31:
-            raise ValueError(f"`low` and `high` must satisfy low <= high < low + 2^31; got {low} and {high}.")
+            raise InvalidValueError(f"`low` and `high` must satisfy low <= high < low + 2^31; got {low} and {high}.")
         words = self._words(math.prod(shape), device)
         return (low + ((words * span) >> 32)).reshape(tuple(shape))
 

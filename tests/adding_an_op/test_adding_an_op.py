@@ -86,7 +86,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(copy: Path, module: Path) -> None:
     """The extension with the kernels of this operation alone, for the instruction set that every machine has."""
     pybind11 = pytest.importorskip("pybind11", reason="pybind11 is not installed")
-    sources = [f"csrc/cpu/{OPERATION}.cpp", "csrc/cpu/isa.cpp", "csrc/bindings/module.cpp"]
+    sources = [f"csrc/cpu/{OPERATION}.cpp", "csrc/cpu/isa.cpp", "csrc/bindings/module.cpp", "csrc/bindings/device.cpp"]
     flags = [
         "-std=gnu++17", "-O1", "-fPIC", "-shared", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
         "-DSPECTRAFUSE_PYTHON", "-DSPECTRAFUSE_MODULE=_cpu", "-DSPECTRAFUSE_LAUNCHER",
@@ -98,7 +98,11 @@ def build(copy: Path, module: Path) -> None:
 
 
 def run(checkout: Path, *words: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "python"), "TRITON_INTERPRET": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(checkout / "python"), str(ROOT / "tests"))),
+        "TRITON_INTERPRET": "1",
+    }
     done = subprocess.run(
         [sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True, check=False
     )

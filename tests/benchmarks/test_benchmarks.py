@@ -80,6 +80,7 @@ def test_every_operation_has_the_sizes_a_deciding_one_and_tests():
         assert list((ROOT / "tests").glob(operation.tests or f"test_{operation.name}*.py"))
 
 
+@pytest.mark.slow
 def test_identical_versions_are_compared_and_a_dead_process_is_reported():
     case = compare.Case("mean_shift_assign", "torch", "deciding", "forward")
     installed = builds.build("installed")
@@ -97,6 +98,7 @@ def test_identical_versions_are_compared_and_a_dead_process_is_reported():
             compare.compare(base, head, case)
 
 
+@pytest.mark.process
 def test_a_commit_that_does_not_exist_is_one_clear_error(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.chdir(tmp_path)
@@ -147,6 +149,7 @@ def test_a_worker_says_what_it_cannot_prepare(monkeypatch):
     assert answer == {"error": "TypeError: gate() takes 3 positional arguments"}
 
 
+@pytest.mark.process
 def test_a_version_that_cannot_be_built_leaves_its_log(tmp_path, monkeypatch):
     (tmp_path / "python" / "spectrafuse").mkdir(parents=True)
     (tmp_path / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "absent_backend"\n')
@@ -175,6 +178,7 @@ def test_memory_counts_only_where_it_grew_by_more_than_a_tenth_and_a_megabyte():
     assert compare.Outcome(case, "same", memory=(10**8, 2 * 10**8)).regressed
 
 
+@pytest.mark.slow
 def test_no_speed_up_counts_where_tests_fail(tmp_path):
     version = builds.Build("head", None, tmp_path)
     outcome = compare.Outcome(compare.Case("gate", "cpu", "small", "forward"), "faster")
@@ -212,6 +216,7 @@ def test_another_method_is_given_effort_until_it_reaches_ours():
     assert given[2:] == [1, 10, 100]
 
 
+@pytest.mark.slow
 def test_trials_are_counted_and_not_repeated(tmp_path):
     def trial(number: int, same: str, slower: str) -> dict[str, object]:
         return {"trial": number, "same": {"gate forward": [same]}, "slower": {"gate forward": [slower]}}
@@ -240,6 +245,7 @@ def test_kernels_repeat_as_much_work_as_makes_a_call_longer(monkeypatch):
     assert measured.slow_down(90) == {"repeated": 100}
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_in_a_fresh_process_and_ends_with_the_one_who_asks():
     case = {"operation": "gate", "implementation": "cpu", "size": "deciding", "direction": "both"}
     with compare.workers(builds.build("installed")) as (asked,):

@@ -10,7 +10,7 @@ from helpers import GOLDEN_GRADIENT_RTOL, GOLDEN_RTOL, assert_close_to_max, gold
 from spectrafuse import RandomStream
 from spectrafuse.benchmarks.published.dgc_step import forward, train_step
 from spectrafuse.benchmarks.published.encoder import encode
-from spectrafuse.dgc.training.published_centers import update_centers
+from spectrafuse.dgc.training.centers import update_centers
 
 
 @pytest.mark.parametrize("name", ["dgc_encoder_0", "dgc_encoder_1"])

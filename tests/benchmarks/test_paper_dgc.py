@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_dgc_prototypes import striped
 
 from helpers import rows_of_program
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from helpers.dgc_training import striped
 
 
 @pytest.fixture
 def paper(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     import paper_dgc
 
     cube, labels = striped(1, 20, 24)
@@ -76,7 +73,6 @@ def test_labels_are_made_in_the_way_that_is_named(paper, monkeypatch: pytest.Mon
 
 
 def test_made_scenes_are_none_that_the_recipe_was_chosen_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     import paper_dgc_scenes
 
     drawn = []
@@ -99,7 +95,6 @@ def test_a_collapse_is_counted(paper) -> None:
 
 
 def test_made_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     from paper_dgc_scenes import Made, make
 
     what = Made(40, 33, 21, 4, contrast=0.05, noise=0.0)

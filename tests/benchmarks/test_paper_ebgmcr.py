@@ -9,12 +9,9 @@ import pytest
 
 from helpers import rows_of_program
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
 def paper(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     import paper_ebgmcr
 
     monkeypatch.setattr(paper_ebgmcr.cases, "CHANNELS", 64)

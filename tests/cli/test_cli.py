@@ -19,8 +19,7 @@ from typer.testing import Result
 import spectrafuse
 from helpers.command_line import SEGMENT, UNMIX, fails_with, run
 from spectrafuse.cli import segment
-from spectrafuse.cli.segment import _scores
-from spectrafuse.cli.segment_inputs import parse_bytes, parse_classes
+from spectrafuse.cli.segment import _scores, parse_bytes, parse_classes
 from spectrafuse.cli.terminal import CommandError
 from spectrafuse.io import results
 from spectrafuse.io.results import colors
@@ -38,6 +37,7 @@ def test_version() -> None:
     assert run("--version").output.strip() == f"spectrafuse {spectrafuse.__version__}"
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom spectrafuse.cli.app import app\n"
@@ -162,6 +162,8 @@ def test_unmix_leaves_tables_pictures_model_and_record(table: Path, tmp_path: Pa
     assert "Nothing to do" in again.stdout
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene: Path, tmp_path: Path) -> None:
     words = ["segment", str(scene), *SEGMENT, "--max-epoch", "8", "--threads", "1", "-o"]
     output, straight = tmp_path / "interrupted", tmp_path / "straight"
@@ -175,7 +177,7 @@ def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "the same command goes on from there" in errors
+    assert "Run the same command to resume" in errors
     assert str(output / "state") in errors
     assert "Traceback" not in errors
     assert not (output / "run.json").exists()
@@ -183,7 +185,7 @@ def test_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_ends(scene:
     fails_with(changed, "n_clusters was 3, now 2", "unfinished")
     resumed = run(*words, output)
     assert resumed.exit_code == 0, resumed.output
-    assert "going on from the state" in resumed.stderr
+    assert "from the checkpoint" in resumed.stderr
     assert not (output / "state").exists()
     assert run(*words, straight).exit_code == 0
     first, second = (json.loads((folder / "run.json").read_text()) for folder in (output, straight))
@@ -219,7 +221,7 @@ def test_segment_with_a_mask_names_and_little_memory(scene: Path, tmp_path: Path
     words[words.index("2 MB")] = "1GB"
     assert "Nothing to do" in run(*words).stdout
     np.savez(tmp_path / "mask.npz", nothing=1 - absent)
-    fails_with(run(*words), "masks was")
+    fails_with(run(*words), "masks changed")
 
 
 def test_shapes_are_a_mask(scene: Path, tmp_path: Path) -> None:

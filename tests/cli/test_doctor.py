@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from spectrafuse import backends
+from spectrafuse import backends, ops
 from spectrafuse.cli import doctor
 from spectrafuse.cli.app import app
 
@@ -22,16 +23,21 @@ def test_json_names_versions_devices_and_every_operation() -> None:
     assert found["versions"]["torch"] == torch.__version__
     assert found["devices"][0]["device"] == "cpu"
     assert found["devices"][0]["threads"] == torch.get_num_threads()
-    assert sorted({row["operation"] for row in found["operations"]}) == backends.operations()
+    assert sorted({row["operation"] for row in found["operations"]}) == list(ops.operations())
     for row in found["operations"]:
         assert set(row["why_not"]) == set(backends.IMPLEMENTATIONS)
         assert row["why_not"][row["runs"]] is None
 
 
-def test_tables_show_what_runs_and_why_the_rest_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def _only_one_operation(monkeypatch: pytest.MonkeyPatch, reason: Callable[[str, str], str | None]) -> None:
+    """An operation with kernels "cpu" and "cuda", of which `reason` says why they cannot run."""
     monkeypatch.setattr(backends, "_declared", {})
-    backends.declare("an_operation", {"cpu": lambda device: "the moon is [full]", "cuda": backends.always})
-    monkeypatch.setattr(backends, "operations", lambda: ["an_operation"])
+    monkeypatch.setattr(backends, "_kernel_reason", reason)
+    backends.declare("an_operation", reference=abs, pytorch=abs, work=abs, kernels={"cpu": (), "cuda": ()})
+
+
+def test_tables_show_what_runs_and_why_the_rest_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    _only_one_operation(monkeypatch, lambda name, device: "the moon is [full]" if name == "cpu" else None)
     console = Console(record=True, width=200)
     doctor.print_examination(doctor.examine(), console)
     text = console.export_text()
@@ -49,12 +55,10 @@ def test_tables_show_what_runs_and_why_the_rest_does_not(monkeypatch: pytest.Mon
 
 
 def test_a_broken_part_is_reported_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(device: str) -> str | None:
+    def broken(implementation: str, device: str) -> str | None:
         raise OSError("library torn in two")
 
-    monkeypatch.setattr(backends, "_declared", {})
-    backends.declare("an_operation", {"cpu": broken})
-    monkeypatch.setattr(backends, "operations", lambda: ["an_operation"])
+    _only_one_operation(monkeypatch, broken)
     found = doctor.examine()
     assert "library torn in two" in found["operations"][0]["why_not"]["cpu"]
     assert "library torn in two" in found["operations"][0]["error"]
@@ -62,7 +66,7 @@ def test_a_broken_part_is_reported_not_raised(monkeypatch: pytest.MonkeyPatch) -
     def nothing() -> list[str]:
         raise RuntimeError("no operations today")
 
-    monkeypatch.setattr(backends, "operations", nothing)
+    monkeypatch.setattr(ops, "operations", nothing)
     found = doctor.examine()
     assert "no operations today" in found["operations_error"]
     console = Console(record=True, width=200)

@@ -108,6 +108,7 @@ def test_traces_are_of_a_few_steps_and_name_the_kernels(profiles: dict[str, Path
     assert "spectrafuse::clustering_objective" in [event["name"] for event in trace["traceEvents"]]
 
 
+@pytest.mark.slow
 def test_a_profile_replaces_a_profile_and_nothing_else(table: Path, tmp_path: Path) -> None:
     words_of = ["profile", "unmix", table, "-o", tmp_path / "out", *UNMIX]
     words_of[words_of.index("--max-epoch") + 1] = 200
@@ -130,6 +131,7 @@ def test_wrong_arguments_are_one_sentence_and_leave_nothing(scene: Path, table: 
     assert run("profile", "cluster", scene).exit_code == 2
 
 
+@pytest.mark.slow
 def test_interruption_leaves_nothing_half_written(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -146,6 +148,8 @@ def test_interruption_leaves_nothing_half_written(table: Path, tmp_path: Path, m
     assert extensions.cpu is usual
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_nothing_of_a_profile_is_loaded_without_one() -> None:
     code = (
         "import sys, torch, spectrafuse\nfrom spectrafuse import ops\nfrom spectrafuse._runtime import extensions\n"
@@ -230,7 +234,7 @@ def test_the_sentence_names_the_operation_that_takes_longest() -> None:
     assert "at 10 % of the speed of a large copy in memory, which leaves room" in diagnosis.limit(
         measured(slow), BOUNDS, "training"
     )
-    assert "everything else limits it: 80 %" in diagnosis.limit(measured(slow, Row(REST, 0, 4.0)), BOUNDS, "prediction")
+    assert "No operation limits it: 80 %" in diagnosis.limit(measured(slow, Row(REST, 0, 4.0)), BOUNDS, "prediction")
     idle = Row("gate forward", 10, 1.0, Work(10, 10**7))
     assert "fewer --threads" in diagnosis.limit(measured(idle), BOUNDS, "training")
     fast = Row("matrix product", 10, 1.0, Work(11 * 10**10, 10))

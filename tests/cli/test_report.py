@@ -1,4 +1,4 @@
-"""Pictures: they exist, have the stated size, and show the right colours in the right places."""
+"""Pictures: they exist, have the stated size, and show the right colors in the right places."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from helpers import seeds
+from spectrafuse.io.cubes import array_cube
 from spectrafuse.io.results import colors
-from spectrafuse.io.sources import array_source
 from spectrafuse.reports import maps, style, unmixing
 
 
 def rgb(path: Path) -> np.ndarray:
-    """A PNG as 8-bit colours (H, W, 3)."""
+    """A PNG as 8-bit colors (H, W, 3)."""
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     return np.round(imread(path)[..., :3] * 255).astype(np.int64)
 
 
-def count_of(picture: np.ndarray, colour: np.ndarray) -> int:
-    return int((picture == np.asarray(colour, dtype=np.int64)).all(axis=-1).sum())
+def count_of(picture: np.ndarray, color: np.ndarray) -> int:
+    return int((picture == np.asarray(color, dtype=np.int64)).all(axis=-1).sum())
 
 
 def test_palette_is_the_one_of_the_label_maps() -> None:
@@ -31,55 +32,55 @@ def test_map_shows_every_cluster_with_its_share_of_the_area(tmp_path: Path) -> N
     labels = np.zeros((40, 60), dtype=np.int64)
     labels[:, 30:] = 1
     labels[20:, 30:] = 2
-    cube = np.random.default_rng().random((7, 40, 60), dtype=np.float32)
+    cube = seeds.generator().random((7, 40, 60), dtype=np.float32)
     maps.save_map(tmp_path / "map.png", labels, cube, k=4)
     picture = rgb(tmp_path / "map.png")
-    areas = np.array([count_of(picture, colour) for colour in colors(4)], dtype=float)
+    areas = np.array([count_of(picture, color) for color in colors(4)], dtype=float)
     # Cluster 3 is empty: it has a swatch in the legend and nothing else.
     np.testing.assert_allclose(areas[:3] / areas[:3].sum(), [0.5, 0.25, 0.25], atol=0.02)
     assert 0 < areas[3] < 0.02 * areas[0]
 
 
-def test_true_labels_take_the_colour_of_their_cluster(tmp_path: Path) -> None:
+def test_true_labels_take_the_color_of_their_cluster(tmp_path: Path) -> None:
     labels = np.repeat(np.array([[0, 1]]), 30, axis=0).repeat(15, axis=1)
     truth = np.where(labels == 0, 1, 0)
     truth[:10] = -1
-    cube = np.random.default_rng().random((3, 30, 30))
+    cube = seeds.generator().random((3, 30, 30))
     maps.save_map(
-        tmp_path / "map.png", labels, cube, k=2, truth=truth, unlabelled=-1, match={1: 0}, truth_names=["a", "b"]
+        tmp_path / "map.png", labels, cube, k=2, truth=truth, unlabeled=-1, match={1: 0}, truth_names=["a", "b"]
     )
     picture = rgb(tmp_path / "map.png")
-    first, second, third = (count_of(picture, colour) for colour in colors(3))
-    # Cluster 0: half of its panel and a third of the true one; label 0 has no cluster and a colour of its own.
+    first, second, third = (count_of(picture, color) for color in colors(3))
+    # Cluster 0: half of its panel and a third of the true one; label 0 has no cluster and a color of its own.
     assert first / second == pytest.approx(1 + 2 / 3, rel=0.05)
     assert third / second == pytest.approx(2 / 3, rel=0.05)
-    grey = np.round(np.array(maps.UNLABELLED) * 255)
-    assert count_of(picture, grey) / second == pytest.approx(2 / 3, rel=0.05)
+    gray = np.round(np.array(maps.UNLABELED) * 255)
+    assert count_of(picture, gray) / second == pytest.approx(2 / 3, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 97), (97, 1), (13, 200), (200, 13)])
 @pytest.mark.parametrize("k", [1, 64])
 def test_map_of_any_shape_and_number_of_clusters(tmp_path: Path, shape: tuple[int, int], k: int) -> None:
-    labels = np.random.default_rng().integers(0, k, shape)
+    labels = seeds.generator().integers(0, k, shape)
     maps.save_map(tmp_path / "map.png", labels, np.zeros((1, *shape), np.float32), k=k, title="t")
     height, width = rgb(tmp_path / "map.png").shape[:2]
     assert 150 < height < 3000
     assert 150 < width < 3000
 
 
-def test_pseudo_colour_takes_the_visible_bands_in_any_order() -> None:
+def test_pseudo_color_takes_the_visible_bands_in_any_order() -> None:
     wavelengths = np.array([900.0, 641.0, 455.0, 549.0])
     cube = np.zeros((4, 1, 5))
     cube[1, 0] = [0, 0, 0, 0, 1]
-    picture, caption = maps.pseudo_colour(cube, wavelengths)
+    picture, caption = maps.pseudo_color(cube, wavelengths)
     assert caption == "641 nm (red), 549 nm (green), 455 nm (blue)"
     assert picture[0, 4, 0] == 1.0
     assert picture[0, 0, 0] == 0.0
-    assert (picture[..., 1] == 0.5).all(), "a constant band is grey, not NaN"
+    assert (picture[..., 1] == 0.5).all(), "a constant band is gray, not NaN"
 
 
-def test_pseudo_colour_without_wavelengths_names_bands() -> None:
-    assert maps.pseudo_colour(np.zeros((1, 2, 2)))[1] == "bands 1 (red), 1 (green), 1 (blue)"
+def test_pseudo_color_without_wavelengths_names_bands() -> None:
+    assert maps.pseudo_color(np.zeros((1, 2, 2)))[1] == "bands 1 (red), 1 (green), 1 (blue)"
 
 
 @pytest.mark.parametrize(
@@ -118,14 +119,14 @@ def test_cluster_statistics() -> None:
 
 @pytest.mark.parametrize(("k", "bands"), [(1, 1), (6, 20), (7, 20), (20, 3)])
 def test_cluster_spectra_draw_the_clusters_that_occur(tmp_path: Path, k: int, bands: int) -> None:
-    generator = np.random.default_rng()
+    generator = seeds.generator()
     pixels = generator.integers(1, 100, k)
     mean = generator.random((k, bands))
     if k > 1:
         pixels[0], mean[0] = 0, np.nan
     style.save_cluster_spectra(tmp_path / "s.png", mean, 0.1 * mean, pixels)
     picture = rgb(tmp_path / "s.png")
-    drawn = [count_of(picture, colour) > 0 for colour in colors(k)]
+    drawn = [count_of(picture, color) > 0 for color in colors(k)]
     assert drawn == [bool(p) for p in pixels]
 
 
@@ -140,9 +141,10 @@ def test_curves_leave_out_what_is_no_number_and_what_is_zero(tmp_path: Path) -> 
     assert rgb(tmp_path / "none.png").size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 5, 70])
 def test_components_and_concentrations_of_any_number(tmp_path: Path, count: int) -> None:
-    generator = np.random.default_rng()
+    generator = seeds.generator()
     components, concentrations = generator.random((count, 30)), generator.random((11, count))
     unmixing.save_components(tmp_path / "components.png", components, weights=concentrations.mean(axis=0))
     unmixing.save_concentrations(tmp_path / "concentrations.png", concentrations)
@@ -151,7 +153,7 @@ def test_components_and_concentrations_of_any_number(tmp_path: Path, count: int)
 
 
 def test_true_spectra_and_concentrations_are_drawn(tmp_path: Path) -> None:
-    generator = np.random.default_rng()
+    generator = seeds.generator()
     components, concentrations = generator.random((2, 30)), generator.random((11, 2))
     save = unmixing.save_components
     save(tmp_path / "plain.png", components)
@@ -160,7 +162,7 @@ def test_true_spectra_and_concentrations_are_drawn(tmp_path: Path) -> None:
     assert black[1] > 2 * black[0]
     path = tmp_path / "against.png"
     unmixing.save_against_truth(path, concentrations, concentrations[:, ::-1] * 3, {0: 1}, scores={0: "x"})
-    drawn = [count_of(rgb(path), colour) > 0 for colour in colors(2)]
+    drawn = [count_of(rgb(path), color) > 0 for color in colors(2)]
     assert drawn == [True, False]
 
 
@@ -184,19 +186,19 @@ def test_count_path_marks_the_chosen_count(tmp_path: Path) -> None:
 
 
 def test_pixels_without_data_are_transparent_and_counted_nowhere(tmp_path: Path) -> None:
-    cube = np.random.default_rng().random((7, 40, 60)) + 1
+    cube = seeds.generator().random((7, 40, 60)) + 1
     cube[:, :, :20] = -1e6
-    source = array_source("X", cube, nodata=-1e6, zeros="check")
+    source = array_cube("X", cube, nodata=-1e6, zeros="check")
     labels = np.repeat([[-1, 0, 1]], 40, axis=0).repeat(20, axis=1)
-    picture, _ = maps.pseudo_colour(source)
-    np.testing.assert_allclose(picture[:, 20:], maps.pseudo_colour(cube[:, :, 20:])[0], atol=1e-6)
+    picture, _ = maps.pseudo_color(source)
+    np.testing.assert_allclose(picture[:, 20:], maps.pseudo_color(cube[:, :, 20:])[0], atol=1e-6)
     pixels, mean, _ = style.cluster_statistics(source, labels, 2)
     assert pixels.tolist() == [800, 800]
     np.testing.assert_allclose(mean[1], cube[:, :, 40:].mean(axis=(1, 2)), rtol=1e-6)
     maps.save_map(tmp_path / "map.png", labels, source, k=2)
     drawn = rgb(tmp_path / "map.png")
-    first, second = (count_of(drawn, colour) for colour in colors(2))
+    first, second = (count_of(drawn, color) for color in colors(2))
     assert first / second == pytest.approx(1, rel=0.02)
     assert style.shares(labels, 2, labels >= 0).tolist() == [0.5, 0.5]
-    see_through = maps.transparent(maps.coloured(labels, np.eye(3)[:2]), labels < 0)
+    see_through = maps.transparent(maps.colored(labels, np.eye(3)[:2]), labels < 0)
     np.testing.assert_array_equal(see_through[..., 3] == 0, labels < 0)

@@ -242,6 +242,7 @@ def test_data_server_notices_a_killed_process() -> None:
     assert server._proc is None
 
 
+@pytest.mark.slow
 def test_asynchronous_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By spawn. More steps than batches are ready for, so batches are used again."""
     train, validation = Items(*(normal(i, 6, 10, 9 + i) for i in range(3))), Items(normal(5, 6, 10, 10))

@@ -18,8 +18,8 @@ from spectrafuse.compat import ebgmcr
 from spectrafuse.compat.ebgmcr import ambiguity_penalty, analyzer, core, data, mcr, utils
 from spectrafuse.compat.ebgmcr.eval import StreamingMetrics
 from spectrafuse.compat.ebgmcr.lazy import LazyTensor
-from spectrafuse.mcr.passes import ModelNoise
-from spectrafuse.mcr.training.checkpoint import read_model
+from spectrafuse.mcr.model import ModelNoise
+from spectrafuse.mcr.model_io import read_model
 from spectrafuse.ops.gate import GateNoise, Langevin
 
 CASES = [f"ebgmcr_forward_{i}" for i in range(5)]

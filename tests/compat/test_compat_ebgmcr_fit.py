@@ -17,7 +17,7 @@ from spectrafuse.compat.ebgmcr.analyzer import BaseEBgMCR
 from spectrafuse.compat.ebgmcr.fitting import FitOptions, Fitting, _StepFigures
 from spectrafuse.compat.ebgmcr.lazy import LazyTensor
 from spectrafuse.compat.ebgmcr.utils import EnergyL1Scheduler
-from spectrafuse.mcr.training.checkpoint import read_model
+from spectrafuse.mcr.model_io import read_model
 from spectrafuse.mcr.training.rules import EnergyStopRule
 
 
@@ -183,7 +183,7 @@ def test_loss_of_several_modules(sizes: tuple[int, int], monkeypatch: pytest.Mon
     monkeypatch.setattr(Tensor, "backward", lambda loss: (losses.append(loss.detach()), backward(loss)))
     torch.manual_seed(8)
     components = [module.components().detach().clone() for module in fitted.stored_mcrs]
-    run._step(target)
+    run.train_step(target)
     untrained = solver(num_components=sizes)
     untrained._init_mcrs(sizes, 10)
     torch.manual_seed(8)
@@ -213,10 +213,10 @@ def test_samples_and_evaluation_use_up_the_published_draws(monkeypatch: pytest.M
         seen.append(target)
         return _StepFigures(*torch.zeros(3), 1)
 
-    monkeypatch.setattr(run, "_step", step)
+    monkeypatch.setattr(run, "train_step", step)
     torch.manual_seed(5)
-    run._train()
-    run._evaluate()
+    run.train_epoch()
+    run.evaluate()
     left = torch.rand(3)
     torch.manual_seed(5)
     order = [batch for (batch,) in DataLoader(TensorDataset(data), batch_size=5, shuffle=True)]

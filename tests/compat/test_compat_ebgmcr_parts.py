@@ -149,6 +149,7 @@ print(len(metrics.compute()), rbf_penalty(data).dim())
 """
 
 
+@pytest.mark.process
 def test_a_script_written_for_the_published_package_runs_unmodified(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

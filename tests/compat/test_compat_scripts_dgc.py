@@ -176,6 +176,8 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_a_training_script_runs_unmodified(workplace: Path) -> None:
     result = run(workplace, "train.py", "--mat_dir", "mat", "--out_dir", "out")
     assert result.returncode == 3, result.stderr
@@ -187,6 +189,8 @@ def test_a_training_script_runs_unmodified(workplace: Path) -> None:
     assert sorted(os.listdir(workplace / "out" / "checkpoints")) == ["epoch_1", "epoch_2", "final"]
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_an_asynchronous_script_runs_unmodified(workplace: Path) -> None:
     result = run(workplace, "asynchronous.py", "mat", "out")
     assert result.returncode == 0, result.stderr
@@ -194,6 +198,7 @@ def test_an_asynchronous_script_runs_unmodified(workplace: Path) -> None:
     assert (workplace / "out" / "final" / "weights.safetensors").is_file()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [((), 2, "usage: python -m spectrafuse.compat"), (("--help",), 0, "usage:"), (("none.py",), 2, "is not a file")],

@@ -12,36 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from spectrafuse import use_backend
+from helpers.dgc_training import BANDS, gaps, trainer_with_gaps, windowed
+from spectrafuse import backends, use_backend
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import Recipe, corrected, published
 from spectrafuse.dgc.training import batches as batches_module
-from spectrafuse.dgc.training.batches import CropBatch, CropBatches, one_ahead
+from spectrafuse.dgc.training.batches import CropBatch, CropBatches
 from spectrafuse.dgc.training.centers import start_centers
 from spectrafuse.dgc.training.objective import TERMS, random_labels, step_objective
-from spectrafuse.dgc.training.trainer import Trainer
-from spectrafuse.dgc.windows import WindowedScene
-from spectrafuse.io.sources import array_source
+from spectrafuse.dgc.windows import WindowedScene, one_ahead
 from spectrafuse.ops.clustering_objective import reference as losses
 from spectrafuse.ops.mean_shift_assign.reference import mean_shift_assign
 from spectrafuse.ops.spectral_compactness.reference import spectral_compactness
 from spectrafuse.random import RandomStream
-
-BANDS, HEIGHT, WIDTH = 5, 30, 27
-
-
-def windowed(seed: int, absent: np.ndarray | None) -> WindowedScene:
-    cube = np.random.default_rng(seed).random((BANDS, HEIGHT, WIDTH)).astype(np.float32) + 0.2
-    source = array_source("X", cube, mask=absent, zeros="check")
-    normalization = Normalization("unit+meanstd").fit(source)
-    return WindowedScene(source, normalization, torch.device("cpu"))
-
-
-def gaps() -> np.ndarray:
-    absent = np.random.default_rng(7).random((HEIGHT, WIDTH)) < 0.05
-    absent[10:16, 12:20] = True
-    return absent
 
 
 def batches_with_gaps(recipe: Recipe = corrected, crop: int = 12) -> CropBatches:
@@ -196,28 +179,21 @@ def test_what_the_reader_raises_is_raised() -> None:
     assert not readers()
 
 
-def trainer(recipe: Recipe = corrected, **changes: Any) -> Trainer:
-    recipe = dataclasses.replace(recipe, max_epoch=3, reuse_iter=3, **changes)
-    stream = RandomStream(5)
-    model = SegmentationModel(BANDS, 8, 3, stream=stream)
-    return Trainer(model, [windowed(1, gaps()), windowed(2, None)], recipe, stream, crop_size=12, batch_size=2)
-
-
 @pytest.mark.parametrize("recipe", [corrected, published], ids=lambda recipe: recipe.name)
 def test_reading_ahead_changes_no_bit(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    ahead = trainer(recipe)
+    ahead = trainer_with_gaps(recipe)
     ahead.run()
     monkeypatch.setattr(batches_module, "one_ahead", lambda items: items)
-    synchronous = trainer(recipe)
+    synchronous = trainer_with_gaps(recipe)
     synchronous.run()
     assert ahead.history == synchronous.history
     assert torch.equal(ahead.model.centers, synchronous.model.centers)
 
 
 def test_interrupted_while_reading_ahead_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, interrupted, resumed = trainer(), trainer(), trainer()
+    whole, interrupted, resumed = trainer_with_gaps(), trainer_with_gaps(), trainer_with_gaps()
     whole.run()
-    original, steps = interrupted._step, []
+    original, steps = interrupted.step, []
 
     def interrupt(inputs: Any) -> torch.Tensor:
         steps.append(inputs)
@@ -225,7 +201,7 @@ def test_interrupted_while_reading_ahead_and_resumed(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return original(inputs)
 
-    interrupted._step = interrupt
+    interrupted.step = interrupt
     with pytest.raises(KeyboardInterrupt) as caught:
         interrupted.run(checkpoint_dir=tmp_path)
     assert caught.traceback
@@ -239,5 +215,10 @@ def test_interrupted_while_reading_ahead_and_resumed(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(WindowedScene, "window", broken)
     with pytest.raises(OSError, match="the disk is gone"):
-        trainer().run()
+        trainer_with_gaps().run()
     assert not readers()
+
+
+def test_the_thread_that_reads_ahead_runs_under_the_callers_backend() -> None:
+    with use_backend("torch"):
+        assert list(one_ahead(backends.forced() for _ in range(3))) == ["torch"] * 3

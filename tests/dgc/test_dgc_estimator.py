@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from sklearn.exceptions import NotFittedError
 
 from spectrafuse import DeepGlobalClustering
 from spectrafuse._runtime.progress import Progress
+from spectrafuse.dgc import estimator as estimator_module
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import published, resolve
-from spectrafuse.io.cubes import read_cube
+from spectrafuse.io.cubes import open_cube, read_cube
 from spectrafuse.io.errors import DataError
 
 BANDS = 12
@@ -198,9 +201,37 @@ def test_save_and_load(recipe: object, tmp_path: Path) -> None:
     assert again.get_params() == estimator.get_params()
     for name in ("history_", "stop_reason_", "n_iter_", "n_features_in_", "cluster_mapping_"):
         assert getattr(again, name) == getattr(estimator, name), name
-    np.testing.assert_array_equal(again.cluster_mass_, estimator.cluster_mass_)
+    assert again.cluster_mass_ is None
     np.testing.assert_array_equal(again.cluster_centers_, estimator.cluster_centers_)
     np.testing.assert_array_equal(clone(again).fit(cube).cluster_centers_, estimator.cluster_centers_)
+
+
+def test_the_mass_of_clusters_is_computed_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "scene.npy", scene(8)[0])
+    runs: list[object] = []
+    original = estimator_module.cluster_mass
+
+    def counted(*arguments: Any, **settings: Any) -> torch.Tensor:
+        runs.append(arguments)
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(estimator_module, "cluster_mass", counted)
+    estimator = small().fit(open_cube(tmp_path / "scene.npy", layout="chw"))
+    estimator.save(tmp_path / "model")
+    unasked = [DeepGlobalClustering.load(tmp_path / "model", device="cpu"), pickle.loads(pickle.dumps(estimator))]
+    assert not runs
+    for copy in unasked:
+        assert copy.cluster_mass_ is None
+        with pytest.raises(ValueError, match="give scenes as `X`"):
+            copy.prune(0.0)
+    mass = estimator.cluster_mass_
+    assert mass is not None
+    assert estimator.cluster_mass_ is mass
+    assert len(runs) == 1
+    np.testing.assert_allclose(mass, small().fit(scene(8)[0]).cluster_mass_, rtol=1e-3)
+    estimator.save(tmp_path / "model")
+    for copy in (DeepGlobalClustering.load(tmp_path / "model", device="cpu"), pickle.loads(pickle.dumps(estimator))):
+        np.testing.assert_array_equal(copy.cluster_mass_, mass)
 
 
 def test_merge_clusters() -> None:
@@ -293,11 +324,11 @@ def test_interrupted_fit_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resumed.cluster_centers_, whole.cluster_centers_)
     assert resumed.history_ == whole.history_
     np.testing.assert_array_equal(resumed.predict(cubes[1]), whole.predict(cubes[1]))
-    with pytest.raises(ValueError, match="belongs to another run: crop_size was 12 and is 10. Use another"):
+    with pytest.raises(ValueError, match="belongs to another run: crop_size was 12, now 10. Use another"):
         small(max_epoch=4, crop_size=10).fit(cubes, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match="recipe max_epoch was 4 and is 5"):
+    with pytest.raises(ValueError, match="recipe max_epoch was 4, now 5"):
         small(max_epoch=5).fit(cubes, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match="data was"):
+    with pytest.raises(ValueError, match="data changed"):
         small(max_epoch=4).fit(cubes[::-1], checkpoint_dir=tmp_path)
 
 

@@ -24,6 +24,7 @@ from spectrafuse.dgc.prediction.inference import (
     spatial_reach,
     strip_height,
 )
+from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import DataError
 from spectrafuse.random import RandomStream
 
@@ -110,11 +111,11 @@ def test_rows_are_read_as_slices() -> None:
             self.largest = max(self.largest, values.shape[1])
             return values
 
-    lazy = Rows()
+    lazy = Cube(Rows(), dtype=np.float64)
     unit = Normalization("unit")
     assert torch.equal(predict_labels(model, lazy, unit, rows=4), predict_labels(model, cube, unit, rows=31))
     # One row more on each side, whose pixels the convolutions along the rows reach; the others are kept.
-    assert lazy.largest == 4 + 2
+    assert lazy.stored.largest == 4 + 2
 
 
 def test_memory_sets_the_strips() -> None:
@@ -145,14 +146,14 @@ def test_reading_ahead_changes_no_bit() -> None:
     threads: set[int] = set()
 
     class File:
-        shape, file_backed = tuple(cube.shape), True
+        shape = tuple(cube.shape)
 
         def __getitem__(self, index: tuple) -> np.ndarray:
             threads.add(threading.get_ident())
             return cube[index].numpy()
 
     unit = Normalization("unit")
-    probs = predict_probs(model, File(), unit, rows=4)
+    probs = predict_probs(model, Cube(File(), file_backed=True, dtype=np.float64), unit, rows=4)
     assert threading.get_ident() not in threads
     assert len(threads) == 1
     assert torch.equal(probs, predict_probs(model, cube, unit, rows=4))
@@ -162,7 +163,7 @@ def test_what_goes_wrong_in_the_background_is_raised() -> None:
     cube, model = scene_and_model(13)
 
     class Damaged:
-        shape, file_backed = tuple(cube.shape), True
+        shape = tuple(cube.shape)
 
         def __getitem__(self, index: tuple) -> np.ndarray:
             if index[1].start > 8:
@@ -170,7 +171,7 @@ def test_what_goes_wrong_in_the_background_is_raised() -> None:
             return cube[index].numpy()
 
     with pytest.raises(DataError, match="cut short"):
-        predict_labels(model, Damaged(), Normalization("unit"), rows=4)
+        predict_labels(model, Cube(Damaged(), file_backed=True, dtype=np.float64), Normalization("unit"), rows=4)
 
 
 def test_plan_strips() -> None:

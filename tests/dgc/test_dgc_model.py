@@ -366,7 +366,8 @@ def test_even_coverage(size: tuple[int, int]) -> None:
 
     def times_seen(recipe: Recipe) -> torch.Tensor:
         batches = CropBatches([number], recipe, 8, 1, 0)
-        scene = reflect_pad(batches.scenes[0], *batches.crop_size)
+        scene = batches.scenes[0].padded(*batches.crop_size).whole
+        assert scene is not None
         windows = torch.nn.functional.unfold(scene[None], batches.crop_size)
         return torch.bincount(windows.flatten().long(), minlength=height * width)
 
@@ -391,7 +392,7 @@ def test_views_are_what_the_geometry_says() -> None:
             matches = [
                 scene.shape[1] >= y + 6
                 and scene.shape[2] >= x + 6
-                and torch.allclose(scene[:, y : y + 6, x : x + 6], window, atol=1e-5)
+                and torch.allclose(scene.window(y, x, 6, 6), window, atol=1e-5)
                 for scene in batches.scenes
             ]
             assert any(matches)

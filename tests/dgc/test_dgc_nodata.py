@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import seeds
 from spectrafuse import DeepGlobalClustering
 from spectrafuse.dgc import normalise
 from spectrafuse.dgc.model import SegmentationModel
@@ -23,9 +24,8 @@ from spectrafuse.dgc.training import batches as batches_module
 from spectrafuse.dgc.training.batches import CropBatches
 from spectrafuse.dgc.training.stop_rule import StabilityWatch
 from spectrafuse.dgc.windows import WindowedScene, fill_nearest, fill_rows
-from spectrafuse.io.cubes import open_cube, read_cube
+from spectrafuse.io.cubes import Cube, array_cube, as_cube, open_cube, read_cube
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.sources import CubeSource, array_source
 from spectrafuse.random import RandomStream
 
 BANDS = 6
@@ -44,9 +44,9 @@ def gaps(height: int = 26, width: int = 23) -> np.ndarray:
     return absent
 
 
-def hidden(cube: np.ndarray, absent: np.ndarray, stored: float = 0.0) -> CubeSource:
+def hidden(cube: np.ndarray, absent: np.ndarray, stored: float = 0.0) -> Cube:
     """The scene with `stored` in the pixels without data."""
-    return array_source("X", np.where(absent, np.float32(stored), cube), mask=absent, zeros="check")
+    return array_cube("X", np.where(absent, np.float32(stored), cube), mask=absent, zeros="check")
 
 
 def write(folder: Path, cube: np.ndarray, kind: str, *, ignored: float | None = None) -> Path:
@@ -104,7 +104,7 @@ def test_rows_are_filled_from_within_a_distance() -> None:
     absent[20:] = True
     source, places = hidden(cube, absent), np.argwhere(~absent)
     for first, last in ((0, 26), (7, 9), (9, 17), (22, 26)):
-        filled = fill_rows(source, ~absent, first, last, 3).numpy()
+        filled = fill_rows(source, first, last, 3).numpy()
         for row in range(first, last):
             for column in range(cube.shape[2]):
                 distance = np.hypot(*(places - (row, column)).T)
@@ -113,7 +113,7 @@ def test_rows_are_filled_from_within_a_distance() -> None:
                     assert not filled[:, row - first, column].any()
                 else:
                     assert any(np.array_equal(filled[:, row - first, column], cube[:, y, x]) for y, x in nearest)
-    assert not fill_rows(source, np.zeros_like(absent), 20, 22, 3).any()
+    assert not fill_rows(dataclasses.replace(source, valid=np.zeros_like(absent)), 20, 22, 3).any()
 
 
 @pytest.mark.parametrize("recipe", [corrected, published], ids=lambda recipe: recipe.name)
@@ -157,14 +157,14 @@ def test_the_value_is_kept_with_the_model(tmp_path: Path) -> None:
     labels = DeepGlobalClustering.load(tmp_path / "model", device="cpu").predict(cube)
     np.testing.assert_array_equal(labels == -1, absent)
     assert set(np.unique(labels)) <= {-1, 0, 1}
-    with pytest.raises(ValueError, match="nodata was 'nan' and is 'None'"):
+    with pytest.raises(ValueError, match="nodata was nan, now None"):
         small().fit(scene(), checkpoint_dir=tmp_path / "state")
 
 
 @pytest.mark.parametrize(
     ("options", "mask", "words"),
     [
-        ({}, None, "not finite .*nodata=nan leaves"),
+        ({}, None, "not finite .*nodata=nan .* leaves"),
         ({"nodata": "nan"}, np.zeros((3, 3), bool), r"`mask` must have the shape \(26, 23\) of `X`"),
         ({"nodata": "nan"}, np.ones((26, 23), bool), "no pixel with data"),
     ],
@@ -185,7 +185,7 @@ def test_masks_of_a_list_and_of_what_was_read() -> None:
 @pytest.mark.parametrize("rows", [1, 4, 9])
 def test_strips_equal_the_whole_scene(rows: int) -> None:
     cube, absent = scene(), gaps()
-    absent[:, 3:] |= np.random.default_rng().random((26, 20)) < 0.3
+    absent[:, 3:] |= seeds.generator().random((26, 20)) < 0.3
     model, unit = model_of(), Normalization("unit+meanstd")
     source = hidden(cube, absent)
     whole = predict_probs(model, source, unit, rows=100)
@@ -202,7 +202,7 @@ def batches_of(given: list[Any], recipe: Any, *, windowed: bool, crop: int = 12)
     normalization = Normalization("unit+meanstd")
     fitted = [normalization.fit(cube) for cube in given]
     if windowed:
-        made: list[Any] = [WindowedScene(cube, own, CPU) for cube, own in zip(given, fitted, strict=True)]
+        made: list[Any] = [WindowedScene(as_cube(cube), own, CPU) for cube, own in zip(given, fitted, strict=True)]
     else:
         made = [own.transform(cube) for cube, own in zip(given, fitted, strict=True)]
     return CropBatches(made, dataclasses.replace(recipe, reuse_iter=3), crop, 4, 3)
@@ -222,7 +222,7 @@ def test_crops_read_by_windows_are_the_same(recipe: Any, crop: int) -> None:
 def test_crops_show_enough_pixels_with_data(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = np.ones((60, 60), bool)
     absent[40:56, 30:50] = False
-    source = array_source("X", scene(0, 60, 60), mask=absent, zeros="check")
+    source = array_cube("X", scene(0, 60, 60), mask=absent, zeros="check")
 
     def shares() -> list[float]:
         batches = batches_of([source], corrected, windowed=True)
@@ -248,7 +248,7 @@ def test_windows_show_pixels_with_data_only() -> None:
     present = fitted.transform(cube)[:, ~absent]
     for windowed in (
         WindowedScene(source, fitted, CPU),
-        batches_module.surround(WindowedScene(source, fitted, CPU), 6, 6),
+        WindowedScene(source, fitted, CPU).surrounded(6, 6),
     ):
         for place in [(2, 1, 15, 12), (0, 0, 40, 40), (7, 8, 3, 3)]:
             window, valid = windowed.window(*place), windowed.valid(*place)
@@ -261,7 +261,7 @@ def test_windows_show_pixels_with_data_only() -> None:
 def test_the_stop_rule_looks_where_there_are_data() -> None:
     absent = np.ones((600, 40), bool)
     absent[560:, 5:30] = False
-    source = array_source("X", scene(0, 600, 40), mask=absent, zeros="check")
+    source = array_cube("X", scene(0, 600, 40), mask=absent, zeros="check")
     fitted = Normalization("unit").fit(source)
     watch = StabilityWatch([WindowedScene(source, fitted, CPU)], patience=0, tolerance=0)
     values = watch.update(model_of().float())
@@ -277,19 +277,41 @@ def test_files_left_in_place_give_what_arrays_give(tmp_path: Path, kind: str, mo
     options: dict[str, Any] = {"layout": "chw"} if kind == "npy" else {}
     held = small().fit(cube)
     read: list[tuple[int, ...]] = []
-    original = CubeSource._read
+    original = Cube._read
 
-    def recorded(self: CubeSource, bands: slice, rows: slice, columns: slice) -> np.ndarray:
+    def recorded(self: Cube, bands: slice, rows: slice, columns: slice) -> np.ndarray:
         values = original(self, bands, rows, columns)
         read.append(values.shape[1:])
         return values
 
-    monkeypatch.setattr(CubeSource, "_read", recorded)
+    monkeypatch.setattr(Cube, "_read", recorded)
     in_place = small().fit(open_cube(path, **options))
     assert any(columns < 23 for _, columns in read)
     for mine, theirs in zip(in_place.history_, held.history_, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     assert (in_place.predict(open_cube(path, **options)) == held.predict(cube)).mean() > 0.99
+
+
+def test_statistics_of_a_file_are_kept_and_those_of_memory_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, scene(), "envi")
+    calls: list[Any] = []
+    original = Normalization._fit
+
+    def counted(*arguments: Any) -> Normalization:
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(Normalization, "_fit", counted)
+    in_file, in_memory = open_cube(path), read_cube(path)
+    segmentation = small().fit(in_file)
+    expected = segmentation.predict(in_file)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(segmentation.predict(in_memory), expected)
+    in_memory.data[:3] *= 4
+    np.testing.assert_array_equal(segmentation.predict(in_memory), segmentation.predict(in_memory.data.copy()))
+    assert len(calls) == 4
 
 
 _SCRIPT = """
@@ -318,6 +340,8 @@ def _sparse_envi(folder: Path, rows: int) -> Path:
     return folder / "x.hdr"
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     rows = 2000
     for name in ("small", "large"):

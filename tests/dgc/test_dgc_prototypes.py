@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_dgc_batches import BANDS, HEIGHT, WIDTH, gaps, windowed
-from test_dgc_trainer import assert_same_bits, make_trainer
 
+from helpers.dgc_training import BANDS, HEIGHT, WIDTH, assert_same_bits, gaps, make_trainer, striped, windowed
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import corrected, published
@@ -18,20 +17,10 @@ from spectrafuse.dgc.training.batches import CropBatch, CropBatches
 from spectrafuse.dgc.training.centers import start_centers
 from spectrafuse.dgc.training.checkpoint import FILE_NAME, fingerprint
 from spectrafuse.dgc.training.prototypes import Prototypes, _k_means, find_prototypes
+from spectrafuse.io.cubes import Cube
 from spectrafuse.random import RandomStream
 
 SPECTRAL = dataclasses.replace(corrected, max_epoch=4, reuse_iter=2, spectral_labels=True, uniform=2.0)
-
-
-def striped(
-    seed: int, height: int, width: int, n_bands: int = 9, noise: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three materials in unequal stripes of columns, with noise; and which is where."""
-    stream = RandomStream(seed)
-    truth = (torch.arange(width) * 10 // width).clamp(0, 9).clamp(max=5).div(2, rounding_mode="floor")
-    labels = truth.expand(height, width)
-    spectra = 3 * torch.nn.functional.normalize(RandomStream(99).normal((3, n_bands)), dim=1)
-    return spectra[labels].permute(2, 0, 1) + 0.1 * stream.normal((n_bands, height, width)), labels
 
 
 def as_batch(cube: torch.Tensor) -> CropBatch:
@@ -184,13 +173,13 @@ def test_centres_start_at_the_means_of_their_labels() -> None:
 @pytest.mark.parametrize("second_forward", [False, True])
 def test_training_gets_their_labels(second_forward: bool) -> None:
     trainer = make_trainer(dataclasses.replace(SPECTRAL, max_epoch=1, reuse_iter=1, second_forward=second_forward))
-    original, seen = trainer._step, []
+    original, seen = trainer.step, []
 
     def spy(inputs: object) -> torch.Tensor:
         seen.append(inputs)
         return original(inputs)  # type: ignore[arg-type]
 
-    trainer._step = spy  # type: ignore[assignment]
+    trainer.step = spy  # type: ignore[assignment]
     trainer.run()
     assert trainer.prototypes is not None
     (inputs,) = seen
@@ -219,7 +208,7 @@ def test_interrupted_and_resumed_keeps_them(tmp_path: Path, monkeypatch: pytest.
 
 def test_states_from_before_there_were_prototypes_go_on(tmp_path: Path) -> None:
     recipe = dataclasses.replace(published, max_epoch=3, reuse_iter=1)
-    scenes = [np.zeros((2, 3, 4), np.float32)]
+    scenes = [Cube(np.zeros((2, 3, 4), np.float32))]
     described = fingerprint({"nodata": None}, recipe, torch.device("cpu"), scenes)
     assert not {"recipe spectral_labels", "recipe crop_size"} & described.keys()
     assert described["crop_size"] == 64

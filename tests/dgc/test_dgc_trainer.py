@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.dgc_training import QUICK, assert_same_bits, make_trainer
 from spectrafuse._runtime.progress import Progress
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import Recipe, corrected, published
@@ -22,24 +23,6 @@ from spectrafuse.dgc.training import trainer as trainer_module
 from spectrafuse.dgc.training.checkpoint import FILE_NAME
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.random import RandomStream
-
-QUICK = dataclasses.replace(corrected, max_epoch=6, reuse_iter=2, patience=0)
-
-
-def make_trainer(recipe: Recipe = QUICK, *, seed: int = 0, data_seed: int = 50, **options: object) -> Trainer:
-    stream = RandomStream(seed)
-    drawn = RandomStream(data_seed)
-    scenes = [drawn.normal((12, 20, 24)), drawn.normal((12, 15, 13))]
-    model = SegmentationModel(12, 8, 3, stream=stream)
-    return Trainer(model, scenes, recipe, stream, crop_size=12, batch_size=2, **options)  # type: ignore[arg-type]
-
-
-def assert_same_bits(first: Trainer, second: Trainer) -> None:
-    for (name, a), (_, b) in zip(first.model.state_dict().items(), second.model.state_dict().items(), strict=True):
-        assert torch.equal(a, b), name
-    assert first.history == second.history
-    assert first.stop_reason == second.stop_reason
-    assert first.stream.state == second.stream.state
 
 
 @pytest.mark.parametrize("base", [corrected, published], ids=lambda recipe: recipe.name)
@@ -70,6 +53,15 @@ def test_history_and_progress() -> None:
     assert {h["learning_rate"] for h in trainer.history} == {1e-4}
     assert trainer.stop_reason == "Ran all 4 epochs." or "clusters are in use" in trainer.stop_reason
     assert not trainer.model.training
+
+
+def test_a_run_is_epochs_of_training_and_evaluation() -> None:
+    by_hand, whole = (make_trainer(dataclasses.replace(QUICK, max_epoch=3)) for _ in range(2))
+    history = [{**by_hand.train_epoch(), **by_hand.evaluate()} for _ in range(3)]
+    whole.run()
+    assert by_hand.epoch == 3
+    assert history == whole.history
+    assert torch.equal(by_hand.model.centers, whole.model.centers)
 
 
 def test_crops_are_as_large_as_the_recipe_says() -> None:
@@ -193,9 +185,8 @@ def test_interrupted_and_resumed_equals_whole(base: Recipe, tmp_path: Path) -> N
 
 
 KILLED = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from test_dgc_trainer import make_trainer
+import os, signal
+from helpers.dgc_training import make_trainer
 
 def callback(progress):
     if progress.epoch == 3:
@@ -205,8 +196,10 @@ make_trainer().run(callback=callback, checkpoint_dir={folder!r})
 """
 
 
+@pytest.mark.process
+@pytest.mark.slow
 def test_killed_and_resumed_equals_whole(tmp_path: Path) -> None:
-    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    script = KILLED.format(folder=str(tmp_path))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -222,7 +215,7 @@ def test_killed_and_resumed_equals_whole(tmp_path: Path) -> None:
 def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     recipe = dataclasses.replace(QUICK, max_epoch=1)
     make_trainer(recipe).run(checkpoint_dir=tmp_path, fingerprint={"seed": 1, "crop": 12, "data": "abc"})
-    with pytest.raises(ValueError, match=r"belongs to another run: crop was 12 and is 16; data was 'abc' and is None"):
+    with pytest.raises(ValueError, match=r"belongs to another run: crop was 12, now 16; data was abc, now None"):
         make_trainer(recipe).run(checkpoint_dir=tmp_path, fingerprint={"seed": 1, "crop": 16})
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,34 +77,6 @@ def saved_sizes() -> Iterator[list[int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(record, lambda saved: saved):
         yield sizes
-
-
-INSTRUCTION_SETS = {"baseline": "", "avx2": "avx2", "avx512": "avx512bw"}
-"""What `SPECTRAFUSE_ISA` may name on x86, and the processor flag that says a machine has it."""
-
-
-def check_instruction_set(isa: str, code: str) -> None:
-    """Run `code` with the kernels of one instruction set, or see the refusal where the machine lacks it.
-
-    The instruction set is fixed when the extension loads, so this takes a process of its own.
-    """
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from spectrafuse._runtime import extensions\n"
-            "print(extensions.cpu_reason() or extensions.cpu_info()['instruction_set'], flush=True)\n"
-            f"if extensions.cpu_reason() is None:\n    exec({code!r})\n",
-        ],
-        env={**os.environ, "SPECTRAFUSE_ISA": isa, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    present = INSTRUCTION_SETS[isa] in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    first = done.stdout.splitlines()[0]
-    assert first == isa if present else first.startswith("SPECTRAFUSE_ISA must name an instruction set")
 
 
 def assert_same_bits_at_any_number_of_threads(results: Callable[[], Sequence[Tensor]]) -> None:

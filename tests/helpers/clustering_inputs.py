@@ -7,7 +7,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from spectrafuse import RandomStream
+from helpers import seeds
+from spectrafuse import RandomStream, use_backend
+from spectrafuse.ops.clustering_objective import clustering_objective
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
 
 
@@ -92,3 +94,34 @@ def aligned_by_loops(own, read, geometry, valid=None):
                         there = read_bilinear(read[1 - view, sample], *pixel)
                         values.append(divergence(own[view, sample, row, column], there))
     return (torch.stack(values).mean() if values else own.sum() * 0), len(values)
+
+
+VARIANTS = {
+    "corrected": {},
+    "published": {"aligned": False, "memory_order_sums": True},
+    "masked": {"masked": True},
+    "published, masked": {"aligned": False, "memory_order_sums": True, "masked": True},
+}
+TEMPERATURE = 0.2
+
+
+def inputs(pairs, dim, height, width, clusters, dtype=torch.float64, seed=None):
+    """Fresh random inputs."""
+    seed = seeds.fresh_seed() if seed is None else seed
+    embeddings, centers, bandwidth, geometry, labels = draw(max(pairs, 1), (height, width), clusters, seed, dim)
+    leaves = [x.to(dtype) for x in (embeddings[: 2 * pairs], centers, bandwidth)]
+    labels = labels[:, : pairs * height * width]
+    valid = draw_valid(leaves[0], seed + 1)
+    upstream = torch.randn(*leaves[0].shape[:1], height, width, clusters, dtype=torch.float64).to(dtype)
+    return leaves, {"geometry": geometry[:pairs], "pseudo_labels": labels}, valid, upstream
+
+
+def evaluate(backend, leaves, keywords, valid, upstream, *, masked=False, **options):
+    """All outputs, and the gradients of a weighted sum of the terms and of the assignments."""
+    leaves = [x.detach().clone().requires_grad_() for x in leaves]
+    options = {"temperature": TEMPERATURE, **keywords, "valid": valid if masked else None, **options}
+    with use_backend(backend):
+        terms = clustering_objective(*leaves, **options)
+        loss = sum((weight + 1) * term.sum() for weight, term in enumerate(terms[:5])) + (terms.probs * upstream).sum()
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+    return [x.detach() for x in (*terms, *gradients)]

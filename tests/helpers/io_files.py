@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 from scipy.io import savemat
 
+from helpers import seeds
+
 _MATLAB_CLASS = {"float64": "double", "float32": "single", "bool": "logical"}
 
 
@@ -47,7 +49,7 @@ def write_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
 def scene(bands: int, rows: int, columns: int, dtype: str = "float64") -> np.ndarray:
     """Bands, rows, columns of random values from 1 to 201."""
-    return (np.random.default_rng().random((bands, rows, columns)) * 200 + 1).astype(dtype)
+    return (seeds.generator().random((bands, rows, columns)) * 200 + 1).astype(dtype)
 
 
 def quiet(read: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -125,6 +125,7 @@ def test_folder_over_a_file_is_an_error(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"x": "old"}
 
 
+@pytest.mark.process
 def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "x.txt"
     target.write_text("old")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import seeds
 from spectrafuse.io import colors, open_cube, read_cube, read_labels, write_class_map
 from spectrafuse.io.envi import DATA_TYPES, open_envi, read_header
 from spectrafuse.io.errors import DataError
@@ -19,7 +20,7 @@ STORED = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
 
 
 def scene(bands: int = 4, rows: int = 3, columns: int = 5, dtype: str = "f8") -> np.ndarray:
-    return (np.random.default_rng().random((bands, rows, columns)) * 120 + 1).astype(dtype)
+    return (seeds.generator().random((bands, rows, columns)) * 120 + 1).astype(dtype)
 
 
 def header(shape: tuple[int, ...], **fields: Any) -> str:
@@ -229,7 +230,7 @@ def test_reflectance_scale_factor(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lowest", [-1, 0, 3])
 def test_class_map_round_trip(tmp_path: Path, lowest: int) -> None:
-    labels = np.random.default_rng().integers(lowest, 6, (7, 5))
+    labels = seeds.generator().integers(lowest, 6, (7, 5))
     labels[0, 0] = 5
     names = ["soil", "tree, oak", "{x}", "y=1", "", "water"]
     text, numbers = write_class_map(tmp_path / "new", labels, class_names=names)
@@ -269,14 +270,14 @@ def test_class_maps_that_cannot_be(tmp_path: Path, labels: np.ndarray, options: 
 
 
 def test_labels_from_an_image(tmp_path: Path) -> None:
-    labels = np.random.default_rng().integers(0, 4, (3, 5))
+    labels = seeds.generator().integers(0, 4, (3, 5))
     path = write_envi(tmp_path, labels[None].astype("f4"), data_ignore_value=2)
     np.testing.assert_array_equal(read_labels(path, shape=(3, 5)), np.where(labels == 2, -1, labels))
     with pytest.raises(DataError, match=r"shape \(3, 5\) \(it is transposed\), but the scene has 5 rows, 3 columns"):
         read_labels(path, shape=(5, 3))
     with pytest.raises(DataError, match="holds no variables"):
         read_labels(path, key="a")
-    abundances = np.random.default_rng().random((4, 3, 5))
+    abundances = seeds.generator().random((4, 3, 5))
     np.testing.assert_array_equal(read_labels(write_envi(tmp_path, abundances)), abundances.argmax(0))
 
 
@@ -286,7 +287,7 @@ def test_real_images(shared_data: Path) -> None:
     assert cube.data.shape == (580, 31, 43)
     assert cube.wavelengths is not None
     assert (cube.wavelengths[0], cube.wavelengths[-1], cube.wavelength_unit) == (366.551, 1048.421, "nm")
-    # The right order of the axes is the one in which neighbours along every axis are alike.
+    # The right order of the axes is the one in which neighbors along every axis are alike.
     white = read_cube(folder / "white_reference_crop.raw").data
     for axis in range(3):
         assert np.abs(np.diff(white, axis=axis)).mean() < 0.1 * white.std(), axis

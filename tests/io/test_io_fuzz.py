@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectrafuse.io import open_cube, read_cube, read_labels
+from spectrafuse.io.cubes import array_cube
 from spectrafuse.io.envi import DATA_TYPES, is_envi
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.labelme import read_labelme
-from spectrafuse.io.sources import array_source
 
 SETTINGS = settings(max_examples=100, deadline=None, database=None)
 NAMES = ["samples", "lines", "bands", "data type", "interleave", "byte order", "header offset", "wavelength"]
@@ -201,7 +201,7 @@ def test_pixels_without_data_follow_the_rule(data: st.DataObject, shape: tuple[i
     nodata = data.draw(st.sampled_from([0.0, 2.0, float("nan"), float("inf")]))
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=shape[1] * shape[2], max_size=shape[1] * shape[2])))
     mask = mask.reshape(shape[1:])
-    source = attempt(array_source, "X", cube, nodata=nodata, mask=mask, zeros="accept")
+    source = attempt(array_cube, "X", cube, nodata=nodata, mask=mask, zeros="accept")
     # The rule, word by word.
     with np.errstate(over="ignore"):
         single = cube.astype("f4")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import seeds
 from helpers.io_files import write_archive, write_array, write_matlab5, write_matlab73
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.labels import read_labels
@@ -17,7 +18,7 @@ ROWS, COLUMNS = 5, 7
 
 
 def labels(low: int = 0) -> np.ndarray:
-    return np.random.default_rng().integers(low, 4, (ROWS, COLUMNS))
+    return seeds.generator().integers(low, 4, (ROWS, COLUMNS))
 
 
 def suffix(write: Callable[..., Path]) -> str:
@@ -26,7 +27,7 @@ def suffix(write: Callable[..., Path]) -> str:
 
 def abundances(classes: np.ndarray) -> np.ndarray:
     """Abundances (H, W, 4), the largest one where `classes` says."""
-    values = np.random.default_rng().random((*classes.shape, 4))
+    values = seeds.generator().random((*classes.shape, 4))
     np.put_along_axis(values, classes[..., None], 1.5, axis=-1)
     return values
 

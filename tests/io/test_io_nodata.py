@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import seeds
 from helpers.io_files import write_archive, write_array, write_matlab5, write_matlab73
 from spectrafuse.io import nodata as nodata_module
 from spectrafuse.io import open_cube, read_cube
+from spectrafuse.io.cubes import array_cube
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.sources import array_source
 
 BANDS, ROWS, COLUMNS = 4, 6, 5
 
@@ -48,7 +49,7 @@ def scene(seed: int | None = None) -> np.ndarray:
 def holes(value: float) -> tuple[np.ndarray, np.ndarray]:
     """A scene with a third of its pixels at `value` in all bands, and where they are."""
     cube = scene()
-    absent = np.random.default_rng().permutation(ROWS * COLUMNS).reshape(ROWS, COLUMNS) % 3 == 0
+    absent = seeds.generator().permutation(ROWS * COLUMNS).reshape(ROWS, COLUMNS) % 3 == 0
     cube[:, absent] = value
     return cube, absent
 
@@ -104,12 +105,12 @@ def test_nan_in_one_band_hides_the_pixel_once_declared() -> None:
     cube = scene()
     cube[2, 3, 4] = np.nan
     for options in ({"nodata": np.nan}, {"nodata": -1}, {"mask": np.zeros((ROWS, COLUMNS), bool)}):
-        source = array_source("X", cube, zeros="check", **options)  # type: ignore[arg-type]
+        source = array_cube("X", cube, zeros="check", **options)  # type: ignore[arg-type]
         assert source.valid is not None
         assert np.argwhere(~source.valid).tolist() == [[3, 4]]
         assert not source.read_rows(3, 4)[:, 0, 4].any()
-    with pytest.raises(DataError, match=r"`X` has 1 value .* at band 2, row 3, column 4 .*: nan; nodata=nan leaves"):
-        array_source("X", cube, zeros="check")
+    with pytest.raises(DataError, match=r"`X` has 1 value .* at band 2, row 3, column 4 .*: nan; nodata=nan .* leaves"):
+        array_cube("X", cube, zeros="check")
 
 
 @pytest.mark.usefixtures("blocks")
@@ -119,7 +120,7 @@ def test_value_in_some_bands_only_is_data_with_a_warning() -> None:
     with pytest.warns(
         UserWarning, match=r"`X`: 2 pixels hold the no-data value -1 in some bands only, .*row 2, column 0"
     ):
-        source = array_source("X", cube, nodata=-1, zeros="check")
+        source = array_cube("X", cube, nodata=-1, zeros="check")
     assert source.valid is not None
     assert np.argwhere(~source.valid).tolist() == [[5, 3]]
     assert source.read_rows(2, 3)[1, 0, 0] == -1
@@ -132,8 +133,8 @@ def test_bands_without_any_data_decide_nothing(value: float) -> None:
     cube[1] = value
     cube[3, ~absent] = np.nan
     with pytest.raises(DataError, match=r"bands 1, 3 are zero everywhere"):
-        array_source("X", cube, nodata=-1, zeros="check")
-    source = array_source("X", cube, nodata=-1, zeros="accept")
+        array_cube("X", cube, nodata=-1, zeros="check")
+    source = array_cube("X", cube, nodata=-1, zeros="accept")
     np.testing.assert_array_equal(source.valid, ~absent)
     cube[[1, 3]], cube[:, absent] = 0, 0
     np.testing.assert_array_equal(source.read_rows(0, ROWS), cube.astype("float32"))
@@ -146,27 +147,27 @@ def test_infinity_is_refused_where_there_are_data() -> None:
     cube[2, row, column] = np.inf
     mask = np.zeros((ROWS, COLUMNS), bool)
     mask[row, column] = True
-    assert array_source("X", cube, nodata=-1, mask=mask, zeros="check").valid is not None
+    assert array_cube("X", cube, nodata=-1, mask=mask, zeros="check").valid is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(DataError, match=rf"1 value .* at band 2, row {row}, column {column} .*: inf\.$"):
-            array_source("X", cube, nodata=-1, zeros="check")
+            array_cube("X", cube, nodata=-1, zeros="check")
 
 
 def test_masked_arrays_of_numpy() -> None:
     cube, absent = holes(-1.0)
     masked = np.ma.MaskedArray(cube, np.broadcast_to(absent, cube.shape))
-    np.testing.assert_array_equal(array_source("X", masked, zeros="check").valid, ~absent)
+    np.testing.assert_array_equal(array_cube("X", masked, zeros="check").valid, ~absent)
     whole = np.ma.MaskedArray(cube, np.zeros(cube.shape, bool))
-    assert array_source("X", whole, zeros="check").valid is None
+    assert array_cube("X", whole, zeros="check").valid is None
     other = np.roll(absent, 1)
-    np.testing.assert_array_equal(array_source("X", masked, mask=other, zeros="check").valid, ~(absent | other))
+    np.testing.assert_array_equal(array_cube("X", masked, mask=other, zeros="check").valid, ~(absent | other))
 
 
 @pytest.mark.parametrize(("value", "words"), [("x", "got 'x'"), ([1], "a mask array goes to `mask`"), (True, "True")])
 def test_values_that_are_none(value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=f"`nodata` must be None or a number.*{words}"):
-        array_source("X", scene(), nodata=value, zeros="check")
+        array_cube("X", scene(), nodata=value, zeros="check")
 
 
 @pytest.mark.parametrize("stored", ["chw", "hwc"])

@@ -49,7 +49,7 @@ def test_carbohydrates(shared_data: Path) -> None:
     concentrations = read_spectra(folder / "carbs_C_concentrations.csv")
     assert concentrations.data.shape == (21, 3)
     assert concentrations.axis is None
-    assert concentrations.channel_names == ["C1", "C2", "C3"]
+    assert concentrations.band_names == ["C1", "C2", "C3"]
     np.testing.assert_allclose(concentrations.data.sum(1), 1, atol=1e-6)
     # Spectra in columns beside their axis; C S reproduces D as both are stored.
     components = read_spectra(folder / "carbs_S_endmembers_true_wavenumber.csv")
@@ -65,10 +65,10 @@ def test_near_infrared(shared_data: Path) -> None:
     spectra = read_spectra(shared_data / "nir" / "nir_D_spectra.csv")
     assert spectra.data.shape == (166, 235)
     np.testing.assert_array_equal(spectra.axis, np.arange(1115, 2286, 5))
-    assert spectra.channel_names is not None
-    assert spectra.channel_names[0] == "X1115.0"
+    assert spectra.band_names is not None
+    assert spectra.band_names[0] == "X1115.0"
     assert (spectra.data < 0).mean() == pytest.approx(0.43, abs=0.01)
-    assert read_spectra(shared_data / "nir" / "nir_C_concentrations.csv").channel_names == ["glucose", "ethanol"]
+    assert read_spectra(shared_data / "nir" / "nir_C_concentrations.csv").band_names == ["glucose", "ethanol"]
 
 
 def test_chromatography_of_several_matrices(shared_data: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from helpers import seeds
 from spectrafuse.io import results
-from spectrafuse.io.images import MOST_COLORS
+from spectrafuse.io.palette import MOST_COLORS
 from spectrafuse.io.results import (
     colors,
     write_components,
@@ -21,7 +22,6 @@ from spectrafuse.io.results import (
     write_json,
     write_label_map,
     write_label_rows,
-    write_png,
 )
 from spectrafuse.io.spectra import read_spectra
 
@@ -34,7 +34,7 @@ def test_colors_differ_and_stay(k: int) -> None:
     assert len(np.unique(got, axis=0)) == k
     np.testing.assert_array_equal(colors(k + 40)[:k], got)
     if k > 1:
-        # Numbers alone: neighbours in a list of 300 still differ by more than a rounding error.
+        # Numbers alone: neighbors in a list of 300 still differ by more than a rounding error.
         distance = np.abs(got[:, None].astype(int) - got).sum(-1) + 1000 * np.eye(k, dtype=int)
         assert distance.min() > (80 if k < 8 else 10)
 
@@ -48,7 +48,7 @@ def test_colors_repeat_beyond_the_most() -> None:
 def test_pictures_of_large_maps_are_thinned(
     tmp_path: Path, most: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = np.random.default_rng().integers(-1, 5, (35, 22))
+    labels = seeds.generator().integers(-1, 5, (35, 22))
     monkeypatch.setattr(results, "_MOST_PICTURE_PIXELS", most)
     monkeypatch.setattr(results, "_BLOCK_PIXELS", 50)
     numbers, picture = write_label_map(tmp_path, labels)
@@ -58,7 +58,7 @@ def test_pictures_of_large_maps_are_thinned(
 
 
 def test_label_rows_make_up_the_map_or_leave_no_file(tmp_path: Path) -> None:
-    labels = np.random.default_rng().integers(-1, 5, (9, 4)).astype(np.int32)
+    labels = seeds.generator().integers(-1, 5, (9, 4)).astype(np.int32)
     strips = [labels[:5], labels[5:6], labels[6:6], labels[6:]]
     got = write_label_rows(tmp_path / "x.npy", (9, 4), iter(strips))
     np.testing.assert_array_equal(got, labels)
@@ -72,7 +72,7 @@ def test_label_rows_make_up_the_map_or_leave_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (13, 5)])
 @pytest.mark.parametrize("k", [1, 4, 257, 5000])
 def test_label_map(tmp_path: Path, shape: tuple[int, int], k: int) -> None:
-    labels = np.random.default_rng().integers(-1, k, shape)
+    labels = seeds.generator().integers(-1, k, shape)
     numbers, picture = write_label_map(tmp_path / "out", labels)
     got = np.load(numbers, allow_pickle=False)
     assert got.dtype == np.int64
@@ -92,24 +92,16 @@ def test_wrong_label_map(tmp_path: Path, labels: np.ndarray) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_png_holds_the_pixels(tmp_path: Path) -> None:
-    pixels = np.random.default_rng().integers(0, 256, (7, 11, 4)).astype(np.uint8)
-    write_png(tmp_path / "x.png", pixels)
-    np.testing.assert_array_equal(np.round(imread(tmp_path / "x.png") * 255).astype(np.uint8), pixels)
-    with pytest.raises(ValueError, match="`pixels` must be"):
-        write_png(tmp_path / "x.png", pixels[..., :3])
-
-
 def spectra(n: int, d: int) -> np.ndarray:
     """Float32 numbers over many magnitudes."""
-    rng = np.random.default_rng()
+    rng = seeds.generator()
     return (rng.normal(size=(n, d)) * 10.0 ** rng.integers(-30, 30, (n, d))).astype(np.float32)
 
 
 @pytest.mark.parametrize("axis", [None, np.linspace(200.1, 1600, 9), np.linspace(1600, 200, 9)])
 @pytest.mark.parametrize("n", [1, 5])
 def test_components_come_back(tmp_path: Path, n: int, axis: np.ndarray | None) -> None:
-    components, ids = spectra(n, 9), np.random.default_rng().permutation(50)[:n]
+    components, ids = spectra(n, 9), seeds.generator().permutation(50)[:n]
     text, binary = write_components(tmp_path, components, axis, ids=ids)
     for got in (read_spectra(text), read_spectra(binary)):
         np.testing.assert_array_equal(got.data, components)
@@ -130,7 +122,7 @@ def test_concentrations_come_back(tmp_path: Path, names: list[str] | None) -> No
     np.testing.assert_array_equal(got.data, values)
     np.testing.assert_array_equal(read_spectra(binary).data, values)
     assert got.names == (names or ["0", "1", "2"])
-    assert got.channel_names == ["component_3", "component_17", "component_20", "component_41"]
+    assert got.band_names == ["component_3", "component_17", "component_20", "component_41"]
 
 
 def test_nothing_found_can_be_written(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import seeds
 from helpers.io_files import write_archive, write_array, write_matlab5
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.spectra import read_spectra
@@ -23,7 +24,7 @@ AXIS = 400.5 + 2.5 * np.arange(12)
 
 def table(n: int = 5, d: int = 12) -> np.ndarray:
     """Float32 numbers in -1..1 whose rows neither rise nor fall throughout."""
-    values = np.random.default_rng().uniform(-1, 1, (n, d)).astype(np.float32)
+    values = seeds.generator().uniform(-1, 1, (n, d)).astype(np.float32)
     values[:, :3] = [[0.25, 0.5, 0.125]]
     return values
 
@@ -83,7 +84,7 @@ def test_header_names_and_dialect(tmp_path: Path, header: str, dialect: str, cor
         assert (got.axis is not None) == has_axis
         if got.axis is not None:
             np.testing.assert_array_equal(got.axis, AXIS[::-1] if header == "falling" else AXIS)
-        assert (got.channel_names is None) == (cells is None)
+        assert (got.band_names is None) == (cells is None)
         assert ("a header row" in got.layout) == (cells is not None)
     assert got.source == str(path)
     assert got.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -94,11 +95,11 @@ def test_small_tables_without_a_header(tmp_path: Path, shape: tuple[int, int]) -
     expected = np.arange(1, 1 + shape[0] * shape[1], dtype=np.float32).reshape(shape)
     got = read_spectra(write(tmp_path / "x.txt", expected))
     np.testing.assert_array_equal(got.data, expected)
-    assert (got.axis, got.names, got.channel_names) == (None, None, None)
+    assert (got.axis, got.names, got.band_names) == (None, None, None)
 
 
 def test_first_row_that_rises_among_rows_that_do_is_data(tmp_path: Path) -> None:
-    expected = np.cumsum(np.random.default_rng().uniform(0.5, 1, (6, 12)), axis=1).astype(np.float32)
+    expected = np.cumsum(seeds.generator().uniform(0.5, 1, (6, 12)), axis=1).astype(np.float32)
     path = write(tmp_path / "x.csv", expected)
     np.testing.assert_array_equal(read_spectra(path).data, expected)
     forced = read_spectra(path, header=True)
@@ -158,7 +159,7 @@ def test_blank_lines_comments_quotes_and_encodings(tmp_path: Path, encoding: str
         ("abc,2\n4,5\n4,6\n", r"line 1, column 1: 'abc' is not a number"),
         ("a,b\n1,2\n3,nan\n-inf,2\n", r"2 values that are not finite .*first in line 3, column 2: 'nan'"),
         ("a,b\n1,2\n3,1e400\n", r"1 value that is not finite .*line 3, column 2: '1e400'"),
-        ("a,b\n1,2\n3,1e39\n", r"float32 cannot hold, it is at spectrum 1, channel 1"),
+        ("a,b\n1,2\n3,1e39\n", r"float32 cannot hold, it is at spectrum 1, band 1"),
         ("a,b,c\n", r"has a header \(line 1\) but no rows of numbers"),
         ("a,b\n1,2,3,4\n", r"header of 2 cells \(line 1\), but 4 cells in line 2"),
         ("\n# only\n  \n", r"nothing but blank lines and comments"),

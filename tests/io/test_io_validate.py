@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from helpers import seeds
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.validate import check_cube, check_spectra
 
 
 def random(shape: tuple[int, ...], dtype: str = "float64") -> np.ndarray:
-    return (np.random.default_rng().random(shape) * 100 + 1).astype(dtype)
+    return (seeds.generator().random(shape) * 100 + 1).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "uint16", "int64", ">f8", "uint8"])
@@ -83,7 +84,7 @@ def test_one_spectrum_needs_two_dimensions() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_cube_position_of_what_is_not_finite(value: float) -> None:
-    rng = np.random.default_rng()
+    rng = seeds.generator()
     cube = random((5, 7, 3))
     flat = rng.choice(cube.size, size=rng.integers(2, 9), replace=False)
     cube.ravel()[flat] = value
@@ -97,14 +98,14 @@ def test_cube_position_of_what_is_not_finite(value: float) -> None:
 def test_spectra_position_of_one_nan() -> None:
     table = random((4, 6))
     table[2, 5] = np.nan
-    with pytest.raises(DataError, match=r"has 1 value that is not finite .*, it is at spectrum 2, channel 5"):
+    with pytest.raises(DataError, match=r"has 1 value that is not finite .*, it is at spectrum 2, band 5"):
         check_spectra("X", table)
 
 
 def test_what_float32_cannot_hold() -> None:
     table = random((2, 3))
     table[1, 2] = 1e39
-    with pytest.raises(DataError, match=r"float32 cannot hold, it is at spectrum 1, channel 2 .*: 1e\+39"):
+    with pytest.raises(DataError, match=r"float32 cannot hold, it is at spectrum 1, band 2 .*: 1e\+39"):
         check_spectra("X", table)
 
 
@@ -119,7 +120,7 @@ def test_zero_bands_are_refused_unless_accepted() -> None:
         check_cube("X", cube)
 
 
-def test_zero_channels_warn_and_zero_spectra_do_not() -> None:
+def test_zero_bands_warn_and_zero_spectra_do_not() -> None:
     table = random((4, 5))
     table[1] = 0
     with warnings.catch_warnings():
@@ -127,7 +128,7 @@ def test_zero_channels_warn_and_zero_spectra_do_not() -> None:
         check_spectra("X", table)
         check_spectra("X", np.zeros((2, 3)), zeros="accept")
     table[:, 3] = 0
-    with pytest.warns(UserWarning, match="channel 3 is zero everywhere"):
+    with pytest.warns(UserWarning, match="band 3 is zero everywhere"):
         check_spectra("X", table)
 
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
+from spectrafuse.mcr import model_io
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.training import checkpoint
 from spectrafuse.mcr.training.checkpoint import Record, StateKeeper
@@ -97,6 +99,22 @@ def test_names_of_one_epoch_share_a_state_until_one_of_them_moves_on() -> None:
     assert torch.equal(keeper.state("band")["vanilla_components"], model.vanilla_components)
 
 
+def test_tensors_of_several_types_are_read_by_the_formats_own_library(tmp_path: Path) -> None:
+    names = ("uint8", "float64", "bool", "int16", "bfloat16", "int64", "int8", "float32", "int32", "float16")
+    tensors = {name: torch.tensor([3, 0, 1]).to(getattr(torch, name)) for name in names}
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    for loaded in (load_file(tmp_path / "x.safetensors"), read_tensors(tmp_path / "x.safetensors")):
+        assert loaded.keys() == tensors.keys()
+        assert all(
+            torch.equal(loaded[key], value) and loaded[key].dtype == value.dtype for key, value in tensors.items()
+        )
+    content = (tmp_path / "x.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert all(header[name]["data_offsets"][0] % tensors[name].element_size() == 0 for name in names)
+    with pytest.raises(ValueError, match="'a' is of type torch.complex64"):
+        write_tensors(tmp_path / "y.safetensors", {"a": torch.ones(2, dtype=torch.complex64)})
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_written_states_are_read_by_the_formats_own_library(dtype: torch.dtype, tmp_path: Path) -> None:
     state = {
@@ -104,7 +122,7 @@ def test_written_states_are_read_by_the_formats_own_library(dtype: torch.dtype, 
         "b": torch.rand(7).to(dtype),
         "none": torch.empty(0, 2).to(dtype),
     }
-    checkpoint.write_state(tmp_path / "x.safetensors", state)
+    write_tensors(tmp_path / "x.safetensors", state)
     loaded = load_file(str(tmp_path / "x.safetensors"))
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[key], value) and loaded[key].dtype == dtype for key, value in state.items())
@@ -128,22 +146,30 @@ def test_band_folders_have_the_published_files(tmp_path: Path) -> None:
 )
 def test_a_model_folder_round_trips(options: dict[str, Any], tmp_path: Path) -> None:
     model = _model(3, **options, learnable_component=False).eval()
-    checkpoint.write_model(tmp_path, model.config, checkpoint.copy_state(model))
-    loaded = checkpoint.read_model(tmp_path)
+    model_io.write_model(tmp_path, model.config, checkpoint.copy_state(model))
+    loaded = model_io.read_model(tmp_path)
     assert loaded.config == model.config
     assert loaded.select_threshold == 0.9999994
     assert not loaded.training
     x = torch.rand(3, 6)
-    assert torch.equal(loaded(x, select_threshold=0.5).mixture, model(x, select_threshold=0.5).mixture)
+    loaded.select_threshold = model.select_threshold = 0.5
+    assert torch.equal(loaded(x).mixture, model(x).mixture)
 
 
 def test_damaged_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"param\.json"):
-        checkpoint.read_model(tmp_path)
+        model_io.read_model(tmp_path)
     model = _model()
-    checkpoint.write_model(tmp_path, {**model.config, "dim_components": 7}, checkpoint.copy_state(model))
+    model_io.write_model(tmp_path, model.config, checkpoint.copy_state(model))
+    (tmp_path / "model.safetensors").write_bytes(b"{}" * 50)
+    with pytest.raises(ValueError, match="is not a safetensors file, or is cut short"):
+        model_io.read_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no model\.safetensors"):
+        model_io.read_model(tmp_path)
+    model_io.write_model(tmp_path, {**model.config, "dim_components": 7}, checkpoint.copy_state(model))
     with pytest.raises(ValueError, match="does not belong"):
-        checkpoint.read_model(tmp_path)
+        model_io.read_model(tmp_path)
 
 
 @pytest.mark.parametrize("extension", [None, 2])
@@ -151,9 +177,10 @@ def test_damaged_folders_are_told(tmp_path: Path) -> None:
 def test_a_rescaled_state_is_the_same_model_for_other_units(extension: int | None, factor: float) -> None:
     model = _model(1, hidden_size_extension=extension).eval()
     x = torch.rand(5, 6)
-    before = model(x, select_threshold=0.5)
+    model.select_threshold = 0.5
+    before = model(x)
     model.load_state_dict(checkpoint.rescale(checkpoint.copy_state(model), factor))
-    after = model(x * factor, select_threshold=0.5)
+    after = model(x * factor)
     assert torch.equal(after.select_energy, before.select_energy)
     assert torch.equal(after.concentration, before.concentration * factor)
     assert torch.equal(after.mixture, before.mixture * factor)
@@ -165,6 +192,6 @@ def test_another_run_is_refused_and_named(tmp_path: Path) -> None:
     contents = checkpoint.load_training(tmp_path, dict(fingerprint))
     assert contents is not None
     assert contents["epoch"] == 3
-    with pytest.raises(ValueError, match="`noise` was None and is 0.1"):
+    with pytest.raises(ValueError, match="noise was None, now 0.1"):
         checkpoint.load_training(tmp_path, {**fingerprint, "noise": "0.1"})
     assert checkpoint.load_training(tmp_path / "nowhere", fingerprint) is None

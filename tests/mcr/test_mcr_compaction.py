@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from helpers import seeds
 from spectrafuse import EBgMCR, RandomStream, use_backend
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
@@ -19,11 +20,11 @@ RECIPE = dataclasses.replace(corrected, compact_epochs=3, refine=False)
 
 
 def spectra(count: int = 12, bands: int = 20) -> torch.Tensor:
-    return torch.rand(count, bands, generator=torch.Generator().manual_seed(torch.seed() % 2**31))
+    return torch.rand(count, bands, generator=torch.Generator().manual_seed(seeds.fresh_seed()))
 
 
 def new_model(pool: int = 9, bands: int = 20, sparse: bool = False) -> UnmixingModel:
-    stream = RandomStream(torch.seed() % 2**31)
+    stream = RandomStream(seeds.fresh_seed())
     return UnmixingModel(pool, bands, sparse_component=sparse, hidden_size_extension=2, component_norm=2, stream=stream)
 
 
@@ -82,7 +83,7 @@ def test_sums_over_energies_are_divided_by_the_whole_pool_in_both_ways_to_train(
         trainer = new_trainer(model, data, energy_coef=1.0)
         with use_backend(backend):
             for _ in range(5):
-                trainer._one_epoch()
+                trainer.run_epoch()
         assert len(trainer.pool.ids) == 6
         losses.append([row[6] for row in trainer.history])
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-4, atol=0.0)
@@ -96,7 +97,7 @@ def test_idle_components_leave_and_training_goes_on_as_it_would(sparse):
     trainer = new_trainer(model, data)
     losses = []
     for _ in range(6):
-        trainer._one_epoch()
+        trainer.run_epoch()
         losses.append(trainer.history[-1][6])
     assert trainer.pool.ids == [1, 2, 4, 5, 6, 7]
     (done,) = trainer.pool.done
@@ -122,7 +123,7 @@ def test_a_step_after_compaction_is_that_of_the_whole_pool():
         recipe = {"compact_epochs": patience, "langevin_noise": 0.0, "energy_coef": 0.0, "sparsity_margin": 1e9}
         trainer = new_trainer(model, data, **recipe)
         for _ in range(3):
-            trainer._one_epoch()
+            trainer.run_epoch()
         results.append([row[6] for row in trainer.history])
         assert len(trainer.pool.ids) == (9 if patience is None else 6)
     torch.testing.assert_close(torch.tensor(results[0]), torch.tensor(results[1]), rtol=1e-2, atol=1e-4)
@@ -134,7 +135,7 @@ def test_fixed_components_stay():
     before = model.vanilla_components.detach().clone()
     trainer = new_trainer(model, spectra(), fixed=(3,))
     for _ in range(5):
-        trainer._one_epoch()
+        trainer.run_epoch()
     assert trainer.pool.ids == [1, 2, 3, 4, 5, 6, 7]
     assert torch.equal(model.vanilla_components[3], before[3])
 
@@ -148,11 +149,11 @@ def test_interrupted_and_resumed_after_compaction(tmp_path):
         model.load_state_dict(start.state_dict())
         noise, stream = NoiseLevel(0.1, 1e-9, "given"), RandomStream(2)
         trainer = Trainer(model, data, RECIPE, noise, stream, batch_size=4, max_epoch=8, folder=folder)
-        trainer._resume()
+        trainer.resume()
         for _ in range(epochs):
-            trainer._one_epoch()
+            trainer.run_epoch()
         if folder is not None:
-            trainer._save()
+            trainer.save()
         return trainer
 
     straight = run(None, 7)
@@ -186,5 +187,5 @@ def test_a_plug_in_may_count_on_the_whole_pool():
     model = new_model()
     model.component_post_processing = torch.nn.Identity()
     optimizer = OuterAdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
-    with pytest.raises(ValueError, match="`compact_epochs` must be None for a model with plug-ins; got 3"):
+    with pytest.raises(ValueError, match="`compact_epochs` must be None for a model with `post_processing`"):
         Pool(model, optimizer, [], 3)

@@ -67,11 +67,11 @@ def test_equals_training_through_autograd(case: str, monkeypatch: pytest.MonkeyP
     ours, theirs = _trainer(*CASES[case]), _trainer(*CASES[case])
     assert cpu_epoch.applies(ours.model, ours.recipe)
     for _ in range(9):  # 54 steps
-        ours._one_epoch()
+        ours.run_epoch()
     with monkeypatch.context() as patch:
         patch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
         for _ in range(9):
-            theirs._one_epoch()
+            theirs.run_epoch()
     assert ours.stream.state == theirs.stream.state
     for one, two in zip(ours.history, theirs.history, strict=True):
         assert one == pytest.approx(two, rel=1e-5)
@@ -90,7 +90,7 @@ def test_bits_are_those_of_autograd_without_a_penalty(sparse: bool, monkeypatch:
     ours, theirs = (_trainer({"sparse_component": sparse}, {}, recipe) for _ in range(2))
     for trainer in (ours, theirs):
         for _ in range(5):
-            trainer._one_epoch()
+            trainer.run_epoch()
         monkeypatch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
     for one, two in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         assert torch.equal(one, two)
@@ -101,11 +101,11 @@ def test_inputs_that_stay_in_place_change_no_bit(case: str, monkeypatch: pytest.
     """The form of a step that a CUDA graph replays: buffers for its inputs, numbers of steps on the device."""
     monkeypatch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
     ordinary, static = _trainer(*CASES[case]), _trainer(*CASES[case])
-    step = StaticStep(static._step_at(1.0), record=False)
-    monkeypatch.setattr(static, "_step_at", lambda temperature: step)
+    step = StaticStep(static.step_at(1.0), record=False)
+    monkeypatch.setattr(static, "step_at", lambda temperature: step)
     for _ in range(4):
-        ordinary._one_epoch()
-        static._one_epoch()
+        ordinary.run_epoch()
+        static.run_epoch()
     assert ordinary.history == static.history
     for one, two in zip(ordinary.model.parameters(), static.model.parameters(), strict=True):
         assert torch.equal(one, two)
@@ -113,9 +113,9 @@ def test_inputs_that_stay_in_place_change_no_bit(case: str, monkeypatch: pytest.
 
 def test_a_step_is_made_anew_for_every_temperature() -> None:
     trainer = _trainer(*CASES["dense"])
-    step = trainer._step_at(1.0)
-    assert trainer._step_at(1.0) is step
-    assert trainer._step_at(0.9) is not step
+    step = trainer.step_at(1.0)
+    assert trainer.step_at(1.0) is step
+    assert trainer.step_at(0.9) is not step
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -128,7 +128,7 @@ def test_losses_of_200_steps_are_those_of_the_reference(sparse: bool) -> None:
         with use_backend(backend):
             assert cpu_epoch.applies(trainer.model, trainer.recipe) == (backend == "auto")
             for _ in range(200):
-                trainer._one_epoch()
+                trainer.run_epoch()
         losses.append([row[6] for row in trainer.history])
     assert losses[1][-1] < 0.5 * losses[1][0]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -141,9 +141,9 @@ def test_threads_and_temperature_may_change_between_epochs() -> None:
         for epoch in range(4):
             ours.model.temperature_eval = theirs.model.temperature_eval = 0.1 + 0.1 * epoch
             torch.set_num_threads(1 + epoch % 3)
-            ours._one_epoch()
+            ours.run_epoch()
             torch.set_num_threads(threads)
-            theirs._one_epoch()
+            theirs.run_epoch()
     finally:
         torch.set_num_threads(threads)
     assert ours.history == theirs.history
@@ -166,7 +166,7 @@ def test_data_and_pools_that_hurt(data: str, sparse: bool, pool: int, monkeypatc
     )
     for trainer in (ours, theirs):
         for _ in range(4):
-            trainer._one_epoch()
+            trainer.run_epoch()
         assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
         monkeypatch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
     for one, two in zip(ours.history, theirs.history, strict=True):
@@ -183,7 +183,7 @@ def test_gates_that_are_all_shut_or_open(used: int, sparse: bool, monkeypatch: p
             bias.copy_(torch.tensor([60.0, -60.0]))
             bias[:used] *= -1.0
         for _ in range(3):
-            trainer._one_epoch()
+            trainer.run_epoch()
         assert trainer.record.component_ids == list(range(used))
         monkeypatch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
     for one, two in zip(ours.history, theirs.history, strict=True):
@@ -197,7 +197,7 @@ def test_training_goes_on_from_either_path(monkeypatch: pytest.MonkeyPatch) -> N
             with monkeypatch.context() as patch:
                 if trainer is theirs or epoch % 2:
                     patch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
-                trainer._one_epoch()
+                trainer.run_epoch()
     for one, two in zip(mixed.history, theirs.history, strict=True):
         assert one == pytest.approx(two, rel=1e-5)
 

@@ -96,6 +96,7 @@ def test_a_channel_that_is_zero_can_be_learned_unless_its_row_is_fixed() -> None
     assert (raw[1:3][given[1:3] == 0] > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_a_mask_row_numbers_and_other_containers_say_the_same() -> None:
     given = _known()
     fits = [
@@ -147,7 +148,7 @@ def test_an_interrupted_fit_goes_on_with_equal_bits(stop_at: int, tmp_path: Path
         ({}, "components"),
     ]
     for other, name in others:
-        with pytest.raises(ValueError, match=f"`{name}` was"):
+        with pytest.raises(ValueError, match=f"{name} (was|changed)"):
             _quick().fit(SPECTRA, **other, checkpoint_dir=tmp_path)
     resumed = _quick().fit(SPECTRA, **given, checkpoint_dir=tmp_path)
     assert _raw(resumed).tobytes() == _raw(whole).tobytes()
@@ -175,7 +176,7 @@ def _with(row: int, column: int, value: float) -> np.ndarray:
         (np.ones((POOL + 1, CHANNELS)), None, r"`components` must be of at most 7 rows .* got shape \(8, 13\)"),
         (np.ones((2, CHANNELS - 1)), None, r"`components` must be .* 13 columns"),
         (np.ones(CHANNELS), None, "`components` must be a table"),
-        (_with(1, 4, np.nan), None, "`components` has 1 value that is not finite .* spectrum 1, channel 4"),
+        (_with(1, 4, np.nan), None, "`components` has 1 value that is not finite .* spectrum 1, band 4"),
         (_with(2, 3, -0.25), None, "`components` must be non-negative.* got -0.25 in row 2, column 3"),
         (_known() * np.array([[1], [0], [1]]), None, "`components` must be other than zero.* row 1"),
         (_known(), [3], "`fixed` must be a mask of 3 booleans or a list of row numbers .* from 0 to 2"),

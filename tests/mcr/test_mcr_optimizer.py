@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse import use_backend
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.passes import network
+from spectrafuse.mcr.model import UnmixingModel, linear_layers, network
 from spectrafuse.mcr.training.optimizer import OuterAdamW, stashing_network
 from spectrafuse.random import RandomStream
 
@@ -29,10 +28,6 @@ def _pair(hidden: int | None = 9, layers: int = 2) -> tuple[nn.Module, nn.Module
     return first, copy.deepcopy(first)
 
 
-def _linears(module: nn.Module) -> list[nn.Linear]:
-    return [m for m in module.modules() if isinstance(m, nn.Linear)]
-
-
 def _batches(count: int) -> list[Tensor]:
     stream = RandomStream(2)
     return [stream.normal((4, INPUTS), dtype=torch.float64) for _ in range(count)]
@@ -47,8 +42,8 @@ def test_equals_torch_with_ordinary_gradients(hidden: int | None, layers: int, b
         for x in _batches(12):
             leaves = [x.clone().requires_grad_(True) for _ in range(2)]
             # Used twice in one step: its gradients add up.
-            once = stashing_network(_linears(stashed), "tanh", leaves[0], ours.stash)
-            twice = stashing_network(_linears(stashed), "tanh", 0.5 * leaves[0], ours.stash)
+            once = stashing_network(linear_layers(stashed), "tanh", leaves[0], ours.stash)
+            twice = stashing_network(linear_layers(stashed), "tanh", 0.5 * leaves[0], ours.stash)
             (once.square().sum() + (once * twice).sum()).backward()
             assert all(p.grad is None for p in stashed.parameters())
             ours.step()
@@ -65,10 +60,10 @@ def test_gradients_of_both_kinds_add_up_and_zero_grad_forgets_both() -> None:
     mixed, ordinary = _pair()
     ours, theirs = OuterAdamW(mixed.parameters(), **OPTIONS), torch.optim.AdamW(ordinary.parameters(), **OPTIONS)
     for x in _batches(4):
-        stashing_network(_linears(mixed), "tanh", 3.0 * x, ours.stash).sum().backward()
+        stashing_network(linear_layers(mixed), "tanh", 3.0 * x, ours.stash).sum().backward()
         mixed(x).sum().backward()
         ours.zero_grad()
-        stashing_network(_linears(mixed), "tanh", x, ours.stash).square().sum().backward()
+        stashing_network(linear_layers(mixed), "tanh", x, ours.stash).square().sum().backward()
         mixed(2.0 * x).sum().backward()
         ours.step()
         theirs.zero_grad()
@@ -83,7 +78,7 @@ def test_states_are_exchanged_with_torch_in_both_directions() -> None:
     ours, theirs = OuterAdamW(first.parameters(), **OPTIONS), torch.optim.AdamW(second.parameters(), **OPTIONS)
 
     def both(x: Tensor) -> None:
-        stashing_network(_linears(first), "tanh", x, ours.stash).square().sum().backward()
+        stashing_network(linear_layers(first), "tanh", x, ours.stash).square().sum().backward()
         ours.step()
         theirs.zero_grad()
         second(x).square().sum().backward()
@@ -157,7 +152,7 @@ def test_a_step_under_a_number_that_a_tensor_holds_is_the_same_step() -> None:
     for x in _batches(5):
         for module, optimizer in ((counted, ours), (numbered, theirs)):
             optimizer.zero_grad()
-            stashing_network(_linears(module), "tanh", x, optimizer.stash).square().sum().backward()
+            stashing_network(linear_layers(module), "tanh", x, optimizer.stash).square().sum().backward()
         ours.step()
         theirs.step_as(number.add_(1.0))
     assert (ours.steps_done, theirs.steps_done) == (5, 0)

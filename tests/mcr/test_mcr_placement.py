@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers import seeds
 from spectrafuse._runtime import extensions
 from spectrafuse.mcr.training.huge_pages import place_together
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.skipif(extensions.cpu_reason() is not None, reason=str(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tensors_move_side_by_side_and_stay_what_they_are(dtype):
-    generator = torch.Generator().manual_seed(torch.seed() % 2**31)
+    generator = torch.Generator().manual_seed(seeds.fresh_seed())
     shapes = [(1,), (7, 13), (512, 300), (), (3, 5, 2)]
     values = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
     tensors = [torch.nn.Parameter(values[0].clone()), *(value.clone() for value in values[1:])]

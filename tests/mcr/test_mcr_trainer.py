@@ -14,13 +14,12 @@ from torch import Tensor
 
 from spectrafuse._runtime.progress import Progress
 from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.model_io import read_state
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import Recipe, corrected, published
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
 from spectrafuse.mcr.training import checkpoint
-from spectrafuse.mcr.training.checkpoint import read_state
-from spectrafuse.mcr.training.result import TrainingResult
-from spectrafuse.mcr.training.trainer import CHOSEN, Trainer, default_batch_size, unit_scale
+from spectrafuse.mcr.training.trainer import CHOSEN, Trainer, TrainingResult, default_batch_size, unit_scale
 from spectrafuse.random import RandomStream
 
 POOL, FEATURES, SAMPLES = 8, 12, 11
@@ -93,7 +92,7 @@ def test_one_step_minimises_the_loss_of_the_paper() -> None:
         [p for p in twin.parameters() if p.requires_grad], lr=2e-2, betas=(0.9, 0.995), weight_decay=0.0
     )
     optimizer.step()
-    mean_loss, mean_energy = trainer._train(0.7)
+    mean_loss, mean_energy = trainer.train_epoch()
     assert mean_loss.item() == pytest.approx(loss.item(), rel=1e-5)
     assert mean_energy.item() == pytest.approx(out.select_energy.mean().item(), rel=1e-5)
     for name, value in trainer.model.state_dict().items():
@@ -105,7 +104,7 @@ def test_every_sample_is_seen_once_an_epoch() -> None:
     trainer = _trainer(batch_size=4)
     seen: list[Tensor] = []
     trainer.model.register_forward_pre_hook(lambda module, args: seen.append(args[0]) if module.training else None)
-    trainer._one_epoch()
+    trainer.run_epoch()
     assert [len(batch) for batch in seen] == [4, 4, 3]
     rows = torch.cat(seen)
     assert torch.equal(rows[rows[:, 0].argsort()], trainer.spectra[trainer.spectra[:, 0].argsort()])
@@ -114,11 +113,11 @@ def test_every_sample_is_seen_once_an_epoch() -> None:
 def test_corrected_evaluation_is_deterministic_and_published_is_not() -> None:
     noisy, quiet = _trainer(published), _trainer(corrected)
     quiet_step, noisy_step = quiet.stream.step, noisy.stream.step
-    first = quiet._evaluate()[0].compute()
-    assert quiet._evaluate()[0].compute() == first
+    first = quiet.evaluate()[0].compute()
+    assert quiet.evaluate()[0].compute() == first
     assert quiet.stream.step == quiet_step
-    first = noisy._evaluate()[0].compute()
-    assert noisy._evaluate()[0].compute() != first
+    first = noisy.evaluate()[0].compute()
+    assert noisy.evaluate()[0].compute() != first
     assert noisy.stream.step > noisy_step
 
 
@@ -126,7 +125,7 @@ def test_one_evaluation_an_epoch() -> None:
     trainer = _trainer(dataclasses.replace(corrected, evaluation_batch=SAMPLES))
     passes: list[bool] = []
     trainer.model.register_forward_pre_hook(lambda module, args: passes.append(module.training))
-    trainer._one_epoch()
+    trainer.run_epoch()
     assert passes == [True, True, True, False]
 
 
@@ -280,7 +279,7 @@ def test_states_from_after_the_last_save_do_no_harm(tmp_path: Path) -> None:
 
     def crash(progress: Progress) -> None:
         if progress.epoch == 3:
-            trainer._save()
+            trainer.save()
         if progress.epoch == 7:
             trainer.keeper.flush()
             raise RuntimeError("killed")

@@ -7,15 +7,22 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import INSTRUCTION_SETS, assert_same_bits_at_any_number_of_threads, check_instruction_set
-from spectrafuse import RandomStream, backends, use_backend
+from helpers import assert_same_bits_at_any_number_of_threads
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, backends, ops, use_backend
 from spectrafuse.ops.adamw_outer import adamw_outer
 from spectrafuse.ops.adamw_outer import pytorch as composed_module
 
 OPTIONS = {"lr": 5e-4, "beta1": 0.9, "beta2": 0.995, "eps": 1e-8, "weight_decay": 1e-3}
 STEPS = 20
 SHAPES = [(16, 37, 23), (1, 1, 1), (3, 5, 1), (2, 1, 7), (0, 4, 3), (64, 33, 65), (7, 2, 2051), (65, 35, 3)]
-VARIANTS = [("reference", None), ("torch", None), ("torch", 1), ("torch", 40), ("cpu", None)]
+VARIANTS = [
+    ("reference", None),
+    ("torch", None),
+    ("torch", 1),
+    ("torch", 40),
+    pytest.param("cpu", None, marks=pytest.mark.instruction_sets),
+]
 
 
 @pytest.mark.parametrize(("backend", "chunk_elements"), VARIANTS)
@@ -63,16 +70,6 @@ def check_twenty_steps(shape: tuple[int, int, int], dtype: torch.dtype, backend:
     assert (weight - expected).abs().max() <= 64 * epsilon * start.abs().max() + 1e3 * epsilon * OPTIONS["lr"]
     assert (weight - start).abs().max() > 0.1 * OPTIONS["lr"] or batch == 0
     assert weight.grad_fn is None
-
-
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_of_this_machine(isa: str) -> None:
-    check_instruction_set(
-        isa,
-        "from test_adamw_outer import SHAPES, check_twenty_steps as check\n"
-        "import torch\n"
-        "[check(s, d, 'cpu') for s in SHAPES for d in (torch.float32, torch.float64)]\n",
-    )
 
 
 def _problem(batch: int, outputs: int, width: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -183,3 +180,14 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     } | change
     with pytest.raises((ValueError, TypeError), match=message):
         adamw_outer(**arguments)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def step(rows: int, **options: Any) -> torch.Tensor:
+        x, grad_y, weight, first, second = tensors((rows, 5), (rows, 7), (7, 5), (7, 5), (7, 5), **options)
+        ops.adamw_outer(
+            x, grad_y, weight, first, second, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0, step=1
+        )
+        return weight
+
+    check_limits("adamw_outer", {"many_rows": lambda: step(257), "not_float64": lambda: step(2, **DOUBLE)})

@@ -16,8 +16,10 @@ from helpers import (
     assert_same_bits_at_any_number_of_threads,
     golden,
     saved_sizes,
+    seeds,
 )
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty, component_penalty_call, kernel_options
 from spectrafuse.ops.ambiguity_penalty.registration import selection
@@ -69,9 +71,16 @@ SHAPES = [(2, 1), (2, 7), (13, 5), (31, 3), (64, 17), (67, 33), (150, 100)]
 
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("backend", "kind"), [one for one in ONES if one[0] != "reference"])
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [
+        pytest.param(*one, marks=pytest.mark.instruction_sets if one[0] == "cpu" else ())
+        for one in ONES
+        if one[0] != "reference"
+    ],
+)
 def test_agrees_with_the_reference(backend: str, kind: str, shape: tuple[int, int], scale: float) -> None:
-    components = RandomStream(torch.seed() % 2**31).normal(shape[::-1], dtype=torch.float64).T / shape[1] ** 0.5
+    components = RandomStream(seeds.fresh_seed()).normal(shape[::-1], dtype=torch.float64).T / shape[1] ** 0.5
     options = KINDS[kind] | {"scale": scale, "offset": 0.5}
     exact = evaluate("reference", components, **options)
     torch.testing.assert_close(evaluate(backend, components, **options), exact, rtol=1e-9, atol=1e-11)
@@ -90,6 +99,7 @@ def test_same_bits_at_any_number_of_threads(kind: str) -> None:
     assert_same_bits_at_any_number_of_threads(lambda: evaluate("cpu", components, **KINDS[kind]))
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("form", [(True, 2), (True, 1), (True, 0), (False, 2), (False, 1), (False, 0)])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -97,7 +107,7 @@ def test_a_pools_penalty_is_that_of_its_used_components(
     shape: tuple[int, int], form: tuple[bool, int], dtype: torch.dtype
 ) -> None:
     """The call of an epoch: from raw values, through absolute value and norm, to their gradient."""
-    stream = RandomStream(torch.seed() % 2**31)
+    stream = RandomStream(seeds.fresh_seed())
     raw = stream.normal(shape, dtype=dtype).requires_grad_(True)
     with torch.no_grad():
         raw[shape[0] // 2] = 0.0  # which has no length
@@ -121,6 +131,7 @@ def test_a_pools_penalty_is_that_of_its_used_components(
     assert value_only() == pytest.approx(call(), rel=10 * tolerance)
 
 
+@pytest.mark.slow
 def test_opcheck() -> None:
     mask = torch.tensor([True, False, True, True, False])
     op = torch.ops.spectrafuse.ambiguity_penalty.default
@@ -296,3 +307,7 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     arguments: dict[str, Any] = {"components": torch.zeros(3, 4)} | change
     with pytest.raises((ValueError, TypeError), match=message):
         ambiguity_penalty(**arguments)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    check_limits("ambiguity_penalty", {"no_pairs": lambda: ops.ambiguity_penalty(*tensors((4, 5)), "linear")})

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from helpers import assert_close_to_max, assert_same_bits_at_any_number_of_threads, saved_sizes
-from helpers.clustering_inputs import draw, draw_valid, plain_views
-from spectrafuse import use_backend
+from helpers.clustering_inputs import TEMPERATURE, VARIANTS, evaluate, inputs, plain_views
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.backends import BackendUnavailableError
 from spectrafuse.ops.clustering_objective import clustering_objective, reference
@@ -32,38 +31,9 @@ SHAPES = [
     (1, 128, 3, 17, 256, 5, 2),
     (0, 4, 5, 5, 3, 5, 5),
 ]
-VARIANTS = {
-    "corrected": {},
-    "published": {"aligned": False, "memory_order_sums": True},
-    "masked": {"masked": True},
-    "published, masked": {"aligned": False, "memory_order_sums": True, "masked": True},
-}
-TEMPERATURE = 0.2
 
 
-def inputs(pairs, dim, height, width, clusters, dtype=torch.float64, seed=None):
-    """Fresh random inputs; the seed is printed so that a failure can be repeated."""
-    seed = torch.seed() % 2**31 if seed is None else seed
-    print("seed", seed)
-    embeddings, centers, bandwidth, geometry, labels = draw(max(pairs, 1), (height, width), clusters, seed, dim)
-    leaves = [x.to(dtype) for x in (embeddings[: 2 * pairs], centers, bandwidth)]
-    labels = labels[:, : pairs * height * width]
-    valid = draw_valid(leaves[0], seed + 1)
-    upstream = torch.randn(*leaves[0].shape[:1], height, width, clusters, dtype=torch.float64).to(dtype)
-    return leaves, {"geometry": geometry[:pairs], "pseudo_labels": labels}, valid, upstream
-
-
-def evaluate(backend, leaves, keywords, valid, upstream, *, masked=False, **options):
-    """All outputs, and the gradients of a weighted sum of the terms and of the assignments."""
-    leaves = [x.detach().clone().requires_grad_() for x in leaves]
-    options = {"temperature": TEMPERATURE, **keywords, "valid": valid if masked else None, **options}
-    with use_backend(backend):
-        terms = clustering_objective(*leaves, **options)
-        loss = sum((weight + 1) * term.sum() for weight, term in enumerate(terms[:5])) + (terms.probs * upstream).sum()
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-    return [x.detach() for x in (*terms, *gradients)]
-
-
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -81,34 +51,6 @@ def test_kernel_equals_the_reference(shape, dtype, variant):
         scale = max(1.0, want.abs().max().item()) if want.numel() else 1.0
         allowed = rounding if dtype == torch.float32 else (1e-9 if i < 8 else 1e-8)
         torch.testing.assert_close(got.double(), want, rtol=0, atol=allowed * scale)
-
-
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
-    """The instruction set is fixed when the extension loads, so each runs in its own process."""
-    code = (
-        "from test_clustering_objective_kernel import SHAPES, VARIANTS, test_kernel_equals_the_reference as check\n"
-        "import torch\n"
-        "from spectrafuse import _native\n"
-        "reason = extensions.cpu_reason()\n"
-        "print(reason or extensions.cpu_info()['instruction_set'])\n"
-        "if reason is None:\n"
-        "    cases = [(s, d) for s in SHAPES for d in (torch.float32, torch.float64)]\n"
-        "    [check(*case, v) for case in cases for v in ('corrected', 'published, masked')]\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "SPECTRAFUSE_ISA": isa, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    flags = {"baseline": "", "avx2": "avx2", "avx512": "avx512bw"}[isa]
-    with open("/proc/cpuinfo", encoding="utf-8") as info:
-        present = flags in info.read()
-    first = done.stdout.splitlines()[0]
-    assert first == isa if present else first.startswith("SPECTRAFUSE_ISA must name an instruction set")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -277,6 +219,7 @@ def test_opcheck():
         torch.library.opcheck(torch.ops.spectrafuse.clustering_objective.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "variant"), [("auto", "corrected"), ("auto", "published"), ("auto", "masked"), ("torch", "masked")]
 )
@@ -342,3 +285,17 @@ def test_the_kernel_is_what_auto_takes():
     with use_backend("cpu"):
         forced = clustering_objective(*leaves, **keywords)
     assert all(torch.equal(a, b) for a, b in zip(auto, forced, strict=True))
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def sums(dim: int = 3, dtype: torch.dtype = torch.float32, **options: Any) -> torch.Tensor:
+        inputs = tensors((2, dim, 12, 13), (2, dim), (), dtype=dtype)
+        return ops.clustering_objective(*inputs, None, aligned=False, **options).sums
+
+    calls = {
+        "all_pairs": lambda: sums(dense=True),
+        "large_window": lambda: sums(window=13),
+        "many_dimensions": lambda: sums(dim=129),
+        "not_float64": lambda: sums(**DOUBLE),
+    }
+    check_limits("clustering_objective", calls)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_clustering_objective_kernel import TEMPERATURE, VARIANTS, evaluate, inputs
 
 from helpers import TRITON_DEVICE
+from helpers.clustering_inputs import TEMPERATURE, VARIANTS, evaluate, inputs
 from spectrafuse import use_backend
 from spectrafuse.kernels import _mean_shift
 from spectrafuse.ops.clustering_objective import clustering_objective

@@ -12,8 +12,10 @@ from helpers import (
     assert_close_to_max,
     assert_same_bits_at_any_number_of_threads,
     golden,
+    seeds,
 )
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
 from spectrafuse.ops.mean_shift_assign.pytorch import assign as composed_assign
@@ -73,9 +75,9 @@ SHAPES = [
 
 @pytest.mark.parametrize("num_iters", [1, 4])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpu", marks=pytest.mark.instruction_sets)])
 def test_agrees_with_reference(backend, shape, num_iters):
-    inputs = draw(shape, seed=torch.seed() % 2**31), torch.tensor(0.7, dtype=torch.float64)
+    inputs = draw(shape, seed=seeds.fresh_seed()), torch.tensor(0.7, dtype=torch.float64)
     exact = evaluate("reference", *inputs, num_iters)
     assert exact[0].shape == shape
     for actual, expected in zip(evaluate(backend, *inputs, num_iters), exact, strict=True):
@@ -204,3 +206,11 @@ def test_wrong_arguments(change, error, message):
     arguments = {"embeddings": torch.zeros(1, 2, 3, 3), "bandwidth": torch.tensor(1.0), "num_iters": 2}
     with pytest.raises(error, match=message):
         dense_mean_shift(**{**arguments, **change})
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    calls = {
+        "many_dimensions": lambda: ops.dense_mean_shift(*tensors((1, 129, 2, 3), ())),
+        "not_float64": lambda: ops.dense_mean_shift(*tensors((1, 3, 2, 3), (), **DOUBLE)),
+    }
+    check_limits("dense_mean_shift", calls)

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from helpers import GOLDEN_RTOL, INSTRUCTION_SETS, assert_close_to_max, check_instruction_set, golden
-from spectrafuse import RandomStream, use_backend
+from helpers import GOLDEN_RTOL, assert_close_to_max, assert_same_bits_at_any_number_of_threads, golden
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
 
@@ -53,6 +54,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("shape", "crop_size"), SHAPES)
 def test_implementations_agree_with_the_reference(shape, crop_size, seed):
@@ -126,15 +128,6 @@ def test_views_are_written_where_and_as_wanted(backend, dtype, bands):
             assert extract_crop_pairs(cubes, geometry, (5, 7), out=out) is out
             assert torch.equal(out, expected), name
     assert (memory[..., bands:] == 9).all()
-
-
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
-    check_instruction_set(
-        isa,
-        "from test_extract_crop_pairs import SHAPES, test_implementations_agree_with_the_reference as check\n"
-        "[check(*shape, 0) for shape in SHAPES]\n",
-    )
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
@@ -295,17 +288,8 @@ def test_the_stream_is_not_a_generator():
 def test_kernel_gives_the_same_bits_at_any_number_of_threads():
     cubes, stream = RandomStream(7).normal((3, 130, 20, 23)), RandomStream(8)
     geometry = sample_crop_pairs(3, (20, 23), (11, 13), stream)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            with use_backend("cpu"):
-                results.append(extract_crop_pairs(cubes, geometry, (11, 13)))
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+    with use_backend("cpu"):
+        assert_same_bits_at_any_number_of_threads(lambda: [extract_crop_pairs(cubes, geometry, (11, 13))])
 
 
 def test_offsets_beyond_2_to_the_31():
@@ -333,3 +317,9 @@ def test_opcheck_and_compile():
         torch.library.opcheck(torch.ops.spectrafuse.extract_crop_pairs.default, (cubes, geometry, 4, 5, out))
     compiled = torch.compile(lambda c, g: extract_crop_pairs(c, g, (4, 5)), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(cubes, geometry), extract_crop_pairs(cubes, geometry, (4, 5)))
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    geometry = torch.tensor([0.0, 0, 1, 0, 0, 0, 1, 0, 0]).expand(1, 2, 9)
+    calls = {"not_float64": lambda: ops.extract_crop_pairs(*tensors((1, 2, 5, 6), **DOUBLE), geometry, (3, 3))}
+    check_limits("extract_crop_pairs", calls)

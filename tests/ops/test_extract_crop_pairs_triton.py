@@ -103,6 +103,7 @@ def test_nothing_in_nothing_out_and_float64():
         extract("triton", cubes.double(), geometry, (4, 4))
 
 
+@pytest.mark.slow
 def test_registration_and_compile():
     cubes, geometry = draw((2, 3, 9, 9), (4, 5))
     with use_backend("triton"):

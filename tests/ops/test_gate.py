@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse.ops.energy_gate import energy_gate
 from spectrafuse.ops.gate import GateNoise, GateResult, Langevin, gate
 
@@ -191,3 +192,11 @@ def test_energy_gate_names_wrong_shapes() -> None:
         energy_gate(hidden, weight[:, :2], bias, None, tau=1.0, langevin=None)
     with pytest.raises(ValueError, match="`bias`"):
         energy_gate(hidden, weight, bias[:6], None, tau=1.0, langevin=None)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    options = {"tau": 0.5, "langevin": None}
+    layer = ((2, 3), (8, 3), (8,))
+    check_limits("gate", {"not_float64": lambda: ops.gate(*tensors((2, 3, 2), **DOUBLE), None, **options).select_prob})
+    calls = {"not_float64": lambda: ops.energy_gate(*tensors(*layer, **DOUBLE), None, **options).select_prob}
+    check_limits("energy_gate", calls)

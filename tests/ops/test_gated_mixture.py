@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from helpers import saved_sizes
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse.ops.gated_mixture import gated_mixture
 
 SHAPES = [(1, 1, 1), (1, 5, 7), (4, 1, 3), (3, 11, 1), (5, 13, 17), (0, 3, 4)]
@@ -119,3 +120,8 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     } | change
     with pytest.raises((ValueError, TypeError), match=message):
         gated_mixture(**arguments)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    calls = {"not_float64": lambda: ops.gated_mixture(*tensors((2, 3), (2, 3), (3, 5), **DOUBLE))}
+    check_limits("gated_mixture", calls)

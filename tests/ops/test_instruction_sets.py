@@ -1,31 +1,112 @@
-"""Operations on pairs of rows, with every instruction set of this machine, in one process each."""
+"""The tests marked `instruction_sets` again with every instruction set of this machine.
+
+The extension fixes its instruction set when it loads, so each takes a process: one for all operations.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
 import pytest
 
-from helpers import INSTRUCTION_SETS, check_instruction_set
+from helpers import called_kernels
+from spectrafuse._runtime import extensions
 
-CHECKS = """
-import torch
-import test_ambiguity_penalty as penalty, test_dense_mean_shift as shift, test_spectral_compactness as spectra
-for kind in penalty.KINDS:
-    for shape in penalty.SHAPES:
-        penalty.test_agrees_with_the_reference("cpu", kind, shape, 1.0)
-for shape in penalty.SHAPES:
-    for dtype in (torch.float32, torch.float64):
-        penalty.test_a_pools_penalty_is_that_of_its_used_components(shape, (True, 2), dtype)
-        penalty.test_a_pools_penalty_is_that_of_its_used_components(shape, (False, 1), dtype)
-for shape in shift.SHAPES:
-    for iterations in (1, 4):
-        shift.test_agrees_with_reference("cpu", shape, iterations)
-for shape in spectra.SHAPES:
-    for dtype in (torch.float32, torch.float64):
-        for masked in (False, True):
-            spectra.test_kernel_equals_the_reference(shape, dtype, masked)
-"""
+TESTS = Path(__file__).parents[1]
+INSTRUCTION_SETS = {"baseline": "", "avx2": "avx2", "avx512": "avx512bw"}
+"""What `SPECTRAFUSE_ISA` may name on x86, and the processor flag that says a machine has it."""
+MARKED = [
+    path.relative_to(TESTS).as_posix()
+    for path in sorted(TESTS.rglob("test_*.py"))
+    if path != Path(__file__) and "pytest.mark.instruction_sets" in path.read_text(encoding="utf-8")
+]
+# They hold no vector instructions.
+NOT_KERNELS = {"isa", "use_huge_pages"}
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+
+def present(isa: str) -> bool:
+    return INSTRUCTION_SETS[isa] in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+
+
+def environment(isa: str) -> dict[str, str]:
+    return {**os.environ, "SPECTRAFUSE_ISA": isa, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+class Outcome(NamedTuple):
+    output: str
+    tests: dict[str, int]
+    """How many tests of each file ran."""
+    failures: dict[str, list[str]]
+    called: set[str]
+
+
+@functools.cache
+def outcome(isa: str) -> Outcome:
+    """What a session of all marked tests with this instruction set found."""
+    with tempfile.TemporaryDirectory() as folder:
+        report, calls = Path(folder, "report.xml"), Path(folder, "calls.json")
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-m", "instruction_sets", "-o", "junit_family=xunit1"),
+                *("-p", "no:cacheprovider", "-p", "helpers.called_kernels", f"--junitxml={report}", *MARKED),
+            ],
+            cwd=TESTS,
+            env={**environment(isa), called_kernels.VARIABLE: str(calls), "PYTEST_ADDOPTS": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert report.exists(), done.stdout + done.stderr
+        cases = ElementTree.parse(report).getroot().iter("testcase")
+        called = set(json.loads(calls.read_text(encoding="utf-8")))
+    tests = dict.fromkeys(MARKED, 0)
+    failures: dict[str, list[str]] = {name: [] for name in MARKED}
+    for case in cases:
+        file = case.get("file", "").removeprefix("tests/")
+        tests[file] += case.find("skipped") is None
+        failures[file] += [
+            f"{case.get('name')}\n{part.text}" for tag in ("failure", "error") for part in case.iter(tag)
+        ]
+    return Outcome(done.stdout + done.stderr, tests, failures, called)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in INSTRUCTION_SETS if present(isa)])
+@pytest.mark.parametrize("file", MARKED)
+def test_operations_agree_with_the_reference(file: str, isa: str) -> None:
+    found = outcome(isa)
+    assert not found.failures[file], "\n\n".join(found.failures[file])
+    assert found.tests[file], found.output
+
+
+@pytest.mark.parametrize("isa", [isa for isa in INSTRUCTION_SETS if present(isa)])
+def test_every_kernel_is_among_them(isa: str) -> None:
+    assert set(called_kernels.functions()) - outcome(isa).called <= NOT_KERNELS
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa: str) -> None:
-    check_instruction_set(isa, CHECKS)
+def test_a_process_has_the_instruction_set_it_asks_for_or_says_that_the_machine_lacks_it(isa: str) -> None:
+    code = (
+        "from spectrafuse._runtime import extensions\n"
+        "print(extensions.cpu_reason() or extensions.cpu_info()['instruction_set'])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment(isa), capture_output=True, text=True, check=True
+    ).stdout
+    if present(isa):
+        assert said == f"{isa}\n"
+    else:
+        assert said.startswith("SPECTRAFUSE_ISA must name an instruction set")
+
+
+def test_the_extension_is_there() -> None:
+    assert extensions.cpu_reason() is None

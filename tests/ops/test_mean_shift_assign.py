@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from helpers import (
     GOLDEN_GRADIENT_RTOL,
     GOLDEN_RTOL,
-    INSTRUCTION_SETS,
     assert_close_to_max,
     assert_same_bits_at_any_number_of_threads,
-    check_instruction_set,
     golden,
 )
-from spectrafuse import backends, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from helpers.mean_shift_inputs import evaluate, inputs
+from spectrafuse import backends, ops, use_backend
 from spectrafuse._runtime import extensions
 from spectrafuse.ops import mean_shift_assign, mean_shift_labels
 
@@ -33,31 +33,6 @@ SHAPES = [
     (1, 8, 11, 67, 19, 9, 2),
     (0, 4, 5, 5, 3, 5, 5),
 ]
-
-
-def inputs(batch, dim, height, width, clusters, dtype, seed=None):
-    """Fresh random inputs; the seed is printed so that a failure can be repeated."""
-    seed = torch.seed() % 2**31 if seed is None else seed
-    print("seed", seed)
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    embeddings = F.normalize(normal(batch, dim, height, width), dim=1).to(dtype)
-    centers = normal(clusters, dim).to(dtype)
-    bandwidth = (0.4 + torch.rand((), generator=generator, dtype=torch.float64)).to(dtype)
-    grads = normal(batch, dim, height, width).to(dtype), normal(batch, height, width, clusters).to(dtype)
-    return embeddings, centers, bandwidth, grads
-
-
-def evaluate(backend, embeddings, centers, bandwidth, grads, **options):
-    """Both outputs and all gradients of sum(shifted * g0) + sum(probs * g1)."""
-    leaves = [x.detach().clone().requires_grad_() for x in (embeddings, centers, bandwidth)]
-    with use_backend(backend):
-        shifted, probs = mean_shift_assign(*leaves, **options)
-        ((shifted * grads[0]).sum() + (probs * grads[1]).sum()).backward()
-    return [shifted.detach(), probs.detach(), *(leaf.grad for leaf in leaves)]
 
 
 @pytest.mark.parametrize("backend", IMPLEMENTATIONS)
@@ -79,6 +54,7 @@ def test_reproduces_the_published_outputs_and_gradients(case, backend):
     assert_close_to_max(log_bandwidth.grad, g["grad_log_bandwidth"], GOLDEN_GRADIENT_RTOL)
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kernel_equals_the_reference(shape, dtype):
@@ -94,16 +70,6 @@ def test_kernel_equals_the_reference(shape, dtype):
         # Inputs and upstream gradients are of order 1; a window of one pixel leaves bandwidth a gradient near zero.
         scale = max(1.0, want.abs().max().item()) if want.numel() else 1.0
         torch.testing.assert_close(got.double(), want, rtol=0, atol=allowed * scale)
-
-
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa):
-    check_instruction_set(
-        isa,
-        "from test_mean_shift_assign import SHAPES, test_kernel_equals_the_reference as check\n"
-        "import torch\n"
-        "[check(s, d) for s in SHAPES for d in (torch.float32, torch.float64)]\n",
-    )
 
 
 def test_same_bits_at_any_number_of_threads():
@@ -226,6 +192,7 @@ def test_opcheck():
         torch.library.opcheck(torch.ops.spectrafuse.mean_shift_labels.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
 def test_compiles_without_graph_breaks(backend):
     embeddings, centers, bandwidth, grads = inputs(1, 4, 6, 7, 3, torch.float32)
@@ -297,3 +264,16 @@ def test_windows_beyond_the_kernel_run_in_pytorch_unless_it_is_forced():
 def test_auto_takes_the_kernel_on_the_cpu():
     assert extensions.cpu_reason() is None
     assert backends.choose("mean_shift_assign", "cpu") == "cpu"
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def shifted(dim: int = 3, window: int = 5, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        inputs = tensors((1, dim, 12, 13), (2, dim), (), dtype=dtype)
+        return ops.mean_shift_assign(*inputs, window=window).shifted
+
+    calls = {
+        "large_window": lambda: shifted(window=13),
+        "many_dimensions": lambda: shifted(dim=129),
+        "not_float64": lambda: shifted(**DOUBLE),
+    }
+    check_limits("mean_shift_assign", calls)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_mean_shift_assign import evaluate, inputs
 
 from helpers import TRITON_DEVICE, assert_close_to_max
+from helpers.mean_shift_inputs import evaluate, inputs
 from spectrafuse import BackendUnavailableError, backends, use_backend
 from spectrafuse.kernels import _mean_shift
 from spectrafuse.ops import mean_shift_assign, mean_shift_labels
@@ -134,6 +134,7 @@ def test_narrow_types_are_computed_in_float32(dtype):
     assert [x.dtype for x in narrow] == [dtype, dtype, torch.float32, torch.float32, dtype, dtype, dtype]
 
 
+@pytest.mark.slow
 def test_constants_of_the_code_and_numbers_of_programs_do_not_matter(monkeypatch):
     """Large images have no constant strides, and few programs sum for the centers of many tiles."""
     data = triton_inputs(1, 6, 9, 34, 3)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from helpers import INSTRUCTION_SETS, check_instruction_set
-from spectrafuse import use_backend
+from helpers import assert_same_bits_at_any_number_of_threads
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import ops, use_backend
 from spectrafuse.dgc.normalise import METHODS as NORMALIZATIONS
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.strips import read_strips
@@ -44,19 +46,13 @@ def check(shape: tuple[int, ...], order: tuple[int, ...], kind: str, method: str
             assert (result[..., bands:] == 0).all()
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TYPES)
 def test_agrees_with_plain_pytorch(kind: str, method: str) -> None:
     for shape in SHAPES:
         for order in ORDERS:
             check(shape, order, kind, method)
-
-
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set(isa: str) -> None:
-    calls = "from test_scene_spectra import *\n"
-    calls += "[check(s, o, k, m) for s in SHAPES for o in ORDERS for k in TYPES[:5] for m in METHODS]"
-    check_instruction_set(isa, calls)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -74,13 +70,8 @@ def test_numbers_at_the_ends_of_the_range(method: str) -> None:
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
-    cube, before = torch.rand(40, 13, 600), torch.get_num_threads()
-    results = []
-    for threads in (1, 2, 3, 7):
-        torch.set_num_threads(threads)
-        results.append(scene_spectra(cube, torch.empty(13, 600, 48), "unit"))
-    torch.set_num_threads(before)
-    assert all(torch.equal(result, results[0]) for result in results)
+    cube = torch.rand(40, 13, 600)
+    assert_same_bits_at_any_number_of_threads(lambda: [scene_spectra(cube, torch.empty(13, 600, 48), "unit")])
 
 
 def test_offsets_beyond_2_to_the_31() -> None:
@@ -159,3 +150,15 @@ def test_files_whose_numbers_are_not_those_of_the_scene_are_read_otherwise(tmp_p
     values[:, 2, 3] = np.nan
     np.save(tmp_path / "gaps.npy", values)
     assert open_cube(tmp_path / "gaps.npy", layout="chw", nodata=np.nan).mapped is None
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def spectra(stored: Any, out: torch.dtype = torch.float32) -> torch.Tensor:
+        return ops.scene_spectra(stored, torch.empty(4, 5, 3, dtype=out), "unit")
+
+    calls = {
+        "stored_numbers": lambda: spectra(np.ones((3, 4, 5), ">f4")),
+        "wide_normalization": lambda: spectra(*tensors((3, 4, 5), **DOUBLE)),
+        "wide_results": lambda: spectra(*tensors((3, 4, 5)), out=torch.float64),
+    }
+    check_limits("scene_spectra", calls)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers import INSTRUCTION_SETS, assert_same_bits_at_any_number_of_threads, check_instruction_set
-from spectrafuse import RandomStream, backends, use_backend
+from helpers import assert_same_bits_at_any_number_of_threads, seeds
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, backends, ops, use_backend
 from spectrafuse.ops.skinny_linear import ACTIVATIONS, skinny_linear
 
 FUNCTIONS = {"none": lambda y: y, "tanh": torch.tanh, "relu": lambda y: y.clamp_min(0.0), "abs": torch.abs}
@@ -51,8 +52,7 @@ def evaluate(backend: str, tensors: list[Tensor], upstream: Tensor, activation: 
 def check_kernel(shape: tuple[int, int, int], dtype: torch.dtype, activation: str) -> None:
     """The kernel against the reference in float64, from fresh inputs."""
     batch, width, outputs = shape
-    seed = int(torch.seed() % 2**31)
-    print("seed", seed)
+    seed = seeds.fresh_seed()
     stream = RandomStream(seed)
     tensors = [stream.normal(size, dtype=dtype) for size in ((batch, width), (outputs, width), (outputs,))]
     upstream = stream.normal((batch, outputs), dtype=dtype)
@@ -71,21 +71,12 @@ def check_kernel(shape: tuple[int, int, int], dtype: torch.dtype, activation: st
         torch.testing.assert_close(got.double(), want, rtol=0, atol=allowed * scale)
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("shape", SHAPES + LARGE)
 def test_kernel_equals_the_reference(shape: tuple[int, int, int], activation: str, dtype: torch.dtype) -> None:
     check_kernel(shape, dtype, activation)
-
-
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_of_this_machine(isa: str) -> None:
-    check_instruction_set(
-        isa,
-        "from test_skinny_linear import ACTIVATIONS, LARGE, SHAPES, check_kernel as check\n"
-        "import torch\n"
-        "[check(s, d, a) for s in SHAPES + LARGE for d in (torch.float32, torch.float64) for a in ACTIVATIONS]\n",
-    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -129,6 +120,7 @@ def test_strided_and_narrow_inputs() -> None:
             assert torch.equal(skinny_linear(*narrow, "abs"), expected)
 
 
+@pytest.mark.slow
 def test_opcheck_and_compilation_without_graph_breaks() -> None:
     stream = RandomStream(36)
     tensors = [stream.normal((3, 7)), stream.normal((5, 7)), stream.normal((5,))]
@@ -172,3 +164,10 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     arguments: dict[str, Any] = {"x": torch.zeros(2, 3), "weight": torch.zeros(5, 3), "bias": torch.zeros(5)} | change
     with pytest.raises((ValueError, TypeError), match=message):
         skinny_linear(**arguments)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def layer(rows: int, **options: Any) -> torch.Tensor:
+        return ops.skinny_linear(*tensors((rows, 5), (7, 5), (7,), **options))
+
+    check_limits("skinny_linear", {"many_rows": lambda: layer(65), "not_float64": lambda: layer(2, **DOUBLE)})

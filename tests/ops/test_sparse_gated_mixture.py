@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from helpers import saved_sizes
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse.ops.gate import GateNoise, Langevin
 from spectrafuse.ops.gated_mixture import gated_mixture
 from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise, sparse_gated_mixture
@@ -244,3 +245,11 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
     } | change
     with pytest.raises((ValueError, TypeError), match=message):
         sparse_gated_mixture(**arguments)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    def mixture() -> torch.Tensor:
+        inputs = tensors((2, 3), (2, 3), (3, 5), (3, 5, 2), **DOUBLE)
+        return ops.sparse_gated_mixture(*inputs, tau=0.5, langevin=None).mixture
+
+    check_limits("sparse_gated_mixture", {"not_float64": mixture})

@@ -8,8 +8,10 @@ import torch
 from helpers import (
     assert_close_to_max,
     assert_same_bits_at_any_number_of_threads,
+    seeds,
 )
-from spectrafuse import RandomStream, use_backend
+from helpers.limits import DOUBLE, check_limits, tensors
+from spectrafuse import RandomStream, ops, use_backend
 from spectrafuse.ops.spectral_compactness import spectral_compactness
 
 backends = pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
@@ -126,12 +128,13 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_kernel_equals_the_reference(shape, dtype, masked):
     *sizes, clusters = shape
-    spectra, probs = draw(tuple(sizes), clusters, seed=torch.seed() % 2**31)
+    spectra, probs = draw(tuple(sizes), clusters, seed=seeds.fresh_seed())
     valid = None
     if masked:
         valid = RandomStream(sum(shape)).uniform((sizes[0], *sizes[2:])) > 0.3
@@ -263,3 +266,8 @@ def test_wrong_valid(valid, error, message):
 def test_wrong_arguments(spectra, probs, error, message):
     with pytest.raises(error, match=message):
         spectral_compactness(spectra, probs)
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    calls = {"not_float64": lambda: ops.spectral_compactness(*tensors((1, 3, 2, 2), (1, 2, 2, 2), **DOUBLE))}
+    check_limits("spectral_compactness", calls)

@@ -95,6 +95,7 @@ def test_the_same_bits_twice_and_no_float64():
         both_ways("triton", *draw((1, 2, 2, 2), 2, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_registration_and_compile():
     spectra, probs, valid = draw((1, 3, 4, 5), 2, 0.7)
     arguments = (spectra.requires_grad_(), probs.requires_grad_(), valid)

@@ -33,7 +33,7 @@ def _tensors(inputs: StepInputs) -> list[Tensor]:
 class StaticStep(Generic[Inputs]):
     """Runs a step on copies of its inputs that are made once.
 
-    The first call is an ordinary step: it makes the optimiser's state, loads libraries and compiles kernels. On a GPU
+    The first call is an ordinary step: it makes the optimizer's state, loads libraries and compiles kernels. On a GPU
     the second call records the step as a CUDA graph, and it and all later ones replay it. Inputs of other shapes, as a
     smaller last batch has, are stepped as they are. Where recording fails, a warning says why, once, and steps stay
     ordinary.

@@ -23,11 +23,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 profiles = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-app.add_typer(profiles, name="profile", help="Show what takes the time of `segment` or `unmix`, with their arguments.")
+app.add_typer(profiles, name="profile", help="Show what takes the time in `segment` or `unmix`, and what would help.")
 
 
 class RecipeName(str, Enum):
-    """Recipes both algorithms have."""
+    """Recipes that both algorithms have."""
 
     corrected = "corrected"
     published = "published"
@@ -61,33 +61,42 @@ class NormalizationName(str, Enum):
 
 TRAINING = "Training"
 READING = "Reading the file"
-SCORING = "Comparing with what is known"
+SCORING = "Comparing with the truth"
 
 OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder for the results; the same command on it goes on or is done.")
+    Path, typer.Option("--output", "-o", help="Folder for the results. An interrupted run in it is resumed.")
 ]
 RecipeOption = Annotated[
     RecipeName,
-    typer.Option(help="corrected: with the published mistakes put right; published: as the paper's code."),
+    typer.Option(help="corrected: what the paper describes; published: what its code does, mistakes included."),
 ]
 SeedOption = Annotated[
-    int, typer.Option(min=0, help="The same seed gives the same bits on the CPU.", rich_help_panel=TRAINING)
+    int,
+    typer.Option(min=0, help="Random seed. On the CPU, the same seed gives the same result.", rich_help_panel=TRAINING),
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Epochs at most; default: the recipe's.", rich_help_panel=TRAINING)
+    int | None, typer.Option(min=1, help="Most epochs to train for. Default: the recipe's.", rich_help_panel=TRAINING)
 ]
-RateOption = Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)]
+RateOption = Annotated[
+    float | None, typer.Option(help="Learning rate of the optimizer. Default: the recipe's.", rich_help_panel=TRAINING)
+]
 DeviceOption = Annotated[
     str | None,
-    typer.Option(help="cpu, cuda or cuda:1; default: the GPU if there is one.", rich_help_panel=TRAINING),
+    typer.Option(help="cpu, cuda or cuda:1. Default: the GPU if there is one.", rich_help_panel=TRAINING),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.", rich_help_panel=TRAINING)
+    int | None, typer.Option(min=1, help="CPU threads. Default: as many as torch chooses.", rich_help_panel=TRAINING)
 ]
 RestartOption = Annotated[
-    bool, typer.Option("--restart", help="Begin anew: drop an unfinished run, replace finished results.")
+    bool,
+    typer.Option("--restart", help="Start from the beginning and replace earlier results in the folder."),
 ]
-KeyOption = Annotated[str | None, typer.Option(help="Variable of a .mat or .npz file.", rich_help_panel=READING)]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the variable in a .mat or .npz file. Default: found by name and shape.", rich_help_panel=READING
+    ),
+]
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -113,7 +122,7 @@ def spectrafuse(
 ) -> None:
     """Segment hyperspectral scenes and unmix spectra, without labels.
 
-    Long commands can be interrupted with Ctrl-C; the same command goes on from there.
+    Stop a long command with Ctrl-C; the same command resumes it.
     """
 
 
@@ -136,31 +145,44 @@ def _carry_out(context: typer.Context, request: Any, run: Callable[[Any], None])
 @friendly
 def segment(
     context: typer.Context,
-    scenes: Annotated[list[Path], typer.Argument(help="Cubes: .mat, .npy, .npz or ENVI.", metavar="SCENE...")],
+    scenes: Annotated[
+        list[Path], typer.Argument(help="Hyperspectral cubes: .mat, .npy, .npz or ENVI (.hdr).", metavar="SCENE...")
+    ],
     output: OutputOption,
-    n_clusters: Annotated[int, typer.Option(min=1, help="Clusters to look for.")] = 4,
+    n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,
     recipe: RecipeOption = RecipeName.corrected,
-    merge: Annotated[str | None, typer.Option(help="Merge clusters afterwards, new=old,old;...: '0=0,2;1=1'.")] = None,
+    merge: Annotated[str | None, typer.Option(help="Merge clusters: '0=0,2;1=1' makes 0 of clusters 0 and 2.")] = None,
     restart: RestartOption = False,
     key: KeyOption = None,
     layout: Annotated[
         LayoutName,
-        typer.Option(help="Order of the axes: bands first, bands last.", rich_help_panel=READING),
+        typer.Option(
+            help="Order of the axes: chw is bands, rows, columns; hwc is rows, columns, bands.", rich_help_panel=READING
+        ),
     ] = LayoutName.auto,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows, for a bands x pixels matrix.", rich_help_panel=READING)
+        int | None,
+        typer.Option(
+            min=1, help="Rows of the scene, if the file holds a bands x pixels matrix.", rich_help_panel=READING
+        ),
     ] = None,
     columns: Annotated[
-        int | None, typer.Option(min=1, help="Columns, for a bands x pixels matrix.", rich_help_panel=READING)
+        int | None,
+        typer.Option(
+            min=1, help="Columns of the scene, if the file holds a bands x pixels matrix.", rich_help_panel=READING
+        ),
     ] = None,
     nodata: Annotated[
         float | None,
-        typer.Option(help="Value of pixels without data, or nan; default: an ENVI header's.", rich_help_panel=READING),
+        typer.Option(
+            help="Value that marks pixels without data, or nan. Default: what an ENVI header says.",
+            rich_help_panel=READING,
+        ),
     ] = None,
     mask: Annotated[
         list[str] | None,
         typer.Option(
-            help="Pixels without data: a map that is 1 there, or LabelMe shapes; once per scene.",
+            help="Pixels to leave out: a map that is 1 there, or LabelMe shapes. Once per scene.",
             metavar="FILE[:KEY]",
             rich_help_panel=READING,
         ),
@@ -168,7 +190,7 @@ def segment(
     max_memory: Annotated[
         str | None,
         typer.Option(
-            help="Memory for strips of a scene, such as 700MB; default: 256MiB.",
+            help="Memory for labeling a scene strip by strip, such as 700MB. Default: 256MiB.",
             metavar="SIZE",
             rich_help_panel=READING,
         ),
@@ -176,31 +198,37 @@ def segment(
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="True labels to score against, once per scene.", metavar="FILE[:KEY]", rich_help_panel=SCORING
+            help="True labels to compare with. Once per scene.", metavar="FILE[:KEY]", rich_help_panel=SCORING
         ),
     ] = None,
     ignore_label: Annotated[
-        int | None, typer.Option(help="Value in --labels that means no label.", rich_help_panel=SCORING)
+        int | None, typer.Option(help="Value in --labels that means not labeled.", rich_help_panel=SCORING)
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Numbers of the names in LabelMe --labels: names counted from 0 (what is not drawn), or a JSON file.",
+            help="Class names in LabelMe --labels, numbered from 0 (background), or a JSON file of names and numbers.",
             metavar="NAME,NAME,...",
             rich_help_panel=SCORING,
         ),
     ] = None,
     max_epoch: EpochsOption = None,
     crop_size: Annotated[
-        int | None, typer.Option(min=1, help="Edge of the training crops, pixels.", rich_help_panel=TRAINING)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Height and width of the training crops, in pixels. Default: the recipe's.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Crop pairs per step.", rich_help_panel=TRAINING)
+        int | None,
+        typer.Option(min=1, help="Crop pairs per training step. Default: the recipe's.", rich_help_panel=TRAINING),
     ] = None,
     learning_rate: RateOption = None,
     normalization: Annotated[
         NormalizationName | None,
-        typer.Option(help="Of the spectra; default: the recipe's.", rich_help_panel=TRAINING),
+        typer.Option(help="Normalization of the spectra. Default: the recipe's.", rich_help_panel=TRAINING),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
@@ -210,8 +238,8 @@ def segment(
 
     [bold]spectrafuse segment[/] scene.mat --n-clusters 4 --output out/
     """
+    from spectrafuse.cli.segment import SegmentRequest, parse_bytes, parse_classes, parse_merge
     from spectrafuse.cli.segment import segment as run
-    from spectrafuse.cli.segment_inputs import SegmentRequest, parse_bytes, parse_classes, parse_merge
 
     settings = _given(
         n_clusters=n_clusters,
@@ -253,7 +281,7 @@ def segment(
 @friendly
 def unmix(
     context: typer.Context,
-    spectra: Annotated[Path, typer.Argument(help="One spectrum per row: .csv, .txt, .npy, .npz or .mat.")],
+    spectra: Annotated[Path, typer.Argument(help="Spectra, one per row: .csv, .txt, .npy, .npz or .mat.")],
     output: OutputOption,
     pool_size: Annotated[
         int, typer.Option(min=1, help="The most components there can be; training gets slow with many.")
@@ -265,35 +293,44 @@ def unmix(
             "networks; published: as the paper's code."
         ),
     ] = UnmixRecipeName.corrected,
-    non_negative: Annotated[bool, typer.Option(help="Whether component spectra must be non-negative.")] = True,
-    sparse: Annotated[bool, typer.Option("--sparse", help="Gate single channels as well.")] = False,
+    non_negative: Annotated[
+        bool, typer.Option(help="Keep component spectra at or above zero, or let them be negative.")
+    ] = True,
+    sparse: Annotated[bool, typer.Option("--sparse", help="Let each component use some bands only.")] = False,
     background: Annotated[
-        bool, typer.Option("--background", help="Add a component that is the same in all channels and not counted.")
+        bool,
+        typer.Option("--background", help="Add a constant baseline that is not counted as a component."),
     ] = False,
     noise: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Standard deviation of the noise; default: estimated from the data."),
+        typer.Option(min=0.0, help="Standard deviation of the noise. Default: estimated from the data."),
     ] = None,
     restart: RestartOption = False,
     key: KeyOption = None,
     header: Annotated[
-        bool | None, typer.Option(help="Whether the table has a header row; default: look.", rich_help_panel=READING)
+        bool | None,
+        typer.Option(help="The table has a header row, or none. Default: found out.", rich_help_panel=READING),
     ] = None,
     index: Annotated[
         bool | None,
-        typer.Option(help="Whether the first column holds names; default: look.", rich_help_panel=READING),
+        typer.Option(
+            help="The first column holds sample names, or numbers. Default: found out.", rich_help_panel=READING
+        ),
     ] = None,
     axis_label: Annotated[
-        str | None, typer.Option(help="Label of the spectral axis, such as 'Raman shift (cm⁻¹)'.")
+        str | None, typer.Option(help="Name of the spectral axis for the pictures, such as 'Raman shift (cm⁻¹)'.")
     ] = None,
     true_components: Annotated[
-        Path | None, typer.Option(help="Known spectra, for comparison.", rich_help_panel=SCORING)
+        Path | None, typer.Option(help="True spectra of the components, to compare with.", rich_help_panel=SCORING)
     ] = None,
     true_concentrations: Annotated[
-        Path | None, typer.Option(help="Known concentrations, for comparison.", rich_help_panel=SCORING)
+        Path | None, typer.Option(help="True concentrations, to compare with.", rich_help_panel=SCORING)
     ] = None,
     max_epoch: EpochsOption = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Spectra per step.", rich_help_panel=TRAINING)] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Spectra per training step. Default: the recipe's.", rich_help_panel=TRAINING),
+    ] = None,
     learning_rate: RateOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
@@ -341,12 +378,12 @@ def unmix(
 @app.command()
 @friendly
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for data and pictures.")] = Path("demo"),
     restart: RestartOption = False,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
 ) -> None:
-    """Run both algorithms on real data that installs with the extra 'demo', in a few minutes."""
+    """Segment a real scene and unmix real spectra, in a few minutes (needs the extra 'demo')."""
     from spectrafuse.cli.demo import demo as run
 
     run(output, seed=seed, threads=threads, restart=restart)
@@ -355,9 +392,9 @@ def demo(
 @app.command()
 @friendly
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show what runs on this machine, and what does not, with the reason."""
+    """Show what this machine can run, and why it cannot run the rest."""
     from spectrafuse.cli.doctor import examine, print_examination
 
     found = examine()

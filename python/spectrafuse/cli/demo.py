@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectrafuse.cli.segment import segment
-from spectrafuse.cli.segment_inputs import SegmentRequest
+from spectrafuse.cli.segment import SegmentRequest, segment
 from spectrafuse.cli.terminal import CommandError, output_console
 from spectrafuse.cli.unmix import UnmixRequest, unmix
 from spectrafuse.io.atomic import atomic_write
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 INSTALL = "The demo needs the packages tensorly and chemotools for their data: pip install 'spectrafuse[demo]'"
 
 INDIAN_PINES_CLASSES = (
-    "unlabelled",
+    "unlabeled",
     "alfalfa",
     "corn, no till",
     "corn, min till",
@@ -48,7 +47,7 @@ SEGMENT_SETTINGS: dict[str, Any] = {"n_clusters": 16, "recipe": "corrected"}
 UNMIX_SETTINGS: dict[str, Any] = {"recipe": "corrected", "noise": 0.002}
 """Chosen so that both runs together take a few minutes on two cores.
 
-The noise is given: neighbouring channels scatter by 0.00125, and the instrument drifts slowly on top of that.
+The noise is given: neighboring wavenumbers scatter by 0.00125, and the instrument drifts slowly on top of that.
 """
 
 GLUCOSE_BAND = (960.0, 1200.0)
@@ -141,7 +140,7 @@ def demo(output: Path, *, seed: int = 0, threads: int | None = None, restart: bo
             restart=restart,
         )
     )
-    _picture_of_labelled_pixels(output, target)
+    _picture_of_labeled_pixels(output, target)
 
     spectra, target = data / "fermentation.csv", output / "fermentation"
     words = ["unmix", str(spectra), "-o", str(target), *_options(UNMIX_SETTINGS), "--seed", str(seed)]
@@ -164,11 +163,11 @@ def demo(output: Path, *, seed: int = 0, threads: int | None = None, restart: bo
         console.print(f"  {path}", soft_wrap=True)
 
 
-def _picture_of_labelled_pixels(output: Path, target: Path) -> None:
-    """Clusters beside the ground truth where there is one, in the colours of the matched clusters."""
+def _picture_of_labeled_pixels(output: Path, target: Path) -> None:
+    """Clusters beside the ground truth where there is one, in the colors of the matched clusters."""
     import json
 
-    from spectrafuse.reports.maps import UNLABELLED, coloured, save_panels
+    from spectrafuse.reports.maps import UNLABELED, colored, save_panels
     from spectrafuse.reports.style import palette
 
     with np.load(output / "data" / "indian_pines.npz", allow_pickle=False) as archive:
@@ -177,20 +176,20 @@ def _picture_of_labelled_pixels(output: Path, target: Path) -> None:
     scores = json.loads((target / "run.json").read_text(encoding="utf-8"))["scores"]
     cluster_of = {int(label): int(members[0]) for label, members in scores["mapping"].items() if members}
     count = len(INDIAN_PINES_CLASSES)
-    colours = palette(count)
-    table = np.tile(np.asarray(UNLABELLED), (labels.max() + 1, 1))
+    colors = palette(count)
+    table = np.tile(np.asarray(UNLABELED), (labels.max() + 1, 1))
     legend: list[tuple[Any, str]] = []
     for value in range(1, count):
         if cluster_of.get(value, -1) in range(len(table)):
-            table[cluster_of[value]] = colours[value]
-        legend.append((colours[value], f"{INDIAN_PINES_CLASSES[value]} · IoU {scores[f'iou_class_{value}']:.2f}"))
-    legend.append((UNLABELLED, "no label, or a cluster without a match"))
-    found = coloured(np.where(truth > 0, labels, -1), table)
+            table[cluster_of[value]] = colors[value]
+        legend.append((colors[value], f"{INDIAN_PINES_CLASSES[value]} · IoU {scores[f'iou_class_{value}']:.2f}"))
+    legend.append((UNLABELED, "no label, or a cluster without a match"))
+    found = colored(np.where(truth > 0, labels, -1), table)
     save_panels(
         output / "indian_pines_against_truth.png",
         [
-            ("clusters, matched to classes (Hungarian method)", found, "labelled pixels only"),
-            ("ground truth", coloured(truth, colours, 0), "light grey: no label"),
+            ("clusters, matched to classes (Hungarian method)", found, "labeled pixels only"),
+            ("ground truth", colored(truth, colors, 0), "light gray: no label"),
         ],
         legend,
         title=f"Indian Pines: accuracy {scores['accuracy']:.2f}, mean IoU {scores['mean_iou']:.2f} without any label",

@@ -196,7 +196,7 @@ def _print_machine(found: dict[str, Any], console: Console) -> None:
         details = [f"{key} {value}" for key, value in row.items() if key not in ("device", "name")]
         machine.add_row(row["device"], f"{row['name']}  ({', '.join(details)})")
     if found["no_gpu_reason"]:
-        machine.add_row("gpu", f"none: {found['no_gpu_reason']}")
+        machine.add_row("GPU", f"none: {found['no_gpu_reason']}")
     machine.add_row("OpenMP", "\n".join(found["openmp"]) or "no runtime loaded")
     if len(found["openmp"]) > 1:
         machine.add_row("", "[yellow]two OpenMP runtimes in one process may start too many threads[/]")
@@ -215,7 +215,7 @@ def print_examination(found: dict[str, Any], console: Console) -> None:
 
     _print_machine(found, console)
 
-    native = Table(box=None, show_header=False, title="\nExtensions", title_justify="left", title_style="bold")
+    native = Table(box=None, show_header=False, title="\nCompiled code", title_justify="left", title_style="bold")
     for row in found["extensions"]:
         info = ", ".join(f"{key} {value}" for key, value in row["info"].items())
         native.add_row(
@@ -256,7 +256,7 @@ def _print_operations(found: dict[str, Any], console: Console) -> None:
                 reasons.setdefault(f"{implementation}: {sentence}", []).append(name)
     console.print(ops)
     if reasons:
-        console.print("\n[bold]Why not[/]")
+        console.print("\n[bold]Why the others do not run[/]")
     for sentence, names in reasons.items():
         who = f"all {len(names)}" if len(names) == len(rows) else ", ".join(names)
         console.print(f"  {escape(sentence)}  [dim]({who})[/]")

@@ -16,10 +16,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from spectrafuse._runtime.errors import SpectrafuseError
+from spectrafuse.cli.terminal import CommandError, Interrupted, say, training_progress
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.fingerprint import differences
 from spectrafuse.io.results import write_json
+
+if TYPE_CHECKING:
+    from spectrafuse._runtime.progress import Progress
 
 STATE = "state"
 RECORD = "run.json"
@@ -36,27 +42,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' is damaged ({error}); choose another --output or add --restart.") from error
+        raise DataError(f"'{path}' is damaged ({error}). Choose another --output, or add --restart.") from error
     return content if isinstance(content, dict) else {}
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two requests, as `name: before there, now here`."""
-    out: list[str] = []
-    for name in dict.fromkeys([*before, *now]):
-        old, new = before.get(name), now.get(name)
-        if old == new:
-            continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            out += _differences(old, new, f"{prefix}{name}.")
-        else:
-            out.append(f"{prefix}{name} was {_short(old)}, now {_short(new)}")
-    return out
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class RunFolder:
@@ -74,7 +61,7 @@ class RunFolder:
     Raises
     ------
     DataError
-        If the folder belongs to a different command, holds files of somebody else, is in use by another process
+        If the folder belongs to a different command, holds other files, is in use by another process
         or cannot be written.
 
     Attributes
@@ -111,26 +98,26 @@ class RunFolder:
             if foreign:
                 raise DataError(
                     f"'{self.path}' is not empty ({', '.join(foreign[:3])}{', ..' if len(foreign) > 3 else ''}) and "
-                    "holds no spectrafuse run: choose a new folder for --output."
+                    "holds no results of spectrafuse. Choose a new folder for --output."
                 )
         self._begin(restart)
 
     def _make(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise DataError(f"--output '{self.path}' is a file; a folder is needed.")
+            raise DataError(f"--output '{self.path}' is a file. Give a folder.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"The output folder '{self.path}' cannot be made: {error.strerror}.") from error
+            raise DataError(f"The output folder '{self.path}' cannot be created: {error.strerror}.") from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise DataError(f"The output folder '{self.path}' cannot be written.")
 
     def _compare(self, before: Mapping[str, Any], what: str) -> None:
-        differences = _differences(before, self.request)
-        if differences:
+        different = differences(before, self.request)
+        if different:
             raise DataError(
-                f"'{self.path}' holds {what} ({'; '.join(differences[:4])}): choose another --output, or add "
-                "--restart to replace it."
+                f"'{self.path}' holds {what} ({'; '.join(different[:4])}). Choose another --output, or add --restart "
+                "to replace it."
             )
 
     def _begin(self, restart: bool) -> None:
@@ -159,7 +146,9 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.release()
-            raise DataError(f"Another spectrafuse command is working in '{self.path}' right now.") from error
+            raise DataError(
+                f"Another spectrafuse command is using '{self.path}' right now. Wait, or choose another --output."
+            ) from error
         except OSError:
             # Some network file systems have no locks; the command then runs without one.
             self.release()
@@ -177,7 +166,7 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether the training has left a state to go on from."""
+        """Whether the training has left a checkpoint."""
         return (self.state / _TRAINING).is_file()
 
     def save_clock(self, *, at_once: bool = False) -> None:
@@ -232,6 +221,58 @@ class RunFolder:
             "seconds": round(self.seconds, 2),
             "starts": self.starts,
         }
+
+
+@contextmanager
+def working_in(folder: RunFolder) -> Iterator[None]:
+    """Hold the folder for this process, and turn Ctrl-C into a sentence about how to resume.
+
+    Raises
+    ------
+    Interrupted
+        On Ctrl-C, if there is a checkpoint.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        folder.save_clock(at_once=True)
+        if not folder.has_state:
+            raise
+        raise Interrupted(
+            f"Stopped{f' after epoch {folder.epoch}' if folder.epoch else ''}; the checkpoint is in '{folder.state}'. "
+            "Run the same command to resume."
+        ) from None
+    finally:
+        folder.release()
+
+
+def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str) -> None:
+    """Fit with checkpoints in the folder; a run that was interrupted is resumed."""
+    if folder.resumed:
+        say("resuming", f"from the checkpoint in '{folder.state}' (--restart starts from the beginning).")
+    with training_progress(title) as show:
+
+        def report(progress: Progress) -> None:
+            folder.epoch = progress.epoch
+            show(progress)
+            folder.save_clock()
+
+        try:
+            estimator.fit(data, callback=report, checkpoint_dir=folder.state)
+        except SpectrafuseError as error:
+            if folder.resumed and not folder.epoch:
+                raise CommandError(f"{error} With --restart the command starts from the beginning.") from error
+            raise
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit the threads torch and the kernels use."""
+    if threads is not None:
+        import torch
+
+        from spectrafuse._runtime import checks
+
+        torch.set_num_threads(checks.integer("threads", threads))
 
 
 def _remove(path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec
+
+from spectrafuse._runtime.errors import SpectrafuseError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,12 +22,13 @@ if TYPE_CHECKING:
 
 Parameters = ParamSpec("Parameters")
 
+BUG = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 _PLAIN_LINE_SECONDS = 15.0
 
 
-class CommandError(Exception):
+class CommandError(SpectrafuseError):
     """An error of the person at the keyboard; the message is one sentence."""
 
 
@@ -56,18 +61,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _sentence(error: BaseException) -> str | None:
-    """The sentence for an error its user can do something about; None for a bug of ours."""
-    from spectrafuse.backends import BackendUnavailableError
-
-    if isinstance(error, (CommandError, BackendUnavailableError)):
+    """The sentence for an error that its user can do something about; None for a bug."""
+    if isinstance(error, SpectrafuseError):
         return str(error)
     if isinstance(error, (MemoryError, RuntimeError)) and _is_out_of_memory(error):
-        return "There is not enough memory for this; a smaller --batch-size, --crop-size or --pool-size needs less."
+        return "Out of memory. A smaller --batch-size, --crop-size or --pool-size needs less."
     if isinstance(error, OSError):
         name = f"'{error.filename}': " if error.filename else ""
-        return f"{name}{error.strerror or error}."
-    if isinstance(error, (ValueError, FloatingPointError)):
-        return str(error)
+        return f"{name}{str(error.strerror or error).removesuffix('.')}."
     return None
 
 
@@ -75,10 +76,26 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
     say("warning", str(message))
 
 
-def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Make a command end with one sentence and an exit code instead of a traceback.
+def _show_bug() -> None:
+    """The traceback of what is being handled, and how to report it."""
+    from spectrafuse import __version__
 
-    Exit codes: 2 for errors of the user (SPECTRAFUSE_DEBUG=1 shows where they come from), 130 for Ctrl-C.
+    traceback.print_exc()
+    print(
+        "bug: this is a mistake in spectrafuse, not in your data. To report it, send the lines above and below, and "
+        "what `spectrafuse doctor` prints.",
+        f"version: spectrafuse {__version__}",
+        f"command: {shlex.join(['spectrafuse', *sys.argv[1:]])}",
+        sep="\n",
+        file=sys.stderr,
+    )
+
+
+def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Make a command end with an exit code, and with one sentence where its user can do something about an error.
+
+    Exit codes: 2 for errors of the user, 1 for a bug (with its traceback and how to report it), 130 for Ctrl-C. With
+    SPECTRAFUSE_DEBUG=1 every exception comes through as it is.
     """
 
     @functools.wraps(command)
@@ -94,14 +111,15 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
             say("interrupted", str(error))
             raise typer.Exit(INTERRUPTED) from None
         except KeyboardInterrupt:
-            say("interrupted", "There is no state to go on from yet.")
+            say("interrupted", "Nothing has been saved yet; the same command starts from the beginning.")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if isinstance(error, typer.Exit) or os.environ.get("SPECTRAFUSE_DEBUG", "") not in ("", "0"):
                 raise
             sentence = _sentence(error)
             if sentence is None:
-                raise
+                _show_bug()
+                raise typer.Exit(BUG) from None
             say("error", sentence)
             raise typer.Exit(USER_ERROR) from None
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectrafuse.cli.fitting import fit_in_folder, set_threads, working_in
-from spectrafuse.cli.run_folder import RunFolder
+from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.terminal import CommandError, output_console
 
 if TYPE_CHECKING:
@@ -79,26 +78,26 @@ class Agreement:
 def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
     from spectrafuse.io.spectra import read_spectra
 
-    samples, channels = spectra.data.shape
+    samples, bands = spectra.data.shape
     components = concentrations = None
     names: list[str] | None = None
     if request.true_components is not None:
         known = read_spectra(request.true_components)
         components, names = known.data, known.names
-        if components.shape[1] != channels:
-            if components.shape[0] != channels:
+        if components.shape[1] != bands:
+            if components.shape[0] != bands:
                 raise CommandError(
-                    f"--true-components '{request.true_components}' must hold spectra of {channels} channels; got "
+                    f"--true-components '{request.true_components}' must hold spectra of {bands} bands; got "
                     f"a table of {components.shape[0]} x {components.shape[1]}."
                 )
-            components, names = components.T, known.channel_names
-        if known.axis is not None and spectra.axis is not None and len(known.axis) == channels:
+            components, names = components.T, known.band_names
+        if known.axis is not None and spectra.axis is not None and len(known.axis) == bands:
             order = np.argsort(known.axis)[np.argsort(np.argsort(spectra.axis))]
             if np.allclose(known.axis[order], spectra.axis, rtol=1e-6):
                 components = components[:, order]
     if request.true_concentrations is not None:
         table = read_spectra(request.true_concentrations)
-        concentrations, titles = table.data, table.channel_names
+        concentrations, titles = table.data, table.band_names
         if len(concentrations) != samples:
             if concentrations.shape[1] != samples:
                 raise CommandError(
@@ -108,7 +107,7 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
             concentrations, titles = concentrations.T, table.names
         if components is not None and len(components) != concentrations.shape[1]:
             raise CommandError(
-                f"The true components are {len(components)}, but the true concentrations have "
+                f"--true-components holds {len(components)} spectra, but --true-concentrations has "
                 f"{concentrations.shape[1]} columns."
             )
         names = names or titles
@@ -117,15 +116,15 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
 
 def unmix(request: UnmixRequest) -> None:
     """Unmix the spectra and write the output folder."""
-    from spectrafuse.io.arrays import sha256
+    from spectrafuse.io.fingerprint import sha256
     from spectrafuse.io.spectra import read_spectra
 
     console = output_console()
     set_threads(request.threads)
     spectra = read_spectra(request.spectra, key=request.key, header=request.header, index=request.index)
     truth = _read_truth(request, spectra)
-    samples, channels = spectra.data.shape
-    console.print(f"{request.spectra}: {samples} spectra of {channels} channels ([dim]{spectra.layout}[/])")
+    samples, bands = spectra.data.shape
+    console.print(f"{request.spectra}: {samples} spectra of {bands} bands ([dim]{spectra.layout}[/])")
     known = {
         name: sha256(path)
         for name, path in (
@@ -141,7 +140,7 @@ def unmix(request: UnmixRequest) -> None:
             "key": spectra.key,
             "layout": spectra.layout,
             "samples": samples,
-            "channels": channels,
+            "bands": bands,
         }
     ]
     folder = RunFolder(
@@ -156,7 +155,7 @@ def unmix(request: UnmixRequest) -> None:
         restart=request.restart,
     )
     if folder.finished:
-        console.print(f"Nothing to do: '{request.output}' already holds the results of this command (--restart).")
+        console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
         _fit_and_write(request, spectra, truth, inputs, folder, console)
@@ -203,8 +202,7 @@ def _fit_and_write(
             estimator,
             concentrations,
             axis=spectra.axis,
-            axis_label=request.axis_label
-            or ("channel number" if spectra.axis is None else "spectral axis of the file"),
+            axis_label=request.axis_label or ("band number" if spectra.axis is None else "spectral axis of the file"),
             truth=truth,
             agreement=agreement,
             chosen=(r2, int(estimator.n_components_)),
@@ -361,7 +359,7 @@ def _print_summary(
     by_component = {row["index"]: row for row in agreement.rows} if agreement is not None else {}
     measures = [m for m in ("cosine", "correlation", "r2", "rmse") if any(m in r for r in by_component.values())]
     if by_component:
-        table.add_column("true one")
+        table.add_column("true component")
         for measure in measures:
             table.add_column(measure, justify="right")
     for index in range(min(count, MOST_TABLE_ROWS)):
@@ -374,7 +372,7 @@ def _print_summary(
     console.print(table)
     console.print(f"R2 {record['r2']:.4f}, nMSE {record['nmse']:.3g}")
     if agreement is not None:
-        console.print(f"Scores: {agreement.how}.")
+        console.print(f"Compared with the truth: {agreement.how}.")
     console.print(record["chosen_reason"])
     for caution in (record["count_evidence"] or {}).get("cautions", ()):
         console.print(f"Caution: {caution}")

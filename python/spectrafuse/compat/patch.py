@@ -8,6 +8,8 @@ from functools import partial
 from types import ModuleType, TracebackType
 from typing import Any
 
+from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
+
 _MISSING = object()
 
 
@@ -91,7 +93,7 @@ def patch(module: ModuleType) -> Patch:
     ----------
     module : module
         `hsi_global_clustering` or `ebgmcr`, under whatever name it was imported, or a module that holds their classes.
-        Recognised by the classes in it and in its submodules.
+        Recognized by the classes in it and in its submodules.
 
     Returns
     -------
@@ -113,13 +115,13 @@ def patch(module: ModuleType) -> Patch:
     `ebgmcr`: gates, both networks' layers, mixture, and penalties; (n, N, d) results become lazy.
     """
     if not isinstance(module, ModuleType):
-        raise TypeError(f"`module` must be a module; got {type(module).__name__}.")
+        raise InvalidTypeError(f"`module` must be a module; got {type(module).__name__}.")
     modules = list(_modules(module))
     made = Patch()
     known = _patch_clustering(made, modules)
     known = _patch_unmixing(made, modules) or known
     if not known:
-        raise ValueError(
+        raise InvalidValueError(
             f"`module` must be hsi_global_clustering or ebgmcr, or hold their classes; got '{module.__name__}', which "
             "has neither an UnrolledMeanShift nor an EBSelectiveMCR."
         )

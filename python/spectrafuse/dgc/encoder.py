@@ -1,4 +1,4 @@
-"""The encoder: bands to L2-normalised pixel embeddings (spec "Encoder")."""
+"""The encoder: bands to L2-normalised pixel embeddings (docs/algorithms/dgc.md, "Encoder")."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PixelConv(nn.Conv1d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Channels (B, D, N) from channels (B, C', N)."""
+        """Channels (n, D, pixels) from channels (n, any number, pixels)."""
         weight = self.weight.unsqueeze(2)
         if x.shape[1] > self.in_channels:
             weight = nn.functional.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
     Parameters
     ----------
     n_bands : int
-        Bands C of a cube.
+        Bands of a cube.
     embed_dim : int
         Length D of an embedding.
     n_spectral_layers : int
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
                 _default_initialisation(module, stream)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (B, D, H, W), unit length or zero, of cubes (B, C, H, W).
+        """Embeddings (n, D, rows, columns), unit length or zero, of cubes (n, bands, rows, columns).
 
         Cubes may have more bands, if those are zero: `CropBatch.padded`. Everything stays in the layout of the cubes.
         """
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         return self.spatial(y.reshape(batch, self.embed_dim, height, width))
 
     def spatial(self, y: Tensor) -> Tensor:
-        """Embeddings (B, D, H, W) from what `spectral_net` gives, in the shape of the image."""
+        """Embeddings (n, D, rows, columns) from what `spectral_net` gives, in the shape of the image."""
         y = self.spatial_net(y)
         # Half-precision norms would lose the unit length: under autocast the embeddings leave in float32.
         if y.dtype in (torch.bfloat16, torch.float16):

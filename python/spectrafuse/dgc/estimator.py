@@ -15,19 +15,20 @@ from sklearn.utils.validation import check_is_fitted
 
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.model_io import load_model, published_extra, save_model
+from spectrafuse.dgc.model_io import published_extra, read_model, write_model
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
-from spectrafuse.dgc.prediction.strips import is_mapped
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
-from spectrafuse.dgc.scenes import Scene, check_bands, read_scenes
+from spectrafuse.dgc.scenes import check_bands, read_scenes
 from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.initialise import new_model
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
+from spectrafuse.io.cubes import Cube
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
 
@@ -79,7 +80,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     model_ : SegmentationModel
     cluster_centers_ : ndarray (K, D)
     cluster_mass_ : ndarray (K,) or None
-        Mean probability of every cluster over the training scenes; None for a published model folder.
+        Mean probability of every cluster over the training scenes, computed from them when it is first asked for: they
+        must still be there, unchanged. `save`, pickling and copying keep it if it has been asked for before; without
+        that, and for a published model folder, it is None after `load`.
     cluster_mapping_ : dict or None
         {label: [clusters]} as given to `merge_clusters`.
     normalization_ : Normalization
@@ -96,6 +99,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     >>> segmentation = sf.DeepGlobalClustering(n_clusters=3).fit("scene.mat")  # doctest: +SKIP
     >>> labels = segmentation.predict("scene.mat")  # doctest: +SKIP
     """
+
+    _scenes: Sequence[Cube]
+    _mass: np.ndarray | None
 
     def __init__(
         self,
@@ -161,11 +167,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list of these
+        X : path, `Cube`, array_like or tensor (bands, rows, columns), or list of these
             Scenes of any sizes with the same bands. Files are read crop by crop where `spectrafuse.io.open_cube` can.
         y : None
             Ignored.
-        mask : array_like of bool (H, W), optional; for a list of scenes, a list of these or None
+        mask : array_like of bool (rows, columns), optional; for a list of scenes, a list of these or None
             True for pixels without data.
         callback : callable, optional
             Called with a `Progress` after every epoch.
@@ -185,7 +191,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     def _fit(
         self,
-        scenes: Sequence[Scene],
+        scenes: Sequence[Cube],
         callback: Callback | None,
         checkpoint_dir: str | os.PathLike[str] | None,
     ) -> None:
@@ -198,11 +204,10 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
-            budget(model, scene.shape, self.max_memory, mapped=is_mapped(scene))
-        normalization = Normalization(recipe.normalization)
+            budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None)
         trainer = Trainer(
             model,
-            for_training(scenes, normalization, device),
+            for_training(scenes, Normalization(recipe.normalization), device),
             recipe,
             stream,
             batch_size=self.batch_size,
@@ -215,9 +220,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             fingerprint=fingerprint(self.get_params(), recipe, device, scenes) if checkpoint_dir is not None else None,
         )
         self._set_model(model, recipe.normalization)
-        self.cluster_mass_: np.ndarray | None = cluster_mass(
-            model, scenes, normalization, memory=self.max_memory
-        ).numpy()
+        self._scenes, self._mass = scenes, None
         self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
 
     def __sklearn_tags__(self) -> Tags:
@@ -230,6 +233,22 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.normalization_ = Normalization(normalization)
         self.n_features_in_ = model.n_bands
         self.cluster_mapping_: dict[int, list[int]] | None = None
+        self._scenes, self._mass = (), None
+
+    @property
+    def cluster_mass_(self) -> np.ndarray | None:
+        """Mean probability of every cluster over the training scenes (K,); None where these are not known."""
+        check_is_fitted(self, "model_")
+        if self._mass is None and self._scenes:
+            self._mass = self._measure_mass(self._scenes)
+        return self._mass
+
+    def _measure_mass(self, scenes: Sequence[Cube]) -> np.ndarray:
+        return cluster_mass(self.model_, scenes, self.normalization_, memory=self.max_memory).numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no part in the training scenes.
+        return super().__getstate__() | ({"_scenes": ()} if hasattr(self, "_scenes") else {})
 
     @property
     def cluster_centers_(self) -> np.ndarray:
@@ -244,7 +263,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, `Cube`, `CubeSource`, array-like or tensor (C, H, W), or list of these
+        X : path, `Cube`, array_like or tensor (bands, rows, columns), or list of these
             Scenes of any sizes; each is normalised by its own statistics and processed by strips of rows; in one piece
             by a model whose mean shift takes all pixels (a published one without `use_approx`).
         mask : as in `fit`
@@ -256,7 +275,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray (H, W) of int64, or a list of them for a list
+        ndarray (rows, columns) of int64, or a list of them for a list
             Clusters, or after `merge_clusters` the labels they were merged to; -1 for pixels without data.
 
         Raises
@@ -269,7 +288,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         return self._predict(X, read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask), max_memory, out)
 
     def _predict(
-        self, X: Any, scenes: Sequence[Scene], max_memory: int | None = None, out: Any = None
+        self, X: Any, scenes: Sequence[Cube], max_memory: int | None = None, out: Any = None
     ) -> np.ndarray | list[np.ndarray]:
         check_bands(scenes, self.n_features_in_, "the model")
         several = isinstance(X, (list, tuple))
@@ -307,7 +326,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         count = self.model_.n_clusters
         if mapping is not None and (named := len(metrics.label_of_cluster(mapping, range(count)))) > count:
-            raise ValueError(f"`mapping` names cluster {named - 1}; the model has {count}.")
+            raise InvalidValueError(f"`mapping` names cluster {named - 1}; the model has {count}.")
         self.cluster_mapping_ = None if mapping is None else {int(k): [int(c) for c in v] for k, v in mapping.items()}
         return self
 
@@ -319,23 +338,21 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         threshold : float
             Least mean probability of a cluster that stays, in [0, 1].
         X : scenes, optional
-            Where the shares are taken; the training scenes without it.
+            Where the shares are taken; without it, `cluster_mass_`.
 
         Raises
         ------
         ValueError
             If no cluster would be left, or the shares are not known and `X` is not given.
         """
-        check_is_fitted(self, "model_")
-        if X is not None:
-            scenes = read_scenes(X, zeros="accept", nodata=self.nodata)
-            mass = cluster_mass(self.model_, scenes, self.normalization_, memory=self.max_memory)
-        elif self.cluster_mass_ is not None:
-            mass = torch.from_numpy(self.cluster_mass_)
+        if X is None:
+            mass = self.cluster_mass_
         else:
-            raise ValueError("This model does not say how large its clusters are; give `X` to measure it.")
-        kept = self.model_.prune(mass, threshold)
-        self.cluster_mass_ = None if self.cluster_mass_ is None else self.cluster_mass_[kept]
+            mass = self._measure_mass(read_scenes(X, zeros="accept", nodata=self.nodata))
+        if mass is None:
+            raise InvalidValueError("This model does not say how large its clusters are; give scenes as `X`.")
+        kept = self.model_.prune(torch.from_numpy(mass), threshold)
+        self._mass = None if self._mass is None else self._mass[kept]
         if self.cluster_mapping_ is not None:
             number = {old: new for new, old in enumerate(kept)}
             merged = {k: [number[c] for c in v if c in number] for k, v in self.cluster_mapping_.items()}
@@ -343,7 +360,10 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         return self
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write a model folder: `config.json`, `weights.safetensors`, `spectrafuse.json`."""
+        """Write a model folder: `config.json`, `weights.safetensors`, `spectrafuse.json`.
+
+        It holds `cluster_mass_` only if that has been asked for before, since it takes another pass over the scenes.
+        """
         check_is_fitted(self, "model_")
         parameters = {k: v for k, v in self.get_params().items() if k not in ("device", "log_dir")}
         parameters["nodata"] = None if self.nodata is None else str(as_nodata(self.nodata))  # JSON has no NaN
@@ -355,12 +375,12 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             "parameters": parameters,
             "normalization": self.normalization_.method,
             "mapping": None if self.cluster_mapping_ is None else list(self.cluster_mapping_.items()),
-            "cluster_mass": self.cluster_mass_,
+            "cluster_mass": self._mass,
             "history": self.history_,
             "stop_reason": self.stop_reason_,
             "n_iter": self.n_iter_,
         }
-        save_model(folder, self.model_, extra)
+        write_model(folder, self.model_, extra)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device | None = None) -> DeepGlobalClustering:
@@ -371,7 +391,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         FileNotFoundError, ValueError
             If a file is missing or damaged.
         """
-        model, extra = load_model(folder, checks.device(device))
+        model, extra = read_model(folder, checks.device(device))
         extra = extra or published_extra(model)
         try:
             parameters = dict(extra["parameters"])
@@ -380,13 +400,13 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             estimator = cls(**parameters, device=device)
             estimator._set_model(model, extra["normalization"])
             mass = extra.get("cluster_mass")
-            estimator.cluster_mass_ = None if mass is None else np.asarray(mass, dtype=np.float64)
+            estimator._mass = None if mass is None else np.asarray(mass, dtype=np.float64)
             estimator.history_ = extra.get("history", [])
             estimator.stop_reason_ = extra["stop_reason"]
             estimator.n_iter_ = extra.get("n_iter", 0)
             mapping = extra.get("mapping")
             return estimator if mapping is None else estimator.merge_clusters(dict(mapping))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{os.fspath(folder)}: spectrafuse.json does not describe this model ({error})."
             ) from error

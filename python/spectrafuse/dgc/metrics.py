@@ -1,4 +1,4 @@
-"""Scores of label maps (spec "Evaluation").
+"""Scores of label maps (docs/algorithms/dgc.md, "Evaluation").
 
 Label maps are integer arrays or tensors of any shape. A pixel whose label is negative (-1: unknown) in either map is
 left out everywhere. All functions flatten what they get; `evaluate` scores image by image and averages.
@@ -15,19 +15,20 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 
 
 def _flat(name: str, labels: Any) -> Tensor:
     tensor = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
     if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
-        raise TypeError(f"`{name}` must hold integer labels; got {tensor.dtype}.")
+        raise InvalidTypeError(f"`{name}` must hold integer labels; got {tensor.dtype}.")
     return tensor.reshape(-1).to(device="cpu", dtype=torch.int64)
 
 
 def _pair(first: Any, second: Any) -> tuple[Tensor, Tensor]:
     a, b = _flat("first", first), _flat("second", second)
     if a.numel() != b.numel():
-        raise ValueError(f"Two label maps of the same size are needed; got {a.numel()} and {b.numel()} pixels.")
+        raise InvalidValueError(f"Two label maps of the same size are needed; got {a.numel()} and {b.numel()} pixels.")
     known = (a >= 0) & (b >= 0)
     return a[known], b[known]
 
@@ -167,11 +168,13 @@ def label_of_cluster(mapping: Mapping[int, Sequence[int]], clusters: Sequence[in
         for cluster in members:
             checks.integer("mapping cluster", cluster, minimum=0)
             if cluster in table:
-                raise ValueError(f"`mapping` names cluster {cluster} twice: for labels {table[cluster]} and {label}.")
+                raise InvalidValueError(
+                    f"`mapping` names cluster {cluster} twice: for labels {table[cluster]} and {label}."
+                )
             table[int(cluster)] = int(label)
     missing = sorted({int(cluster) for cluster in clusters} - table.keys())
     if missing:
-        raise ValueError(f"`mapping` must name every cluster; it lacks {', '.join(map(str, missing))}.")
+        raise InvalidValueError(f"`mapping` must name every cluster; it lacks {', '.join(map(str, missing))}.")
     return [table.get(cluster, -1) for cluster in range(max(table, default=-1) + 1)]
 
 
@@ -218,11 +221,11 @@ def evaluate(
         Clusters that match no label are wrong wherever they lie, and are no class of their own.
     """
     if len(preds) != len(targets) or not len(preds):
-        raise ValueError(f"One label map per prediction is needed; got {len(preds)} and {len(targets)}.")
+        raise InvalidValueError(f"One label map per prediction is needed; got {len(preds)} and {len(targets)}.")
     pairs = [_pair(pred, target) for pred, target in zip(preds, targets, strict=True)]
     pairs = [pair for pair in pairs if pair[0].numel()]
     if not pairs:
-        raise ValueError("No pixel has a known label in both maps, so there is nothing to score.")
+        raise InvalidValueError("No pixel has a known label in both maps, so there is nothing to score.")
     pred_all, target_all = (torch.cat(side) for side in zip(*pairs, strict=True))
     if mapping is None:
         occurring = torch.unique(pred_all).tolist()

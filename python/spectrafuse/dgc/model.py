@@ -1,4 +1,7 @@
-"""The segmentation model: encoder, mean shift, soft assignment to cluster centres (spec sections 3 and 4)."""
+"""The segmentation model: encoder, mean shift, soft assignment to cluster centres.
+
+docs/algorithms/dgc.md, "Encoder" and "Mean shift and assignment".
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.encoder import Encoder
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
 from spectrafuse.ops.mean_shift_assign import MeanShiftResult, mean_shift_assign, mean_shift_labels
@@ -61,7 +65,7 @@ class SegmentationModel(nn.Module):
     Parameters
     ----------
     n_bands, embed_dim, n_clusters : int
-        Bands C, embedding length D, clusters K.
+        Bands, embedding length D, clusters K.
     n_spectral_layers, spectral_kernel_size, bias
         Of the `Encoder`.
     num_iters, window : int
@@ -124,7 +128,7 @@ class SegmentationModel(nn.Module):
 
     @property
     def n_bands(self) -> int:
-        """Bands C of the cubes the model takes."""
+        """Bands of the cubes the model takes."""
         return self.encoder.n_bands
 
     @property
@@ -178,7 +182,7 @@ class SegmentationModel(nn.Module):
         encoder = dict(_PUBLISHED_ENCODER) | _known("encoder_kwargs", config, (*_PUBLISHED_ENCODER, "inplace"))
         shift = dict(_PUBLISHED_MEAN_SHIFT) | _known("mean_shift_kwargs", config, _PUBLISHED_MEAN_SHIFT)
         if encoder["embed_dim"] != shift["embed_dim"]:
-            raise ValueError(
+            raise InvalidValueError(
                 f"`embed_dim` must be the same in encoder_kwargs and mean_shift_kwargs; got {encoder['embed_dim']} "
                 f"and {shift['embed_dim']}."
             )
@@ -200,7 +204,7 @@ class SegmentationModel(nn.Module):
         )
 
     def assign(self, embeddings: Tensor) -> MeanShiftResult:
-        """Mean shift and assignment of embeddings (B, D, H, W)."""
+        """Mean shift and assignment of embeddings (n, D, rows, columns)."""
         if self.dense:
             shifted = dense_mean_shift(embeddings, self.bandwidth, num_iters=self.num_iters)
             directions = nn.functional.normalize(shifted, dim=1, eps=1e-12).permute(0, 2, 3, 1)
@@ -215,17 +219,23 @@ class SegmentationModel(nn.Module):
         )
 
     def forward(self, cubes: Tensor) -> MeanShiftResult:
-        """Shifted embeddings (B, D, H, W), not normalised, and assignments (B, H, W, K) of cubes (B, C, H, W)."""
+        """Mean shift and assignment of cubes (n, bands, rows, columns).
+
+        Returns
+        -------
+        MeanShiftResult
+            `shifted` embeddings (n, D, rows, columns), not normalised, and `probs` (n, rows, columns, K).
+        """
         return self.assign(self.encoder(cubes))
 
     @torch.no_grad()
     def labels(self, cubes: Tensor) -> Tensor:
-        """Most probable cluster of every pixel of cubes (B, C, H, W), (B, H, W) int64."""
+        """Most probable cluster of every pixel of cubes (n, bands, rows, columns), (n, rows, columns) int64."""
         return self.labels_of(self.encoder(cubes))
 
     @torch.no_grad()
     def labels_of(self, embeddings: Tensor) -> Tensor:
-        """Most probable cluster of every embedding (B, D, H, W), (B, H, W) int64."""
+        """Most probable cluster of every embedding (n, D, rows, columns), (n, rows, columns) int64."""
         if self.dense:
             return self.assign(embeddings).probs.argmax(-1)
         return mean_shift_labels(
@@ -262,7 +272,7 @@ class SegmentationModel(nn.Module):
             raise checks.fail("mass", f"of shape ({self.n_clusters},)", f"shape {tuple(mass.shape)}")
         kept = [k for k, value in enumerate(mass.tolist()) if value >= threshold]
         if not kept:
-            raise ValueError(
+            raise InvalidValueError(
                 f"`threshold` must leave at least one cluster; the largest has a share of "
                 f"{float(mass.max()):.4g}, below {threshold:g}."
             )
@@ -275,5 +285,5 @@ def _known(part: str, config: Mapping[str, Any], names: Any) -> dict[str, Any]:
     given = dict(config.get(part) or {})
     unknown = sorted(given.keys() - set(names))
     if unknown:
-        raise ValueError(f"`{part}` knows {', '.join(names)}; got {', '.join(unknown)} as well.")
+        raise InvalidValueError(f"`{part}` knows {', '.join(names)}; got {', '.join(unknown)} as well.")
     return given

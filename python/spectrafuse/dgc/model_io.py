@@ -1,6 +1,6 @@
-"""Model folders (spec "Files"): `config.json`, `weights.safetensors`, and `spectrafuse.json` for what those two lack.
+"""Model folders: `config.json`, `weights.safetensors`, and `spectrafuse.json` for what those two lack.
 
-Folders written by the published code have no `spectrafuse.json` and load as well.
+Folders written by the published code have no `spectrafuse.json` and load as well (docs/algorithms/dgc.md, "Files").
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
+from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import published
 from spectrafuse.io.atomic import atomic_folder
 
-CONFIG, WEIGHTS, EXTRA = "config.json", "weights.safetensors", "spectrafuse.json"
+CONFIG_FILE, WEIGHTS_FILE, EXTRA_FILE = "config.json", "weights.safetensors", "spectrafuse.json"
 
 
 def _plain(value: Any) -> Any:
@@ -25,7 +27,7 @@ def _plain(value: Any) -> Any:
     return value.tolist()
 
 
-def save_model(folder: str | os.PathLike[str], model: SegmentationModel, extra: Mapping[str, Any]) -> None:
+def write_model(folder: str | os.PathLike[str], model: SegmentationModel, extra: Mapping[str, Any]) -> None:
     """Write a model folder; it appears complete or not at all, and replaces an older model of that name.
 
     Parameters
@@ -38,33 +40,30 @@ def save_model(folder: str | os.PathLike[str], model: SegmentationModel, extra: 
     ValueError
         If the folder exists and holds anything that is not part of a model.
     """
-    from safetensors.torch import save_file
-
     path = Path(folder)
     if path.is_dir():
-        others = sorted({entry.name for entry in path.iterdir()} - {CONFIG, WEIGHTS, EXTRA})
+        others = sorted({entry.name for entry in path.iterdir()} - {CONFIG_FILE, WEIGHTS_FILE, EXTRA_FILE})
         if others:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{path} also holds {others[0]}, and a model folder is replaced as a whole; choose another."
             )
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_folder(path) as temporary:
-        (temporary / CONFIG).write_text(json.dumps(model.config, indent=2, default=_plain), encoding="utf-8")
-        (temporary / EXTRA).write_text(json.dumps(dict(extra), indent=2, default=_plain), encoding="utf-8")
-        save_file(weights, temporary / WEIGHTS)
+        (temporary / CONFIG_FILE).write_text(json.dumps(model.config, indent=2, default=_plain), encoding="utf-8")
+        (temporary / EXTRA_FILE).write_text(json.dumps(dict(extra), indent=2, default=_plain), encoding="utf-8")
+        write_tensors(temporary / WEIGHTS_FILE, model.state_dict())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}).") from error
+        raise InvalidValueError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object; got {type(content).__name__}.")
+        raise InvalidValueError(f"{path} must hold a JSON object; got {type(content).__name__}.")
     return content
 
 
-def load_model(
+def read_model(
     folder: str | os.PathLike[str], device: torch.device | str = "cpu"
 ) -> tuple[SegmentationModel, dict[str, Any]]:
     """The model of a folder, ready for inference, and the content of its `spectrafuse.json` (empty without one).
@@ -76,32 +75,26 @@ def load_model(
     ValueError
         If a file is damaged, or the weights do not fit the configuration.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(folder)
-    for file in (path, path / CONFIG, path / WEIGHTS):
+    for file in (path, path / CONFIG_FILE, path / WEIGHTS_FILE):
         if not file.exists():
-            raise FileNotFoundError(f"{file} does not exist; a model folder holds {CONFIG} and {WEIGHTS}.")
-    config = _read_json(path / CONFIG)
+            raise FileNotFoundError(f"{file} does not exist; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
+    config = _read_json(path / CONFIG_FILE)
     try:
         model = SegmentationModel.from_config(config)
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path / CONFIG} describes no model: {error}") from error
-    try:
-        weights = load_file(path / WEIGHTS)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path / WEIGHTS} is not a safetensors file, or is cut short ({error}).") from error
+        raise InvalidValueError(f"{path / CONFIG_FILE} describes no model: {error}") from error
+    weights = read_tensors(path / WEIGHTS_FILE)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"{path / WEIGHTS} does not fit {CONFIG}: {name} must be {expected.get(name, 'absent')} and is "
-                f"{found.get(name, 'absent')}."
+            raise InvalidValueError(
+                f"{path / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {name} must be {expected.get(name, 'absent')} "
+                f"and is {found.get(name, 'absent')}."
             )
     model.load_state_dict(weights)
-    extra = _read_json(path / EXTRA) if (path / EXTRA).exists() else {}
+    extra = _read_json(path / EXTRA_FILE) if (path / EXTRA_FILE).exists() else {}
     return model.to(device).eval(), extra
 
 

@@ -19,8 +19,8 @@ def neighbour_distances(images: Tensor, valid: Tensor | None = None) -> Tensor:
 
     Parameters
     ----------
-    images : Tensor (B, D, H, W)
-    valid : Tensor (B, H, W) bool, optional
+    images : Tensor (n, D, rows, columns)
+    valid : Tensor (n, rows, columns) bool, optional
         Pixels with data; pairs with another pixel are left out.
 
     Returns
@@ -38,12 +38,12 @@ def neighbour_distances(images: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def roughness(images: Tensor, valid: Tensor) -> Tensor:
-    """Mean squared distance (B, H, W) of every pixel to its up to four neighbours with data; 0 where there is none.
+    """Mean squared distance of every pixel to its up to four neighbours with data, (n, rows, columns); 0 without any.
 
     Parameters
     ----------
-    images : Tensor (B, D, H, W)
-    valid : Tensor (B, H, W) bool
+    images : Tensor (n, D, rows, columns)
+    valid : Tensor (n, rows, columns) bool
         Pixels with data.
     """
     total = images.new_zeros(valid.shape)
@@ -59,16 +59,16 @@ def roughness(images: Tensor, valid: Tensor) -> Tensor:
 
 
 def smoothed(images: Tensor, bandwidth: Tensor, window: int, valid: Tensor | None = None) -> Tensor:
-    """Images (B, D, H, W) averaged over alike pixels of a window, by mean shift; borders between unlike ones stay.
+    """Images averaged over alike pixels of a window, by mean shift; borders between unlike ones stay.
 
     Parameters
     ----------
-    images : Tensor (B, D, H, W)
+    images : Tensor (n, D, rows, columns)
     bandwidth : Tensor ()
         Positive: about how far alike pixels are apart.
     window : int
         Odd side of the window, in pixels.
-    valid : Tensor (B, H, W) bool, optional
+    valid : Tensor (n, rows, columns) bool, optional
         Pixels with data; others have no influence, and what they become has no meaning.
     """
     if valid is not None:

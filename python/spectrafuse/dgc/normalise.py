@@ -1,4 +1,4 @@
-"""Normalisation of cubes, each scene by its own statistics (spec "Cube normalisation").
+"""Normalisation of cubes, each scene by its own statistics (docs/algorithms/dgc.md, "Normalization").
 
 `meanstd` and `minmax` treat every band; `unit` and `snv` treat every spectrum; `unit+meanstd` does one after the
 other. Statistics are gathered over blocks of rows in float64, so a cube larger than memory can be read by rows.
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse.io.cubes import Cube
 from spectrafuse.io.nodata import window_blocks
-from spectrafuse.ops.scene_spectra import METHODS as SPECTRUM_METHODS
 from spectrafuse.ops.scene_spectra import normalized, scene_spectra
 
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
@@ -78,7 +79,7 @@ class Normalization:
     def _blocks(self, cube: Any, valid: np.ndarray | None) -> Iterator[Tensor]:
         """Blocks of a cube, in float64, after the part of the method that looks at single spectra.
 
-        With `valid`, the pixels of a block that have data, as one column (C, n, 1).
+        With `valid`, the pixels of a block that have data, as one column (bands, n, 1).
         """
         for rows, columns in window_blocks(cube, _BLOCK_VALUES):
             block = as_float_tensor(cube[..., rows, columns])
@@ -87,29 +88,37 @@ class Normalization:
                 if not chosen.any():
                     continue
                 block = block[:, chosen].unsqueeze(-1)
-            yield SPECTRUM_METHODS[self._spectrum_method](block).to(torch.float64)
+            yield normalized(block, self._spectrum_method, None, None).to(torch.float64)
 
     def fit(self, cube: Any) -> Normalization:
         """The same method with the statistics of `cube`.
 
         Parameters
         ----------
-        cube : array-like (C, H, W) or (B, C, H, W)
-            Anything with a shape that can be sliced: arrays, tensors, memory maps. In a batch, `meanstd` takes each
-            cube's own statistics, `minmax` the extremes over the whole batch. Where a scene has an attribute `valid`
-            that is not None, (H, W) of bool, only those pixels are counted; one of them at least is true.
+        cube : Cube, array or tensor (bands, rows, columns), or array or tensor (n, bands, rows, columns)
+            The statistics of a `Cube` are those of its pixels with data, computed once and kept with it. In a batch,
+            `meanstd` takes each cube's own statistics, `minmax` the extremes over the whole batch.
 
         Returns
         -------
         Normalization
+
+        Raises
+        ------
+        ValueError
+            If the cube has another number of axes, or an empty one.
         """
+        if isinstance(cube, Cube):
+            return cube.keep(("normalization", self.method), lambda: self._fit(cube, cube.valid))
+        return self._fit(cube, None)
+
+    def _fit(self, cube: Any, valid: np.ndarray | None) -> Normalization:
         if len(cube.shape) not in (3, 4) or 0 in cube.shape:
             raise checks.fail(
                 "cube", "of shape (bands, rows, columns) without empty axes", f"shape {tuple(cube.shape)}"
             )
         if not self.has_statistics:
             return Normalization(self.method)
-        valid: np.ndarray | None = getattr(cube, "valid", None)
         if self.method == "minmax":
             axes = (-2, -1) if len(cube.shape) == 3 else (0, -2, -1)
             low = high = None
@@ -133,7 +142,7 @@ class Normalization:
         return Normalization(self.method, mean, (squares / max(count - 1, 1)).sqrt() + _EPSILON)
 
     def transform(self, cube: Any) -> Tensor:
-        """The normalised cube, or rows of it, as a float32 tensor (float64 for float64 input).
+        """The normalised cube, or a window of it, as a float32 tensor (float64 for float64 input).
 
         Raises
         ------
@@ -144,10 +153,10 @@ class Normalization:
         return normalized(as_float_tensor(cube), self._spectrum_method, self.offset, self.scale)
 
     def spectra(self, cube: Any, out: Tensor) -> Tensor:
-        """`transform` into `out` (H, W, C'), with the bands of a pixel side by side; those from C on become zero."""
+        """`transform` into `out` (rows, columns, n), n >= bands: the bands of a pixel side by side, then zeros."""
         self._check_fitted()
         return scene_spectra(cube, out, self._spectrum_method, self.offset, self.scale)
 
     def _check_fitted(self) -> None:
         if self.has_statistics and (self.offset is None or self.scale is None):
-            raise ValueError(f"The normalisation {self.method!r} has no statistics yet; call `fit` first.")
+            raise InvalidValueError(f"The normalisation {self.method!r} has no statistics yet; call `fit` first.")

@@ -1,4 +1,4 @@
-"""Recipes: every choice of a training run in one place (spec "Training" and "What is wrong in it")."""
+"""Recipes: every choice of a training run in one place (docs/algorithms/dgc.md, "Recipes" and "Published defects")."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.dgc.normalise import METHODS
 
 CHANGEABLE = (
@@ -230,9 +231,9 @@ def resolve(recipe: str | Recipe, **changes: Any) -> Recipe:
     if isinstance(recipe, str):
         recipe = RECIPES[checks.choice("recipe", recipe, RECIPES)]
     elif not isinstance(recipe, Recipe):
-        raise TypeError(f"`recipe` must be one of {', '.join(map(repr, RECIPES))} or a Recipe; got {recipe!r}.")
+        raise InvalidTypeError(f"`recipe` must be one of {', '.join(map(repr, RECIPES))} or a Recipe; got {recipe!r}.")
     known = {field.name for field in fields(Recipe)}
     unknown = sorted(changes.keys() - known)
     if unknown:
-        raise TypeError(f"A recipe has no {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+        raise InvalidTypeError(f"A recipe has no {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
     return replace(recipe, **{name: value for name, value in changes.items() if value is not None})

@@ -22,13 +22,11 @@ if TYPE_CHECKING:
         write_label_map,
         write_label_rows,
     )
-    from spectrafuse.io.sources import CubeSource
     from spectrafuse.io.spectra import Spectra, read_spectra
     from spectrafuse.io.validate import check_cube, check_spectra
 
 _HOME = {
     "Cube": "cubes",
-    "CubeSource": "sources",
     "DataError": "errors",
     "Spectra": "spectra",
     "atomic_folder": "atomic",
@@ -50,7 +48,6 @@ _HOME = {
 
 __all__ = [
     "Cube",
-    "CubeSource",
     "DataError",
     "Spectra",
     "atomic_folder",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 import zipfile
@@ -139,18 +138,6 @@ def existing_file(path: str | os.PathLike[str], suffixes: Iterable[str], also: I
     if size == 0:
         raise DataError(f"'{path}' is empty (0 bytes).")
     return file
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    return digest.hexdigest()
 
 
 def open_arrays(path: str | os.PathLike[str], *, also: Iterable[str] = ()) -> ArrayFile:

@@ -115,7 +115,7 @@ def _to_disk(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError:
-        # Some file systems cannot synchronise a folder; its renames are atomic all the same.
+        # Some file systems cannot synchronize a folder; its renames are atomic all the same.
         if not path.is_dir():
             raise
     finally:

@@ -1,4 +1,4 @@
-"""Label maps as ENVI classification images, which ENVI, QGIS and Spectral Python open with names and colours."""
+"""Label maps as ENVI classification images, which ENVI, QGIS and Spectral Python open with names and colors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import fail
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.io.images import colors
+from spectrafuse.io.palette import colors
 
 _MOST_CLASSES = (1 << 16) - 1
 
@@ -43,18 +43,18 @@ def write_class_map(
     -------
     tuple of Path
         `<name>.hdr`, text, and `<name>.img`, one band of uint8 (or little-endian uint16 for more than 255 classes).
-        Colours are those of `spectrafuse.io.colors`, as in the pictures.
+        Colors are those of `spectrafuse.io.colors`, as in the pictures.
     """
     array = np.asarray(labels)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iu":
         got = f"shape {array.shape}, dtype {array.dtype}"
-        raise checks.fail("labels", "an integer array (rows, columns)", got)
+        raise fail("labels", "an integer array (rows, columns)", got)
     count = max(int(array.max()) + 1, 0)
     if count > _MOST_CLASSES:
-        raise checks.fail("labels", f"below {_MOST_CLASSES}", f"class {count - 1}")
+        raise fail("labels", f"below {_MOST_CLASSES}", f"class {count - 1}")
     if class_names is not None:
         if len(class_names) < count:
-            raise checks.fail("class_names", f"{count} names, one a class", f"{len(class_names)} of them")
+            raise fail("class_names", f"{count} names, one for each class", f"{len(class_names)} of them")
         count = len(class_names)
     names = [f"cluster {i}" for i in range(count)] if class_names is None else list(map(str, class_names))
     dtype, code = (np.dtype("u1"), 1) if count <= 255 else (np.dtype("<u2"), 12)

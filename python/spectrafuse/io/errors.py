@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from spectrafuse._runtime.errors import InvalidValueError
 
-class DataError(ValueError):
+
+class DataError(InvalidValueError):
     """Data that cannot be used as they are.
 
     The message is one sentence for the person who owns the data: which file or argument, what is wrong with

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import arguments
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.arrays import existing_file
 from spectrafuse.io.errors import DataError
 
@@ -32,8 +33,8 @@ def read_labelme(
     """Draw the shapes of a LabelMe file.
 
     Shapes are filled in the file's order, later ones over earlier ones, on a background of 0. A pixel belongs to a
-    shape if its centre lies inside by the even-odd rule; LabelMe's point (0, 0) is the outer corner of the first
-    pixel, whose centre is (0.5, 0.5). Polygons, rectangles (two corners) and circles (centre and a point on it)
+    shape if its center lies inside by the even-odd rule; LabelMe's point (0, 0) is the outer corner of the first
+    pixel, whose center is (0.5, 0.5). Polygons, rectangles (two corners) and circles (center and a point on it)
     have an area; points and lines have none and are left out with a warning.
 
     Parameters
@@ -94,10 +95,10 @@ def _check_classes(class_to_index: Mapping[str, int] | None) -> dict[str, int] |
     if class_to_index is None:
         return None
     if not isinstance(class_to_index, Mapping):
-        raise TypeError(f"`class_to_index` must be a mapping of names to classes; got {class_to_index!r}.")
+        raise InvalidTypeError(f"`class_to_index` must be a mapping of names to classes; got {class_to_index!r}.")
     for name, index in class_to_index.items():
         if isinstance(index, bool) or not isinstance(index, Integral):
-            raise TypeError(f"`class_to_index` must give a whole number for {name!r}; got {index!r}.")
+            raise InvalidTypeError(f"`class_to_index` must give a whole number for {name!r}; got {index!r}.")
     return {name: int(index) for name, index in class_to_index.items()}
 
 
@@ -119,7 +120,7 @@ def _size(path: str | os.PathLike[str], content: dict[str, Any], shape: tuple[in
     whole = [side for side in sides if type(side) is int and side >= 1]
     own = (whole[0], whole[1]) if len(whole) == 2 else None
     if shape is not None:
-        shape = checks.size("shape", shape)
+        shape = arguments.size("shape", shape)
         if own is not None and own != shape:
             hint = " (it is transposed)" if own == shape[::-1] else ""
             raise DataError(
@@ -130,7 +131,7 @@ def _size(path: str | os.PathLike[str], content: dict[str, Any], shape: tuple[in
     if own is None:
         raise DataError(f"'{path}' does not say the size of its image (imageHeight, imageWidth); give the shape.")
     if own[0] * own[1] > _MOST_PIXELS:
-        raise DataError(f"'{path}' says its image has {own[0]} x {own[1]} pixels, which is too large to be believed.")
+        raise DataError(f"'{path}' says its image has {own[0]} x {own[1]} pixels; at most {_MOST_PIXELS} can be drawn.")
     return own
 
 
@@ -164,13 +165,13 @@ def _outline(where: str, kind: Any, points: np.ndarray) -> np.ndarray:
 
 
 def _fill(labels: np.ndarray, corners: np.ndarray, value: int) -> None:
-    """Give `value` to the pixels whose centres lie inside a polygon, by the even-odd rule."""
+    """Give `value` to the pixels whose centers lie inside a polygon, by the even-odd rule."""
     height, width = labels.shape
     top = max(int(np.floor(corners[:, 1].min())), 0)
     bottom = min(int(np.ceil(corners[:, 1].max())), height)
     if top >= bottom:
         return
-    # A crossing of a row's centre line changes inside to outside for all pixels to its right.
+    # A crossing of a row's center line changes inside to outside for all pixels to its right.
     crossings = np.zeros((bottom - top, width + 1), dtype=np.uint8)
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if y0 > y1:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import arguments
 from spectrafuse.io.arrays import ArrayFile, existing_file, open_arrays
 from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
 from spectrafuse.io.errors import DataError
@@ -57,7 +57,7 @@ def read_labels(
         A missing or ambiguous key (with the variables there are), another shape, numbers that are not whole.
     """
     if shape is not None:
-        shape = (checks.integer("shape[0]", shape[0]), checks.integer("shape[1]", shape[1]))
+        shape = (arguments.integer("shape[0]", shape[0]), arguments.integer("shape[1]", shape[1]))
     suffix = Path(path).suffix.lower()
     if suffix == LABELME_SUFFIX or is_envi(path):
         if key is not None:
@@ -113,34 +113,32 @@ def _from_image(path: str | os.PathLike[str], scene: tuple[int, int] | None) -> 
 
 def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, np.ndarray]:
     """A tensor from a file of torch, as an array, and how messages call it."""
-    import torch
+    from spectrafuse._runtime import tensor_files
 
     file = existing_file(path, TENSOR_SUFFIXES)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = tensor_files.load_tensors(file)
     except Exception as error:  # torch documents no set of exceptions for files that it refuses
         raise DataError(
-            f"'{path}' is not a file of plain tensors, and nothing else is loaded from .pth files: it is damaged, or "
-            f"needs unpickling, which could run code."
+            f"'{path}' is not a file of plain tensors: it is damaged, or needs unpickling, which can run code and is "
+            "never done here; save the labels alone, as a tensor or as .npy."
         ) from error
     label = f"'{path}'"
     if isinstance(content, dict):
-        tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+        tensors = {str(k): v for k, v in content.items() if hasattr(v, "detach")}
         listing = ", ".join(f"{k} {tuple(v.shape)}" for k, v in tensors.items()) or "no tensors"
         if key is None and len(tensors) == 1:
             key = next(iter(tensors))
         if key not in tensors:
             what = "several or no tensors" if key is None else f"no tensor {key!r}"
-            raise DataError(f"'{path}' has {what}; choose one by its key: {listing}.")
+            raise DataError(f"'{path}' has {what}; choose one with key= (FILE:KEY): {listing}.")
         label, content = f"'{path}', variable {key!r}", tensors[key]
     elif key is not None:
         raise DataError(f"'{path}' holds one tensor without a name, so leave key={key!r} out.")
-    if not isinstance(content, torch.Tensor):
-        raise DataError(f"{label} must hold a tensor; got {type(content).__name__}.")
-    if content.layout != torch.strided or content.is_quantized or content.is_meta:
-        raise DataError(f"{label} must be a dense tensor of plain numbers.")
-    values = content.detach()
-    return label, (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    values = tensor_files.as_array(content)
+    if values is None:
+        raise DataError(f"{label} must hold a dense tensor of plain numbers; got {type(content).__name__}.")
+    return label, values
 
 
 def _own_shape(source: ArrayFile) -> tuple[int, int] | None:
@@ -168,7 +166,7 @@ def _find(source: ArrayFile, scene: tuple[int, int] | None) -> str:
     number = "several variables" if candidates else "no variable"
     fitting = f" for {scene[0]} rows and {scene[1]} columns" if scene is not None else ""
     found = f"{number} that can be labels{fitting}"
-    raise DataError(f"'{source.path}' has {found}; choose one by its key: {source.listing()}.")
+    raise DataError(f"'{source.path}' has {found}; choose one with key= (FILE:KEY): {source.listing()}.")
 
 
 def _abundances(label: str, values: np.ndarray, scene: tuple[int, int] | None, matlab: bool) -> np.ndarray:

@@ -83,7 +83,7 @@ def cube_layout(
         return "hwc", "the last axis is the one that differs"
     raise DataError(
         f"{label} has shape {shape}, which can be {first} bands of {middle} rows and {last} columns "
-        f"(layout='chw') or {first} rows and {middle} columns of {last} bands (layout='hwc'); say which."
+        f"(layout='chw') or {first} rows and {middle} columns of {last} bands (layout='hwc'). Say which one (--layout)."
     )
 
 
@@ -125,7 +125,7 @@ def _from_matrix(
         missing = " and ".join(n for n, v in (("rows", rows), ("columns", columns)) if v is None)
         raise DataError(
             f"{label} is a matrix of shape {values.shape} and the file does not say how many {missing} the "
-            f"scene has; give rows= and columns=."
+            f"scene has; give rows= and columns= (--rows, --columns)."
         )
     pixels = rows * columns
     fits = [axis for axis in (1, 0) if values.shape[axis] == pixels]

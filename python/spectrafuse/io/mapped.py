@@ -117,7 +117,7 @@ class MappedArray:
             size *= length
         file = MappedFile(path)
         if offset + size > file._state[0]:
-            raise DataError(f"'{path}' cannot be read: it has not the {offset + size} bytes that it should have.")
+            raise DataError(f"'{path}' is cut short: it should have {offset + size} bytes.")
         return cls(file, kind, offset, shape, steps if order == "F" else steps[::-1])
 
     @property

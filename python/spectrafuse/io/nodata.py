@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.validate import as_numeric, called, report_not_finite, report_zeros
 
@@ -50,7 +51,7 @@ def window_blocks(cube: Any, values: int | None = None) -> Iterator[tuple[slice,
     """Rows and columns of blocks of a scene (..., H, W): whole columns where these lie in one piece, else rows."""
     *leading, height, width = cube.shape
     bands = math.prod(leading)
-    strides = getattr(getattr(cube, "stored", cube), "strides", None)
+    strides = getattr(cube, "strides", None)
     sizes = {} if values is None else {"values": values}
     if strides is not None and strides[-2] < strides[-1]:
         for start, stop in row_blocks((bands, width, height), **sizes):
@@ -70,7 +71,7 @@ def as_nodata(nodata: Any) -> float | None:
         return float(nodata)
     except (TypeError, ValueError):
         hint = "; a mask array goes to `mask`" if np.ndim(nodata) else ""
-        raise ValueError(f"`nodata` must be None or a number, which may be NaN{hint}; got {nodata!r}.") from None
+        raise InvalidValueError(f"`nodata` must be None or a number, which may be NaN{hint}; got {nodata!r}.") from None
 
 
 def as_mask(name: str, mask: Any, size: tuple[int, int]) -> np.ndarray | None:
@@ -101,11 +102,11 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     ----------
     name : str
         What messages call the scene.
-    cube : array-like (C, H, W)
+    cube : array_like, shape (C, H, W)
         Real numbers that can be sliced by rows: an array, a memory map, a data set in a file.
     nodata : float or None
         See the rule of this module.
-    mask : ndarray (H, W) of bool, or None
+    mask : ndarray of bool, shape (H, W), or None
         True: no data.
     zeros : {"check", "accept"}
         As in `spectrafuse.io.validate.check_cube`.
@@ -153,7 +154,7 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     if infinite.any():
         _raise_not_finite(name, cube, infinite, declared)
     if zeros == "check":
-        report_zeros(name, np.flatnonzero(~nonzero), bands, "band")
+        report_zeros(name, np.flatnonzero(~nonzero), bands, cube=True)
     return Survey(None if valid is None or valid.all() else valid, dead)
 
 
@@ -177,7 +178,7 @@ def _report_partly(name: str, nodata: float | None, partly: np.ndarray) -> None:
         row, column = (int(i) for i in places[0])
         warnings.warn(
             f"{called(name)}: {len(places)} pixels hold the no-data value {nodata:g} in some bands only, the first at "
-            f"row {row}, column {column} (counted from 0); they take part. Give a mask to leave them out.",
+            f"row {row}, column {column} (counted from 0); they are used. Give a mask to leave them out.",
             UserWarning,
             stacklevel=5,
         )
@@ -195,5 +196,5 @@ def _raise_not_finite(name: str, cube: Any, where: np.ndarray, declared: bool) -
             place = int(bad[0, 0]), int(bad[0, 1]) + rows.start, int(bad[0, 2]) + columns.start
             if place < first:
                 first, value = place, given[tuple(bad[0])]
-    hint = "" if declared or not np.isnan(value) else "; nodata=nan leaves pixels with NaN out"
+    hint = "" if declared or not np.isnan(value) else "; nodata=nan (--nodata nan) leaves such pixels out"
     report_not_finite(name, count, first, value, ("band", "row", "column"), hint=hint)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError, fail
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.io.images import MOST_COLORS, colors, write_png
+from spectrafuse.io.palette import MOST_COLORS, colors
 
 __all__ = [
     "colors",
@@ -23,7 +23,6 @@ __all__ = [
     "write_json",
     "write_label_map",
     "write_label_rows",
-    "write_png",
 ]
 # Larger maps are thinned in the picture, which nobody can look at as a whole otherwise.
 _MOST_PICTURE_PIXELS = 1 << 24
@@ -48,10 +47,12 @@ def write_label_map(folder: str | os.PathLike[str], labels: Any, *, name: str = 
         `<name>.npy`, int64 (H, W), and `<name>.png`, where class i has `colors(...)[i]` and pixels without a
         class are transparent; a larger map is thinned to at most 16 million pixels.
     """
+    from PIL import Image
+
     array = np.asarray(labels)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iu":
         got = f"shape {array.shape}, dtype {array.dtype}"
-        raise checks.fail("labels", "an integer array (rows, columns)", got)
+        raise fail("labels", "an integer array (rows, columns)", got)
     numbers, picture = Path(folder, f"{name}.npy"), Path(folder, f"{name}.png")
     step = math.isqrt((array.size - 1) // _MOST_PICTURE_PIXELS) + 1
     rows = max(1, _BLOCK_PIXELS // array.shape[1])
@@ -63,7 +64,8 @@ def write_label_map(folder: str | os.PathLike[str], labels: Any, *, name: str = 
     palette = colors(min(int(array.max()) + 1, MOST_COLORS)) if shown.any() else np.zeros((1, 3), np.uint8)
     rgba[shown, :3] = palette[classes[shown] % len(palette)]
     rgba[shown, 3] = 255
-    write_png(picture, rgba[place.reshape(thinned.shape)])
+    with atomic_write(picture) as temporary:
+        Image.fromarray(rgba[place.reshape(thinned.shape)]).save(temporary, format="PNG")
     return numbers, picture
 
 
@@ -76,12 +78,12 @@ def write_label_rows(path: str | os.PathLike[str], shape: tuple[int, int], strip
         The file to write or replace; it is complete or as it was before.
     shape : (H, W)
         Of the whole map.
-    strips : iterable of integer arrays (rows, W)
+    strips : iterable of ndarray of int, shape (rows, W)
         From the first row to the last.
 
     Returns
     -------
-    ndarray (H, W) of int64
+    ndarray, shape (H, W), int64
         Mapped from the file, for reading only.
 
     Raises
@@ -91,18 +93,18 @@ def write_label_rows(path: str | os.PathLike[str], shape: tuple[int, int], strip
     """
     target = Path(path)
     if target.suffix.lower() != ".npy":
-        raise checks.fail("path", "the name of a .npy file", repr(os.fspath(path)))
+        raise fail("path", "the name of a .npy file", repr(os.fspath(path)))
     done = 0
     with atomic_write(target) as temporary, temporary.open("wb") as file:
         header = {"descr": "<i8", "fortran_order": False, "shape": (int(shape[0]), int(shape[1]))}
         np.lib.format.write_array_header_1_0(file, header)
         for strip in strips:
             if strip.shape[1:] != shape[1:]:
-                raise checks.fail("strips", f"of {shape[1]} columns", f"shape {strip.shape}")
+                raise fail("strips", f"of {shape[1]} columns", f"shape {strip.shape}")
             file.write(np.ascontiguousarray(strip, dtype="<i8").data)
             done += len(strip)
         if done != shape[0]:
-            raise checks.fail("strips", f"{shape[0]} rows together", done)
+            raise fail("strips", f"{shape[0]} rows together", done)
     mapped: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
     return mapped
 
@@ -124,7 +126,7 @@ def write_components(
     components : array_like, shape (n, d)
         One component a row; n may be 0.
     axis : array_like, shape (d,), optional
-        Wavelengths or the like for the header; without it channels are counted from 0.
+        Wavelengths or the like for the header; without it bands are counted from 0.
     ids : sequence of int, length n, optional
         The components' numbers in the pool, for the first column; without it they are counted from 0.
     name : str
@@ -142,7 +144,7 @@ def write_components(
     if axis is not None:
         positions = np.asarray(axis, dtype=np.float64)
         if positions.shape != array.shape[1:]:
-            raise checks.fail("axis", f"{array.shape[1]} numbers, one a channel", f"shape {positions.shape}")
+            raise fail("axis", f"{array.shape[1]} numbers, one for each band", f"shape {positions.shape}")
         arrays["axis"] = positions
         header = [repr(float(x)).removesuffix(".0") for x in positions]
     rows = [str(i) for i in numbers]
@@ -184,7 +186,7 @@ def write_concentrations(
     if names is not None:
         rows = [str(x) for x in names]
         if len(rows) != len(array):
-            raise checks.fail("names", f"{len(array)} names, one a spectrum", f"{len(rows)} of them")
+            raise fail("names", f"{len(array)} names, one for each spectrum", f"{len(rows)} of them")
         arrays["names"] = np.array(rows, dtype=str)
     header = ["spectrum", *(f"component_{i}" for i in numbers)]
     return _write_both(folder, name, arrays, array, header, rows)
@@ -224,13 +226,13 @@ def _plain(value: Any, where: str) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):
         return value
-    raise TypeError(f"`{where}` cannot be written as JSON: {type(value).__name__}.")
+    raise InvalidTypeError(f"`{where}` cannot be written as JSON: {type(value).__name__}.")
 
 
 def _matrix(name: str, values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 2 or array.dtype.kind not in "iuf":
-        raise checks.fail(name, "a matrix of numbers", f"shape {array.shape}, dtype {array.dtype}")
+        raise fail(name, "a matrix of numbers", f"shape {array.shape}, dtype {array.dtype}")
     return array.astype(np.float32)
 
 
@@ -238,7 +240,7 @@ def _ids(ids: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
     numbers = np.arange(count) if ids is None else np.asarray(ids)
     if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
         got = f"shape {numbers.shape}, dtype {numbers.dtype}"
-        raise checks.fail("ids", f"{count} integers, one a component", got)
+        raise fail("ids", f"{count} integers, one for each component", got)
     return numbers.astype(np.int64)
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectrafuse.io.arrays import ARRAY_SUFFIXES, existing_file, open_arrays, sha256
+from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse.io.arrays import ARRAY_SUFFIXES, existing_file, open_arrays
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.layouts import find_axes, is_axis_name
 from spectrafuse.io.tables import Table, axis_of, monotonic, read_table
 from spectrafuse.io.validate import check_spectra
@@ -34,8 +36,8 @@ class Spectra:
         Path of the file.
     sha256 : str
         Hash of the file's bytes.
-    channel_names : list of str or None
-        Header cells above the channels, where there is a header.
+    band_names : list of str or None
+        Header cells above the bands, where there is a header.
     key : str or None
         Variable of the file; None where it has none.
     layout : str
@@ -47,7 +49,7 @@ class Spectra:
     names: list[str] | None
     source: str
     sha256: str
-    channel_names: list[str] | None = None
+    band_names: list[str] | None = None
     key: str | None = None
     layout: str = ""
 
@@ -104,7 +106,7 @@ def read_spectra(
     """
     for name, option in (("header", header), ("index", index)):
         if option not in (True, False, "auto"):
-            raise ValueError(f"`{name}` must be one of 'auto', True, False; got {option!r}.")
+            raise InvalidValueError(f"`{name}` must be one of 'auto', True, False; got {option!r}.")
     file = existing_file(path, TEXT_SUFFIXES + ARRAY_SUFFIXES)
     if file.suffix.lower() not in TEXT_SUFFIXES:
         return _from_arrays(path, key)
@@ -151,10 +153,10 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None) -> Spectra:
         preferred = [k for k in _PREFERRED if k in tables]
         if not preferred and len(tables) != 1:
             number = "several matrices" if tables else "no matrix"
-            raise DataError(f"'{path}' has {number} of numbers; choose the spectra by their key: {source.listing()}.")
+            raise DataError(f"'{path}' has {number} of numbers; choose one with key= (--key): {source.listing()}.")
         name = (preferred or tables)[0]
     label = source.label(name)
     data = np.require(check_spectra(label, source.load(name)), requirements=["C", "W"])
     axis = next((a for a in find_axes(source).values() if a.size == data.shape[1]), None)
-    words = f"{data.shape} read as (spectra, channels)"
+    words = f"{data.shape} read as (spectra, bands)"
     return Spectra(data, axis, None, str(path), sha256(path), key=name or None, layout=words)

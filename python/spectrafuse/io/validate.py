@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import DataError
 
 _LISTED = 10
@@ -48,9 +49,9 @@ def check_spectra(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
     name : str
         What messages call the data: an argument's name or a file's path.
     array : array_like or tensor, shape (n, d)
-        Real numbers, integer or floating: n spectra of d channels, at least one of each.
+        Real numbers, integer or floating: n spectra of d bands, at least one of each.
     zeros : {"check", "accept"}
-        "check": a channel that is zero in every spectrum is legal but carries no information, so a
+        "check": a band that is zero in every spectrum is legal but carries no information, so a
         `UserWarning` names it; a table that is zero everywhere is an error. "accept": neither (for
         `transform` of a few spectra).
 
@@ -65,12 +66,12 @@ def check_spectra(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
         Wrong type or rank (one spectrum needs `reshape(1, -1)`), an empty axis, NaN, infinity, a number that
         float32 cannot hold, zero everywhere.
     """
-    return _check(name, array, "a table of spectra (spectra, channels)", ("spectrum", "channel"), 1, zeros)
+    return _check(name, array, "a table of spectra (spectra, bands)", ("spectrum", "band"), 1, zeros)
 
 
-def _check(name: str, array: Any, what: str, axes: Sequence[str], channel_axis: int, zeros: str) -> np.ndarray:
+def _check(name: str, array: Any, what: str, axes: Sequence[str], band_axis: int, zeros: str) -> np.ndarray:
     if zeros not in ("check", "accept"):
-        raise ValueError(f"`zeros` must be one of 'check', 'accept'; got {zeros!r}.")
+        raise InvalidValueError(f"`zeros` must be one of 'check', 'accept'; got {zeros!r}.")
     given = as_numeric(name, array)
     if given.ndim != len(axes):
         hint = "; one spectrum needs reshape(1, -1)" if given.ndim == 1 and len(axes) == 2 else ""
@@ -82,7 +83,7 @@ def _check(name: str, array: Any, what: str, axes: Sequence[str], channel_axis: 
         values = np.ascontiguousarray(given, dtype=np.float32)
     _check_finite(name, given, values, axes)
     if zeros == "check":
-        _check_zeros(name, values, axes[channel_axis], channel_axis)
+        _check_zeros(name, values, band_axis)
     return values
 
 
@@ -115,7 +116,9 @@ def _check_finite(name: str, given: np.ndarray, values: np.ndarray, axes: Sequen
     first = int(np.flatnonzero(bad)[0])
     inside = np.argwhere(~np.isfinite(values[first]))[0]
     position = (first, *(int(i) for i in inside))
-    hint = "; nodata=nan leaves pixels with NaN out" if axes[0] == "band" and np.isnan(given[position]) else ""
+    hint = (
+        "; nodata=nan (--nodata nan) leaves such pixels out" if axes[0] == "band" and np.isnan(given[position]) else ""
+    )
     report_not_finite(name, int(bad.sum()), position, given[position], axes, hint=hint)
 
 
@@ -133,22 +136,22 @@ def report_not_finite(
     raise DataError(f"{called(name)} has {what}, {which} at {where} (counted from 0): {value!s}{hint}.")
 
 
-def _check_zeros(name: str, values: np.ndarray, axis_name: str, axis: int) -> None:
+def _check_zeros(name: str, values: np.ndarray, axis: int) -> None:
     others = tuple(i for i in range(values.ndim) if i != axis)
-    report_zeros(name, np.flatnonzero(~values.any(axis=others)), values.shape[axis], axis_name)
+    report_zeros(name, np.flatnonzero(~values.any(axis=others)), values.shape[axis], cube=values.ndim == 3)
 
 
-def report_zeros(name: str, empty: np.ndarray, total: int, axis_name: str) -> None:
-    """Raise if all `total` bands or channels are `empty` (zero everywhere), or some bands are; warn of channels."""
+def report_zeros(name: str, empty: np.ndarray, total: int, *, cube: bool) -> None:
+    """Raise if all `total` bands are `empty` (zero everywhere), or some of a cube are; warn of some in spectra."""
     if len(empty) == total:
         raise DataError(f"{called(name)} is zero everywhere, so there is nothing to learn from it.")
     if not len(empty):
         return
     listed = ", ".join(str(i) for i in empty[:_LISTED]) + (", ..." if len(empty) > _LISTED else "")
-    some = f"{axis_name}s {listed} are" if len(empty) > 1 else f"{axis_name} {listed} is"
+    some = f"bands {listed} are" if len(empty) > 1 else f"band {listed} is"
     message = f"{called(name)}: {some} zero everywhere ({len(empty)} of {total}, counted from 0)"
-    if axis_name == "band":
-        raise DataError(f"{message}; leave such bands out, or read the scene with open_cube(..., zeros='accept').")
+    if cube:
+        raise DataError(f"{message}; remove them, or read the scene with open_cube(..., zeros='accept').")
     warnings.warn(
         f"{message} and {'carry' if len(empty) > 1 else 'carries'} no information.", UserWarning, stacklevel=5
     )

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import warnings
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
+from spectrafuse import __version__
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse._runtime.progress import Callback
-from spectrafuse.mcr import evaluation, inputs, model_io, preparation
-from spectrafuse.mcr.fitted import FittedMixture
+from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.inputs import Spectra
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.noise import NoiseLevel, noise_level
-from spectrafuse.mcr.passes import Aggregate, PostProcessing
-from spectrafuse.mcr.preparation import Task
+from spectrafuse.mcr.metrics import FitMetrics
+from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
 from spectrafuse.mcr.recipes import Recipe, resolve
+from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.refinement.refine import refine_spectra, refine_trained
+from spectrafuse.mcr.refinement.stored_result import load_result, save_result
 from spectrafuse.mcr.training import known_components
-from spectrafuse.mcr.training.result import TrainingResult, load_result, save_result
-from spectrafuse.mcr.training.trainer import Trainer
+from spectrafuse.mcr.training.compaction import Compaction
+from spectrafuse.mcr.training.known_components import KnownComponents
+from spectrafuse.mcr.training.rules import recipe_bands
+from spectrafuse.mcr.training.trainer import Trainer, TrainingResult
 from spectrafuse.random import RandomStream
 
 
-class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class _Task(NamedTuple):
+    """What a fit is about, read and checked."""
+
+    data: NDArray[np.float32]
+    noise: NoiseLevel
+    recipe: Recipe
+    stream: RandomStream
+    device: torch.device
+    known: KnownComponents | None
+    callback: Callback | None
+
+
+class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Unmixes spectra and finds how many components there are.
 
     Spectra are modelled as concentrations times components, behind gates: a component opens for a spectrum if it
@@ -52,13 +70,13 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     non_negative : bool
         Components are non-negative. Concentrations always are.
     sparse : bool
-        The sparse form: a second gate decides which channels a component has.
+        The sparse form: a second gate decides which bands a component has.
     component_norm : int or None
         p-norm that every component is divided by; None: none.
     background : bool
-        A component that is the same in all channels, as an offset of the detector is. It keeps its shape and is not
+        A component that is the same in all bands, as an offset of the detector is. It keeps its shape and is not
         counted: it is the last row of `components_`, and the last column of concentrations, where spectra need it. What
-        all channels of a non-negative component share is part of it.
+        all bands of a non-negative component share is part of it.
     noise : float or None
         Standard deviation of the noise, in the spectra's unit; None: estimated from the tail of the singular values.
         It sets the level of fit the corrected recipe aims at, never the count. If the singular values do not end in
@@ -104,8 +122,8 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count` or None, and
         `cautions`: what these spectra cannot tell, a sentence each.
     history_ : list of dict
-        One entry an epoch of training, none without: epoch, nmse, r2, mse, count, mean_energy, loss, sparsity_weight, temperature. `mse` and
-        `loss` are in the units the training works in.
+        One entry an epoch of training, none without: epoch, nmse, r2, mse, count, mean_energy, loss, sparsity_weight,
+        temperature. `mse` and `loss` are in the units the training works in.
     stop_reason_, chosen_reason_ : str
         Why training stopped, and why this state was taken: a sentence each.
     noise_ : NoiseLevel
@@ -119,15 +137,19 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     Notes
     -----
-    arXiv 2507.23600, sparse form arXiv 2510.20364. In evaluation the gates are 0 or 1 and drawn without noise. The
-    published recipe evaluates with gate noise while it trains and counts by that; `transform` is deterministic in
-    every recipe.
+    arXiv 2507.23600, sparse form arXiv 2510.20364. `docs/algorithms/ebgmcr.md` has the equations, the published defects
+    and, in "How the count is decided", what the corrected recipe adds.
+
+    In evaluation the gates are 0 or 1 and drawn without noise. The published recipe evaluates with gate noise while it
+    trains and counts by that; `transform` is deterministic in every recipe.
 
     Examples
     --------
     >>> mcr = EBgMCR(pool_size=128).fit("spectra.csv")  # doctest: +SKIP
     >>> concentrations = mcr.transform("spectra.csv")  # doctest: +SKIP
     """
+
+    _fitted_concentrations: NDArray[np.float32] | None
 
     def __init__(
         self,
@@ -186,16 +208,16 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             `component_norm` their direction counts, without one their size too. Component i of them was found if i is
             in `component_ids_`; one that no spectrum needs does not appear in the results, fixed or not.
         fixed : array_like of bool, (m,), or of int, optional
-            Mask or numbers of the rows of `components` that stay as they are; the others are only where training
-            starts. In the sparse form fixed ones keep all their channels.
+            Mask or numbers of the rows of `components` that stay as they are; the others are only where the fit
+            starts. In the sparse form fixed ones keep all their bands.
         callback : callable, optional
             Called with a `Progress` after every epoch, and every second while the result is refined. An exception it
             raises ends the fit.
         checkpoint_dir : path, optional
             A training run is saved there now and then, at its end, and on Ctrl-C (which is then passed on); the best
             state of each band of fit is a model folder in it, written as it improves. A fit with the same parameters
-            and data continues a run it finds there, and ends with the same bits as an uninterrupted one. Without
-            training the result is saved, and taken from there by the same fit.
+            and data resumes a run it finds there, and ends with the same bits as an uninterrupted one. Without training
+            the result is saved, and taken from there by the same fit.
         checkpoint_seconds : float
             Shortest time between two saves of the run.
 
@@ -212,7 +234,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             If a parameter is wrong, X is sparse, or `checkpoint_dir` holds another run.
         """
         recipe = resolve(self.recipe)
-        settings = preparation.check_parameters(self)
+        settings = self._settings()
         data = inputs.read(X, zeros="check")
         places = self.pool_size - bool(self.background)
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
@@ -223,14 +245,16 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         plugged = self.post_processing is not None or self.aggregate is not None
         find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
         result, model = find(
-            Task(data, noise, recipe, stream, device, given, callback),
+            _Task(data, noise, recipe, stream, device, given, callback),
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
-            fingerprint=preparation.fingerprint(self, recipe, data, device, given),
+            fingerprint=self._fingerprint(recipe, data, device, given),
             save_seconds=checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
             **settings,
         )
         self._take(result, model)
-        inputs.remember_features(self, X, data)
+        # A file's columns have no names.
+        validate_data(self, data if isinstance(X, (str, os.PathLike)) else X, skip_check_array=True)
+        self.n_features_in_ = data.shape[1]
         self.noise_: NoiseLevel | None = noise
         if self._fitted_concentrations is None:
             self._fitted_concentrations = self._parse(data, "concentration")["concentration"]
@@ -239,16 +263,17 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return self
 
     def _refine(
-        self, task: Task, *, folder: Path | None, fingerprint: dict[str, str], **training: Any
+        self, task: _Task, *, folder: Path | None, fingerprint: dict[str, str], **training: Any
     ) -> tuple[TrainingResult, UnmixingModel]:
         """Candidates chosen among the spectra, refined; a result that is in the folder is taken from there."""
 
         def build(size: int) -> UnmixingModel:
             channels = task.data.shape[1]
-            model = preparation.build_model(self, task.recipe, channels, task.stream, task.known, places=size)
+            model = self._build_model(task.recipe, channels, task.stream, task.known, places=size)
             return model.to(task.device)
 
-        bands = preparation.bands(task)
+        accept = task.recipe.noise_factor * max(task.noise.nmse, task.recipe.noise_floor)
+        bands = recipe_bands(task.recipe, accept, *squares(task.data))
         result = None if folder is None else load_result(folder, fingerprint, bands)
         if result is not None:
             return result, build(len(result.state["vanilla_components"]))
@@ -272,10 +297,10 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             save_result(folder, fingerprint, result)
         return result, model
 
-    def _train(self, task: Task, **settings: Any) -> tuple[TrainingResult, UnmixingModel]:
+    def _train(self, task: _Task, **settings: Any) -> tuple[TrainingResult, UnmixingModel]:
         """Networks trained on the whole pool, refined if the recipe says so and no plug-in forbids it."""
         channels = task.data.shape[1]
-        model = preparation.build_model(self, task.recipe, channels, task.stream, task.known).to(task.device)
+        model = self._build_model(task.recipe, channels, task.stream, task.known).to(task.device)
         fixed = [] if task.known is None else task.known.fixed.tolist()
         background = self.pool_size - 1 if self.background else None
         if background is not None:
@@ -289,6 +314,147 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                     result, model, task.data, task.noise, fixed, background=background, callback=task.callback
                 )
         return result, model
+
+    def _settings(self) -> dict[str, Any]:
+        """The trainer's settings, checked; with them the parameters that nothing else checks."""
+        checks.integer("pool_size", self.pool_size, minimum=2 if self.background else 1)
+        if self.noise is not None:
+            checks.number("noise", self.noise, minimum=0.0)
+        for name in ("post_processing", "aggregate"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise InvalidTypeError(f"`{name}` must be callable or None; got {type(value).__name__}.")
+        return {
+            "batch_size": None if self.batch_size is None else checks.integer("batch_size", self.batch_size),
+            "max_epoch": None if self.max_epoch is None else checks.integer("max_epoch", self.max_epoch),
+            "learning_rate": checks.number("learning_rate", self.learning_rate, above=0.0),
+        }
+
+    def _build_model(
+        self,
+        recipe: Recipe,
+        features: int,
+        stream: RandomStream,
+        known: KnownComponents | None,
+        *,
+        places: int | None = None,
+    ) -> UnmixingModel:
+        """The model that the parameters ask for, with initial values from `stream`.
+
+        With a number of `places`, it has that many components and networks that were never trained: a layer of zeros
+        each.
+        """
+        model = UnmixingModel(
+            self.pool_size if places is None else places,
+            features,
+            sparse_component=self.sparse,
+            non_negative_component=self.non_negative,
+            component_norm=self.component_norm,
+            hidden_size_extension=recipe.hidden_size_extension if places is None else None,
+            hidden_layers=recipe.hidden_layers,
+            component_post_processing=self.post_processing,
+            aggregate_function=self.aggregate,
+            temperature_train=recipe.temperature_max,
+            temperature_eval=recipe.temperature_eval,
+            select_threshold=recipe.select_threshold,
+            langevin_step_size=recipe.langevin_step_size,
+            langevin_noise=recipe.langevin_noise,
+            langevin_steps=recipe.langevin_steps,
+            langevin_options_apply=recipe.langevin_options_apply,
+            stream=stream,
+        )
+        if places is not None:
+            with torch.no_grad():
+                for part in (model.component_parser, model.concentration_regressor):
+                    for values in part.parameters():
+                        values.zero_()
+        if known is not None:
+            known_components.place(model, known)
+        if self.background:
+            known_components.place_background(model)
+        return model
+
+    def _fingerprint(
+        self, recipe: Recipe, data: NDArray[np.float32], device: torch.device, known: KnownComponents | None
+    ) -> dict[str, str]:
+        """What identifies a run: a saved one is resumed only by the same."""
+        parameters = self.get_params(deep=False)
+        parameters["recipe"] = recipe
+        for name in ("post_processing", "aggregate"):
+            parameters[name] = model_io.callable_name(parameters[name])
+        values = {name: repr(value) for name, value in parameters.items()}
+        values["device"] = str(device)
+        values["X"] = _digest(data)
+        if known is not None:
+            values["components"] = _digest(known.spectra)
+            values["fixed"] = str(known.fixed.tolist())
+        values["version"] = __version__
+        return values
+
+    def _take(self, result: TrainingResult, model: UnmixingModel) -> None:
+        """Make a training result the fitted state."""
+        model.load_state_dict(result.state)
+        model.gates = result.gates
+        self.model_ = model.eval()
+        self.n_iter_ = len(result.history)
+        self.history_ = result.history
+        self.stop_reason_ = result.stop_reason
+        self.chosen_reason_ = result.chosen_reason
+        self.count_curve_ = result.count_curve(resolve(self.recipe).checkpoint_criterion, self._background_id)
+        self.count_evidence_ = result.evidence
+        self.compactions_ = result.compactions
+        self._result = result._replace(concentrations=None)
+        self._set_components(result.record.component_ids)
+        self._fitted_concentrations = result.concentrations
+
+    @torch.no_grad()
+    def _set_components(self, ids: list[int]) -> None:
+        self.component_ids_ = np.asarray(ids, dtype=np.int64)
+        self.background_row_ = ids.index(self._background_id) if self._background_id in ids else None
+        self.n_components_ = len(ids) - (self.background_row_ is not None)
+        self._fitted_concentrations = None
+        self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
+        self.components_ = self.model_.effective_components()[self._indices].cpu().numpy()
+
+    @property
+    def _background_id(self) -> int | None:
+        """The last place of the pool, if it holds a background."""
+        return self.model_.num_components - 1 if self.background else None
+
+    @property
+    def C_opt_(self) -> NDArray[np.float32]:
+        """Concentrations (n, k) of the spectra that were fitted.
+
+        Raises
+        ------
+        AttributeError
+            Before `fit`, and after `use_band`, `restrict_to` or `load`: `transform` gives them then.
+        """
+        check_is_fitted(self, "model_")
+        if self._fitted_concentrations is None:
+            raise AttributeError("`C_opt_` belongs to the state that `fit` ended with; transform(X) gives it anew.")
+        return self._fitted_concentrations
+
+    @property
+    def ST_opt_(self) -> NDArray[np.float32]:
+        """`components_` (k, d), under pyMCR's name."""
+        check_is_fitted(self, "model_")
+        return self.components_
+
+    def _read(self, X: Spectra) -> NDArray[np.float32]:
+        """Checked spectra (n, d) with as many bands as the fitted ones, and their names where there are names."""
+        check_is_fitted(self, "model_")
+        named = hasattr(X, "columns")
+        if named:  # before the values: a data frame reindexed to other names holds NaN
+            validate_data(self, X, reset=False, skip_check_array=True)
+        data = inputs.read(X, zeros="accept")
+        if not named:
+            given = data if isinstance(X, (str, os.PathLike)) else X
+            validate_data(self, given, reset=False, skip_check_array=True)
+        return data
+
+    def _parse(self, data: NDArray[np.float32], *wanted: str) -> dict[str, NDArray[Any]]:
+        return self.model_.parse_array(data, self._indices, wanted=wanted)
 
     def fit_transform(self, X: Spectra, y: Any = None, **fit_params: Any) -> NDArray[np.floating]:
         """Fit, then give the concentrations (n, n_components_)."""
@@ -332,7 +498,9 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         concentration = np.ascontiguousarray(X, dtype=np.float32)
         if concentration.ndim != 2 or concentration.shape[1] != len(self.components_):
             raise checks.fail("X", f"of shape (n, {len(self.components_)})", concentration.shape)
-        spectra = evaluation.recompose(self.model_, self._indices, concentration)
+        spectra = np.empty((len(concentration), self.model_.dim_components), np.float32)
+        for rows, part in self.model_.chunks(concentration):
+            spectra[rows] = self.model_.recompose(part, self._indices).cpu().numpy()
         return spectra.astype(inputs.result_dtype(X), copy=False)
 
     def score(self, X: Spectra, y: Any = None) -> float:
@@ -350,8 +518,11 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             At most 1; of spectra without any variation 1 if they are met exactly, else 0. It says how well spectra are
             described, not how many components they have.
         """
-        check_is_fitted(self, "model_")
-        return evaluation.r2(self.model_, self._indices, self._read(X))
+        data, model = self._read(X), self.model_
+        metrics = FitMetrics(model.dim_components, device=model.vanilla_components.device)
+        for _, spectra in model.chunks(data):
+            metrics.update(spectra, model.recompose(model.parse(spectra, self._indices)[0], self._indices))
+        return metrics.compute()[1]
 
     def use_band(self, r2_from: float) -> EBgMCR:
         """Take the state of another row of `count_curve_` instead of the chosen one.
@@ -375,14 +546,38 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def restrict_to(self, X: Spectra) -> EBgMCR:
         """Let the used components be those that the gates open for these spectra, as after `fit`."""
-        check_is_fitted(self, "model_")
-        self._set_components(evaluation.used_components(self.model_, self._read(X)))
+        data, model = self._read(X), self.model_
+        pool = torch.arange(model.num_components, device=model.vanilla_components.device)
+        used = torch.zeros(model.num_components, dtype=torch.bool, device=pool.device)
+        for _, spectra in model.chunks(data):
+            used |= model.parse(spectra, pool)[1].any(dim=0)
+        self._set_components(torch.nonzero(used).flatten().tolist())
         return self
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the published `param.json` and `model.safetensors`, and `spectrafuse.json`, into a folder."""
         check_is_fitted(self, "model_")
-        model_io.save(Path(folder), self.model_, model_io.describe(self))
+        not_plain = ("recipe", "post_processing", "aggregate", "device")
+        parameters = self.get_params(deep=False)
+        gates = self.model_.gates
+        extra = {
+            "version": __version__,
+            "parameters": {name: value for name, value in parameters.items() if name not in not_plain},
+            "recipe": asdict(resolve(self.recipe)),
+            "plug_ins": {name: model_io.callable_name(parameters[name]) for name in ("post_processing", "aggregate")},
+            "select_threshold": self.model_.select_threshold,
+            "component_ids": self.component_ids_.tolist(),
+            "count_curve": self.count_curve_,
+            "stop_reason": self.stop_reason_,
+            "chosen_reason": self.chosen_reason_,
+            "n_iter": self.n_iter_,
+            "noise": None if self.noise_ is None else list(self.noise_),
+            "gates": None if gates is None else {**gates._asdict(), "open_ids": list(gates.open_ids)},
+            "evidence": self.count_evidence_,
+            "compactions": self.compactions_,
+            "history": self.history_,
+        }
+        model_io.save(Path(folder), self.model_, extra)
 
     @classmethod
     def load(
@@ -415,12 +610,37 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             If the folder is damaged or a plug-in it was fitted with is not given.
         """
         path = Path(folder)
-        extra = model_io.load_extra(path)
+        extra = model_io.read_extra(path)
         plug_ins: dict[str, Any] = {"post_processing": post_processing, "aggregate": aggregate}
         loaded = cls(**model_io.parameters_of(path, extra, plug_ins), **plug_ins, device=device)
-        model_io.restore(loaded, path, extra, checks.device(device))
-        loaded._set_components(loaded.component_ids_.tolist())
+        loaded._restore(path, extra or {}, checks.device(device))
         return loaded
+
+    def _restore(self, folder: Path, extra: dict[str, Any], device: torch.device) -> None:
+        """Take the model and the fitted attributes of a folder; `extra` is what its `spectrafuse.json` holds."""
+        model = model_io.read_model(
+            folder,
+            select_threshold=extra.get("select_threshold", model_io.SOLVER_THRESHOLD),
+            langevin_options_apply=resolve(self.recipe).langevin_options_apply,
+            post_processing=self.post_processing,
+            aggregate=self.aggregate,
+        )
+        self.model_ = model.to(device)
+        self.n_features_in_ = model.dim_components
+        self.count_curve_ = extra.get("count_curve", [])
+        self.stop_reason_ = extra.get("stop_reason", "The folder does not say.")
+        self.chosen_reason_ = extra.get("chosen_reason", "The folder does not say.")
+        self.n_iter_ = extra.get("n_iter", 0)
+        self.history_ = extra.get("history", [])
+        self.noise_ = NoiseLevel(*extra["noise"]) if extra.get("noise") else None
+        self.count_evidence_ = extra.get("evidence")
+        self.compactions_ = tuple(Compaction(*one) for one in extra.get("compactions", ()))
+        gates = extra.get("gates")
+        if gates and self.noise_:
+            weights, noise = gates.get("weights"), NoiseLevel(*gates.get("noise", self.noise_))
+            places = tuple(gates["open_ids"])
+            model.gates = ExactGates(noise, gates["price"], places, None if weights is None else tuple(weights))
+        self._set_components(list(extra.get("component_ids", range(model.num_components))))
 
     @property
     def _n_features_out(self) -> int:
@@ -431,3 +651,7 @@ class EBgMCR(FittedMixture, ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _digest(array: NDArray[np.float32]) -> str:
+    return f"{array.shape} {hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()}"

@@ -1,20 +1,18 @@
-"""Spectra as they are given to an estimator: what is taken, what is refused, and what goes back."""
+"""Spectra as they are given to an estimator: what is taken, what is refused, and the type that goes back."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.validate import check_spectra
-
-if TYPE_CHECKING:
-    from spectrafuse.mcr.estimator import EBgMCR
 
 Spectra = str | os.PathLike[str] | np.ndarray | Tensor
 """What `fit` and `transform` take: a file, an array or a tensor (n, d); also a data frame or nested lists."""
@@ -54,7 +52,7 @@ def _as_table(name: str, X: Any) -> Any:
     from scipy.sparse import issparse
 
     if issparse(X):
-        raise TypeError(f"Sparse data was passed as `{name}`, but spectra must be dense: give {name}.toarray().")
+        raise InvalidTypeError(f"Sparse data was passed as `{name}`, but spectra must be dense: give {name}.toarray().")
     values: Any = X
     if not isinstance(X, Tensor):
         try:
@@ -66,8 +64,8 @@ def _as_table(name: str, X: Any) -> Any:
         raise DataError(f"Complex data not supported: `{name}` has dtype {values.dtype}.")
     if values.ndim == 1:
         raise DataError(
-            f"`{name}` must be a table of spectra (spectra, channels); got shape {tuple(values.shape)}. "
-            "Reshape your data: reshape(1, -1) makes one spectrum of it, reshape(-1, 1) one channel."
+            f"`{name}` must be a table of spectra (spectra, bands); got shape {tuple(values.shape)}. "
+            "Reshape your data: reshape(1, -1) makes one spectrum of it, reshape(-1, 1) one band."
         )
     if values.ndim == 2 and values.shape[1] == 0:
         raise DataError(f"`{name}` has 0 feature(s) (shape={tuple(values.shape)}) while a minimum of 1 is required.")
@@ -75,7 +73,7 @@ def _as_table(name: str, X: Any) -> Any:
         try:
             return values.astype(np.float64)
         except TypeError as error:
-            raise TypeError(f"`{name}` must hold numbers: {error}.") from error
+            raise InvalidTypeError(f"`{name}` must hold numbers: {error}.") from error
         except (ValueError, OverflowError) as error:
             raise DataError(f"`{name}` must hold numbers: {error}.") from error
     return values
@@ -87,31 +85,3 @@ def result_dtype(X: Any) -> type[np.float32] | type[np.float64]:
         return np.float32
     dtype = X.dtype if hasattr(X, "dtype") else np.asarray(X).dtype
     return np.float64 if dtype in (torch.float64, np.dtype(np.float64)) else np.float32
-
-
-def remember_features(estimator: EBgMCR, X: Any, data: NDArray[np.float32]) -> None:
-    """Set `n_features_in_`, and `feature_names_in_` where a data frame has names."""
-    from sklearn.utils.validation import validate_data
-
-    validate_data(estimator, data if isinstance(X, (str, os.PathLike)) else X, skip_check_array=True)
-    estimator.n_features_in_ = data.shape[1]
-
-
-def read_fitted(estimator: EBgMCR, X: Any) -> NDArray[np.float32]:
-    """Like `read`, with as many channels as the fitted spectra, and their names where there are names.
-
-    Raises
-    ------
-    ValueError
-        If the channels are others.
-    """
-    from sklearn.utils.validation import validate_data
-
-    named = hasattr(X, "columns")
-    if named:  # before the values: a data frame reindexed to other names holds NaN
-        validate_data(estimator, X, reset=False, skip_check_array=True)
-    data = read(X, zeros="accept")
-    if not named:
-        given = data if isinstance(X, (str, os.PathLike)) else X
-        validate_data(estimator, given, reset=False, skip_check_array=True)
-    return data

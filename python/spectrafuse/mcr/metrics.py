@@ -26,7 +26,7 @@ class FitMetrics:
     Parameters
     ----------
     num_features : int
-        Number of features d.
+        Number of bands d.
     threshold : float or None
         Entries where both |x| and |y| are below it count as zero in both before every sum (the sparse form's metrics);
         None: all entries count.
@@ -37,7 +37,7 @@ class FitMetrics:
     -----
     nMSE = sum of squared residuals / sum of squares. R2 compares with the column means. MSE is the unweighted mean of
     the batches' mean squared errors and ignores the threshold, as in the public code of arXiv 2507.23600. Sums are
-    kept in float64.
+    kept in float64. `docs/algorithms/ebgmcr.md`, "Training".
     """
 
     def __init__(

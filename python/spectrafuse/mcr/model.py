@@ -3,31 +3,126 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from spectrafuse._runtime import checks
-from spectrafuse.mcr.passes import (
-    Aggregate,
-    ModelNoise,
-    ModelOutput,
-    PostProcessing,
-    linear_layers,
-    network,
-    sparsity_gates,
-)
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.training.optimizer import Stash, stashing_network
 from spectrafuse.ops.energy_gate import energy_gate
 from spectrafuse.ops.gate import GateNoise, Langevin, gate
 from spectrafuse.ops.gated_mixture import gated_mixture
 from spectrafuse.ops.skinny_linear import skinny_linear
-from spectrafuse.ops.sparse_gated_mixture import sparse_gated_mixture
+from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise, sparse_gated_mixture
 from spectrafuse.random import RandomStream
 
 _COMPONENT_STD, _ENERGY_STD, _CONCENTRATION_STD = 0.1, 0.05, 0.01
+_CHUNK_ROWS = 256
+_AGGREGATE_CHUNK_ENTRIES = 2**24
+
+PostProcessing = Callable[[Tensor], Tensor]
+"""From components (N, d), normalised, to components (N, d)."""
+
+Aggregate = Callable[[Tensor, Tensor], Tensor]
+"""From gated concentrations (B, N, 1) and gated components (B, N, d) to spectra (B, d)."""
+
+
+class ModelNoise(NamedTuple):
+    """Random numbers of one pass.
+
+    Attributes
+    ----------
+    select : GateNoise or None
+        Of the component gates (B, N, 2); None: deterministic.
+    sparsity : GateNoise or None
+        Of the sparse form's gates (B, N, d, 2).
+    rng : Tensor, (2,) int64, or None
+        Instead of `sparsity`: seed and step from which the operation draws itself.
+    """
+
+    select: GateNoise | None = None
+    sparsity: GateNoise | None = None
+    rng: Tensor | None = None
+
+
+class ModelOutput(NamedTuple):
+    """What one pass gives.
+
+    Attributes
+    ----------
+    mixture : Tensor, (B, d)
+        Reconstructed spectra.
+    concentration : Tensor, (B, N)
+        Before the gate.
+    select_prob : Tensor, (B, N)
+        Gates: in [0, 1] in training, 0 or 1 in evaluation.
+    select_energy : Tensor, (B, N, 2)
+        Negated refined energies r.
+    energy_square : Tensor, ()
+        Mean of r^2 over the component gates.
+    mean_energy : Tensor, ()
+        Mean of r over all gates, the sparse form's too.
+    used : Tensor, (N,) bool
+        Components that some sample selects.
+    """
+
+    mixture: Tensor
+    concentration: Tensor
+    select_prob: Tensor
+    select_energy: Tensor
+    energy_square: Tensor
+    mean_energy: Tensor
+    used: Tensor
+
+
+def network(inputs: int, hidden: int | None, layers: int, outputs: int, activation: type[nn.Module]) -> nn.Module:
+    """Linear layers with an activation between them, without initial values.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Widths of the first and of the last layer.
+    hidden : int or None
+        Width of the hidden layers; None: a single linear layer.
+    layers : int
+        Hidden layers, at least 1.
+    activation : type of nn.Module
+    """
+    if hidden is None:
+        return _linear(inputs, outputs)
+    modules: list[nn.Module] = [_linear(inputs, hidden), activation()]
+    for _ in range(layers - 1):
+        modules += [_linear(hidden, hidden), activation()]
+    return nn.Sequential(*modules, _linear(hidden, outputs))
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    # torch's own initial values would come from the global generator.
+    return skip_init(nn.Linear, inputs, outputs)
+
+
+def linear_layers(network: nn.Module) -> list[nn.Linear]:
+    """The linear layers of one of the model's two networks, first to last."""
+    return [module for module in network.modules() if isinstance(module, nn.Linear)]
+
+
+def layer_names(state: Mapping[str, Tensor], network: str) -> list[str]:
+    """Names that the linear layers of a network have in a model's state, first to last.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+    network : {"component_parser.energy_evaluator", "concentration_regressor"}
+    """
+    names = [key.removesuffix(".weight") for key in state if key.startswith(network) and key.endswith(".weight")]
+    # A single layer has the network's own name.
+    return sorted(names, key=lambda name: 0 if name == network else int(name.rpartition(".")[2]))
 
 
 class UnmixingModel(nn.Module):
@@ -71,7 +166,8 @@ class UnmixingModel(nn.Module):
 
     Notes
     -----
-    arXiv 2507.23600 and 2510.20364. Parameters have the published names, so states can be exchanged. A plug-in that is
+    arXiv 2507.23600 and, for the sparse form, 2510.20364; `docs/algorithms/ebgmcr.md`, "Model" to "Sparse form".
+    Parameters have the published names, so states can be exchanged. A plug-in that is
     an `nn.Module` is part of the model and trains with it.
     """
 
@@ -164,6 +260,7 @@ class UnmixingModel(nn.Module):
 
     @property
     def learnable_component(self) -> bool:
+        """Whether the components train."""
         return self.vanilla_components.requires_grad
 
     @property
@@ -184,16 +281,6 @@ class UnmixingModel(nn.Module):
             "langevin_noise": self.langevin_options.noise,
             "langevin_steps": self.langevin_options.steps,
         }
-
-    @torch.no_grad()
-    def load_components(self, components: Tensor, *, learnable: bool | None = None) -> None:
-        """Replace the component parameters (N, d); `learnable` decides whether they train, None: as before."""
-        expected = tuple(self.vanilla_components.shape)
-        if tuple(components.shape) != expected:
-            raise checks.fail("components", f"of shape {expected}", tuple(components.shape))
-        self.vanilla_components.copy_(components)
-        if learnable is not None:
-            self.vanilla_components.requires_grad_(bool(learnable))
 
     def components(self) -> Tensor:
         """Components (N, d) as they are mixed: absolute value, norm and post-processing done; sparsity not."""
@@ -216,6 +303,7 @@ class UnmixingModel(nn.Module):
 
     @property
     def tau(self) -> float:
+        """Gate temperature in the present mode."""
         return self.temperature_train if self.training else self.temperature_eval
 
     def draw_noise(self, batch_size: int, stream: RandomStream) -> ModelNoise:
@@ -241,7 +329,6 @@ class UnmixingModel(nn.Module):
         noise: ModelNoise | None = None,
         *,
         used_threshold: float = 0.5,
-        select_threshold: float | None = None,
         stash: Stash | None = None,
     ) -> ModelOutput:
         """One pass over spectra.
@@ -253,19 +340,16 @@ class UnmixingModel(nn.Module):
             None: deterministic gates, without refinement.
         used_threshold : float
             In training a component counts as used if a gate exceeds it.
-        select_threshold : float, optional
-            Replaces the model's own in evaluation.
         stash : Stash, optional
             Of an `OuterAdamW`: backward leaves there what the two networks' gradients are made of, and none of their
-            parameters gets a `.grad`. None: they do, as for any optimiser.
+            parameters gets a `.grad`. None: they do, as for any optimizer.
         """
         noise = ModelNoise() if noise is None else noise
         langevin = self.langevin if self.training else None
-        threshold = self.select_threshold if select_threshold is None else select_threshold
         options: dict[str, Any] = {
             "tau": self.tau,
             "langevin": langevin,
-            "hard_threshold": None if self.training else threshold,
+            "hard_threshold": None if self.training else self.select_threshold,
             "used_threshold": used_threshold,
         }
         *hidden, last = linear_layers(self._evaluator)
@@ -305,7 +389,7 @@ class UnmixingModel(nn.Module):
         return skinny_linear(x, last.weight[indices], last.bias[indices], "abs")
 
     @torch.no_grad()
-    def parse(self, x: Tensor, indices: Tensor, select_threshold: float | None = None) -> tuple[Tensor, Tensor]:
+    def parse(self, x: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Deterministic evaluation of some components only.
 
         Parameters
@@ -313,8 +397,6 @@ class UnmixingModel(nn.Module):
         x : Tensor, (B, d)
         indices : Tensor, (k,) int64
             Components to look at.
-        select_threshold : float, optional
-            Replaces the model's own.
 
         Returns
         -------
@@ -336,7 +418,7 @@ class UnmixingModel(nn.Module):
             None,
             tau=self.temperature_eval,
             langevin=None,
-            hard_threshold=self.select_threshold if select_threshold is None else select_threshold,
+            hard_threshold=self.select_threshold,
         )
         return self.regress(x, indices) * selected.select_prob, selected.select_prob
 
@@ -346,6 +428,49 @@ class UnmixingModel(nn.Module):
         whole = x.new_zeros(len(x), self.num_components)
         whole[:, places] = torch.from_numpy(gates.concentrations(x.cpu().numpy(), components)).to(x)
         return whole[:, indices], (whole[:, indices] > 0).to(x.dtype)
+
+    def chunks(self, array: NDArray[np.float32]) -> Iterator[tuple[slice, Tensor]]:
+        """An array's rows (n, ...) on the model's device, as many at a time as fit into moderate memory.
+
+        Yields
+        ------
+        rows : slice
+        values : Tensor, (b, ...)
+        """
+        size = _CHUNK_ROWS
+        if self.aggregate_function is not None:
+            size = max(1, min(size, _AGGREGATE_CHUNK_ENTRIES // self.vanilla_components.numel()))
+        for start in range(0, len(array), size):
+            rows = slice(start, start + size)
+            yield rows, torch.from_numpy(array[rows]).to(self.vanilla_components.device)
+
+    def parse_array(
+        self, data: NDArray[np.float32], indices: Tensor, *, wanted: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        """`parse` of any number of spectra; memory beyond the results is that of a chunk.
+
+        Parameters
+        ----------
+        data : ndarray, (n, d)
+        indices : Tensor, (k,) int64
+            Components to look at.
+        wanted : sequence of {"concentration", "select_prob", "reconstruction"}
+
+        Returns
+        -------
+        dict of str to ndarray
+            What is wanted: gated concentrations (n, k), gates (n, k), reconstructed spectra (n, d).
+        """
+        widths = {"reconstruction": data.shape[1]}
+        results = {name: np.empty((len(data), widths.get(name, len(indices))), np.float32) for name in wanted}
+        for rows, spectra in self.chunks(data):
+            concentration, select_prob = self.parse(spectra, indices)
+            values = {"concentration": concentration, "select_prob": select_prob}
+            if "reconstruction" in results:
+                values["reconstruction"] = self.recompose(concentration, indices)
+            for name, result in results.items():
+                result[rows] = values[name].cpu().numpy()
+        return results
 
     @torch.no_grad()
     def recompose(self, concentration: Tensor, indices: Tensor) -> Tensor:
@@ -390,9 +515,34 @@ class UnmixingModel(nn.Module):
         assert self.aggregate_function is not None
         components, energy_sum = self.components().unsqueeze(0), None
         if self.sparse_component:
-            gates, energy_sum = sparsity_gates(self._sparsity_energy, len(concentration), noise, langevin, self.tau)
+            gates, energy_sum = _sparsity_gates(self._sparsity_energy, len(concentration), noise, langevin, self.tau)
             components = components * gates
         mixture = self.aggregate_function(
             (concentration * select_prob).unsqueeze(-1), components * select_prob.unsqueeze(-1)
         )
         return mixture, energy_sum
+
+
+def _sparsity_gates(
+    energy: Tensor, batch_size: int, noise: ModelNoise, langevin: Langevin | None, tau: float
+) -> tuple[Tensor, Tensor]:
+    """All samples' sparsity gates (B, N, d), which the operation itself never holds, and the sum of their energies."""
+    shape = (energy.shape[0], energy.shape[1])
+    drawn = noise.sparsity
+    if noise.rng is not None:
+        drawn = _all_sparsity_noise(noise.rng, batch_size, shape, langevin, energy.dtype)
+    flat = (batch_size * shape[0], shape[1], 2)
+    if drawn is not None:
+        terms = None if drawn.langevin is None else drawn.langevin.reshape(flat)
+        drawn = GateNoise(terms, drawn.gumbel.reshape(flat[0], *drawn.gumbel.shape[2:]))
+    made = gate(energy.expand(batch_size, *shape, 2).reshape(flat), drawn, tau=tau, langevin=langevin)
+    return made.select_prob.view(batch_size, *shape), made.energy_sum
+
+
+def _all_sparsity_noise(
+    rng: Tensor, batch_size: int, shape: tuple[int, int], langevin: Langevin | None, dtype: torch.dtype
+) -> GateNoise:
+    samples = [draw_sparsity_noise(rng, b, shape, langevin, dtype=dtype) for b in range(batch_size)]
+    refinements = [sample.langevin for sample in samples if sample.langevin is not None]
+    gumbel = torch.stack([sample.gumbel for sample in samples])
+    return GateNoise(torch.stack(refinements) if refinements else None, gumbel)

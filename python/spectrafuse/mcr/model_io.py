@@ -1,77 +1,33 @@
-"""Fitted estimators in folders: the published files, and one of ours for what those leave out."""
+"""Model folders: the published `param.json` and `model.safetensors`, and `spectrafuse.json` for the rest."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import torch
+from torch import Tensor
 
-from spectrafuse import __version__
+from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.noise import NoiseLevel
-from spectrafuse.mcr.recipes import RECIPES, Recipe, resolve
-from spectrafuse.mcr.refinement.hard_gates import ExactGates
-from spectrafuse.mcr.training import checkpoint
-from spectrafuse.mcr.training.compaction import Compaction
+from spectrafuse.io.fingerprint import sha256
+from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
+from spectrafuse.mcr.recipes import RECIPES, Recipe
 
-if TYPE_CHECKING:
-    from spectrafuse.mcr.estimator import EBgMCR
+State = dict[str, Tensor]
 
-EXTRA_FILE = "spectrafuse.json"
+SOLVER_THRESHOLD = 0.9999994
+"""Selection threshold of the published solver, which its folders do not hold."""
+
+CONFIG_FILE, STATE_FILE, EXTRA_FILE = "param.json", "model.safetensors", "spectrafuse.json"
 _FORMAT = 1
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def callable_name(function: Any) -> str | None:
-    """What a plug-in is called in files: it is never saved as code."""
-    if function is None:
-        return None
-    owner = function if hasattr(function, "__qualname__") else type(function)
-    return f"{owner.__module__}.{owner.__qualname__}"
-
-
-def _recipe_from_plain(values: dict[str, Any]) -> str | Recipe:
-    """A recipe's name if it is one of the two, else the recipe."""
-    recipe = Recipe(**{**values, "betas": tuple(values["betas"])})
-    return recipe.name if RECIPES.get(recipe.name) == recipe else recipe
-
-
-def describe(estimator: EBgMCR) -> dict[str, Any]:
-    """What `param.json` does not hold of a fitted estimator, as plain values."""
-    not_plain = ("recipe", "post_processing", "aggregate", "device")
-    parameters = estimator.get_params(deep=False)
-    gates = estimator.model_.gates
-    return {
-        "version": __version__,
-        "parameters": {name: value for name, value in parameters.items() if name not in not_plain},
-        "recipe": asdict(resolve(estimator.recipe)),
-        "plug_ins": {name: callable_name(parameters[name]) for name in ("post_processing", "aggregate")},
-        "select_threshold": estimator.model_.select_threshold,
-        "component_ids": estimator.component_ids_.tolist(),
-        "count_curve": estimator.count_curve_,
-        "stop_reason": estimator.stop_reason_,
-        "chosen_reason": estimator.chosen_reason_,
-        "n_iter": estimator.n_iter_,
-        "noise": None if estimator.noise_ is None else list(estimator.noise_),
-        "gates": None if gates is None else {**gates._asdict(), "open_ids": list(gates.open_ids)},
-        "evidence": estimator.count_evidence_,
-        "compactions": estimator.compactions_,
-        "history": estimator.history_,
-    }
+def write_model(folder: Path, config: dict[str, Any], state: State) -> None:
+    """Write `param.json` and `model.safetensors`, as the published code does, into an existing folder."""
+    (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    write_tensors(folder / STATE_FILE, state)
 
 
 def save(folder: Path, model: UnmixingModel, extra: dict[str, Any]) -> None:
@@ -79,23 +35,87 @@ def save(folder: Path, model: UnmixingModel, extra: dict[str, Any]) -> None:
 
     Other files in the folder are left alone. `spectrafuse.json` comes last and holds the state's hash, so a folder
     whose writing was cut short is recognised.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is missing.
+    model : UnmixingModel
+    extra : dict
+        JSON values for `spectrafuse.json`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    state_file = folder / checkpoint.STATE_FILE
-    with atomic_write(state_file) as temporary:
-        checkpoint.write_state(temporary, model.state_dict())
-    with atomic_write(folder / checkpoint.CONFIG_FILE) as temporary:
+    with atomic_write(folder / STATE_FILE) as temporary:
+        write_tensors(temporary, model.state_dict())
+    with atomic_write(folder / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(model.config), encoding="utf-8")
-    contents = {"format": _FORMAT, "state_sha256": hash_file(state_file), **extra}
+    contents = {"format": _FORMAT, "state_sha256": sha256(folder / STATE_FILE), **extra}
     with atomic_write(folder / EXTRA_FILE) as temporary:
         temporary.write_text(json.dumps(contents, indent=1), encoding="utf-8")
 
 
-def load_extra(folder: Path) -> dict[str, Any] | None:
+def _file(folder: Path, name: str) -> Path:
+    if not (folder / name).is_file():
+        raise FileNotFoundError(f"'{folder}' holds no {name}, so it is not a model folder.")
+    return folder / name
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read `param.json`."""
+    return json.loads(_file(folder, CONFIG_FILE).read_text(encoding="utf-8"))
+
+
+def read_state(folder: Path) -> State:
+    """Read `model.safetensors`."""
+    return read_tensors(_file(folder, STATE_FILE))
+
+
+def read_model(
+    folder: Path,
+    *,
+    select_threshold: float = SOLVER_THRESHOLD,
+    langevin_options_apply: bool = True,
+    post_processing: PostProcessing | None = None,
+    aggregate: Aggregate | None = None,
+) -> UnmixingModel:
+    """A model from a folder of ours or of the published code, in evaluation mode.
+
+    Parameters
+    ----------
+    folder : Path
+    select_threshold, langevin_options_apply
+        Not in published folders.
+    post_processing, aggregate : callable, optional
+        Plug-ins are never saved as code.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If the state is damaged or does not belong to the configuration.
+    """
+    model = UnmixingModel(
+        **read_config(folder),
+        select_threshold=select_threshold,
+        langevin_options_apply=langevin_options_apply,
+        component_post_processing=post_processing,
+        aggregate_function=aggregate,
+        initialise=False,
+    )
+    try:
+        model.load_state_dict(read_state(folder))
+    except RuntimeError as error:
+        raise InvalidValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {error}") from error
+    return model.eval()
+
+
+def read_extra(folder: Path) -> dict[str, Any] | None:
     """What `spectrafuse.json` holds; None in a folder of the published code.
 
     Raises
     ------
+    FileNotFoundError
+        If the state that it describes is missing.
     ValueError
         If the file is of a later format, or does not belong to the state beside it.
     """
@@ -104,14 +124,27 @@ def load_extra(folder: Path) -> dict[str, Any] | None:
         return None
     extra = json.loads(path.read_text(encoding="utf-8"))
     if extra.get("format") != _FORMAT:
-        raise ValueError(f"'{path}' has format {extra.get('format')!r}; this version reads format {_FORMAT}.")
-    if extra["state_sha256"] != hash_file(folder / checkpoint.STATE_FILE):
-        raise ValueError(f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short.")
+        raise InvalidValueError(
+            f"'{path}' has format {extra.get('format')!r}, and this version of spectrafuse reads format {_FORMAT}: "
+            "update spectrafuse."
+        )
+    if extra["state_sha256"] != sha256(_file(folder, STATE_FILE)):
+        raise InvalidValueError(
+            f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short; save it again."
+        )
     return extra
 
 
 def parameters_of(folder: Path, extra: dict[str, Any] | None, plug_ins: dict[str, Any]) -> dict[str, Any]:
     """An estimator's parameters, plug-ins and device aside.
+
+    Parameters
+    ----------
+    folder : Path
+    extra : dict or None
+        As `read_extra` gives it.
+    plug_ins : dict
+        The given ones, by the name of the parameter.
 
     Raises
     ------
@@ -119,7 +152,7 @@ def parameters_of(folder: Path, extra: dict[str, Any] | None, plug_ins: dict[str
         If the model was fitted with a plug-in that is not given.
     """
     if extra is None:
-        config = checkpoint.read_config(folder)
+        config = read_config(folder)
         return {
             "pool_size": config["num_components"],
             "recipe": "published",
@@ -129,38 +162,15 @@ def parameters_of(folder: Path, extra: dict[str, Any] | None, plug_ins: dict[str
         }
     for name, given in plug_ins.items():
         if extra["plug_ins"][name] is not None and given is None:
-            raise ValueError(f"'{folder}' was fitted with {name}={extra['plug_ins'][name]}; give it to `load`.")
-    return {**extra["parameters"], "recipe": _recipe_from_plain(extra["recipe"])}
+            raise InvalidValueError(f"'{folder}' was fitted with {name}={extra['plug_ins'][name]}; give it to `load`.")
+    recipe = Recipe(**{**extra["recipe"], "betas": tuple(extra["recipe"]["betas"])})
+    # By its name if it is one of the two.
+    return {**extra["parameters"], "recipe": recipe.name if RECIPES.get(recipe.name) == recipe else recipe}
 
 
-def restore(estimator: EBgMCR, folder: Path, extra: dict[str, Any] | None, device: torch.device) -> None:
-    """Give an estimator its model and fitted attributes from a folder."""
-    known = extra or {}
-    model = checkpoint.read_model(
-        folder,
-        select_threshold=known.get("select_threshold", checkpoint.SOLVER_THRESHOLD),
-        langevin_options_apply=resolve(estimator.recipe).langevin_options_apply,
-        post_processing=estimator.post_processing,
-        aggregate=estimator.aggregate,
-    )
-    estimator.model_ = model.to(device)
-    estimator.n_features_in_ = model.dim_components
-    ids = known.get("component_ids", range(model.num_components))
-    estimator.component_ids_ = np.asarray(ids, dtype=np.int64)
-    estimator.count_curve_ = known.get("count_curve", [])
-    estimator.stop_reason_ = known.get("stop_reason", "The folder does not say.")
-    estimator.chosen_reason_ = known.get("chosen_reason", "The folder does not say.")
-    estimator.n_iter_ = known.get("n_iter", 0)
-    estimator.history_ = known.get("history", [])
-    estimator.noise_ = NoiseLevel(*known["noise"]) if known.get("noise") else None
-    estimator.count_evidence_ = known.get("evidence")
-    estimator.compactions_ = tuple(Compaction(*one) for one in known.get("compactions", ()))
-    gates = known.get("gates")
-    if gates and estimator.noise_:
-        weights = gates.get("weights")
-        model.gates = ExactGates(
-            NoiseLevel(*gates.get("noise", estimator.noise_)),
-            gates["price"],
-            tuple(gates["open_ids"]),
-            None if weights is None else tuple(weights),
-        )
+def callable_name(function: Any) -> str | None:
+    """What a plug-in is called in files: it is never saved as code."""
+    if function is None:
+        return None
+    owner = function if hasattr(function, "__qualname__") else type(function)
+    return f"{owner.__module__}.{owner.__qualname__}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Recipe:
 
     Notes
     -----
-    arXiv 2507.23600 and its public code; sparse form arXiv 2510.20364.
+    arXiv 2507.23600 and its public code; sparse form arXiv 2510.20364. `docs/algorithms/ebgmcr.md`, "Training" and
+    "Published defects", has both recipes side by side.
     """
 
     name: str
@@ -192,5 +194,5 @@ def resolve(recipe: str | Recipe) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if not isinstance(recipe, str):
-        raise TypeError(f"`recipe` must be a name or a Recipe; got {type(recipe).__name__}.")
+        raise InvalidTypeError(f"`recipe` must be a name or a Recipe; got {type(recipe).__name__}.")
     return RECIPES[checks.choice("recipe", recipe, RECIPES)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks, extensions
+from spectrafuse._runtime.errors import InvalidTypeError
 
 
 class GateNoise(NamedTuple):
@@ -74,7 +75,7 @@ def check_langevin(langevin: Langevin | None) -> Langevin:
     if langevin is None:
         return Langevin(steps=0)
     if not isinstance(langevin, Langevin):
-        raise TypeError(f"`langevin` must be a Langevin or None; got {type(langevin).__name__}.")
+        raise InvalidTypeError(f"`langevin` must be a Langevin or None; got {type(langevin).__name__}.")
     checks.number("langevin.step_size", langevin.step_size, above=0.0)
     checks.number("langevin.noise", langevin.noise, minimum=0.0)
     checks.integer("langevin.steps", langevin.steps, minimum=0)
@@ -86,7 +87,7 @@ def check_noise(noise: GateNoise | None, shape: tuple[int, ...], like: Tensor) -
     if noise is None:
         return None
     if not isinstance(noise, GateNoise):
-        raise TypeError(f"`noise` must be a GateNoise or None; got {type(noise).__name__}.")
+        raise InvalidTypeError(f"`noise` must be a GateNoise or None; got {type(noise).__name__}.")
     for name, value, shapes in (
         ("noise.gumbel", noise.gumbel, (shape, shape[:-1])),
         ("noise.langevin", noise.langevin, (shape,)),

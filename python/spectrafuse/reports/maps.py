@@ -1,4 +1,4 @@
-"""Pictures of a scene: pseudo-colour, cluster map, true labels."""
+"""Pictures of a scene: pseudo-color, cluster map, true labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from spectrafuse.reports.style import (
     DPI,
-    GREY,
+    GRAY,
     LIGHT,
     PathLike,
     new_figure,
@@ -22,48 +22,73 @@ from spectrafuse.reports.style import (
     wavelength_label,
 )
 
-UNLABELLED = (0.93, 0.93, 0.93)
+UNLABELED = (0.93, 0.93, 0.93)
 # Larger scenes are thinned before they are drawn: a figure has far fewer pixels.
 MOST_PIXELS = 1 << 24
 
 
 def thinned_band(cube: Any, band: int, step: int) -> np.ndarray:
-    """Every `step`-th row and column of a band, float64; of a scene in a file no more is held."""
+    """Every `step`-th row and column of a band.
+
+    Parameters
+    ----------
+    cube : ndarray or Cube, shape (C, H, W)
+        Of a scene in a file no more is held than the result.
+    band : int
+        Counted from 0.
+    step : int
+        At least 1.
+
+    Returns
+    -------
+    ndarray, shape (H / step, W / step), float64
+    """
     rows = step * max(1, MOST_PIXELS // (step * cube.shape[2]))
     starts = range(0, cube.shape[1], rows)
     parts = (np.asarray(cube[band : band + 1, y : y + rows])[0, ::step, ::step] for y in starts)
     return np.concatenate([part.astype(np.float64) for part in parts])
 
 
-def pseudo_colour(cube: Any, wavelengths: np.ndarray | None = None, *, step: int = 1) -> tuple[np.ndarray, str]:
-    """A picture `(H, W, 3)` in 0..1 of a cube `(C, H, W)`, and a caption naming its bands.
-
-    Of every `step`-th row and column.
+def pseudo_color(cube: Any, wavelengths: np.ndarray | None = None, *, step: int = 1) -> tuple[np.ndarray, str]:
+    """A color picture of a cube, of every `step`-th row and column.
 
     With wavelengths that cover the visible range: the bands nearest 640, 550 and 460 nm; else three bands
     spread over the range, the longest as red. Each is stretched between its 2nd and 98th percentile (of the pixels
-    with data, where the cube is a `CubeSource` that has others).
+    with data, where the cube is a `Cube` that has others).
+
+    Parameters
+    ----------
+    cube : ndarray or Cube, shape (C, H, W)
+    wavelengths : ndarray, shape (C,), optional
+    step : int
+
+    Returns
+    -------
+    picture : ndarray, shape (H / step, W / step, 3), float64
+        Red, green, blue from 0 to 1.
+    caption : str
+        The bands it shows.
     """
     bands = cube.shape[0]
     positions, order = spectral_positions(wavelengths, bands)
     unit = ""
     if wavelengths is not None:
         unit = {"wavelength (nm)": " nm", "wavelength (µm)": " µm"}.get(wavelength_label(wavelengths), "")
-    nanometres = positions * (1000.0 if unit == " µm" else 1.0)
-    if unit and nanometres[0] <= 500.0 and nanometres[-1] >= 620.0:
-        chosen = [int(order[np.argmin(np.abs(nanometres - target))]) for target in (640.0, 550.0, 460.0)]
+    nanometers = positions * (1000.0 if unit == " µm" else 1.0)
+    if unit and nanometers[0] <= 500.0 and nanometers[-1] >= 620.0:
+        chosen = [int(order[np.argmin(np.abs(nanometers - target))]) for target in (640.0, 550.0, 460.0)]
     else:
         chosen = [int(order[min(bands - 1, int(bands * share))]) for share in (0.8, 0.45, 0.15)]
     planes = [thinned_band(cube, band, step) for band in chosen]
     picture = np.empty((*planes[0].shape, 3), dtype=np.float64)
     valid = getattr(cube, "valid", None)
     valid = None if valid is None else valid[::step, ::step]
-    for channel, plane in enumerate(planes):
+    for color, plane in enumerate(planes):
         shown = plane if valid is None or not valid.any() else plane[valid]
         low, high = np.percentile(shown, (2.0, 98.0))
         if high <= low:
             low, high = float(shown.min()), float(shown.max())
-        picture[..., channel] = np.clip((plane - low) / (high - low), 0.0, 1.0) if high > low else 0.5
+        picture[..., color] = np.clip((plane - low) / (high - low), 0.0, 1.0) if high > low else 0.5
     if wavelengths is None:
         names = [str(band + 1) for band in chosen]
         return picture, "bands {} (red), {} (green), {} (blue)".format(*names)
@@ -71,17 +96,30 @@ def pseudo_colour(cube: Any, wavelengths: np.ndarray | None = None, *, step: int
     return picture, "{} (red), {} (green), {} (blue)".format(*names)
 
 
-def coloured(labels: np.ndarray, colours: np.ndarray, unlabelled: int | None = None) -> np.ndarray:
-    """Labels `(H, W)` as a picture `(H, W, 3)`; the unlabelled value and labels outside 0..k-1 light grey."""
-    table = np.vstack((colours, UNLABELLED))
-    outside = (labels < 0) | (labels >= len(colours))
-    if unlabelled is not None:
-        outside |= labels == unlabelled
-    return table[np.where(outside, len(colours), labels)]
+def colored(labels: np.ndarray, colors: np.ndarray, unlabeled: int | None = None) -> np.ndarray:
+    """Labels as a picture.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (H, W)
+    colors : ndarray, shape (k, 3)
+        Of the labels 0 to k - 1; others are light gray.
+    unlabeled : int, optional
+        A label that is light gray too.
+
+    Returns
+    -------
+    ndarray, shape (H, W, 3)
+    """
+    table = np.vstack((colors, UNLABELED))
+    outside = (labels < 0) | (labels >= len(colors))
+    if unlabeled is not None:
+        outside |= labels == unlabeled
+    return table[np.where(outside, len(colors), labels)]
 
 
 def transparent(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """A picture `(H, W, 3)` as `(H, W, 4)` without colour in some places; itself where there are none."""
+    """A picture (H, W, 3) as (H, W, 4), transparent `where` that is true; itself where it is true nowhere."""
     return np.dstack((picture, np.where(where, 0.0, 1.0))) if where.any() else picture
 
 
@@ -92,9 +130,19 @@ def save_panels(
     *,
     title: str = "",
 ) -> None:
-    """Pictures `(title, (H, W, 3 or 4), caption)` in a row (wide scenes: in a column), with a legend outside them.
+    """Pictures in a row (wide scenes: in a column), with a legend beside them.
 
     Panel sizes are worked out in inches, so that any shape of scene and any number of legend rows fit.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    panels : sequence of (str, ndarray, str)
+        Title, picture of shape (H, W, 3) or (H, W, 4), and caption.
+    legend : sequence of (color, str)
+    title : str
+        Above all panels.
     """
     from matplotlib.patches import Patch
 
@@ -136,9 +184,9 @@ def save_panels(
         ax.spines[:].set_color(LIGHT)
         ax.set_title(name, fontsize=10, loc="left")
         wrapped = textwrap.fill(caption, max(16, int(panel_width * 15)))
-        ax.set_xlabel(wrapped, fontsize=7.5, color=GREY, loc="left")
+        ax.set_xlabel(wrapped, fontsize=7.5, color=GRAY, loc="left")
     if legend:
-        handles = [Patch(facecolor=colour, edgecolor=GREY, linewidth=0.4, label=text) for colour, text in legend]
+        handles = [Patch(facecolor=color, edgecolor=GRAY, linewidth=0.4, label=text) for color, text in legend]
         x = (side + columns * (panel_width + gap)) / total_width
         figure.legend(
             handles=handles,
@@ -165,37 +213,46 @@ def save_map(
     k: int,
     wavelengths: np.ndarray | None = None,
     truth: np.ndarray | None = None,
-    unlabelled: int | None = None,
+    unlabeled: int | None = None,
     match: Mapping[int, int] | None = None,
     truth_names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """The scene in pseudo-colour beside its cluster map and, if given, the true labels.
+    """The scene in pseudo-color beside its cluster map and, if given, the true labels.
 
     Parameters
     ----------
-    labels : int array (H, W)
-        Cluster of every pixel, 0 .. k-1; negative: no data, drawn transparent.
-    cube : array (C, H, W) or `CubeSource`
-    truth : int array (H, W), optional
-        True labels; a label takes the colour of the cluster it is matched to, others get their own.
-    unlabelled : int, optional
-        The value in `truth` that means no label; drawn light grey.
-    match : mapping of label to cluster, optional
-    truth_names : names of the labels 0, 1, .., optional
+    path : path
+        The PNG to write.
+    labels : ndarray of int, shape (H, W)
+        Cluster of every pixel, 0 to k - 1; negative: no data, drawn transparent.
+    cube : ndarray or Cube, shape (C, H, W)
+    k : int
+        Number of clusters.
+    wavelengths : ndarray, shape (C,), optional
+    truth : ndarray of int, shape (H, W), optional
+        True labels; a label takes the color of the cluster it is matched to, others get their own.
+    unlabeled : int, optional
+        The value in `truth` that means no label; drawn light gray.
+    match : mapping of int to int, optional
+        Cluster of each true label that has one.
+    truth_names : sequence of str, optional
+        Names of the labels 0, 1, ...
+    title : str
+        Above the panels.
     """
     part = shares(labels, k, labels >= 0)
     step = math.isqrt((labels.size - 1) // MOST_PIXELS) + 1
-    picture, caption = pseudo_colour(cube, wavelengths, step=step)
+    picture, caption = pseudo_color(cube, wavelengths, step=step)
     labels, truth = labels[::step, ::step], None if truth is None else truth[::step, ::step]
     absent = labels < 0
     match = dict(match or {})
     true_values: list[int] = []
     if truth is not None:
-        true_values = [int(v) for v in np.unique(truth) if v != unlabelled and v >= 0]
+        true_values = [int(v) for v in np.unique(truth) if v != unlabeled and v >= 0]
     alone = [value for value in true_values if value not in match]
-    colours = palette(max(1, k + len(alone)))
-    clusters = transparent(coloured(labels, colours[:k]), absent)
+    colors = palette(max(1, k + len(alone)))
+    clusters = transparent(colored(labels, colors[:k]), absent)
     panels = [
         ("scene", transparent(picture, absent), caption),
         ("clusters", clusters, "transparent: no data" if absent.any() else ""),
@@ -206,13 +263,13 @@ def save_map(
         text = f"cluster {cluster} · {percent(part[cluster])}"
         if cluster in named and truth is not None:
             text += f" · {_label_name(named[cluster], truth_names)}"
-        legend.append((colours[cluster], text))
+        legend.append((colors[cluster], text))
     if truth is not None:
-        table = np.tile(np.asarray(UNLABELLED), (max(true_values, default=0) + 1, 1))
+        table = np.tile(np.asarray(UNLABELED), (max(true_values, default=0) + 1, 1))
         for value in true_values:
-            table[value] = colours[match[value]] if value in match else colours[k + alone.index(value)]
-        note = "light grey: no label" if unlabelled is not None else ""
-        panels.append(("true labels", coloured(truth, table, unlabelled), note))
+            table[value] = colors[match[value]] if value in match else colors[k + alone.index(value)]
+        note = "light gray: no label" if unlabeled is not None else ""
+        panels.append(("true labels", colored(truth, table, unlabeled), note))
         legend += [(table[value], f"no cluster · {_label_name(value, truth_names)}") for value in alone]
     save_panels(path, panels, legend, title=title)
 

@@ -1,7 +1,7 @@
 """Pictures of a fit: the style all of them share, cluster spectra and training curves.
 
 Every function takes plain arrays and writes one PNG. Figures are made with matplotlib's objects, never with
-pyplot, so nothing global is touched and any thread may draw. The colour of cluster i is
+pyplot, so nothing global is touched and any thread may draw. The color of cluster i is
 `spectrafuse.io.results.colors(k)[i]` in every picture.
 """
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
-GREY = "#5f6368"
+GRAY = "#5f6368"
 LIGHT = "#c9ccd1"
 OVERLAY_LIMIT = 6
 PathLike = str | os.PathLike[str]
 
 
 def palette(k: int) -> np.ndarray:
-    """Colours of k clusters or components as floats, `(k, 3)` in 0..1."""
+    """Colors of k clusters or components, ndarray of shape (k, 3), from 0 to 1."""
     from spectrafuse.io.results import colors
 
     rgb = np.asarray(colors(k))
@@ -45,7 +45,7 @@ def tidy(ax: Axes, *, grid: bool = True) -> None:
     """Take away what only frames the data."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(LIGHT)
-    ax.tick_params(colors=GREY, labelsize=8)
+    ax.tick_params(colors=GRAY, labelsize=8)
     ax.set_axisbelow(True)
     if grid:
         ax.grid(color="#eceef1", linewidth=0.8)
@@ -106,7 +106,7 @@ def panel_grid(
 
 
 def wavelength_label(wavelengths: np.ndarray | None) -> str:
-    """Axis label of a cube's bands: nanometres and micrometres are told apart by size."""
+    """Axis label of a cube's bands: nanometers and micrometers are told apart by size."""
     if wavelengths is None:
         return "band number"
     low, high = float(np.min(wavelengths)), float(np.max(wavelengths))
@@ -141,19 +141,33 @@ def broken(x: np.ndarray, *values: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def shares(labels: np.ndarray, k: int, valid: np.ndarray | None = None) -> np.ndarray:
-    """Share of the pixels in each of k clusters, `(k,)`."""
+    """Share of the pixels in each of k clusters, ndarray of shape (k,); `labels` and `valid` have shape (H, W)."""
     flat = labels[valid] if valid is not None else labels.reshape(-1)
     return np.bincount(flat.reshape(-1), minlength=k)[:k] / max(1, flat.size)
 
 
 def percent(share: float) -> str:
+    """A share from 0 to 1 in words: "none", "< 0.1 %" or "12.3 %"."""
     return "none" if share == 0 else "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def cluster_statistics(cube: Any, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels `(k,)`, mean spectrum and standard deviation `(k, C)` of each cluster; NaN for empty ones.
+    """Size, mean spectrum and standard deviation of each cluster.
 
-    The cube is an array or a `CubeSource` and is read by blocks of rows; negative labels are left out.
+    Parameters
+    ----------
+    cube : ndarray or Cube, shape (C, H, W)
+        Read by blocks of rows.
+    labels : ndarray of int, shape (H, W)
+        Negative ones are left out.
+    k : int
+        Number of clusters.
+
+    Returns
+    -------
+    pixels : ndarray of int, shape (k,)
+    mean, std : ndarray, shape (k, C), float64
+        NaN for clusters without pixels.
     """
     from spectrafuse.io.nodata import row_blocks
 
@@ -182,14 +196,24 @@ def save_cluster_spectra(
     pixels: np.ndarray,
     *,
     wavelengths: np.ndarray | None = None,
-    title: str = "Mean spectrum of each cluster, band: ± one standard deviation",
+    title: str = "Mean spectrum of each cluster (shaded: ± one standard deviation)",
 ) -> None:
-    """Mean spectra `(k, C)` with a band of one standard deviation.
+    """Mean spectra, with one standard deviation shaded.
 
-    Up to six clusters share one plot; more get a panel each, the other means in grey behind.
+    Up to six clusters share one plot; more get a panel each, the other means in gray behind.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    mean, std : ndarray, shape (k, C)
+    pixels : ndarray of int, shape (k,)
+        Size of each cluster; empty ones are left out.
+    wavelengths : ndarray, shape (C,), optional
+    title : str
     """
     k, bands = mean.shape
-    colours = palette(k)
+    colors = palette(k)
     x, order = spectral_positions(wavelengths, bands)
     part = pixels / max(1, pixels.sum())
     present = np.flatnonzero(pixels)
@@ -211,17 +235,17 @@ def save_cluster_spectra(
         axes[0].set_position((0.85 / 9.0, axes[0].get_position().y0, 6.2 / 9.0, axes[0].get_position().height))
     behind = [broken(x, mean[cluster][order]) for cluster in present]
     separator = np.array([np.nan])
-    grey = [np.concatenate([piece for line in behind for piece in (line[i], separator)]) for i in (0, 1)]
+    gray = [np.concatenate([piece for line in behind for piece in (line[i], separator)]) for i in (0, 1)]
     style: dict[str, Any] = {"marker": "o", "markersize": 4} if bands == 1 else {}
     for panel, cluster in enumerate(present):
         ax = axes[0 if overlay else panel]
         xs, m, low, high = broken(x, mean[cluster][order], (mean - std)[cluster][order], (mean + std)[cluster][order])
         name = f"cluster {cluster} · {percent(part[cluster])}"
         if not overlay:
-            ax.plot(*grey, color=LIGHT, linewidth=0.4)
+            ax.plot(*gray, color=LIGHT, linewidth=0.4)
             ax.set_title(name, fontsize=8, loc="left")
-        ax.fill_between(xs, low, high, color=colours[cluster], alpha=0.2, linewidth=0)
-        ax.plot(xs, m, color=colours[cluster], linewidth=1.6, label=name, **style)
+        ax.fill_between(xs, low, high, color=colors[cluster], alpha=0.2, linewidth=0)
+        ax.plot(xs, m, color=colors[cluster], linewidth=1.6, label=name, **style)
     if overlay:
         axes[0].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8)
         axes[0].margins(x=0.01)
@@ -248,10 +272,17 @@ def save_curves(
 
     Parameters
     ----------
-    history : one mapping per epoch
-        "epoch" is the horizontal axis where it is there; entries that are no numbers are left out.
-    keys : quantities to draw, in this order; all by default
-    logarithmic : quantities drawn on a logarithmic scale as far as they are positive
+    path : path
+        The PNG to write.
+    history : sequence of mapping
+        One for each epoch. "epoch" is the horizontal axis where it is there; entries that are no numbers are left out.
+    keys : sequence of str, optional
+        Quantities to draw, in this order. Default: all.
+    logarithmic : sequence of str
+        Quantities drawn on a logarithmic scale, as far as they are positive.
+    names : mapping of str to str, optional
+        What quantities are called in the picture.
+    title : str
     """
     names = names or {}
     if keys is None:

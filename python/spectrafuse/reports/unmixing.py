@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from spectrafuse.reports.style import (
-    GREY,
+    GRAY,
     LIGHT,
     PathLike,
     broken,
@@ -21,9 +21,6 @@ from spectrafuse.reports.style import (
     tidy,
     whole_numbers,
 )
-
-if TYPE_CHECKING:
-    pass
 
 MOST_PANELS = 64
 TRUE_STYLE: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 3}
@@ -44,7 +41,7 @@ def save_components(
     components: np.ndarray,
     *,
     axis: np.ndarray | None = None,
-    axis_label: str = "channel number",
+    axis_label: str = "band number",
     names: Sequence[str] | None = None,
     weights: np.ndarray | None = None,
     truth: np.ndarray | None = None,
@@ -55,19 +52,29 @@ def save_components(
 
     Parameters
     ----------
-    components : array (n, d)
-    weights : array (n,), optional
-        Mean concentrations: which 64 to show when there are more.
-    truth : array (m, d), optional
+    path : path
+        The PNG to write.
+    components : ndarray, shape (n, d)
+    axis : ndarray, shape (d,), optional
+        Wavelengths or the like.
+    axis_label : str
+    names : sequence of str, optional
+        Names of the components.
+    weights : ndarray, shape (n,), optional
+        Mean concentrations: which 64 to show where there are more.
+    truth : ndarray, shape (m, d), optional
         True spectra, drawn dashed over the component each is matched to, scaled to fit it.
-    match : mapping of component to (true index, cosine), optional
+    match : mapping of int to (int, float), optional
+        Row of the true spectrum that each component is matched to, and their cosine.
+    truth_names : sequence of str, optional
+        Names of the true spectra.
     """
     n = len(components)
     if n == 0:
         _save_note(path, "No component was found.")
         return
     shown = _largest(weights if weights is not None else np.linalg.norm(components, axis=1))
-    colours = palette(n)
+    colors = palette(n)
     x, order = spectral_positions(axis, components.shape[1])
     shape = grid_shape(len(shown), most_columns=6 if len(shown) > 12 else 3)
     figure, axes = panel_grid(
@@ -89,7 +96,7 @@ def save_components(
             (dashed,) = ax.plot(*broken(x, scale * true[order]), **TRUE_STYLE)
             text += f" · cosine {cosine:.3f} with {_name(true_index, truth_names)}"
         width = 1.3 if len(found) <= 500 else 0.8
-        ax.plot(*broken(x, found[order]), color=colours[index], linewidth=width)
+        ax.plot(*broken(x, found[order]), color=colors[index], linewidth=width)
         ax.set_title(text, fontsize=8, loc="left")
         ax.margins(x=0.01)
     if dashed is not None:
@@ -108,7 +115,19 @@ def save_concentrations(
     names: Sequence[str] | None = None,
     sample_label: str = "sample",
 ) -> None:
-    """Concentrations `(samples, n)` over the samples: lines for few components, a heat map for many."""
+    """Concentrations over the samples: lines for few components, a heat map for many.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    concentrations : ndarray, shape (n, m)
+        One sample a row, one component a column.
+    names : sequence of str, optional
+        Names of the components.
+    sample_label : str
+        What a sample is called.
+    """
     samples, n = concentrations.shape
     if n == 0:
         _save_note(path, "No component was found, so there are no concentrations.")
@@ -117,7 +136,7 @@ def save_concentrations(
     if n > 12 or samples > 400:
         _save_heat_map(path, concentrations, labels, sample_label)
         return
-    colours = palette(n)
+    colors = palette(n)
     figure, axes = panel_grid(
         n,
         (n, 1),
@@ -129,7 +148,7 @@ def save_concentrations(
     for index, ax in enumerate(axes):
         values = concentrations[:, index]
         markers: dict[str, Any] = {"marker": "o", "markersize": 3.5} if samples <= 80 else {}
-        ax.plot(np.arange(1, samples + 1), values, color=colours[index], linewidth=1.1, **markers)
+        ax.plot(np.arange(1, samples + 1), values, color=colors[index], linewidth=1.1, **markers)
         ax.set_ylim(bottom=min(0.0, float(values.min())))
         ax.set_title(labels[index], fontsize=8, loc="left")
         ax.tick_params(labelbottom=index == n - 1)
@@ -157,7 +176,7 @@ def _save_heat_map(path: PathLike, concentrations: np.ndarray, labels: list[str]
     )
     ax.set_yticks(np.arange(len(shown)), [labels[i] for i in shown], fontsize=7)
     ax.set_xlabel(f"{sample_label} number", fontsize=9)
-    ax.tick_params(colors=GREY, labelsize=7)
+    ax.tick_params(colors=GRAY, labelsize=7)
     whole_numbers(ax)
     figure.colorbar(image, ax=ax, label="concentration", shrink=0.9)
     figure.savefig(path)
@@ -177,13 +196,22 @@ def save_against_truth(
 
     Parameters
     ----------
-    concentrations, truth : arrays (samples, n) and (samples, m)
-    match : mapping of component to true column
-    scores : mapping of component to a short text for its title, optional
+    path : path
+        The PNG to write.
+    concentrations : ndarray, shape (n, m)
+        One sample a row, one component a column.
+    truth : ndarray, shape (n, t)
+        True concentrations.
+    match : mapping of int to int
+        Column of `truth` that each component is matched to.
+    scores : mapping of int to str, optional
+        A short text for the title of a component.
+    names, truth_names : sequence of str, optional
+        Names of the columns.
     """
     scores = scores or {}
     pairs = sorted(match.items(), key=lambda pair: pair[1])[:MOST_PANELS]
-    colours = palette(concentrations.shape[1])
+    colors = palette(concentrations.shape[1])
     figure, axes = panel_grid(
         len(pairs),
         grid_shape(len(pairs), most_columns=4),
@@ -199,7 +227,7 @@ def save_against_truth(
         top = 1.06 * max(float(true.max()), float((scale * found).max()), 1e-30)
         ax.plot([0, top], [0, top], color=LIGHT, linewidth=1.0, zorder=1)
         ax.scatter(
-            true, scale * found, s=18, color=colours[component], edgecolor="white", lw=0.4, zorder=2, clip_on=False
+            true, scale * found, s=18, color=colors[component], edgecolor="white", lw=0.4, zorder=2, clip_on=False
         )
         text = names[component] if names is not None else f"component {component}"
         text += f" as {_name(column, truth_names)}"
@@ -219,17 +247,22 @@ def save_count_curve(
     chosen: tuple[float, int] | None,
     reason: str,
 ) -> None:
-    """Number of components against the R2 it reaches, one point per band of R2.
+    """Number of components against the R2 it reaches, one point per interval of R2.
 
     Parameters
     ----------
-    curve : rows with r2_from, r2_to, count, r2
-    chosen : R2 and number of components of the chosen state, or None
-    reason : why that one, in words; becomes the title
+    path : path
+        The PNG to write.
+    curve : sequence of mapping
+        With `r2_from`, `r2_to`, `count` and `r2`.
+    chosen : (float, int), optional
+        R2 and number of components of what was chosen.
+    reason : str
+        Why, in words; becomes the title.
     """
     rows = sorted(range(len(curve)), key=lambda i: float(curve[i]["r2"]))
     if not rows:
-        _save_note(path, reason or "No state reached the lowest band of R2, so there is no curve.")
+        _save_note(path, reason or "No checkpoint reached the lowest interval of R², so there is no curve.")
         return
     figure = new_figure(8.0, 4.8, layout="constrained")
     figure.suptitle(textwrap.fill(reason, 105), fontsize=9.5, x=0.01, ha="left")
@@ -253,7 +286,7 @@ def save_count_curve(
         marker="o",
         markersize=5,
         zorder=2,
-        label="fewest in each band",
+        label="fewest in each interval of R²",
     )
     for a, b in zip(r2, count, strict=True):
         ax.annotate(str(b), (a, b), (0, 8), textcoords="offset points", ha="center", fontsize=8)
@@ -270,7 +303,7 @@ def save_count_curve(
         count = np.append(count, chosen[1])
     low, high = int(count.min()), int(count.max())
     ax.set_ylim(max(0.0, low - 0.15 * (high - low) - 1), high + 0.15 * (high - low) + 1)
-    ax.set_xlabel("R² of the reconstruction (shaded: bands of R²)", fontsize=9)
+    ax.set_xlabel("R² of the reconstruction (shaded: intervals of R²)", fontsize=9)
     ax.set_ylabel("components in use", fontsize=9)
     whole_numbers(ax, "y")
     tidy(ax)
@@ -279,12 +312,16 @@ def save_count_curve(
 
 
 def save_count_path(path: PathLike, rows: Sequence[Mapping[str, Any]], *, reason: str) -> None:
-    """What the fit loses as components are closed one after another.
+    """What the fit loses as components are removed one after another (backward elimination).
 
     Parameters
     ----------
-    rows : rows with count, nmse and chosen
-    reason : why the chosen count, in words; becomes the title
+    path : path
+        The PNG to write.
+    rows : sequence of mapping
+        With `count`, `nmse` and `chosen`.
+    reason : str
+        Why that count was chosen, in words; becomes the title.
     """
     figure = new_figure(8.0, 4.4, layout="constrained")
     figure.suptitle(textwrap.fill(reason, 105), fontsize=9.5, x=0.01, ha="left")
@@ -304,5 +341,5 @@ def save_count_path(path: PathLike, rows: Sequence[Mapping[str, Any]], *, reason
 
 def _save_note(path: PathLike, text: str) -> None:
     figure = new_figure(6.5, 1.6)
-    figure.text(0.5, 0.5, textwrap.fill(text, 75), ha="center", va="center", fontsize=10, color=GREY)
+    figure.text(0.5, 0.5, textwrap.fill(text, 75), ha="center", va="center", fontsize=10, color=GRAY)
     figure.savefig(path)

@@ -9,15 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrafuse.cli.fitting import set_threads
 from spectrafuse.cli.profile.report import RECORD, Phase, summary, table_rows, write
+from spectrafuse.cli.run_folder import set_threads
 from spectrafuse.cli.terminal import CommandError, Interrupted, output_console, training_progress
 
 if TYPE_CHECKING:
     import torch
 
     from spectrafuse.cli.profile.bounds import Bounds
-    from spectrafuse.cli.segment_inputs import SegmentRequest
+    from spectrafuse.cli.segment import SegmentRequest
     from spectrafuse.cli.unmix import UnmixRequest
 
 _PREDICTIONS = 1000
@@ -36,7 +36,7 @@ def profile(request: SegmentRequest | UnmixRequest) -> None:
     """
     from spectrafuse._runtime import checks
     from spectrafuse.cli.profile.bounds import measure
-    from spectrafuse.cli.segment_inputs import SegmentRequest
+    from spectrafuse.cli.segment import SegmentRequest
     from spectrafuse.io.atomic import atomic_folder
 
     segments = isinstance(request, SegmentRequest)
@@ -49,24 +49,24 @@ def profile(request: SegmentRequest | UnmixRequest) -> None:
         with atomic_folder(request.output) as folder:
             phases = run(device, bounds, folder)
             if not phases:
-                raise CommandError("The run ended before a step could be recorded; a larger --max-epoch lasts longer.")
+                raise CommandError("The run was over before a step could be recorded. Give a larger --max-epoch.")
             record = _circumstances(request, device, "segment" if segments else "unmix")
             write(folder, phases, bounds, record)
     except KeyboardInterrupt:
-        raise Interrupted("Nothing was written; the same command begins anew.") from None
+        raise Interrupted("Nothing was written. Run the same command to start again.") from None
     _print(phases, bounds, record, request.output)
 
 
 def _check_output(output: Path) -> None:
     """Only an earlier profile is replaced."""
     if output.exists() and not output.is_dir():
-        raise CommandError(f"--output '{output}' is a file; a folder is needed.")
+        raise CommandError(f"--output '{output}' is a file. Give a folder.")
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     foreign = sorted(names - _own_files(output / RECORD))
     if foreign:
         raise CommandError(
-            f"'{output}' holds other files than those of a profile ({', '.join(foreign[:3])}"
-            f"{', ..' if len(foreign) > 3 else ''}): choose a new folder for --output."
+            f"'{output}' holds files that are not of a profile ({', '.join(foreign[:3])}"
+            f"{', ..' if len(foreign) > 3 else ''}). Choose a new folder for --output."
         )
 
 
@@ -82,7 +82,7 @@ Run = Callable[["torch.device", "Bounds", Path], "list[Phase]"]
 
 def _segmenting(request: SegmentRequest) -> Run:
     from spectrafuse.cli.profile.recorder import replaced
-    from spectrafuse.cli.segment_inputs import check_merge, read_request_scenes
+    from spectrafuse.cli.segment import check_merge, read_request_scenes
     from spectrafuse.dgc.estimator import DeepGlobalClustering
     from spectrafuse.dgc.normalise import Normalization
     from spectrafuse.dgc.prediction import inference
@@ -144,10 +144,10 @@ def _training(
 
         def run(self: Any, *arguments: Any, **settings: Any) -> Any:
             trainers.append(self)
-            if hasattr(self, "_step_at"):
-                self._step_at = lambda temperature: recorder.counting(type(self)._step_at(self, temperature))
+            if hasattr(self, "step_at"):
+                self.step_at = lambda temperature: recorder.counting(type(self).step_at(self, temperature))
             else:
-                self._step = recorder.counting(self._step)
+                self.step = recorder.counting(self.step)
             result = usual(self, *arguments, **settings)
             # What comes after the training is not part of it.
             recorder.finish()
@@ -186,15 +186,16 @@ def _circumstances(request: Any, device: torch.device, command: str) -> dict[str
 
     on_gpu = device.type == "cuda"
     notes = [
-        "Only the beginning of the run was recorded: training changes little from step to step. Times of operations "
-        "are their own, without those they call; operations and bytes are by count (spectrafuse.counts).",
-        "A share of the bound above 100 % is of data that stay in the cache, or of a bound that other programs held "
-        "back. The traces open in chrome://tracing or ui.perfetto.dev.",
+        "Only the beginning of the run was recorded, since one step takes about as long as the next. The time of an "
+        "operation leaves out the operations it calls. Arithmetic and bytes are calculated from the sizes of the data.",
+        "The bound is the fastest this device can do. More than 100 % of it means that the data stayed in the cache, "
+        "or that other programs were busy while it was measured.",
+        "Open the traces in chrome://tracing or ui.perfetto.dev.",
     ]
     if command == "unmix":
-        notes.append("Settling the number of components after the training is not part of the profile.")
+        notes.append("Choosing the number of components, after training, is not part of the profile.")
     if on_gpu:
-        notes.append("Steps were recorded one kernel at a time, and are set against steps replayed as a CUDA graph.")
+        notes.append("Steps were recorded kernel by kernel; usual steps are replayed as one CUDA graph and are faster.")
     return {
         "command": command,
         "parameters": {name: str(value) for name, value in request.settings.items()},
@@ -245,4 +246,4 @@ def _print(phases: list[Phase], bounds: Bounds, record: dict[str, Any], output: 
         console.print(table)
     console.print()
     console.print(summary(phases, bounds, record), soft_wrap=True)
-    console.print(f"Table, traces and picture are in '{output}'.")
+    console.print(f"The table, the traces and the picture are in '{output}'.")

@@ -1,4 +1,4 @@
-"""What limits a run, in one sentence."""
+"""The diagnosis of a run: what limits it and what would help, in one sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FAR = 0.05
 # Label: what it is called, whether that is more than one, and what would help where it is at its bound.
 _NAMES: dict[str, tuple[str, str]] = {
     "adamw_outer": (
-        "The optimiser's step, which reads and writes every weight and both its moments,",
+        "The optimizer's step, which reads and writes every weight and both its moments,",
         "a smaller --pool-size or fewer steps (a larger --batch-size)",
     ),
     "ambiguity_penalty": ("The penalty on components that resemble each other", "a smaller --pool-size"),
@@ -25,14 +25,14 @@ _NAMES: dict[str, tuple[str, str]] = {
     "convolution": ("The encoder's convolutions", "a smaller encoder, fewer bands or a faster processor or GPU"),
     "extract_crop_pairs": ("Cutting the training crops", "fewer bands"),
     "gate": ("The gates of the components", "a smaller --pool-size"),
-    "gated_mixture": ("Mixing the components", "a smaller --pool-size or fewer channels"),
+    "gated_mixture": ("Mixing the components", "a smaller --pool-size or fewer bands"),
     "matrix product": ("Matrix products", "a smaller --pool-size or a faster processor or GPU"),
     "mean_shift_assign": ("The mean shift of the embeddings", "a smaller window or fewer iterations of the mean shift"),
-    "optimizer step": ("The optimiser's step", "fewer steps"),
+    "optimizer step": ("The optimizer's step", "fewer steps"),
     "random numbers": ("Drawing random numbers", "a smaller --pool-size"),
-    "scene_spectra": ("Normalising the scene's spectra", "fewer bands"),
+    "scene_spectra": ("Normalizing the scene's spectra", "fewer bands"),
     "skinny_linear": ("The layers of the two networks", "a smaller --pool-size or fewer steps (a larger --batch-size)"),
-    "sparse_gated_mixture": ("The gates of single channels", "a smaller --pool-size or no --sparse"),
+    "sparse_gated_mixture": ("The gates of single bands", "a smaller --pool-size or no --sparse"),
     "spectral_compactness": ("The distance of spectra from their cluster's mean", "fewer bands"),
 }
 _PLURAL = ("The encoder's convolutions", "The gates", "The layers", "Matrix products", "The mean shift and the losses")
@@ -69,11 +69,11 @@ def limit(measured: Measured, bounds: Bounds, phase: str) -> str:
     share = f"{100 * top.seconds / measured.seconds:.0f} % of the time of {phase}"
     if top.label == REST:
         return (
-            f"Not an operation but {REST} limits it: {share} passes between operations, in Python and in waiting for "
-            "files or the device, so larger batches would help, not a faster kernel."
+            f"No operation limits it: {share} passes between operations, in Python and in waiting for files or the "
+            "device. Larger batches would help, not a faster kernel."
         )
     if top.label == OTHER:
-        return f"No single operation limits it: {share} is {OTHER}, none of which takes much by itself."
+        return f"No single operation limits it: {share} goes to {OTHER}, each of which takes little."
     words = _NAMES[top.label][0] if top.label in _NAMES else "torch's operation"
     plural = words.startswith(_PLURAL)
     # A clause behind the name ends in a comma, and the label comes before it.
@@ -84,7 +84,7 @@ def limit(measured: Measured, bounds: Bounds, phase: str) -> str:
 
 def _how_fast(row: Row, bounds: Bounds, *, plural: bool) -> str:
     if row.work is None or row.seconds <= 0:
-        return "; how fast it could be is not counted."
+        return "; how fast it could be is not known."
     it = "they run" if plural else "it runs"
     reached = bounds.seconds(*row.work) / row.seconds
     helps = _NAMES[row.label][1]

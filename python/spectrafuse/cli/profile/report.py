@@ -1,4 +1,4 @@
-"""What a profile leaves behind: a table, traces, a picture of the shares, and a summary."""
+"""The report of a profile: table, picture of the shares, summary and record, written into a folder."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ def _short(value: Any) -> Any:
 
 
 def summary(phases: Sequence[Phase], bounds: Bounds, record: Mapping[str, Any]) -> str:
-    """A page a person reads."""
+    """The summary as text, one page."""
     lines = [
         *(phase.sentence for phase in phases),
         "",
         f"Device: {record['device_name']}; copy {1e-9 * bounds.bandwidth:.3g} GB/s, float32 arithmetic "
         f"{1e-9 * bounds.arithmetic_rate:.4g} GFLOP/s, measured at the start.",
-        f"Largest memory: {record['peak_memory'] / 2**20:.0f} MiB of {record['memory_of']}.",
+        f"Peak memory of {record['memory_of']}: {record['peak_memory'] / 2**20:.0f} MiB.",
     ]
     for phase in phases:
         found = phase.measured
@@ -115,7 +115,7 @@ def summary(phases: Sequence[Phase], bounds: Bounds, record: Mapping[str, Any]) 
 
 def _save_picture(path: Path, phases: Sequence[Phase]) -> None:
     """Bars of the shares, a panel for each phase."""
-    from spectrafuse.reports.style import GREY, new_figure, palette
+    from spectrafuse.reports.style import GRAY, new_figure, palette
 
     height = 1.0 + sum(0.7 + 0.28 * len(phase.measured.rows) for phase in phases)
     figure = new_figure(8.0, height, layout="constrained")
@@ -127,7 +127,7 @@ def _save_picture(path: Path, phases: Sequence[Phase]) -> None:
         rows = phase.measured.rows[::-1]
         shares = [100 * row.seconds / phase.measured.seconds for row in rows]
         bars = panel.barh(
-            [row.label for row in rows], shares, color=[GREY if r.label in (REST, OTHER) else color for r in rows]
+            [row.label for row in rows], shares, color=[GRAY if r.label in (REST, OTHER) else color for r in rows]
         )
         panel.bar_label(bars, [f"{share:.1f} %" for share in shares], padding=3, fontsize=8)
         panel.set_xlim(0, 1.15 * max(shares))

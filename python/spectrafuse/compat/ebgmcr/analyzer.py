@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.compat.ebgmcr.fitting import FitOptions, Fitting
 from spectrafuse.compat.ebgmcr.mcr import EBSelectiveMCR, default_aggreate_function
 from spectrafuse.compat.ebgmcr.options import SolverOptions
@@ -96,7 +97,7 @@ class BaseEBgMCR(SolverOptions, abc.ABC):
 
         Parameters
         ----------
-        data, eval_data : Tensor, (n, d)
+        data, eval_data : Tensor, shape (n, d)
             Spectra to train on, and to evaluate on after every epoch; None: the same.
         show_args, show_train_info, show_eval_info : bool
             What to print.
@@ -146,7 +147,7 @@ class BaseEBgMCR(SolverOptions, abc.ABC):
     def insert_mcr(self, module: EBSelectiveMCR) -> None:
         """Add a module of one's own, before fitting."""
         if not isinstance(module, EBSelectiveMCR):
-            raise TypeError(f"`module` must be an EBSelectiveMCR; got {type(module).__name__}.")
+            raise InvalidTypeError(f"`module` must be an EBSelectiveMCR; got {type(module).__name__}.")
         if self._finished:
             raise RuntimeError(
                 f"The {type(self).__name__}.insert_mcr function is used to insert user-defined MCR module before "
@@ -220,7 +221,7 @@ class DenseEBgMCR(BaseEBgMCR):
 
         Parameters
         ----------
-        data : Tensor, (n, d)
+        data : Tensor, shape (n, d)
         select_threshold : float, optional
             Replaces `select_prob_threshld`.
 
@@ -269,6 +270,6 @@ class DenseEBgMCR(BaseEBgMCR):
             raise FileNotFoundError(f"'{path}' holds no module: neither its files nor folders with them.")
         lengths = sorted({module.dim_components for module in modules})
         if len(lengths) > 1:
-            raise ValueError(f"The modules in '{path}' are for spectra of different lengths: {lengths}.")
+            raise InvalidValueError(f"The modules in '{path}' are for spectra of different lengths: {lengths}.")
         self.stored_mcrs = nn.ModuleList(modules).to(self.device)
         self.dim_components = lengths[0]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError
 
 Check = Callable[[str, Any], Any]
 """From an attribute's name and a value to the value that is kept."""
@@ -48,7 +49,7 @@ class Option:
 
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False; got {value!r}.")
+        raise InvalidTypeError(f"`{name}` must be True or False; got {value!r}.")
     return value
 
 
@@ -63,7 +64,7 @@ def number(**bounds: float) -> Check:
 
 def whole_number(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` must be an integer; got {value!r}.")
+        raise InvalidTypeError(f"`{name}` must be an integer; got {value!r}.")
     return value
 
 
@@ -78,7 +79,7 @@ def extension(name: str, value: Any) -> int | None:
 
 def function(name: str, value: Any) -> Any:
     if not callable(value):
-        raise TypeError(f"`{name}` must be callable; got {type(value).__name__}.")
+        raise InvalidTypeError(f"`{name}` must be callable; got {type(value).__name__}.")
     return value
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.compat.ebgmcr.checks import Option, integer, number, plain_layers, untouched
 from spectrafuse.compat.ebgmcr.recipes import SparsityGates
 from spectrafuse.compat.ebgmcr.utils import init_layer_weight
@@ -52,7 +53,9 @@ def _check_shape(gate_number: int, output_shape: Any) -> tuple[int, ...]:
         return (gate_number,)
     shape = tuple(output_shape)
     if any(not isinstance(d, int) or d < 1 for d in shape) or math.prod(shape) != gate_number:
-        raise ValueError(f"`output_shape` must be positive integers of product {gate_number}; got {output_shape!r}.")
+        raise InvalidValueError(
+            f"`output_shape` must be positive integers of product {gate_number}; got {output_shape!r}."
+        )
     return shape
 
 
@@ -186,7 +189,7 @@ class DynamicEBSelectiveModule(EBSelectiveModule):
             self.energy_hidden_extension = energy_hidden_extension
             self.energy_hidden_layers = energy_hidden_layers
         elif not isinstance(energy_evaluator, nn.Module):
-            raise TypeError(f"`energy_evaluator` must be a module; got {type(energy_evaluator).__name__}.")
+            raise InvalidTypeError(f"`energy_evaluator` must be a module; got {type(energy_evaluator).__name__}.")
         self.energy_evaluator = energy_evaluator
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.ebgmcr.checks import Option, flag, integer, number, optional, whole_number
 from spectrafuse.compat.ebgmcr.lazy import LazyTensor
 from spectrafuse.compat.ebgmcr.recipes import SelectedComponents
@@ -44,7 +45,7 @@ class RandomComponentMixtureSynthesizer:
     min_concentration, max_concentration : float
     signal_to_nosie_ratio : float or None
         In dB; None: no noise.
-    components : Tensor, (N, d), optional
+    components : Tensor, shape (N, d), optional
         Instead of random ones; their number, length, sparsity and sign replace the options.
     device : int, torch.device or None
         -1 and None: the CPU.
@@ -138,10 +139,10 @@ class RandomComponentMixtureSynthesizer:
 
         Returns
         -------
-        data : Tensor, (n, d)
-        weights : Tensor, (n, k)
+        data : Tensor, shape (n, d)
+        weights : Tensor, shape (n, k)
             Concentrations of the components of each sample, k as many as the largest sample has, padded with 0.
-        selected_components : Tensor, (n, k, d), lazy
+        selected_components : Tensor, shape (n, k, d), lazy
         selected_indices : list of int
             Components that some sample holds.
         """
@@ -199,7 +200,7 @@ class CsvComponentMixtureLoader:
         Where there is no file of components they are the least-squares solution for the concentrations.
         """
         if dataset not in self._map:
-            raise ValueError(f"Unknown dataset '{dataset}'; choose from {list(self._map)}")
+            raise InvalidValueError(f"Unknown dataset '{dataset}'; choose from {list(self._map)}")
         spectra_file, concentration_file, component_file = self._map[dataset]
         spectra, concentrations = self._read(spectra_file), self._read(concentration_file)
         if component_file is None:
@@ -208,7 +209,7 @@ class CsvComponentMixtureLoader:
             components = self._read(component_file)[:, 1:]
         count = len(spectra)
         if batch_size is not None and batch_size > count:
-            raise ValueError(f"batch_size={batch_size} > number of samples={count}")
+            raise InvalidValueError(f"batch_size={batch_size} > number of samples={count}")
         chosen = torch.arange(count)
         if batch_size is not None and batch_size < count:
             chosen = torch.randperm(count)[:batch_size]

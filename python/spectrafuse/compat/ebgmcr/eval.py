@@ -26,7 +26,7 @@ class StreamingMetrics:
     ----------
     ssr, sst_num : float
         Sums of squared residuals and of squares.
-    mu_sum : Tensor (dim,)
+    mu_sum : Tensor, shape (dim,)
         Column sums.
     n : int
         Spectra seen.

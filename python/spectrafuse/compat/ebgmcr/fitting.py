@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.ebgmcr.core import skip_evaluation_draws
 from spectrafuse.compat.ebgmcr.utils import EnergyL1Scheduler
 from spectrafuse.io.atomic import atomic_write
@@ -80,7 +81,7 @@ class Fitting:
 
     def __init__(self, solver: BaseEBgMCR, data: Tensor, eval_data: Tensor, options: FitOptions) -> None:
         if data.dim() != 2 or eval_data.dim() != 2 or data.shape[1] != eval_data.shape[1] or len(data) == 0:
-            raise ValueError(
+            raise InvalidValueError(
                 "`data` and `eval_data` must be spectra (n, d) of one length; "
                 f"got shapes {tuple(data.shape)} and {tuple(eval_data.shape)}."
             )
@@ -129,7 +130,7 @@ class Fitting:
     def run(self) -> None:
         """Train until a rule stops the run; files are written even if the user stops it."""
         try:
-            while not self._one_epoch():
+            while not self.run_epoch():
                 pass
         except KeyboardInterrupt:
             self._finish()
@@ -142,13 +143,13 @@ class Fitting:
             self.writer.close()
         self._write_results()
 
-    def _one_epoch(self) -> bool:
-        """Whether the run is over."""
+    def run_epoch(self) -> bool:
+        """One epoch with its evaluation and lines; says whether the run is over."""
         solver = self.solver
         for module in self.modules:
             module.temperature_train = self.temperature(self.epoch)
-        mean_energy = self._train()
-        metrics, used = self._evaluate()
+        mean_energy = self.train_epoch()
+        metrics, used = self.evaluate()
         packed = torch.cat((metrics.packed(), mean_energy.double().reshape(1), used.double())).tolist()
         nmse, r2, mse = FitMetrics.unpack(*packed[:4])
         energy = packed[4]
@@ -169,17 +170,18 @@ class Fitting:
             return True
         return converged
 
-    def _train(self) -> Tensor:
+    def train_epoch(self) -> Tensor:
         """One pass over all samples; the last batch's mean energy, on the device."""
         self.solver.stored_mcrs = self.solver.stored_mcrs.train()
         steps = len(self.train_loader)
         for step, indices in enumerate(self.train_loader, start=1):
-            figures = self._step(self.data[indices].to(self.solver.device))
+            figures = self.train_step(self.data[indices].to(self.solver.device))
             self.iteration += 1
             self._report_step(figures, step, steps)
         return figures.energy_sum / figures.energies
 
-    def _step(self, target: Tensor) -> _StepFigures:
+    def train_step(self, target: Tensor) -> _StepFigures:
+        """One step on a batch of spectra (B, d)."""
         solver = self.solver
         outputs = [module(target) for module in self.modules]
         self.optimizer.zero_grad()
@@ -222,7 +224,8 @@ class Fitting:
         return solver.ambiguity_penalty_func(torch.cat(rows), **arguments)
 
     @torch.no_grad()
-    def _evaluate(self) -> tuple[FitMetrics, Tensor]:
+    def evaluate(self) -> tuple[FitMetrics, Tensor]:
+        """Fit over all samples, and components (N,) that some sample selects."""
         solver = self.solver
         solver.stored_mcrs = solver.stored_mcrs.eval()
         threshold = _SPARSE_METRIC_THRESHOLD if solver.sparse_component else None

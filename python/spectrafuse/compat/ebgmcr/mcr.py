@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.ebgmcr.checks import (
     Option,
     extension,
@@ -53,7 +54,7 @@ class EBSelectiveMCR(nn.Module):
     """A pool of components, gates that select them, and a regressor of concentrations.
 
     Parameters are those of `spectrafuse.mcr.model.UnmixingModel` under their published names, with the published
-    defaults, behaviour and draws.
+    defaults, behavior and draws.
 
     Parameters
     ----------
@@ -152,7 +153,7 @@ class EBSelectiveMCR(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     def _spectra(self, rows: Tensor | None = None) -> Tensor:
-        """Components (N, d), or some of them, non-negative and normalised; always a tensor of its own."""
+        """Components (N, d), or some of them, non-negative and normalized; always a tensor of its own."""
         raw = self.vanilla_components if rows is None else self.vanilla_components[rows]
         spectra = raw.abs() if self.non_negative_component else raw.clone()
         if self.component_norm is not None:
@@ -161,7 +162,7 @@ class EBSelectiveMCR(nn.Module):
         return spectra
 
     def components(self, indices: int | Sequence[int] | Tensor | None = None) -> Tensor:
-        """Components (N, d), non-negative, normalised and post-processed.
+        """Components (N, d), non-negative, normalized and post-processed.
 
         Parameters
         ----------
@@ -175,7 +176,7 @@ class EBSelectiveMCR(nn.Module):
         if indices is not None:
             index = [indices] if isinstance(indices, int) else indices
             if len(index) == 0:
-                raise ValueError("`indices` must name at least one component; got none.")
+                raise InvalidValueError("`indices` must name at least one component; got none.")
             if isinstance(index, Tensor):
                 spectra = spectra[index]
             else:
@@ -185,7 +186,7 @@ class EBSelectiveMCR(nn.Module):
     def load_components(self, components: Tensor, learnable: bool | None = None) -> None:
         """Take these component parameters (N, d), in a copy. As published, `learnable` does not keep them fixed."""
         if tuple(components.shape) != (self.num_components, self.dim_components):
-            raise ValueError(
+            raise InvalidValueError(
                 f"`components` must be of shape {(self.num_components, self.dim_components)}; "
                 f"got {tuple(components.shape)}."
             )
@@ -198,21 +199,23 @@ class EBSelectiveMCR(nn.Module):
 
         Parameters
         ----------
-        pattern : Tensor, (B, d)
+        pattern : Tensor, shape (B, d)
 
         Returns
         -------
-        concentration : Tensor, (B, N, 1)
-        components : Tensor, (B, N, d)
+        concentration : Tensor, shape (B, N, 1)
+        components : Tensor, shape (B, N, d)
             In the sparse form times its gates; lazy.
-        effective_indices : Tensor, (B, N)
+        effective_indices : Tensor, shape (B, N)
             Gates.
-        sparsity_energy : Tensor, (B, N, d, 2), lazy; a zero in the dense form
-        select_energy : Tensor, (B, N, 2)
+        sparsity_energy : Tensor, shape (B, N, d, 2), lazy; a zero in the dense form
+        select_energy : Tensor, shape (B, N, 2)
         """
         batch_size = pattern.shape[0]
         if pattern.shape[-1] != self.dim_components:
-            raise ValueError(f"`pattern` must have {self.dim_components} channels; got shape {tuple(pattern.shape)}.")
+            raise InvalidValueError(
+                f"`pattern` must have {self.dim_components} bands; got shape {tuple(pattern.shape)}."
+            )
         spectra = self._spectra()
         if not isinstance(self.component_post_processing, nn.Identity):
             self.component_post_processing(spectra)
@@ -246,7 +249,7 @@ class EBSelectiveMCR(nn.Module):
 
         Parameters
         ----------
-        pattern : Tensor, (B, d)
+        pattern : Tensor, shape (B, d)
         select_prob_threshld : float, optional
             Replaces the model's own: in evaluation, gates above it are 1, others 0.
 

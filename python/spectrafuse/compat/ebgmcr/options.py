@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.compat.ebgmcr.ambiguity_penalty import (
     laplacian_penalty,
     linear_penalty,
@@ -29,7 +30,7 @@ _PENALTIES: dict[str, Callable[..., Tensor]] = {
 
 def _penalty(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"`{name}` must be a name; got {type(value).__name__}.")
+        raise InvalidTypeError(f"`{name}` must be a name; got {type(value).__name__}.")
     return checks.choice(name, value.lower(), _PENALTIES)
 
 
@@ -39,19 +40,19 @@ def _criterion(name: str, value: Any) -> str:
 
 def _optimizer_class(name: str, value: Any) -> type[optim.Optimizer]:
     if not isinstance(value, type) or not issubclass(value, optim.Optimizer):
-        raise TypeError(f"`{name}` must be a class of optimizers; got {value!r}.")
+        raise InvalidTypeError(f"`{name}` must be a class of optimizers; got {value!r}.")
     return value
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"`{name}` must be a dict; got {type(value).__name__}.")
+        raise InvalidTypeError(f"`{name}` must be a dict; got {type(value).__name__}.")
     return value
 
 
 def _device(name: str, value: Any) -> torch.device:
     if not isinstance(value, (str, torch.device)):
-        raise TypeError(f"`{name}` must be a device or its name; got {value!r}.")
+        raise InvalidTypeError(f"`{name}` must be a device or its name; got {value!r}.")
     return torch.device(value)
 
 

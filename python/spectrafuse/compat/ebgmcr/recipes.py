@@ -40,8 +40,8 @@ class SparsityGates:
 
     Parameters
     ----------
-    energy : Tensor, (N, d, 2)
-    source : Tensor (2,) int64, or GateNoise
+    energy : Tensor, shape (N, d, 2)
+    source : Tensor, shape (2,) int64, or GateNoise
         Seed and step from which each sample's numbers are drawn, again whenever they are needed; or the numbers.
     batch : int
         Number of samples B.
@@ -84,9 +84,9 @@ class GatedComponents:
 
     Parameters
     ----------
-    spectra : Tensor, (N, d)
+    spectra : Tensor, shape (N, d)
         As they are mixed; must not change afterwards.
-    factor : Tensor (B, N), or int
+    factor : Tensor, shape (B, N), or int
         Factors, or the number of samples B where all factors are 1.
     sparsity : SparsityGates, optional
     """

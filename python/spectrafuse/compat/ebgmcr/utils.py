@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from spectrafuse._runtime.errors import InvalidTypeError
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr.training.rules import Band, SparsityRule, band_of, make_bands
 
@@ -52,22 +54,17 @@ def load_json(filename: str, extension_check: bool = True) -> Any:
 
 def save_as_safetensors(tensors: dict[str, Tensor], filename: str) -> None:
     """Write tensors; ".safetensors" is added to the name where it is missing."""
-    from safetensors.torch import save_file
-
-    contents = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_write(_named(filename, ".safetensors")) as temporary:
-        save_file(contents, str(temporary))
+        write_tensors(temporary, tensors)
 
 
 def load_safetensors(
     filename: str, device: str | torch.device = "cpu", extension_check: bool = True
 ) -> dict[str, Tensor]:
     """Read tensors from a file, which must be named ".safetensors" unless `extension_check` is False."""
-    from safetensors.torch import load_file
-
     if extension_check and not filename.endswith(".safetensors"):
         raise RuntimeError(f"File: {filename} is not a .safetensors file.")
-    return load_file(filename, device=str(device))
+    return read_tensors(filename, device)
 
 
 def init_layer_weight(layer: _Layer, initializer_range: float = 1e-2) -> _Layer:
@@ -78,7 +75,7 @@ def init_layer_weight(layer: _Layer, initializer_range: float = 1e-2) -> _Layer:
         nn.init.normal_(layer.weight, mean=0.0, std=initializer_range)
         nn.init.normal_(layer.bias, mean=0.0, std=initializer_range)
     else:
-        raise TypeError(f"`layer` must be a linear layer or a parameter; got {type(layer).__name__}.")
+        raise InvalidTypeError(f"`layer` must be a linear layer or a parameter; got {type(layer).__name__}.")
     return layer
 
 

@@ -1,6 +1,6 @@
 """Stand-in for the published package `hsi_global_clustering` (Deep Global Clustering, arXiv 2512.24172).
 
-The same names, arguments, attributes and files, with the published behaviour as default, on `spectrafuse.ops`.
+The same names, arguments, attributes and files, with the published behavior as default, on `spectrafuse.ops`.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ def pad_and_stack(batch: list[Any]) -> tuple[Tensor, Tensor | None]:
 
     Returns
     -------
-    cubes : Tensor (B, C, H, W)
-    labels : Tensor (B, H, W) or None
+    cubes : Tensor, shape (B, C, H, W)
+    labels : Tensor, shape (B, H, W) or None
     """
     cubes, labels = _separate(batch)
     height, width = max(cube.shape[1] for cube in cubes), max(cube.shape[2] for cube in cubes)

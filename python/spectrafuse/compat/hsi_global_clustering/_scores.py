@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.hsi_global_clustering.eval import area_rmse, dice_score, iou_score
 from spectrafuse.dgc import metrics
 
@@ -32,7 +33,7 @@ def align_by_hand(preds: Sequence[Tensor], mapping: Mapping[int, Iterable[int]])
     label_of = {int(cluster): int(label) for label, clusters in mapping.items() for cluster in clusters}
     missing = sorted(set(_flat(preds).unique().tolist()) - label_of.keys())
     if missing:
-        raise ValueError(f"`manual_mapping` must name every cluster; it lacks {', '.join(map(str, missing))}.")
+        raise InvalidValueError(f"`manual_mapping` must name every cluster; it lacks {', '.join(map(str, missing))}.")
     clusters_of: dict[int, list[int]] = {}
     for cluster, label in label_of.items():
         clusters_of.setdefault(label, []).append(cluster)

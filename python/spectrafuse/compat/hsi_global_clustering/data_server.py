@@ -103,9 +103,9 @@ class DataServer:
         -------
         bool
             Whether there are.
-        cubes : Tensor (B, C, H, W) or None
+        cubes : Tensor, shape (B, C, H, W) or None
             Continued to a common size as `pad_and_stack` does.
-        labels : Tensor (B, H, W) or None
+        labels : Tensor, shape (B, H, W) or None
 
         Raises
         ------

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.io.arrays import ArrayFile, open_arrays
 from spectrafuse.io.errors import DataError
 
@@ -71,12 +72,12 @@ class JSONMATDataset(Dataset):
         self.full_loading = full_loading
         self.files = sorted(glob.glob(os.path.join(glob.escape(mat_dir), "*.mat")))
         if not self.files:
-            raise ValueError(f"`mat_dir` must be a folder with .mat files; got {mat_dir!r}.")
+            raise InvalidValueError(f"`mat_dir` must be a folder with .mat files; got {mat_dir!r}.")
         if json_dir and label_dir:
-            raise ValueError("Labels come from `json_dir` or from `label_dir`; got both.")
+            raise InvalidValueError("Labels come from `json_dir` or from `label_dir`; got both.")
         for name, folder in (("json_dir", json_dir), ("label_dir", label_dir)):
             if folder and not os.path.isdir(folder):
-                raise ValueError(f"`{name}` must be a folder; got {folder!r}.")
+                raise InvalidValueError(f"`{name}` must be a folder; got {folder!r}.")
         self._data_list: list[Any] | None = self.load_all() if full_loading else None
 
     def __len__(self) -> int:
@@ -115,7 +116,9 @@ class JSONMATDataset(Dataset):
         else:
             return None
         if tuple(label.shape) != size:
-            raise ValueError(f"{file} must hold a label map of {size} pixels like its cube; got {tuple(label.shape)}.")
+            raise InvalidValueError(
+                f"{file} must hold a label map of {size} pixels like its cube; got {tuple(label.shape)}."
+            )
         return label
 
 
@@ -138,7 +141,7 @@ def _bands_first(source: ArrayFile, key: str) -> np.ndarray:
 def _read_tensor(file: str) -> Tensor:
     label = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(label, Tensor):
-        raise TypeError(f"{file} must hold a tensor; got {type(label).__name__}.")
+        raise InvalidTypeError(f"{file} must hold a tensor; got {type(label).__name__}.")
     return label
 
 

@@ -1,4 +1,4 @@
-"""The published scripts' defaults; the classes' own defaults differ (spec "DGC")."""
+"""The published scripts' defaults; the classes' own defaults differ (docs/algorithms/dgc.md, "Recipes")."""
 
 from __future__ import annotations
 

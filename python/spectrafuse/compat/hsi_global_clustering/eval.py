@@ -1,4 +1,4 @@
-"""Scores of label maps under their published names (spec "Evaluation").
+"""Scores of label maps under their published names (docs/algorithms/dgc.md, "Evaluation").
 
 Maps are integer tensors of any shape, the whole batch counted together. Scores are () float32 tensors on the device of
 the first map.

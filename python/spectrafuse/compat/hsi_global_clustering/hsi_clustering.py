@@ -14,7 +14,7 @@ from spectrafuse.compat.hsi_global_clustering.module import HyperspectralEncoder
 from spectrafuse.compat.hsi_global_clustering.utils import load_safetensors, save_as_safetensors
 from spectrafuse.dgc.encoder import Encoder
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.model_io import CONFIG, WEIGHTS
+from spectrafuse.dgc.model_io import CONFIG_FILE, WEIGHTS_FILE
 from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, halo_rows, plan_strips, strip_height
 from spectrafuse.io.atomic import atomic_write
 
@@ -51,7 +51,7 @@ class HyperspectralClusteringModel(SegmentationModel):
         mean_shift_kwargs: dict[str, Any] | None = None,
         loss_weights: dict[str, float] | None = None,
     ) -> None:
-        # Not SegmentationModel's own initialisation: both parts draw from torch's global generator here.
+        # Not SegmentationModel's own initialization: both parts draw from torch's global generator here.
         nn.Module.__init__(self)
         self._init_args: dict[str, Any] = {
             "num_bands": num_bands,
@@ -86,7 +86,7 @@ class HyperspectralClusteringModel(SegmentationModel):
 
     @property
     def dense(self) -> bool:  # type: ignore[override]
-        """Whether all pixels are neighbours."""
+        """Whether all pixels are neighbors."""
         return not self.cluster.use_approx
 
     @property
@@ -123,7 +123,7 @@ class HyperspectralClusteringModel(SegmentationModel):
         lambda_bal: float | None = None,
         lambda_cons: float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """The published loss of two views (spec "Losses").
+        """The published loss of two views (docs/algorithms/dgc.md, "Losses").
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class HyperspectralClusteringModel(SegmentationModel):
     def inference(self, x: Tensor) -> Tensor:
         """Most probable cluster of every pixel, (B, H, W), in evaluation mode.
 
-        Cubes that need much memory are taken in strips of rows, with the neighbour rows that make the labels those of
+        Cubes that need much memory are taken in strips of rows, with the neighbor rows that make the labels those of
         the whole cubes.
         """
         training = self.training
@@ -197,17 +197,17 @@ class HyperspectralClusteringModel(SegmentationModel):
 
     def save(self, path: str) -> None:
         """Write `config.json` and `weights.safetensors` into the folder `path`, which is made if it is missing."""
-        with atomic_write(os.path.join(path, CONFIG)) as temporary:
+        with atomic_write(os.path.join(path, CONFIG_FILE)) as temporary:
             temporary.write_text(json.dumps(self.config, indent=2), encoding="utf-8")
-        save_as_safetensors(self.state_dict(), os.path.join(path, WEIGHTS))
+        save_as_safetensors(self.state_dict(), os.path.join(path, WEIGHTS_FILE))
 
     @classmethod
     def load(
         cls, path: str, device: str | torch.device = "cpu", **override_init_args: Any
     ) -> HyperspectralClusteringModel:
         """The model of a folder, on `device`; keyword arguments replace what its `config.json` says."""
-        with open(os.path.join(path, CONFIG), encoding="utf-8") as file:
+        with open(os.path.join(path, CONFIG_FILE), encoding="utf-8") as file:
             arguments = json.load(file)
         model = cls(**(arguments | override_init_args))
-        model.load_state_dict(load_safetensors(os.path.join(path, WEIGHTS), device=device))
+        model.load_state_dict(load_safetensors(os.path.join(path, WEIGHTS_FILE), device=device))
         return model.to(device)

@@ -1,4 +1,5 @@
-"""Normalisation and the two views of a cube, under their published names (spec "Crop pair").
+"""Normalization and the two views of a cube, under their published names (docs/algorithms/dgc.md, "Normalization"
+and "Crop pairs").
 
 Random numbers come from torch's global generator on the CPU, in the published order and number, also for cubes on a
 GPU: no draw waits for the device.
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.training.batches import reflect_pad
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
@@ -28,7 +30,7 @@ __all__ = [
 def normalize_cube(
     cube: Tensor, method: str = "meanstd", mean: Tensor | None = None, std: Tensor | None = None
 ) -> Tensor:
-    """Normalise a cube (C, H, W) or cubes (B, C, H, W).
+    """Normalize a cube (C, H, W) or cubes (B, C, H, W).
 
     Parameters
     ----------
@@ -38,12 +40,12 @@ def normalize_cube(
         B x C values each, used by `meanstd` where both are given.
     """
     if method not in ("meanstd", "minmax"):
-        raise ValueError(f"`method` must be 'meanstd' or 'minmax'; got {method!r}.")
+        raise InvalidValueError(f"`method` must be 'meanstd' or 'minmax'; got {method!r}.")
     if method == "meanstd" and mean is not None and std is not None:
         sizes = (*cube.shape[:-2], 1, 1)
         return (cube - mean.reshape(sizes)) / (std.reshape(sizes) + 1e-6)
-    normalised = Normalization(method).fit(cube).transform(cube)
-    return normalised.to(cube.dtype) if cube.is_floating_point() else normalised
+    normalized = Normalization(method).fit(cube).transform(cube)
+    return normalized.to(cube.dtype) if cube.is_floating_point() else normalized
 
 
 def _integer(low: int, high: int) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.hsi_global_clustering._batches import crop_and_stack, pad_and_stack
 from spectrafuse.compat.hsi_global_clustering._reporting import make_writer, print_epoch_summary
 from spectrafuse.compat.hsi_global_clustering._scores import align_automatically, align_by_hand, published_scores
@@ -27,7 +28,7 @@ from spectrafuse.compat.hsi_global_clustering.eval import (
 )
 from spectrafuse.compat.hsi_global_clustering.hsi_clustering import HyperspectralClusteringModel
 from spectrafuse.compat.hsi_global_clustering.utils import LinearWarmupDecayScheduler
-from spectrafuse.dgc.training.published_centers import update_centers
+from spectrafuse.dgc.training.centers import update_centers
 
 __all__ = ["HSIClusteringTrainer"]
 
@@ -47,7 +48,7 @@ def _fading(value: float, epochs: int) -> LinearWarmupDecayScheduler:
 
 
 class HSIClusteringTrainer:
-    """Trains, validates and applies a model (spec "Training").
+    """Trains, validates and applies a model (docs/algorithms/dgc.md, "Training").
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class HSIClusteringTrainer:
     loss_weight_scheduling : dict
         Which of the weights `lambda_unif`, `lambda_orth`, `lambda_bal`, `lambda_cons` fade to 0.
     ema_decay, ema_kick, ema_kick_scheduling
-        Of the centre update: share of the old centre, push of clusters without mass, whether it fades to 0.
+        Of the center update: share of the old center, push of clusters without mass, whether it fades to 0.
     batch_size, num_workers, num_epochs, reuse_iter : int
         Cubes per batch, reading processes, epochs, steps per batch.
     grad_clip : float
@@ -149,7 +150,9 @@ class HSIClusteringTrainer:
 
         unknown = sorted(set(loss_weight_scheduling) - set(_WEIGHTS))
         if unknown:
-            raise ValueError(f"`loss_weight_scheduling` knows {', '.join(_WEIGHTS)}; got {', '.join(unknown)} as well.")
+            raise InvalidValueError(
+                f"`loss_weight_scheduling` knows {', '.join(_WEIGHTS)}; got {', '.join(unknown)} as well."
+            )
         self.loss_weight_scheduling = loss_weight_scheduling
         self.loss_weight_scheduler = {
             name: _fading(getattr(self.model, name), num_epochs) if loss_weight_scheduling.get(name) else None
@@ -232,7 +235,9 @@ class HSIClusteringTrainer:
     def _step(self, cubes: Tensor, weights: dict[str, float | None], kick: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One step on fresh views; the loss and its terms after it, () each, without gradient."""
         if self.augmentor is None:
-            raise ValueError("`augmentor` must be given for training, an AugmentationPipeline for example; got None.")
+            raise InvalidValueError(
+                "`augmentor` must be given for training, an AugmentationPipeline for example; got None."
+            )
         views = self.augmentor(cubes)
         first, second = views[:, 0], views[:, 1]
         self.optimizer.zero_grad()
@@ -258,7 +263,7 @@ class HSIClusteringTrainer:
         mass_thresh: float = 1e-3,
         eps: float = 1e-6,
     ) -> None:
-        """Move the centres towards the mean embeddings of their pixels, and push those without mass at random.
+        """Move the centers toward the mean embeddings of their pixels, and push those without mass at random.
 
         As published, embeddings (B, D, h, w) meet assignments (B, h, w, K) in the order of memory: the wrong pixels.
         """

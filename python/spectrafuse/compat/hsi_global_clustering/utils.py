@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.training.schedules import warmup_decay
 from spectrafuse.io.atomic import atomic_write
 
@@ -18,11 +20,9 @@ _SUFFIX = ".safetensors"
 
 def save_as_safetensors(tensors: dict[str, Tensor], filename: str) -> None:
     """Write named tensors to a safetensors file; the suffix is added where it is missing."""
-    from safetensors.torch import save_file
-
     path = filename if filename.endswith(_SUFFIX) else filename + _SUFFIX
     with atomic_write(path) as temporary:
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, temporary)
+        write_tensors(temporary, tensors)
 
 
 def load_safetensors(
@@ -35,11 +35,9 @@ def load_safetensors(
     RuntimeError
         If the suffix is another one, unless `extension_check` is False.
     """
-    from safetensors.torch import load_file
-
     if extension_check and not filename.endswith(_SUFFIX):
         raise RuntimeError(f"`filename` must end in {_SUFFIX}; got {filename!r}.")
-    return load_file(filename, device=str(device))
+    return read_tensors(filename, device)
 
 
 def split_patches(
@@ -49,7 +47,7 @@ def split_patches(
 
     Parameters
     ----------
-    image : Tensor (B, N, H, W)
+    image : Tensor, shape (B, N, H, W)
         Padded on both sides to sizes that can be divided.
     scale_ratio : int
         Patches per side.
@@ -111,7 +109,7 @@ def merge_patches(patches: list[Tensor], split_info: dict[str, Any]) -> Tensor:
     """
     for patch in patches:
         if patch.ndim != 4:
-            raise ValueError(f"`patches` must have the shape (B, N, h, w); got {tuple(patch.shape)}.")
+            raise InvalidValueError(f"`patches` must have the shape (B, N, h, w); got {tuple(patch.shape)}.")
     height, width = split_info["padded_shape"][2:]
     merged = patches[0].new_zeros((*patches[0].shape[:2], height, width))
     count = patches[0].new_zeros((1, 1, height, width))
@@ -145,7 +143,9 @@ class LinearWarmupDecayScheduler:
         last_step: int = -1,
     ) -> None:
         if not 0 <= warmup_steps <= total_steps:
-            raise ValueError(f"0 <= warmup_steps <= total_steps is needed; got {warmup_steps} and {total_steps}.")
+            raise InvalidValueError(
+                f"0 <= warmup_steps <= total_steps is needed; got {warmup_steps} and {total_steps}."
+            )
         self.init_value = init_value
         self.peak_value = peak_value
         self.final_value = final_value

@@ -1,4 +1,5 @@
-"""Segmentation of scenes of any size by strips of rows, equal to a run over the whole scene (spec "Encoder").
+"""Segmentation of scenes of any size by strips of rows, equal to a run over the whole scene (docs/algorithms/dgc.md,
+"Prediction").
 
 The convolutions along the flattened pixels, which wrap from row to row, are nearly all of the work and read all bands:
 they run over pieces of the flattened pixels, each with as many more pixels on both sides as can reach it. What they
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
-from spectrafuse.dgc.prediction.strips import is_mapped, read_strips
-from spectrafuse.dgc.windows import valid_pixels
+from spectrafuse.dgc.prediction.strips import read_strips
+from spectrafuse.io.cubes import as_cube
 from spectrafuse.io.results import write_label_rows
 from spectrafuse.ops.scene_spectra import filled_bands
 
@@ -127,7 +129,7 @@ def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mappe
         return Budget(min(rows, most, height), group, pixels, pages)
     least = math.ceil((pixels * per_pixel + halo + read) / 2**20)
     why = ", all at once because its mean shift takes all pixels" if model.dense else ""
-    raise ValueError(
+    raise InvalidValueError(
         f"`max_memory` must be at least {least} MiB for a scene of {bands} bands, {height} rows and {width} columns"
         f"{why}; got {memory / 2**20:.4g} MiB."
     )
@@ -142,14 +144,12 @@ def iterate_embeddings(
     rows: int | None = None,
     memory: int = DEFAULT_MEMORY,
 ) -> Iterator[tuple[Strip, Tensor]]:
-    """Strips of a scene with the embeddings (1, D, last - first, W) of all their rows, on the model's device.
+    """Strips of a scene with the embeddings (1, D, last - first, columns) of all their rows, on the model's device.
 
     Parameters
     ----------
-    cube : array-like (C, H, W)
-        Anything with a shape that can be sliced by rows: array, tensor, memory map, `CubeSource`. Where it has an
-        attribute `valid` that is not None, pixels without data show the nearest pixel with data within the model's
-        reach.
+    cube : Cube, array or tensor (bands, rows, columns)
+        Pixels without data show the nearest pixel with data within the model's reach.
     normalization : Normalization
         A method; statistics, where it needs them and has none, are those of this scene.
     rows : int, optional
@@ -163,15 +163,16 @@ def iterate_embeddings(
     ValueError
         If the cube has not the model's bands, or `memory` is not enough.
     """
+    cube = as_cube(cube)
     bands, height, width = cube.shape
     if bands != model.n_bands:
-        raise ValueError(f"The cube must have {model.n_bands} bands like the model; got {bands}.")
+        raise InvalidValueError(f"The cube must have {model.n_bands} bands like the model; got {bands}.")
     if normalization.has_statistics and normalization.offset is None:
         normalization = normalization.fit(cube)
     device = model.centers.device
     if device.type == "cuda":
         memory = min(memory, torch.cuda.mem_get_info(device)[0])
-    allowed = budget(model, cube.shape, memory, mapped=is_mapped(cube))
+    allowed = budget(model, cube.shape, memory, mapped=cube.mapped is not None)
     plan = plan_strips(height, allowed.rows if rows is None else rows, math.ceil(raster_reach(model) / width))
     distance = sum(cube.shape[1:]) if model.dense else reach(model)
     blocks = read_strips(cube, [strip[2:] for strip in plan], distance, allowed.pages)
@@ -199,7 +200,7 @@ def _spectral(
 ) -> Tensor:
     """What the convolutions along the pixels give for those from `inner[0]` to `inner[1]` of a block, (pixels, D).
 
-    `spectra` (1, pixels of a piece, C') is where the pieces are written, one after the other.
+    `spectra` (1, pixels of a piece, at least bands) is where the pieces are written, one after the other.
     """
     margin = raster_reach(model)
     out = spectra.new_empty((inner[1] - inner[0], model.encoder.embed_dim))
@@ -224,11 +225,12 @@ def iterate_labels(
     rows: int | None = None,
     memory: int = DEFAULT_MEMORY,
 ) -> Iterator[Tensor]:
-    """The labels of a scene from its first row to its last, (rows, W) int64 on the CPU; -1 where it has no data.
+    """The labels of a scene from its first row to its last, (rows, columns) int64 on the CPU; -1 where it has no data.
 
     Parameters as in `iterate_embeddings`.
     """
-    valid = valid_pixels(cube)
+    cube = as_cube(cube)
+    valid = cube.valid
     for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory):
         labels = model.labels_of(embeddings)[0, strip.start - strip.first : strip.stop - strip.first].cpu()
         yield labels if valid is None else labels.masked_fill(torch.from_numpy(~valid[strip.start : strip.stop]), -1)
@@ -244,7 +246,7 @@ def label_map(
     mapping: Mapping[int, Sequence[int]] | None = None,
     file: str | os.PathLike[str] | None = None,
 ) -> np.ndarray:
-    """Labels (H, W), int64, of a scene; -1 where it has no data.
+    """Labels (rows, columns), int64, of a scene; -1 where it has no data.
 
     Parameters as in `iterate_embeddings`, and
 
@@ -253,6 +255,7 @@ def label_map(
     file : path, optional
         A `.npy` file that the labels are written to as they come; the result is mapped from it.
     """
+    cube = as_cube(cube)
     height, width = cube.shape[1:]
     strips = iterate_labels(model, cube, normalization, rows=rows, memory=memory)
     if mapping is not None:
@@ -287,10 +290,11 @@ def predict_probs(
     rows: int | None = None,
     memory: int = DEFAULT_MEMORY,
 ) -> Tensor:
-    """Assignments (H, W, K) on the CPU; 0 where a scene has no data. Parameters as in `iterate_embeddings`."""
+    """Assignments (rows, columns, K) on the CPU; 0 where a scene has no data. Parameters as in `iterate_embeddings`."""
+    cube = as_cube(cube)
     out = torch.empty((*cube.shape[1:], model.n_clusters), dtype=model.centers.dtype)
     for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory):
-        out[strip.start : strip.stop] = _probs(model, strip, embeddings, valid_pixels(cube))
+        out[strip.start : strip.stop] = _probs(model, strip, embeddings, cube.valid)
     return out
 
 
@@ -301,8 +305,8 @@ def cluster_mass(
     """Mean probability of every cluster over all pixels of the scenes that have data, (K,) float64 on the CPU."""
     total = torch.zeros(model.n_clusters, dtype=torch.float64)
     pixels = 0
-    for cube in cubes:
-        valid = valid_pixels(cube)
+    for cube in map(as_cube, cubes):
+        valid = cube.valid
         for strip, embeddings in iterate_embeddings(model, cube, normalization, memory=memory):
             total += _probs(model, strip, embeddings, valid).double().sum(dim=(0, 1)).cpu()
         pixels += cube.shape[1] * cube.shape[2] if valid is None else int(valid.sum())
@@ -310,7 +314,7 @@ def cluster_mass(
 
 
 def _probs(model: SegmentationModel, strip: Strip, embeddings: Tensor, valid: np.ndarray | None) -> Tensor:
-    """Assignments (rows, W, K) of a strip's own rows; 0 where there are no data."""
+    """Assignments (rows, columns, K) of a strip's own rows; 0 where there are no data."""
     probs = model.assign(embeddings).probs[0, strip.start - strip.first : strip.stop - strip.first]
     if valid is None:
         return probs

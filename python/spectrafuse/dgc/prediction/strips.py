@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from spectrafuse.dgc.normalise import as_float_tensor
-from spectrafuse.dgc.training.batches import one_ahead
-from spectrafuse.dgc.windows import fill_rows, valid_pixels
+from spectrafuse.dgc.windows import fill_rows, one_ahead
+from spectrafuse.io.cubes import Cube
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.ops.scene_spectra import BAND_MULTIPLE, filled_bands, scene_spectra
 
 
-def is_mapped(cube: Any) -> bool:
-    """Whether the numbers of a scene lie in a file as they are."""
-    return getattr(cube, "mapped", None) is not None
-
-
-def read_strips(cube: Any, strips: Sequence[tuple[int, int]], distance: int, pages: int) -> Iterator[Tensor]:
-    """Strips of a scene (C, H, W) as they are, each (C, 1, pixels) of float type; the next may use the memory of one.
+def read_strips(cube: Cube, strips: Sequence[tuple[int, int]], distance: int, pages: int) -> Iterator[Tensor]:
+    """Strips of a scene as they are, each (bands, 1, pixels) of float type; the next may use the memory of one.
 
     Numbers that lie in a file as they are go from the file to their place with all threads, while the system reads the
     next strip into its cache. Other files are read by a thread of their own, a strip ahead.
@@ -36,15 +29,14 @@ def read_strips(cube: Any, strips: Sequence[tuple[int, int]], distance: int, pag
     pages : int
         Bytes of a file that are in memory at a time, about, where its numbers go to their place directly.
     """
-    if is_mapped(cube):
+    if cube.mapped is not None:
         return _from_map(cube.mapped, cube.scale, strips, pages)
     blocks = (_read(cube, first, last, distance) for first, last in strips)
-    return one_ahead(blocks) if getattr(cube, "file_backed", False) else blocks
+    return one_ahead(blocks) if cube.file_backed else blocks
 
 
-def _read(cube: Any, first: int, last: int, distance: int) -> Tensor:
-    valid = valid_pixels(cube)
-    rows = as_float_tensor(cube[:, first:last]) if valid is None else fill_rows(cube, valid, first, last, distance)
+def _read(cube: Cube, first: int, last: int, distance: int) -> Tensor:
+    rows = fill_rows(cube, first, last, distance)
     return rows.reshape(rows.shape[0], 1, -1)
 
 

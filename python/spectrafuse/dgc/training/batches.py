@@ -1,26 +1,23 @@
-"""Batches of crop pairs from scenes of any size (spec "Crop pair" and "Training")."""
+"""Batches of crop pairs from scenes of any size (docs/algorithms/dgc.md, "Crop pairs" and "Training")."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks
 from spectrafuse.dgc.recipes import Recipe
-from spectrafuse.dgc.windows import WindowedScene, valid_pixels
+from spectrafuse.dgc.windows import NormalizedScene, as_normalized, one_ahead
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
 from spectrafuse.ops.scene_spectra import filled_bands
 from spectrafuse.random import RandomStream
 
-S = TypeVar("S", Tensor, WindowedScene)
-T = TypeVar("T")
 # A crop pair is drawn again, at most so often, where a smaller share of its window has data.
 _LEAST_DATA = 0.25
 _MOST_DRAWS = 20
@@ -32,18 +29,18 @@ class CropBatch(NamedTuple):
     """Two views of B places. The next batch overwrites the memory of `padded`."""
 
     padded: Tensor
-    """(2B, C', h, w), the first views of all samples, then the second views; channels last. The bands from C on are
-    zero and fill up C' to a multiple of 16."""
+    """(2B, at least bands, h, w), the first views of all samples, then the second views.
+    The bands of a pixel lie side by side in memory, filled up with zeros to a multiple of 16."""
     geometry: Tensor
     """(B, 2, 9) float32 on the CPU: where the views lie, as `sample_crop_pairs` gives it."""
     valid: Tensor | None
     """(2B, h, w) bool: pixels whose spectrum comes from pixels with data alone. None where no scene has gaps."""
     n_bands: int
-    """Bands C of the scenes."""
+    """Bands of the scenes."""
 
     @property
     def views(self) -> Tensor:
-        """(2B, C, h, w): the views without the filled-up bands."""
+        """(2B, bands, h, w): the views without the filled-up bands."""
         return self.padded[:, : self.n_bands]
 
 
@@ -51,11 +48,11 @@ class _Source(NamedTuple):
     """What some pairs of a batch are cut from."""
 
     cubes: Tensor
-    """(n, C, H, W)."""
+    """(n, bands, rows, columns)."""
     geometry: Tensor
     """(n, 2, 9), relative to the cubes."""
     missing: Tensor | None
-    """(n, 1, H, W): 1 where a pixel has no data, else 0. None: all have."""
+    """(n, 1, rows, columns): 1 where a pixel has no data, else 0. None: all have."""
 
 
 class _Plan(NamedTuple):
@@ -65,40 +62,11 @@ class _Plan(NamedTuple):
     geometry: Tensor
 
 
-def _reflected(size: int, before: int, after: int, repeat_edge: bool, device: torch.device) -> Tensor:
-    """Indices 0 .. size - 1 continued back and forth on both sides."""
-    place = torch.arange(-before, size + after, device=device)
-    if repeat_edge:
-        place = place % (2 * size)
-        return torch.minimum(place, 2 * size - 1 - place)
-    period = max(2 * (size - 1), 1)
-    place = place % period
-    return torch.minimum(place, (period - place) % period)
-
-
-def _take(cube: Tensor | WindowedScene, rows: Tensor, columns: Tensor) -> Any:
-    return cube.take(rows, columns) if isinstance(cube, WindowedScene) else cube[:, rows][:, :, columns]
-
-
-def reflect_pad(cube: S, height: int, width: int) -> S:
-    """A cube (C, H, W) continued at the bottom and right, by reflection about its last row and column.
-
-    The reflection goes on back and forth where more is missing than the cube has; one row or column is repeated.
-    """
-    rows = _reflected(cube.shape[1], 0, max(height - cube.shape[1], 0), False, cube.device)
-    columns = _reflected(cube.shape[2], 0, max(width - cube.shape[2], 0), False, cube.device)
-    if (len(rows), len(columns)) == tuple(cube.shape[1:]):
-        return cube
-    padded: S = _take(cube, rows, columns)
+def reflect_pad(cube: Tensor, height: int, width: int) -> Tensor:
+    """A cube (bands, rows, columns) of at least this size: `NormalizedScene.padded`."""
+    padded = NormalizedScene(cube).padded(height, width).whole
+    assert padded is not None
     return padded
-
-
-def surround(cube: S, rows: int, columns: int) -> S:
-    """A cube (C, H, W) continued on all sides by reflection about its borders, so that edge pixels repeat."""
-    y = _reflected(cube.shape[1], rows, rows, True, cube.device)
-    x = _reflected(cube.shape[2], columns, columns, True, cube.device)
-    continued: S = _take(cube, y, x)
-    return continued
 
 
 class CropBatches:
@@ -106,8 +74,8 @@ class CropBatches:
 
     Parameters
     ----------
-    scenes : sequence of Tensor (C, H, W), or sequence of WindowedScene
-        Normalised cubes, of any sizes, on the training device.
+    scenes : sequence of NormalizedScene, or of Tensor (bands, rows, columns)
+        Normalised, of any sizes, on the training device.
     recipe : Recipe
         Ranges of the augmentation, and how an epoch is made up.
     crop_size, batch_size : int
@@ -120,7 +88,7 @@ class CropBatches:
 
     def __init__(
         self,
-        scenes: Sequence[Tensor] | Sequence[WindowedScene],
+        scenes: Sequence[Tensor | NormalizedScene],
         recipe: Recipe,
         crop_size: int,
         batch_size: int,
@@ -128,7 +96,7 @@ class CropBatches:
     ) -> None:
         crop_size = checks.integer("crop_size", crop_size)
         self.batch_size = checks.integer("batch_size", batch_size)
-        self.scenes: list[Any] = list(scenes)
+        self.scenes = as_normalized(scenes)
         self.recipe = recipe
         self.seed = seed
         height = min(2 * scene.shape[1] - 1 for scene in self.scenes)
@@ -136,9 +104,9 @@ class CropBatches:
         height, width = min(crop_size, height), min(crop_size, width)
         self.crop_size = (height, width)
         if recipe.even_coverage:
-            self.scenes = [surround(scene, height // 2, width // 2) for scene in self.scenes]
-        self._windowed = isinstance(self.scenes[0], WindowedScene)
-        self._gaps = self._windowed and any(valid_pixels(scene.cube) is not None for scene in self.scenes)
+            self.scenes = [scene.surrounded(height // 2, width // 2) for scene in self.scenes]
+        self._windowed = any(scene.whole is None for scene in self.scenes)
+        self._gaps = any(scene.has_gaps for scene in self.scenes)
         self._memory: Tensor | None = None
 
     @property
@@ -157,12 +125,12 @@ class CropBatches:
             for plan in ready:
                 yield self._cut(plan)
 
-    def _geometry(self, scene: Tensor | WindowedScene, count: int) -> Tensor:
+    def _geometry(self, scene: NormalizedScene, count: int) -> Tensor:
         """Geometry of `count` crop pairs of scenes with the size of this one."""
         recipe = self.recipe
         return sample_crop_pairs(
             count,
-            tuple(scene.shape[1:]),
+            scene.shape[1:],
             self.crop_size,
             self._stream,
             min_overlap=recipe.min_overlap,
@@ -173,7 +141,7 @@ class CropBatches:
             max_shift_bands=recipe.max_shift_bands,
         )
 
-    def _plan(self, scenes: Sequence[Any]) -> _Plan:
+    def _plan(self, scenes: Sequence[NormalizedScene]) -> _Plan:
         """One crop pair from each of some scenes of the same size, in their order."""
         geometry = self._geometry(scenes[0], len(scenes))
         sources = []
@@ -181,15 +149,14 @@ class CropBatches:
         for _, run in itertools.groupby(scenes, key=id):
             same = list(run)
             scene, stop = same[0], start + len(same)
-            if isinstance(scene, WindowedScene):
+            if scene.whole is None:
                 sources += [self._read(scene, pair) for pair in geometry[start:stop]]
             else:
-                cubes = scene.expand(stop - start, -1, -1, -1)
-                sources.append(_Source(cubes, geometry[start:stop], None))
+                sources.append(_Source(scene.whole.expand(stop - start, -1, -1, -1), geometry[start:stop], None))
             start = stop
         return _Plan(sources, geometry)
 
-    def _read(self, scene: WindowedScene, pair: Tensor) -> _Source:
+    def _read(self, scene: NormalizedScene, pair: Tensor) -> _Source:
         """The window that holds both crops of a pair (2, 9), which is changed where there are too few data."""
         pair.copy_(self._with_data(scene, pair))
         top, left, height, width = self._box(pair)
@@ -225,7 +192,7 @@ class CropBatches:
         (top, left), (bottom, right) = pair[:, :2].long().amin(0).tolist(), pair[:, :2].long().amax(0).tolist()
         return top, left, bottom - top + self.crop_size[0], right - left + self.crop_size[1]
 
-    def _with_data(self, scene: WindowedScene, pair: Tensor) -> Tensor:
+    def _with_data(self, scene: NormalizedScene, pair: Tensor) -> Tensor:
         """The crop pair, or one drawn instead where fewer than a quarter of its window's pixels have data."""
 
         def share(candidate: Tensor) -> float:
@@ -248,7 +215,7 @@ class CropBatches:
             chosen = [self.scenes[i] for i in order[start : start + self.batch_size]]
             height = max(scene.shape[1] for scene in chosen)
             width = max(scene.shape[2] for scene in chosen)
-            padded = [reflect_pad(scene, height, width) for scene in chosen]
+            padded = [scene.padded(height, width) for scene in chosen]
             for _ in range(self.recipe.reuse_iter):
                 yield self._plan(padded)
 
@@ -261,15 +228,3 @@ class CropBatches:
                 for i, count in zip(*(x.tolist() for x in drawn.unique(return_counts=True)), strict=True)
             ]
             yield _Plan([source for plan in plans for source in plan.sources], torch.cat([p.geometry for p in plans]))
-
-
-def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The same items; a thread makes the next one while this one is in use.
-
-    What the thread raises is raised here; the thread has ended when the iterator is exhausted or closed.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="spectrafuse-reader") as pool:
-        following = pool.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = pool.submit(next, items, None)
-            yield item

@@ -1,4 +1,4 @@
-"""Where the cluster centres start, and their update after a step (spec "Training")."""
+"""Where the cluster centres start, and their update after a step (docs/algorithms/dgc.md, "Training")."""
 
 from __future__ import annotations
 
@@ -7,11 +7,60 @@ from torch import Tensor, nn
 
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.training.batches import CropBatch
-from spectrafuse.dgc.training.published_centers import update_centers
 from spectrafuse.random import RandomStream
 
 _START_PIXELS = 4096
 _START_ITERATIONS = 10
+# Of the published code: what is added to the mass of a cluster and to what sums are divided by, and the mass up to
+# which a center is pushed.
+MASS_EPS = 1e-8
+DIVISION_EPS = 1e-6
+MIN_MASS = 1e-3
+
+
+@torch.no_grad()
+def update_centers(
+    centers: Tensor,
+    mass: Tensor,
+    sums: Tensor,
+    decay: float,
+    kick: float | Tensor,
+    kick_noise: Tensor,
+    *,
+    min_mass: float = MIN_MASS,
+    eps: float = DIVISION_EPS,
+) -> Tensor:
+    """Move centers with mass towards the mean of their pixels, push the others at random, normalise all.
+
+    Parameters
+    ----------
+    centers : Tensor (K, D)
+    mass : Tensor (K,)
+        Sum of the assignments q_ik over all pixels i.
+    sums : Tensor (K, D)
+        sum_i q_ik z_i.
+    decay : float
+        Share of the old center, 0 to 1.
+    kick : float or Tensor ()
+        Size of the push.
+    kick_noise : Tensor (K, D)
+        Standard normal numbers.
+    min_mass, eps : float
+        Mass up to which a center is pushed, and what is added to the mass that sums are divided by.
+
+    Returns
+    -------
+    Tensor (K, D)
+        New centers of unit norm; the inputs stay as they are, and nothing carries a gradient.
+
+    Notes
+    -----
+    arXiv 2512.24172, the exponential moving average of its published code; docs/algorithms/dgc.md, "Training".
+    """
+    mass = (mass + MASS_EPS).unsqueeze(1)
+    moved = decay * centers + (1 - decay) * sums / (mass + eps)
+    pushed = nn.functional.normalize(centers + kick * kick_noise, p=2, dim=1)
+    return nn.functional.normalize(torch.where(mass > min_mass, moved, pushed), p=2, dim=1)
 
 
 @torch.no_grad()

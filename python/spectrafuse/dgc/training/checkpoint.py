@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from spectrafuse import __version__
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.cubes import Cube
+from spectrafuse.io.fingerprint import differences
 from spectrafuse.io.nodata import as_nodata
-from spectrafuse.io.sources import CubeSource
 
 FILE_NAME = "training.pt"
 # What does not change the result of a fit, or is part of the recipe's own entries.
@@ -26,26 +28,23 @@ _ADDED = {"spectral_labels": False, "spectral_start": False, "bias": False}
 _SPECTRAL_LABELS = 2
 
 
-def data_hash(scenes: Sequence[np.ndarray | CubeSource]) -> str:
-    """SHA-256 of shapes, types and values; of a file that is read by windows, the file's own with how it is read."""
+def data_hash(scenes: Sequence[Cube]) -> str:
+    """SHA-256 of shapes, types and values; of a scene in a file, the file's own with how it is read."""
     digest = hashlib.sha256()
-    for array in scenes:
-        if isinstance(array, CubeSource):
-            digest.update(f"{array.shape}{array.layout}{array.key}".encode())
-            if array.valid is not None:
-                digest.update(np.packbits(array.valid).data)
-            if array.file_backed:
-                digest.update(array.sha256.encode())
-            else:
-                digest.update(array.read_rows(0, array.shape[1]).data)
+    for scene in scenes:
+        if not scene.file_backed and scene.valid is None:
+            digest.update(f"{scene.shape}{scene.data.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(scene.data).data)
             continue
-        digest.update(f"{array.shape}{array.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(f"{scene.shape}{scene.layout}{scene.key}".encode())
+        if scene.valid is not None:
+            digest.update(np.packbits(scene.valid).data)
+        digest.update(scene.sha256.encode() if scene.file_backed else scene.read_rows(0, scene.shape[1]).data)
     return digest.hexdigest()
 
 
 def fingerprint(
-    parameters: Mapping[str, Any], recipe: Recipe, device: torch.device, scenes: Sequence[np.ndarray | CubeSource]
+    parameters: Mapping[str, Any], recipe: Recipe, device: torch.device, scenes: Sequence[Cube]
 ) -> dict[str, Any]:
     """What decides the result of a fit, as plain values, from the estimator's parameters and what they stand for."""
     choices = recipe.as_dict()
@@ -94,9 +93,12 @@ def load_training(folder: str | os.PathLike[str], fingerprint: Mapping[str, Any]
         saved, state = content["fingerprint"], content["state"]
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is no state of a training run ({reason}); delete it to start again.") from error
-    names = [name for name in {**saved, **fingerprint} if saved.get(name) != fingerprint.get(name)]
-    if names:
-        changes = "; ".join(f"{name} was {saved.get(name)!r} and is {fingerprint.get(name)!r}" for name in names)
-        raise ValueError(f"{path} belongs to another run: {changes}. Use another folder, or delete the file.")
+        raise InvalidValueError(
+            f"{path} is no state of a training run ({reason}); delete it to start again."
+        ) from error
+    different = differences(saved, fingerprint)
+    if different:
+        raise InvalidValueError(
+            f"{path} belongs to another run: {'; '.join(different)}. Use another folder, or delete the file."
+        )
     return state

@@ -23,8 +23,6 @@ from spectrafuse.random import RandomStream
 
 # Of torch's default initialisation; what is left of it breaks the symmetry between channels.
 _RANDOM_SHARE = 0.1
-
-
 # Of the median distance between neighbours, and the least: neighbours may be equal.
 _BANDWIDTH = 2.0
 _LEAST_BANDWIDTH = 0.05
@@ -38,7 +36,7 @@ def new_model(recipe: Recipe, n_bands: int, n_clusters: int, stream: RandomStrea
     recipe : Recipe
         Says whether there are biases, and what the bandwidth is.
     n_bands, n_clusters : int
-        Bands C and clusters K.
+        Bands and clusters.
     stream : RandomStream
         Where initial values are drawn from.
     **shape
@@ -84,7 +82,7 @@ def start_encoder(model: SegmentationModel, prototypes: Prototypes, spectra: Ten
 
     Parameters
     ----------
-    spectra : Tensor (B, C, h, w)
+    spectra : Tensor (B, bands, h, w)
         Some that are trained on; decide the scale.
     """
     encoder = model.encoder

@@ -1,4 +1,4 @@
-"""The loss of one training step, put together as a recipe says (spec "Losses" and "Training")."""
+"""The loss of one training step, put together as a recipe says (docs/algorithms/dgc.md, "Losses")."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from spectrafuse.dgc.neighbours import neighbour_distances, roughness, smoothed
 from spectrafuse.dgc.training.batches import CropBatch
-from spectrafuse.dgc.windows import WindowedScene
+from spectrafuse.dgc.windows import NormalizedScene, as_normalized
 from spectrafuse.random import RandomStream
 
 _WINDOW = 32
@@ -56,7 +56,7 @@ class Prototypes(NamedTuple):
     """Mean spectra of clusters, behind a linear map."""
 
     projection: Tensor
-    """(C, R) float32."""
+    """(bands, R) float32."""
     means: Tensor
     """(K, R) float32: cluster means of the projected spectra."""
 
@@ -65,10 +65,10 @@ class Prototypes(NamedTuple):
 
         Parameters
         ----------
-        spectra : Tensor (B, C, h, w)
+        spectra : Tensor (B, bands, h, w)
             Normalised as those that the prototypes were found in.
         """
-        # Squared distances without the pixel's own norm: a product of the spectra and a matrix (K, C).
+        # Squared distances without the pixel's own norm: a product of the spectra and a matrix (K, bands).
         weights = (-2 * self.means @ self.projection.t()).to(spectra)
         squares = self.means.square().sum(dim=1).to(spectra)
         return (spectra.permute(0, 2, 3, 1) @ weights.t() + squares).argmin(dim=-1)
@@ -79,15 +79,13 @@ class Prototypes(NamedTuple):
 
 
 @torch.no_grad()
-def find_prototypes(
-    scenes: Sequence[Tensor] | Sequence[WindowedScene], n_clusters: int, stream: RandomStream
-) -> Prototypes:
+def find_prototypes(scenes: Sequence[Tensor | NormalizedScene], n_clusters: int, stream: RandomStream) -> Prototypes:
     """Cluster the spectra of windows that are spread over the scenes.
 
     Parameters
     ----------
-    scenes : sequence of Tensor (C, H, W) or WindowedScene
-        Normalised cubes; at most 64 windows of 32 x 32 pixels are read of all of them, fewer where there are more than
+    scenes : sequence of NormalizedScene, or of Tensor (bands, rows, columns)
+        Normalised; at most 64 windows of 32 x 32 pixels are read of all of them, fewer where there are more than
         256 bands.
     n_clusters : int
         Prototypes K.
@@ -101,7 +99,7 @@ def find_prototypes(
     """
     bands = scenes[0].shape[0]
     most = max(1, min(_MOST_WINDOWS, _MOST_NUMBERS // (bands * _WINDOW**2)))
-    chosen = [scenes[i] for i in _evenly(len(scenes), most)]
+    chosen = as_normalized([scenes[i] for i in _evenly(len(scenes), most)])
     places = [(scene, *corner) for scene in chosen for corner in _corners(scene, most // len(chosen))]
     read = [_read(*place) for place in places]
     device = read[0][0].device
@@ -135,14 +133,14 @@ def _bandwidth(images: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:
 
 
 class _Covariance:
-    """Second moments (C, C) of rows that come in parts, in float64."""
+    """Second moments (bands, bands) of rows that come in parts, in float64."""
 
     def __init__(self, bands: int) -> None:
         self.count, self.sum = 0, torch.zeros(bands, dtype=torch.float64)
         self.products = torch.zeros(bands, bands, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        """More rows (n, C)."""
+        """More rows (n, bands)."""
         rows = rows.double()
         self.count, self.sum = self.count + len(rows), self.sum + rows.sum(dim=0)
         self.products.addmm_(rows.t(), rows)
@@ -164,11 +162,11 @@ def _evenly(size: int, most: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, size - 1, min(size, most))})
 
 
-def _corners(scene: Tensor | WindowedScene, most: int) -> list[tuple[int, int]]:
+def _corners(scene: NormalizedScene, most: int) -> list[tuple[int, int]]:
     """Top and left of at most `most` windows: on a grid, or around pixels with data where others have none."""
     _, height, width = scene.shape
     lowest, rightmost = max(height - _WINDOW, 0), max(width - _WINDOW, 0)
-    valid = scene.valid(0, 0, height, width) if isinstance(scene, WindowedScene) else None
+    valid = scene.valid(0, 0, height, width)
     if valid is not None:
         places = np.argwhere(valid)
         middles = places[_evenly(len(places), most)] - _WINDOW // 2
@@ -179,17 +177,14 @@ def _corners(scene: Tensor | WindowedScene, most: int) -> list[tuple[int, int]]:
     return [(top, left) for top in tops for left in lefts]
 
 
-def _read(scene: Tensor | WindowedScene, top: int, left: int) -> tuple[Tensor, Tensor]:
-    """Spectra (C, h, w) of a window, and where it has data, (h, w) bool on the CPU."""
-    if not isinstance(scene, WindowedScene):
-        window = scene[:, top : top + _WINDOW, left : left + _WINDOW]
-        return window, torch.ones(window.shape[1:], dtype=torch.bool)
+def _read(scene: NormalizedScene, top: int, left: int) -> tuple[Tensor, Tensor]:
+    """Spectra (bands, h, w) of a window, and where it has data, (h, w) bool on the CPU."""
     window, valid = scene.window(top, left, _WINDOW, _WINDOW), scene.valid(top, left, _WINDOW, _WINDOW)
     return window, torch.ones(window.shape[1:], dtype=torch.bool) if valid is None else torch.from_numpy(valid)
 
 
 def _projection(signal: Tensor, noise: Tensor) -> Tensor:
-    """The linear map (C, R) of the module's text, from the covariances (C, C) of spectra and noise."""
+    """The linear map (bands, R) of the module's text, from the covariances (bands, bands) of spectra and noise."""
     clean = identity = torch.eye(len(signal), dtype=signal.dtype)
     floor = _NOISE_FLOOR * noise.diagonal().mean()
     if floor > 0:

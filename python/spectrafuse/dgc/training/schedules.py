@@ -1,4 +1,4 @@
-"""Values that change over training (spec "Training")."""
+"""Values that change over training (docs/algorithms/dgc.md, "Training")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How much the label maps still change: the stop rule that needs no labels (spec "Evaluation")."""
+"""How much the label maps still change: the stop rule that needs no labels (docs/algorithms/dgc.md,
+"Training")."""
 
 from __future__ import annotations
 
@@ -10,18 +11,18 @@ from torch import Tensor
 
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.windows import WindowedScene
+from spectrafuse.dgc.windows import NormalizedScene, as_normalized
 
 _LARGEST_SIDE = 256
 _MOST_SCENES = 8
 
 
-def _place(scene: Tensor | WindowedScene) -> tuple[int, int, int, int]:
+def _place(scene: NormalizedScene) -> tuple[int, int, int, int]:
     """Top, left, height and width of at most 256 x 256 pixels: the middle, or where a scene with gaps has most data."""
     _, height, width = scene.shape
     rows, columns = min(height, _LARGEST_SIDE), min(width, _LARGEST_SIDE)
     middle = (height - rows) // 2, (width - columns) // 2
-    valid = scene.valid(0, 0, height, width) if isinstance(scene, WindowedScene) else None
+    valid = scene.valid(0, 0, height, width)
     if valid is None:
         return *middle, rows, columns
     tops = {*range(0, height - rows, max(1, rows // 2)), height - rows, middle[0]}
@@ -34,20 +35,13 @@ def _place(scene: Tensor | WindowedScene) -> tuple[int, int, int, int]:
 class _Window:
     """A part of a scene, read when it is looked at if the scene is in a file."""
 
-    def __init__(self, scene: Tensor | WindowedScene) -> None:
+    def __init__(self, scene: NormalizedScene) -> None:
         self.scene, self.place = scene, _place(scene)
-
-    def read(self) -> Tensor:
-        """The part as (1, C, h, w)."""
-        top, left, rows, columns = self.place
-        if isinstance(self.scene, WindowedScene):
-            return self.scene.window(*self.place).unsqueeze(0)
-        return self.scene[None, :, top : top + rows, left : left + columns]
 
     def labels(self, model: SegmentationModel) -> Tensor:
         """Clusters (h, w), int32 on the CPU; -1 where there are no data."""
-        labels = model.labels(self.read())[0].to("cpu", torch.int32)
-        valid = self.scene.valid(*self.place) if isinstance(self.scene, WindowedScene) else None
+        labels = model.labels(self.scene.window(*self.place).unsqueeze(0))[0].to("cpu", torch.int32)
+        valid = self.scene.valid(*self.place)
         return labels if valid is None else labels.masked_fill(torch.from_numpy(~valid), -1)
 
 
@@ -56,16 +50,16 @@ class StabilityWatch:
 
     Parameters
     ----------
-    scenes : sequence of Tensor (C, H, W) or WindowedScene
-        Normalised cubes; the middle of the first few is watched (of a scene with gaps, where it has most data).
+    scenes : sequence of NormalizedScene, or of Tensor (bands, rows, columns)
+        Normalised; the middle of the first few is watched (of a scene with gaps, where it has most data).
     patience : int
         Epochs in a row that must agree before `settled`; 0 never settles.
     tolerance : float
         Variation of information in nats up to which two epochs agree. Unlike NMI it is defined for a single cluster.
     """
 
-    def __init__(self, scenes: Sequence[Tensor] | Sequence[WindowedScene], *, patience: int, tolerance: float) -> None:
-        self.windows = [_Window(scene) for scene in scenes[:_MOST_SCENES]]
+    def __init__(self, scenes: Sequence[Tensor | NormalizedScene], *, patience: int, tolerance: float) -> None:
+        self.windows = [_Window(scene) for scene in as_normalized(scenes[:_MOST_SCENES])]
         self.patience = patience
         self.tolerance = tolerance
         self.previous: list[Tensor] | None = None

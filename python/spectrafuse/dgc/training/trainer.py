@@ -1,4 +1,4 @@
-"""The training loop (spec "Training"): steps, schedules, centre updates, stop rule, saved state."""
+"""The training loop (docs/algorithms/dgc.md, "Training"): steps, schedules, centre updates, stop rule, saved state."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.cuda_graph import StaticStep
+from spectrafuse._runtime.errors import DivergedError
 from spectrafuse._runtime.progress import Callback, Progress
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import Recipe
@@ -25,7 +26,7 @@ from spectrafuse.dgc.training.prototypes import Prototypes, find_prototypes
 from spectrafuse.dgc.training.schedules import fading, warmup_decay
 from spectrafuse.dgc.training.step import StepInputs, training_step
 from spectrafuse.dgc.training.stop_rule import StabilityWatch
-from spectrafuse.dgc.windows import WindowedScene
+from spectrafuse.dgc.windows import NormalizedScene, as_normalized
 from spectrafuse.random import RandomStream
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -38,8 +39,8 @@ class Trainer:
     ----------
     model : SegmentationModel
         On the training device; changed in place.
-    scenes : sequence of Tensor (C, H, W), or sequence of WindowedScene
-        Normalised cubes of any sizes, on the same device; or scenes that are read window by window.
+    scenes : sequence of NormalizedScene, or of Tensor (bands, rows, columns)
+        Normalised, of any sizes, on the same device; or read window by window.
     recipe : Recipe
         Every choice of the training.
     stream : RandomStream
@@ -53,6 +54,10 @@ class Trainer:
 
     Attributes
     ----------
+    step : callable
+        Trains on one batch: `StepInputs` to the values of the loss terms. May be replaced, to watch or record steps.
+    epoch : int
+        Epochs that have been trained.
     history : list of dict
         One entry per epoch: `epoch`, `loss` and its terms (means over the steps), `learning_rate`, `kick`, `entropy`
         and `clusters` of the label maps, and from the second epoch on `nmi` and `vi` against the epoch before.
@@ -63,7 +68,7 @@ class Trainer:
     def __init__(
         self,
         model: SegmentationModel,
-        scenes: Sequence[Tensor] | Sequence[WindowedScene],
+        scenes: Sequence[Tensor | NormalizedScene],
         recipe: Recipe,
         stream: RandomStream,
         *,
@@ -77,10 +82,10 @@ class Trainer:
         self.stream = stream
         self.autocast = PRECISIONS[checks.choice("precision", precision, PRECISIONS)]
         size = recipe.crop_size if crop_size is None else crop_size
-        self.batches = CropBatches(scenes, recipe, size, batch_size, stream.seed)
-        self.scenes = scenes
+        self.scenes = as_normalized(scenes)
+        self.batches = CropBatches(self.scenes, recipe, size, batch_size, stream.seed)
         self.prototypes: Prototypes | None = None
-        self.watch = StabilityWatch(scenes, patience=recipe.patience, tolerance=recipe.tolerance)
+        self.watch = StabilityWatch(self.scenes, patience=recipe.patience, tolerance=recipe.tolerance)
         self.device = model.centers.device
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
@@ -93,7 +98,7 @@ class Trainer:
             capturable=on_gpu,
         )
         step = partial(training_step, model, self.optimizer, recipe, autocast=self.autocast)
-        self._step: Callable[[StepInputs], Tensor] = StaticStep(step, record=True) if on_gpu else step
+        self.step: Callable[[StepInputs], Tensor] = StaticStep(step, record=True) if on_gpu else step
         self.writer = None if log_dir is None else _tensorboard(log_dir)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -129,17 +134,18 @@ class Trainer:
         saved = load_training(checkpoint_dir, fingerprint) if checkpoint_dir is not None else None
         if saved is not None:
             self._restore(saved)
-        else:
-            self._start()
         try:
             while not self.stop_reason:
-                self.epoch += 1
-                values = self._train_epoch()
+                values = {**self.train_epoch(), **self.evaluate()}
+                self.history.append(values)
+                if self.writer is not None:
+                    for name, value in values.items():
+                        self.writer.add_scalar(f"train/{name}", value, self.epoch)
                 self.stop_reason = self._why_stop()
                 if checkpoint_dir is not None:
                     save_training(checkpoint_dir, self._state(), fingerprint)
                 if callback is not None:
-                    callback(Progress(self.epoch, self.recipe.max_epoch, dict(values), self._message(values)))
+                    callback(Progress(self.epoch, self.recipe.max_epoch, dict(values), _message(values)))
         finally:
             self.model.eval()
             if self.writer is not None:
@@ -150,7 +156,22 @@ class Trainer:
             self.prototypes = find_prototypes(self.scenes, self.model.n_clusters, self.stream)
         start_training(self.model, self.recipe, self.batches, self.prototypes, self.stream)
 
-    def _train_epoch(self) -> dict[str, float]:
+    def train_epoch(self) -> dict[str, float]:
+        """Train one more epoch; the first one puts encoder and centres where the recipe starts them before it.
+
+        Returns
+        -------
+        dict
+            `epoch`, `loss` and its terms (means over the steps), `learning_rate` and `kick`.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is no longer finite.
+        """
+        if self.epoch == 0:
+            self._start()
+        self.epoch += 1
         recipe, epoch = self.recipe, self.epoch
         kick = fading(epoch, recipe.kick, recipe.max_epoch) if recipe.fade_kick else recipe.kick
         uniform = fading(epoch, recipe.uniform, recipe.max_epoch) if recipe.fade_uniform else recipe.uniform
@@ -169,25 +190,23 @@ class Trainer:
             for number, batch in enumerate(batches):
                 if number == 0 and recipe.bandwidth is None:
                     measure_bandwidth(self.model, batch)
-                total += self._step(self._inputs(batch, uniform, kick))
+                total += self.step(self._inputs(batch, uniform, kick))
         means = (total / self.batches.steps_per_epoch).tolist()
         if not all(map(math.isfinite, means)):
-            raise FloatingPointError(
+            raise DivergedError(
                 f"The training loss is no longer finite in epoch {epoch}; try a `learning_rate` below {rate:g}."
             )
         self.model.eval()
-        values = {
+        return {
             "epoch": epoch,
             **dict(zip(("loss", *TERMS), means, strict=True)),
             "learning_rate": rate,
             "kick": kick,
-            **self.watch.update(self.model),
         }
-        self.history.append(values)
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(f"train/{name}", value, epoch)
-        return values
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores of the label maps now, against those of the evaluation before: `StabilityWatch.update`."""
+        return self.watch.update(self.model)
 
     def _inputs(self, batch: CropBatch, uniform: float, kick: float) -> StepInputs:
         labels = None
@@ -218,13 +237,6 @@ class Trainer:
         empty = self.model.n_clusters - used
         return f"{reason}; {used} of {self.model.n_clusters} clusters are in use." if empty else f"{reason}."
 
-    @staticmethod
-    def _message(values: Mapping[str, float]) -> str:
-        parts = [f"loss {values['loss']:.4f}", f"{values['clusters']:.0f} clusters"]
-        if "nmi" in values:
-            parts.append(f"NMI with the epoch before {values['nmi']:.3f}")
-        return ", ".join(parts)
-
     def _state(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
@@ -250,6 +262,13 @@ class Trainer:
             self.prototypes = Prototypes(*(tensor.to(self.device) for tensor in found))
         self.history = list(state["history"])
         self.stop_reason = state["stop_reason"]
+
+
+def _message(values: Mapping[str, float]) -> str:
+    parts = [f"loss {values['loss']:.4f}", f"{values['clusters']:.0f} clusters"]
+    if "nmi" in values:
+        parts.append(f"NMI with the epoch before {values['nmi']:.3f}")
+    return ", ".join(parts)
 
 
 def _repeatable_convolutions(device: torch.device) -> AbstractContextManager[Any]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse._runtime.progress import Callback, Progress
-from spectrafuse.mcr import evaluation
 from spectrafuse.mcr.metrics import nmse_of, r2_of
-from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.model import UnmixingModel, layer_names
+from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
 from spectrafuse.mcr.refinement import evidence, many_spectra
 from spectrafuse.mcr.refinement.channel_noise import channel_weights
@@ -23,10 +23,10 @@ from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, price_of_gate
 from spectrafuse.mcr.refinement.start import from_spectra
-from spectrafuse.mcr.training.checkpoint import Record, State
+from spectrafuse.mcr.training.checkpoint import Record
 from spectrafuse.mcr.training.known_components import FAR_ENERGY, KnownComponents
-from spectrafuse.mcr.training.result import TrainingResult
 from spectrafuse.mcr.training.rules import Band
+from spectrafuse.mcr.training.trainer import TrainingResult
 from spectrafuse.random import RandomStream
 
 _INDIFFERENCE = 0.2
@@ -107,7 +107,7 @@ def refine_trained(
     # A component that is given with its shape may be needed although training never opened a gate for it.
     ids = np.union1d(np.asarray(result.record.component_ids, np.int64), np.asarray(fixed, np.int64))
     index = torch.as_tensor(ids, device=model.vanilla_components.device)
-    amounts = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
+    amounts = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
     components = model.effective_components()[index].detach().cpu().double().numpy()
     data = _Data.of(spectra, noise)
     start = Factors(amounts / data.level[:, None], components, ids)
@@ -383,19 +383,13 @@ def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequen
         table = energy.view(model.num_components, model.dim_components, 2)
         table[rows] = torch.stack((shut, -shut), dim=-1).to(energy.dtype)
         written["component_sparsity.energy"] = energy
-    prefix = "component_parser.energy_evaluator"
-    name = max((key for key in state if key.startswith(prefix) and key.endswith("bias")), key=_layer)
+    name = f"{layer_names(state, 'component_parser.energy_evaluator')[-1]}.bias"
     bias = state[name].clone()
     closed = torch.ones(model.num_components, dtype=torch.bool)
     closed[torch.from_numpy(factors.ids)] = False
     bias.view(-1, 2)[closed] = torch.tensor((FAR_ENERGY, -FAR_ENERGY), dtype=bias.dtype)
     written[name] = bias
     return written
-
-
-def _layer(key: str) -> int:
-    part = key.split(".")[-2]
-    return int(part) if part.isdigit() else 0
 
 
 def _settled(
@@ -405,7 +399,7 @@ def _settled(
     while True:
         model.gates = gates
         index: Tensor = torch.tensor(gates.open_ids, dtype=torch.int64, device=model.vanilla_components.device)
-        found: NDArray[np.float32] = evaluation.parse(model, index, spectra, wanted=("concentration",))["concentration"]
+        found: NDArray[np.float32] = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
         used = found.any(0)
         if used.all():
             return gates, found

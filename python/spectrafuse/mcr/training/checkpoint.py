@@ -1,34 +1,28 @@
-"""States worth keeping, one for each band of fit, and models and training runs in files."""
+"""The state of a training run: the best states of every band of fit, and what resuming needs, in files."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.safetensors import write_tensors
 from spectrafuse.io.atomic import atomic_folder, atomic_write
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.passes import Aggregate, PostProcessing
-
-State = dict[str, Tensor]
-
-SOLVER_THRESHOLD = 0.9999994
-"""Selection threshold of the published solver, which its folders do not hold."""
+from spectrafuse.io.fingerprint import differences
+from spectrafuse.mcr.model import UnmixingModel, layer_names
+from spectrafuse.mcr.model_io import STATE_FILE, State, read_state, write_model
 
 SMALLEST_SHARE_SAVING = 20.0
 """Saving may take one part in so many of the time between two saves."""
 
 TRAINING_FILE = "training.pt"
-CONFIG_FILE, STATE_FILE, RESULT_FILE = "param.json", "model.safetensors", "result.csv"
+RESULT_FILE = "result.csv"
 _TRAINING_VERSION = 2
 _STATE_MEMORY = 2**28
-_STATE_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 class Record(NamedTuple):
@@ -71,21 +65,13 @@ def rescale(state: State, factor: float) -> State:
     if factor == 1.0:
         return state
     scaled = dict(state)
-    for prefix in ("component_parser.energy_evaluator", "concentration_regressor"):
-        weights = [key for key in state if key.startswith(prefix + ".") and key.endswith("weight")]
-        first = min(weights, key=_layer_index)
-        scaled[first] = scaled[first] / factor
-        if prefix == "concentration_regressor":
-            last = max(weights, key=_layer_index)
-            scaled[last] = scaled[last] * factor
-            bias = last.removesuffix("weight") + "bias"
-            scaled[bias] = scaled[bias] * factor
+    for network in ("component_parser.energy_evaluator", "concentration_regressor"):
+        first, last = (f"{layer_names(state, network)[place]}." for place in (0, -1))
+        scaled[first + "weight"] = scaled[first + "weight"] / factor
+        if network == "concentration_regressor":
+            for part in ("weight", "bias"):
+                scaled[last + part] = scaled[last + part] * factor
     return scaled
-
-
-def _layer_index(key: str) -> int:
-    part = key.split(".")[-2]
-    return int(part) if part.isdigit() else 0
 
 
 class StateKeeper:
@@ -170,7 +156,7 @@ class StateKeeper:
                 self._temporary = tempfile.TemporaryDirectory(prefix="spectrafuse-")
             folder = Path(self._temporary.name, name)
             folder.mkdir(exist_ok=True)
-            write_state(folder / STATE_FILE, rescale(slot.state, self.scale))
+            write_tensors(folder / STATE_FILE, rescale(slot.state, self.scale))
         slot.state = None
 
     def flush(self) -> None:
@@ -210,7 +196,7 @@ class StateKeeper:
         return {name: list(slot.record) for name, slot in self.slots.items()}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up records whose states are in the folder."""
+        """Resume with records whose states are in the folder."""
         self.slots = {name: _Slot(Record(*record), None) for name, record in saved.items()}
 
 
@@ -222,88 +208,11 @@ def copy_state(model: UnmixingModel) -> State:
     }
 
 
-def write_model(folder: Path, config: dict[str, Any], state: State) -> None:
-    """Write `param.json` and `model.safetensors`, as the published code does, into an existing folder."""
-    (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
-    write_state(folder / STATE_FILE, state)
-
-
-def write_state(path: Path, state: State) -> None:
-    """Write a safetensors file, tensor by tensor: its own library first copies all of them."""
-    header, offset = {}, 0
-    for key, value in state.items():
-        ends = [offset, offset + value.nbytes]
-        header[key] = {"dtype": _STATE_DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": ends}
-        offset = ends[1]
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for value in state.values():
-            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
-
-
 def write_result(path: Path, record: Record) -> None:
     """Write `result.csv` with the published columns."""
     values = (record.nmse, record.r2, record.mean_energy, record.size)
     line = ",".join(str(value) for value in values)
     path.write_text(f"nMSE,R2,mean_energy,effective_components\n{line}\n", encoding="utf-8")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read `param.json`."""
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"'{folder}' holds no {CONFIG_FILE}, so it is not a model folder.")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_state(folder: Path) -> State:
-    """Read `model.safetensors`."""
-    from safetensors.torch import load_file
-
-    return load_file(str(folder / STATE_FILE))
-
-
-def read_model(
-    folder: Path,
-    *,
-    select_threshold: float = SOLVER_THRESHOLD,
-    langevin_options_apply: bool = True,
-    post_processing: PostProcessing | None = None,
-    aggregate: Aggregate | None = None,
-) -> UnmixingModel:
-    """A model from a folder of ours or of the published code, in evaluation mode.
-
-    Parameters
-    ----------
-    folder : Path
-    select_threshold, langevin_options_apply
-        Not in published folders.
-    post_processing, aggregate : callable, optional
-        Plug-ins are never saved as code.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the state does not belong to the configuration.
-    """
-    config = read_config(folder)
-    model = UnmixingModel(
-        **config,
-        select_threshold=select_threshold,
-        langevin_options_apply=langevin_options_apply,
-        component_post_processing=post_processing,
-        aggregate_function=aggregate,
-        initialise=False,
-    )
-    try:
-        model.load_state_dict(read_state(folder))
-    except RuntimeError as error:
-        raise ValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {error}") from error
-    return model.eval()
 
 
 def save_training(folder: Path, contents: dict[str, Any]) -> None:
@@ -313,7 +222,7 @@ def save_training(folder: Path, contents: dict[str, Any]) -> None:
 
 
 def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] | None:
-    """The saved state of the same run; None where there is none.
+    """The saved state of the same run, to resume it; None where there is none.
 
     Raises
     ------
@@ -325,17 +234,11 @@ def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] |
         return None
     contents = torch.load(path, map_location="cpu", weights_only=True)
     if contents.get("version") != _TRAINING_VERSION:
-        raise ValueError(f"'{path}' was written by another version of this package; give another folder.")
-    different = sorted(_differences(contents["fingerprint"], fingerprint))
+        raise InvalidValueError(f"'{path}' was written by another version of this package; give another folder.")
+    different = differences(contents["fingerprint"], fingerprint)
     if different:
-        raise ValueError(
-            f"'{folder}' holds a run with other settings, so it cannot be continued: {'; '.join(different)}. "
+        raise InvalidValueError(
+            f"'{folder}' holds a run with other settings, so it cannot be resumed: {'; '.join(different)}. "
             "Give another folder or remove this one."
         )
     return contents
-
-
-def _differences(old: dict[str, str], new: dict[str, str]) -> Iterable[str]:
-    for key in old.keys() | new.keys():
-        if old.get(key) != new.get(key):
-            yield f"`{key}` was {old.get(key, 'absent')} and is {new.get(key, 'absent')}"

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse._runtime import checks
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.passes import linear_layers
+from spectrafuse.mcr.model import UnmixingModel, linear_layers
 from spectrafuse.mcr.training.known_components import FAR_ENERGY
 from spectrafuse.mcr.training.optimizer import OuterAdamW
 
@@ -29,7 +28,7 @@ class Compaction(NamedTuple):
         After which it happened.
     components_before, components_after : int
     parameters_before, parameters_after : int
-        That a step of the optimiser moves.
+        That a step of the optimizer moves.
     error : float
         Largest change of a reconstruction with the soft gates of training, over the largest value of the spectra;
         with the hard gates of evaluation there is none.
@@ -75,7 +74,7 @@ class Pool:
     def __init__(self, model: UnmixingModel, optimizer: OuterAdamW, fixed: Sequence[int], patience: int | None) -> None:
         plug_ins = model.aggregate_function is not None or model.component_post_processing is not None
         if patience is not None and plug_ins:
-            raise checks.fail("compact_epochs", "None for a model with plug-ins", patience)
+            raise checks.fail("compact_epochs", "None for a model with `post_processing` or `aggregate`", patience)
         self.model = self.part = model
         self.optimizer, self.patience = optimizer, patience
         self.ids, self.done = list(range(model.num_components)), list[Compaction]()
@@ -155,7 +154,7 @@ class Pool:
         return {"ids": self.ids, "last_used": self._last_used, "done": [list(one) for one in self.done]}
 
     def load_state(self, state: dict[str, Any]) -> bool:
-        """Take up where another one was, with its model's values; says whether components had left."""
+        """Resume from what `state` gave, with the model's values of then; says whether components had left."""
         left = len(state["ids"]) < len(self.ids)
         if left:
             self.reduce_to(state["ids"])

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from spectrafuse import backends
 from spectrafuse._runtime import extensions
 from spectrafuse.mcr.metrics import FitMetrics
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.passes import linear_layers
+from spectrafuse.mcr.model import UnmixingModel, linear_layers
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.mcr.training.huge_pages import place_together
 from spectrafuse.mcr.training.known_components import HeldRows

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.mcr import inputs
 from spectrafuse.mcr.model import UnmixingModel
 
@@ -54,7 +55,9 @@ def check(components: Any, fixed: Any, pool: tuple[int, int], non_negative: bool
     """
     if components is None:
         if fixed is not None:
-            raise ValueError("`fixed` says which rows of `components` must not change, so it needs `components`.")
+            raise InvalidValueError(
+                "`fixed` says which rows of `components` must not change, so it needs `components`."
+            )
         return None
     spectra = inputs.read(components, zeros="accept", name="components")
     if len(spectra) > pool[0] or spectra.shape[1] != pool[1]:
@@ -95,26 +98,25 @@ def place(model: UnmixingModel, known: KnownComponents) -> None:
         rms = np.sqrt(np.mean(np.square(values, dtype=np.float64), axis=1, keepdims=True))
         values = np.ldexp(values, np.rint(np.log2(_USUAL_RMS / rms)).astype(np.int32))
     if model.non_negative_component:
-        # The absolute value has no gradient at 0, so a channel that starts there would never leave it.
+        # The absolute value has no gradient at 0, so a band that starts there would never leave it.
         learned = np.setdiff1d(np.arange(len(values)), known.fixed)
         smallest = values.max(axis=1, keepdims=True) * np.float32(2.0**-24)
         values[learned] = np.maximum(values, smallest)[learned]
     model.vanilla_components[: len(values)] = torch.from_numpy(values)
-    _open_channels(model, torch.from_numpy(known.fixed))
+    _open_bands(model, torch.from_numpy(known.fixed))
     if len(known.fixed) == model.num_components:
         model.vanilla_components.requires_grad_(False)
 
 
 @torch.no_grad()
-def place_background(model: UnmixingModel) -> int:
-    """Let the model's last component be the same in all channels, and give its place."""
+def place_background(model: UnmixingModel) -> None:
+    """Let the model's last component be the same in all bands."""
     last = model.num_components - 1
     model.vanilla_components[last] = 1.0
-    _open_channels(model, torch.tensor([last]))
-    return last
+    _open_bands(model, torch.tensor([last]))
 
 
-def _open_channels(model: UnmixingModel, rows: torch.Tensor) -> None:
+def _open_bands(model: UnmixingModel, rows: torch.Tensor) -> None:
     if model.sparse_component and len(rows):
         energy = model.component_sparsity.energy
         assert isinstance(energy, torch.Tensor)
@@ -122,7 +124,7 @@ def _open_channels(model: UnmixingModel, rows: torch.Tensor) -> None:
 
 
 class HeldRows:
-    """Rows of a model's components, and of their sparsity gates, that a step of the optimiser must not change.
+    """Rows of a model's components, and of their sparsity gates, that a step of the optimizer must not change.
 
     Momentum and weight decay move a row without a gradient too, so its bits are put back.
 

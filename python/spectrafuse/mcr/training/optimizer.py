@@ -138,7 +138,7 @@ class OuterAdamW(torch.optim.AdamW):
         ----------
         number : Tensor, ()
             float32, of this step, counted from 1; on the parameters' device, where a replay finds the present one. The
-            optimiser's own numbers of steps are left to `advance`.
+            optimizer's own numbers of steps are left to `advance`.
         """
         for group in self.param_groups:
             entries = [entry for _, entry in self._entries(group)]
@@ -195,7 +195,7 @@ def _options(group: dict[str, Any]) -> AdamwOptions:
 class SteadySteps:
     """Steps of an `OuterAdamW` that move the same parameters on the CPU again and again: they are looked up once.
 
-    A context: the optimiser's own numbers of steps follow at its end.
+    A context: the optimizer's own numbers of steps follow at its end.
 
     Parameters
     ----------

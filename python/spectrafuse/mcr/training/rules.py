@@ -35,8 +35,8 @@ class SparsityRule:
 
     Notes
     -----
-    Public code of arXiv 2507.23600. What `usage` is, its recipes decide: the rule is meant for the number of used
-    components; the published solver passes the mean energy.
+    `docs/algorithms/ebgmcr.md`, "Training", from the public code of arXiv 2507.23600. What `usage` is, its recipes
+    decide: the rule is meant for the number of used components; the published solver passes the mean energy.
     """
 
     def __init__(
@@ -65,9 +65,11 @@ class SparsityRule:
         return self.weight
 
     def state(self) -> dict[str, Any]:
+        """As plain values, for `load_state`."""
         return {"weight": self.weight, "factor": self._factor}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Resume from what `state` gave."""
         self.weight = float(state["weight"])
         self._factor = float(state["factor"])
 
@@ -86,7 +88,7 @@ class EnergyStopRule:
 
     Notes
     -----
-    Public code of arXiv 2507.23600. It need never stop a run.
+    `docs/algorithms/ebgmcr.md`, "Training", from the public code of arXiv 2507.23600. It need never stop a run.
     """
 
     def __init__(self, *, nmse: float = 0.01, energy_ratio: float = 0.25, window: int = 100) -> None:
@@ -118,6 +120,7 @@ class EnergyStopRule:
         return None
 
     def state(self) -> dict[str, Any]:
+        """As plain values, for `load_state`."""
         return {
             "window": list(self.window),
             "energy_total": self._energy_total,
@@ -127,6 +130,7 @@ class EnergyStopRule:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Resume from what `state` gave."""
         self.window.clear()
         self.window.extend(state["window"])
         self._energy_total = state["energy_total"]
@@ -146,6 +150,10 @@ class PatienceStopRule:
         Epochs without a lower count, once a state fits.
     fit_patience : int
         Epochs without an nMSE lower by a hundredth, as long as no state fits.
+
+    Notes
+    -----
+    `docs/algorithms/ebgmcr.md`, "Training", column `corrected`.
     """
 
     def __init__(self, *, accept: float, patience: int = 500, fit_patience: int = 1000) -> None:
@@ -178,9 +186,11 @@ class PatienceStopRule:
         return None
 
     def state(self) -> dict[str, Any]:
+        """As plain values, for `load_state`."""
         return {"count": self._count, "best_nmse": self._best_nmse, "since": self._since}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Resume from what `state` gave."""
         self._count = state["count"]
         self._best_nmse = state["best_nmse"]
         self._since = state["since"]
@@ -204,6 +214,10 @@ def temperature_at(
     -------
     float
         Subtracted one drop at a time, so it has the published code's rounding.
+
+    Notes
+    -----
+    `docs/algorithms/ebgmcr.md`, "Symbols".
     """
     temperature = highest
     for _ in range(epoch // every if every > 0 else 0):

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.passes import ModelNoise
+from spectrafuse.mcr.model import ModelNoise, UnmixingModel
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.mcr.training.optimizer import OuterAdamW
 from spectrafuse.ops.ambiguity_penalty import ambiguity_penalty
@@ -17,16 +16,24 @@ from spectrafuse.ops.gate import GateNoise
 
 
 class StepInputs(NamedTuple):
-    """Everything that differs from step to step at one temperature."""
+    """Everything that differs from step to step at one temperature.
+
+    Attributes
+    ----------
+    x : Tensor, (B, d)
+        Spectra.
+    noise : ModelNoise
+        As `UnmixingModel.draw_noise` makes it.
+    sparsity_weight : Tensor, ()
+        Weight of the sparsity term in the loss.
+    number : Tensor, ()
+        float32, of the step, counted from 1.
+    """
 
     x: Tensor
-    """(B, d): spectra."""
     noise: ModelNoise
-    """As `UnmixingModel.draw_noise` makes it."""
     sparsity_weight: Tensor
-    """()."""
     number: Tensor
-    """() float32: number of the step, counted from 1."""
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> StepInputs:
         """The inputs with every tensor changed."""
@@ -45,10 +52,22 @@ def penalty(model: UnmixingModel, recipe: Recipe, used: Tensor) -> Tensor:
 def training_step(model: UnmixingModel, optimizer: OuterAdamW, recipe: Recipe, inputs: StepInputs) -> Tensor:
     """Train on a batch, in place; nothing waits for a GPU.
 
+    Parameters
+    ----------
+    model : UnmixingModel
+    optimizer : OuterAdamW
+        Of the model's parameters.
+    recipe : Recipe
+    inputs : StepInputs
+
     Returns
     -------
-    Tensor (2,)
+    Tensor, (2,)
         Loss and mean energy.
+
+    Notes
+    -----
+    `docs/algorithms/ebgmcr.md`, "Loss".
     """
     out = model(inputs.x, inputs.noise, used_threshold=recipe.used_threshold, stash=optimizer.stash)
     loss = torch.nn.functional.mse_loss(out.mixture, inputs.x)

@@ -7,18 +7,23 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse import backends
+from spectrafuse._runtime import checks
 from spectrafuse._runtime.cuda_graph import StaticStep
 from spectrafuse._runtime.progress import Callback, Progress
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import Recipe
+from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.training import cpu_epoch
 from spectrafuse.mcr.training.checkpoint import (
     SMALLEST_SHARE_SAVING,
@@ -29,12 +34,12 @@ from spectrafuse.mcr.training.checkpoint import (
     rescale,
     save_training,
 )
-from spectrafuse.mcr.training.compaction import Pool
+from spectrafuse.mcr.training.compaction import Compaction, Pool
 from spectrafuse.mcr.training.interrupt import DeferredInterrupt
 from spectrafuse.mcr.training.known_components import HeldRows
 from spectrafuse.mcr.training.optimizer import OuterAdamW
-from spectrafuse.mcr.training.result import TrainingResult
 from spectrafuse.mcr.training.rules import (
+    Band,
     EnergyStopRule,
     PatienceStopRule,
     SparsityRule,
@@ -63,6 +68,91 @@ def unit_scale(spectra: Tensor) -> float:
     return 2.0 ** round(math.log2(rms)) if rms > 0 else 1.0
 
 
+class TrainingResult(NamedTuple):
+    """What a run ends with.
+
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        Of the chosen state, for spectra as given.
+    record : Record
+        Its figures.
+    stop_reason, chosen_reason : str
+        A sentence each.
+    history : list of dict
+        One entry an epoch.
+    bands : list of Band
+    keeper : StateKeeper or None
+        The best state of each band that was reached; None: nothing was trained.
+    gates : ExactGates or None
+        Of a refined state; None: the networks decide.
+    evidence : dict or None
+        What a refined state's count rests on, as plain values.
+    compactions : tuple of Compaction
+        When components left the pool, and what that changed.
+    concentrations : ndarray, (n, k), or None
+        Of the spectra that were fitted, where they are known already.
+    """
+
+    state: State
+    record: Record
+    stop_reason: str
+    chosen_reason: str
+    history: list[dict[str, float]]
+    bands: list[Band]
+    keeper: StateKeeper | None
+    gates: ExactGates | None = None
+    evidence: dict[str, Any] | None = None
+    compactions: tuple[Compaction, ...] = ()
+    concentrations: NDArray[np.float32] | None = None
+
+    def count_curve(self, criterion: str, background: int | None = None) -> list[dict[str, float]]:
+        """Fewest components, the background aside, against fit: one row for each band that was reached.
+
+        Without training these are states that the refinement passed through.
+        """
+        if self.keeper is None:
+            return self._passed(criterion.lower())
+        rows = []
+        for band in self.bands:
+            if band.name in self.keeper.slots:
+                record = self.keeper.slots[band.name].record
+                edges = {f"{criterion.lower()}_from": band.start, f"{criterion.lower()}_to": band.end}
+                count = record.size - (background in record.component_ids)
+                fit = {"count": count, "r2": record.r2, "nmse": record.nmse, "epoch": record.epoch}
+                rows.append({**edges, **fit})
+        return rows
+
+    def _passed(self, criterion: str) -> list[dict[str, float]]:
+        fewest: dict[str, dict[str, Any]] = {}
+        for row in (self.evidence or {}).get("path", ()):
+            band = band_of(row[criterion], "R2" if criterion == "r2" else "nMSE", self.bands)
+            if band is not None and (band.name not in fewest or row["count"] <= fewest[band.name]["count"]):
+                edges = {f"{criterion}_from": band.start, f"{criterion}_to": band.end}
+                fewest[band.name] = edges | {key: row[key] for key in ("count", "r2", "nmse")} | {"epoch": 0}
+        return [fewest[band.name] for band in self.bands if band.name in fewest]
+
+    def of_band(self, start: float) -> TrainingResult:
+        """The same run with the state of another band, the one that begins at `start`.
+
+        Raises
+        ------
+        ValueError
+            If no such band was reached.
+        """
+        if self.keeper is None:
+            raise checks.fail("r2_from", "a band of trained networks (recipe 'trained' or 'published')", start)
+        reached = [band for band in self.bands if band.name in self.keeper.slots]
+        for band in reached:
+            if math.isclose(band.start, start, rel_tol=0.0, abs_tol=1e-9):
+                record = self.keeper.slots[band.name].record
+                reason = f"Band {band.name} was asked for: {record.size} components, epoch {record.epoch}."
+                state = self.keeper.state(band.name)
+                return self._replace(state=state, record=record, chosen_reason=reason, gates=None, evidence=None)
+        known = ", ".join(f"{band.start:g}" for band in reached) or "none was reached"
+        raise checks.fail("r2_from", f"where a row of `count_curve_` begins ({known})", start)
+
+
 class Trainer:
     """Trains a model on spectra.
 
@@ -85,11 +175,15 @@ class Trainer:
     fixed : sequence of int
         Components that must not change.
     folder : Path or None
-        Where states and the run itself are saved; a run found there is continued.
+        Where states and the run itself are saved; a run found there is resumed.
     fingerprint : dict of str to str
         What identifies the run.
     save_seconds : float
         Shortest time between two saves of the run; states are written as they improve.
+
+    Notes
+    -----
+    `docs/algorithms/ebgmcr.md`, "Training".
     """
 
     def __init__(
@@ -149,10 +243,12 @@ class Trainer:
 
     @property
     def epoch(self) -> int:
+        """Epochs done."""
         return len(self.history)
 
     @property
     def optimizer(self) -> OuterAdamW:
+        """Of the part of the pool that trains; another one after components have left."""
         return self.pool.optimizer
 
     @cached_property
@@ -170,30 +266,31 @@ class Trainer:
         ValueError
             If the folder holds another run.
         """
-        self._resume()
+        self.resume()
         saved_at, saving_took = time.monotonic(), 0.0
         with DeferredInterrupt(self.folder is not None) as interrupt:
             while self.stop_reason is None:
-                self._one_epoch()
+                self.run_epoch()
                 try:
                     if callback is not None:
                         callback(self._progress())
                     interrupt.check()
                 except KeyboardInterrupt:
-                    self._save()
+                    self.save()
                     raise
                 waited = time.monotonic() - saved_at
                 if waited >= max(self.save_seconds, SMALLEST_SHARE_SAVING * saving_took):
                     started = time.monotonic()
-                    self._save()
+                    self.save()
                     saved_at = time.monotonic()
                     saving_took = saved_at - started
-        self._save()
+        self.save()
         # Its moments are twice the model's size, and the result needs room for another state.
         self.optimizer.state.clear()
         return self._result()
 
-    def _one_epoch(self) -> None:
+    def run_epoch(self) -> None:
+        """One epoch: training, evaluation, the rules between them, and the states worth keeping."""
         temperature = temperature_at(
             self.epoch,
             highest=self.recipe.temperature_max,
@@ -203,8 +300,8 @@ class Trainer:
         )
         self.model.temperature_train = self.pool.part.temperature_train = temperature
         weight = self.pressure.weight
-        loss, mean_energy = self._train(weight)
-        metrics, used = self._evaluate()
+        loss, mean_energy = self.train_epoch()
+        metrics, used = self.evaluate()
         # The one transfer of an epoch.
         packed = torch.cat((metrics.packed(), torch.stack((mean_energy, loss)).double(), used.double())).tolist()
         nmse, r2, mse = FitMetrics.unpack(*packed[:4])
@@ -224,15 +321,22 @@ class Trainer:
         self._step = None
         self.held = HeldRows(self.pool.part, [self.pool.ids.index(i) for i in self.fixed])
 
-    def _train(self, sparsity_weight: float) -> tuple[Tensor, Tensor]:
-        """One pass over all samples; mean loss, and the last batch's mean energy, on the device."""
+    def train_epoch(self) -> tuple[Tensor, Tensor]:
+        """Train on every spectrum once, at the present temperature and sparsity pressure.
+
+        Returns
+        -------
+        loss, mean_energy : Tensor, ()
+            Mean loss of the batches, and the mean energy of the last one, on the device.
+        """
+        sparsity_weight = self.pressure.weight
         order = self.stream.permutation(len(self.spectra), device=self.spectra.device)
         batches = order.split(self.batch_size)
         if cpu_epoch.applies(self.pool.part, self.recipe) and self.batch_size <= cpu_epoch.MOST_ROWS:
             with torch.no_grad():
                 return self.direct.train(self.spectra, batches, self.stream, sparsity_weight, self.held)
         model, done = self.pool.part.train(), self.optimizer.steps_done
-        step = self._step_at(model.temperature_train)
+        step = self.step_at(model.temperature_train)
         weight = self.spectra.new_full((), sparsity_weight)
         results = torch.zeros(2, device=self.spectra.device)
         total = torch.zeros((), device=self.spectra.device)
@@ -245,8 +349,8 @@ class Trainer:
         self.optimizer.advance(len(batches))
         return total / len(batches), results[1].clone()
 
-    def _step_at(self, temperature: float) -> Callable[[StepInputs], Tensor]:
-        """A training step; on a GPU a recorded one, with the temperature in it."""
+    def step_at(self, temperature: float) -> Callable[[StepInputs], Tensor]:
+        """The training step at a temperature; on a GPU one that is recorded as a CUDA graph, for this temperature."""
         if self._step is None or self._step[0] != temperature:
             step: Callable[[StepInputs], Tensor] = partial(training_step, self.pool.part, self.optimizer, self.recipe)
             if self.spectra.is_cuda and backends.choose("adamw_outer", "cuda") == "cuda":
@@ -255,8 +359,15 @@ class Trainer:
         return self._step[1]
 
     @torch.no_grad()
-    def _evaluate(self) -> tuple[FitMetrics, Tensor]:
-        """Fit over all samples, and components (N,) that some sample selects."""
+    def evaluate(self) -> tuple[FitMetrics, Tensor]:
+        """Evaluate the model on all spectra, as the recipe asks for.
+
+        Returns
+        -------
+        metrics : FitMetrics
+        used : Tensor, (N',) bool
+            Of the N' components of the pool that still train (`pool.ids`), those that some spectrum selects.
+        """
         model = self.pool.part
         if model.training:
             model.eval()
@@ -326,7 +437,8 @@ class Trainer:
             state, record, self.stop_reason, reason, history, self.bands, self.keeper, compactions=tuple(self.pool.done)
         )
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the state of the run into its folder; does nothing without one."""
         if self.folder is None:
             return
         self.keeper.flush()
@@ -345,7 +457,14 @@ class Trainer:
         }
         save_training(self.folder, contents)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Resume the run that the folder holds, where it holds one.
+
+        Raises
+        ------
+        ValueError
+            If it is a run with other parameters or data.
+        """
         contents = None if self.folder is None else load_training(self.folder, self.fingerprint)
         if contents is None:
             return

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.random import RandomStream
 
 
@@ -89,7 +90,7 @@ def sample_crop_pairs(
     max_scale = checks.number("scale_range[1]", scale_range[1], minimum=min_scale)
     max_shift_bands = checks.integer("max_shift_bands", max_shift_bands, minimum=0)
     if not isinstance(stream, RandomStream):
-        raise TypeError(f"`stream` must be a RandomStream; got {type(stream).__name__}.")
+        raise InvalidTypeError(f"`stream` must be a RandomStream; got {type(stream).__name__}.")
 
     room = torch.tensor([max(scene_height - height, 0), max(scene_width - width, 0)], dtype=torch.float64).expand(
         batch_size, 2

@@ -11,6 +11,7 @@ from torch import Tensor
 from spectrafuse import backends
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.counts import Counts, counts
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.ops import _self_test
 from spectrafuse.ops._gating import GateNoise, Langevin, check_langevin, check_noise, noise_of
 from spectrafuse.ops._mixture import check_mixture
@@ -153,7 +154,7 @@ def sparse_gated_mixture(
         raise checks.fail("sparsity_energy", f"a tensor {(*shape, 2)}", f"shape {tuple(sparsity_energy.shape)}")
     if rng is not None:
         if noise is not None:
-            raise ValueError("`rng` and `noise` must not both be given; got both.")
+            raise InvalidValueError("`rng` and `noise` must not both be given; got both.")
         checks.tensor("rng", rng, shape="(2,)", ndim=1, dtypes=(torch.int64,))
         if rng.shape[0] != 2:
             raise checks.fail("rng", "a tensor (2,)", f"shape {tuple(rng.shape)}")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spectrafuse import ops
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.model import Clusters
 from spectrafuse.ops.clustering_objective import balance, compactness, consistency, orthogonality, uniform_assignment
 
@@ -16,7 +17,9 @@ __all__ = ["UnrolledMeanShift"]
 
 
 class UnrolledMeanShift(Clusters):
-    """Mean shift, soft assignment to trainable centres, and the losses (spec "Mean shift" and "Losses").
+    """Mean shift, soft assignment to trainable centers, and the losses
+
+    See docs/algorithms/dgc.md, "Mean shift and assignment" and "Losses".
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ class UnrolledMeanShift(Clusters):
 
     Notes
     -----
-    Initial centres come from torch's global generator, as published.
+    Initial centers come from torch's global generator, as published.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class UnrolledMeanShift(Clusters):
         use_approx: bool = True,
         kernel_size: int = 5,
     ) -> None:
-        # Not Clusters' own initialisation: it draws from a RandomStream.
+        # Not Clusters' own initialization: it draws from a RandomStream.
         nn.Module.__init__(self)
         self.embed_dim = embed_dim
         self.n_clusters = n_clusters
@@ -102,7 +105,7 @@ class UnrolledMeanShift(Clusters):
         Returns
         -------
         Tensor or tuple
-            Shifted embeddings (B, D, H, W), not normalised; alone, or first in a tuple with what else was asked for.
+            Shifted embeddings (B, D, H, W), not normalized; alone, or first in a tuple with what else was asked for.
         """
         shifted, probs = self._shift(embeddings, self.cluster_centers.to(embeddings.dtype), eps)
         outputs: tuple[Tensor, ...] = (shifted,)
@@ -113,7 +116,7 @@ class UnrolledMeanShift(Clusters):
         return outputs[0] if len(outputs) == 1 else outputs
 
     def get_cluster_centers(self) -> Tensor:
-        """Cluster centres (K, D)."""
+        """Cluster centers (K, D)."""
         return self.cluster_centers
 
     @torch.no_grad()
@@ -128,7 +131,7 @@ class UnrolledMeanShift(Clusters):
         return probs, labels
 
     def compute_compactness_loss(self, z_normed: Tensor, probs: Tensor) -> Tensor:
-        """Mean distance 1 - cosine of embeddings (B, N, D) to the centres, weighted by probs (B, N, K)."""
+        """Mean distance 1 - cosine of embeddings (B, N, D) to the centers, weighted by probs (B, N, K)."""
         return compactness(z_normed, probs, self.cluster_centers)
 
     def compute_orthogonality_loss(self) -> Tensor:
@@ -136,7 +139,7 @@ class UnrolledMeanShift(Clusters):
         return orthogonality(self.cluster_centers)
 
     def compute_balance_loss(self, probs: Tensor, eps: float = 1e-6) -> Tensor:
-        """Entropy of the clusters' shares in probs (B, N, K); adding it to a loss favours one cluster, as published."""
+        """Entropy of the clusters' shares in probs (B, N, K); adding it to a loss favors one cluster, as published."""
         return balance(probs, eps)
 
     def compute_uniform_assignment_loss(self, probs: Tensor, eps: float = 1e-6) -> Tensor:
@@ -179,7 +182,7 @@ class UnrolledMeanShift(Clusters):
         share = probs.mean(dim=(0, 1))
         kept = (share >= threshold).nonzero().view(-1)
         if kept.numel() == 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"`threshold` must leave at least one cluster; the largest has a share of {share.max().item():.4g}, "
                 f"below {threshold:g}."
             )

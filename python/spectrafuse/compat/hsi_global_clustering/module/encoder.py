@@ -10,7 +10,7 @@ __all__ = ["HyperspectralEncoder"]
 
 
 class HyperspectralEncoder(Encoder):
-    """Cubes (B, C, H, W) to embeddings (B, D, H, W) of unit length (spec "Encoder").
+    """Cubes (B, C, H, W) to embeddings (B, D, H, W) of unit length (docs/algorithms/dgc.md, "Encoder").
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class HyperspectralEncoder(Encoder):
         bias: bool = True,
         inplace: bool = False,
     ) -> None:
-        # Not Encoder's own initialisation: it draws from a RandomStream.
+        # Not Encoder's own initialization: it draws from a RandomStream.
         nn.Module.__init__(self)
         self.num_bands = num_bands
         self.n_spectral_layers = n_spectral_layers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers.limits import DOUBLE, check_limits, tensors
 from spectrafuse import use_backend
 from spectrafuse.ops import row_norms
 
@@ -30,3 +31,7 @@ def test_gradients_in_float64() -> None:
     x = torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
     assert torch.autograd.gradcheck(row_norms, (x,))
     torch.library.opcheck(torch.ops.spectrafuse.row_norms.default, (x,))
+
+
+def test_what_its_kernels_do_not_take() -> None:
+    check_limits("row_norms", {"not_float64": lambda: row_norms(*tensors((2, 3), **DOUBLE))})
