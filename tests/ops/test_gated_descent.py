@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers import INSTRUCTION_SETS, check_instruction_set
 from spectrafuse import use_backend
 from spectrafuse.ops.gated_descent import (
     descend_components,
@@ -81,6 +80,7 @@ def _power(parts: dict[str, Tensor]) -> Tensor:
 CALLS: list[Callable[[dict[str, Tensor]], Tensor]] = [_concentrations, _open, _components, _residual, _power]
 
 
+@pytest.mark.instruction_sets
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
@@ -104,17 +104,6 @@ def test_the_same_bits_at_any_number_of_threads(call: Any) -> None:
     finally:
         torch.set_num_threads(before)
     assert len(set(found)) == 1
-
-
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_of_this_machine_agrees_with_the_reference(isa: str) -> None:
-    checks = """
-import test_gated_descent as tested
-for shape in tested.SHAPES:
-    for call in tested.CALLS:
-        tested.test_agrees_with_the_reference("cpu", call, shape)
-"""
-    check_instruction_set(isa, checks)
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])

@@ -29,8 +29,8 @@ from spectrafuse.mcr.training.rules import Band
 from spectrafuse.mcr.training.trainer import TrainingResult
 from spectrafuse.random import RandomStream
 
-_INDIFFERENCE = 0.2
-"""Spectra whose residuals differ by less, as a share, may be chosen in another order."""
+_INDIFFERENCE = (0.2, 0.9)
+"""Spectra whose residuals differ by less, as a share, may be chosen in another order: in a first search, in others."""
 _STARTS, _LITTLE_EXCESS, _ALIKE = 4, 1.05, 0.1
 """Searches from other candidates at most, while the residual is larger than the noise by that factor: now and then one
 ends with three components in the place of two. Two ended alike whose costs differ by that share of a component's."""
@@ -177,7 +177,7 @@ def refine_spectra(
         spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
         places, found = len(ids) + len(spare), list[_Refined]()
         while len(found) < _STARTS and not (found and _trusted(found, noise)):
-            chance = 1.0 - _INDIFFERENCE * stream.uniform((len(rows),), dtype=torch.float64).numpy()
+            chance = 1.0 - _INDIFFERENCE[bool(found)] * stream.uniform((len(rows),), dtype=torch.float64).numpy()
             start = from_spectra(
                 data.scaled, before, places, non_negative=non_negative, background=background, weights=chance
             )
