@@ -163,3 +163,20 @@ def test_the_same_bits_at_any_number_of_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(other == found[0] for other in found[1:])
+
+
+def test_gates_have_no_price_where_nearly_all_spectra_hold_all_components(fitted: EBgMCR) -> None:
+    axis = np.arange(80)
+    shapes = np.exp(-(((axis - np.array([[25], [38], [52]])) / 9.0) ** 2))
+    amounts = np.exp(-(((np.arange(60)[:, None] - np.array([20, 30, 41])) / 8.0) ** 2)) + 0.003
+    spectra = amounts @ shapes + 0.003 * np.random.default_rng(8).normal(size=(60, 80))
+    dense = EBgMCR().fit(spectra.astype(np.float32))
+    assert dense.n_components_ == 3
+    assert dense.model_.gates is not None
+    assert dense.model_.gates.price == 0
+    assert fitted.model_.gates is not None
+    assert fitted.model_.gates.price > 0
+    # The tails of the profiles are there.
+    match = match_components(dense.components_, shapes)
+    found = dense.C_opt_[:, match.found]
+    assert (found > 0).mean() > 0.9
