@@ -120,7 +120,7 @@ def test_a_finished_fit_is_taken_from_its_folder(
 ) -> None:
     spectra = mixtures.spectra.numpy()
     first = EBgMCR(32).fit(spectra, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match="`noise` was None and is 0.1"):
+    with pytest.raises(ValueError, match="noise was None, now 0.1"):
         EBgMCR(32, noise=0.1).fit(spectra, checkpoint_dir=tmp_path)
     monkeypatch.setattr("spectrafuse.mcr.estimator.refine_spectra", None)  # a second search would fail
     again = EBgMCR(32).fit(spectra, checkpoint_dir=tmp_path)

@@ -31,9 +31,9 @@ from spectrafuse.random import RandomStream
 
 _INDIFFERENCE = (0.2, 0.9)
 """Spectra whose residuals differ by less, as a share, may be chosen in another order: in a first search, in others."""
-_STARTS, _LITTLE_EXCESS, _ALIKE = 4, 1.05, 0.1
+_STARTS, _LITTLE_EXCESS, _ALIKE = 6, 1.02, 0.01
 """Searches from other candidates at most, while the residual is larger than the noise by that factor: now and then one
-ends with three components in the place of two. Two ended alike whose costs differ by that share of a component's."""
+ends with three components in the place of two. They ended alike if costs differ by that share of a component's."""
 
 
 NO_TRAINING = "Nothing was trained: candidates chosen among the spectra were refined on hard gates."
@@ -288,11 +288,12 @@ class _Refined(NamedTuple):
 
 
 def _trusted(found: Sequence[_Refined], noise: NoiseLevel) -> bool:
-    """Whether no other start need be tried: the residual is the noise, or two searches ended alike."""
+    """Whether no other start need be tried: the residual is the noise, or three searches ended alike."""
     last = found[-1].outcome
     if not noise.white or last.excess < _LITTLE_EXCESS:
         return True
-    return any(abs(last.cost - other.outcome.cost) < _ALIKE * last.component_price for other in found[:-1])
+    alike = (abs(last.cost - other.outcome.cost) < _ALIKE * last.component_price for other in found[:-1])
+    return sum(alike) >= 2
 
 
 def _search(data: _Data, start: Factors, form: _Form, report: Callable[[int], None] | None) -> _Refined:
