@@ -22,12 +22,12 @@ class Case(NamedTuple):
     noise: float | None = None
 
 
-def paper(count: int, snr: float, seed: int, **options: Any) -> Case:
-    """Mixtures as the paper draws them: 4 N samples of 1 to 4 components."""
+def paper(count: int, snr: float, seed: int, samples: int | None = None, **options: Any) -> Case:
+    """Mixtures as the paper draws them: 4 N samples of 1 to 4 components, unless other `samples` are asked for."""
     from spectrafuse.mcr.synthesize import MixtureSynthesizer
 
     settings: dict[str, Any] = {"min_mixing": 1, "max_mixing": 4, "snr_db": snr, "random_state": seed, **options}
-    drawn = MixtureSynthesizer(count, CHANNELS, **settings).generate(4 * count)
+    drawn = MixtureSynthesizer(count, CHANNELS, **settings).generate(samples or 4 * count)
     sigma = float(drawn.noise.square().mean().sqrt())
     return Case(drawn.spectra.numpy(), drawn.components.numpy(), drawn.concentrations.numpy(), sigma)
 

@@ -4,9 +4,9 @@
 
 Each run is a row in `results/ebgmcr/runs.jsonl`, with seed, versions and machine; a run that is there already is not
 repeated, so a run of this program can be stopped and continued. `--quick` takes the smallest problems, one seed each,
-but none with a pool of 1024. `--report` writes tables and pictures from the rows alone. Real spectra are read from
-`--data` (folders `carbs`, `nir` and `als2004`), which is not part of this package, and from the package chemotools
-where it is installed.
+but none with a pool of 1024. The group `trained` repeats the runs of EB-gMCR with `recipe="trained"`, which takes
+hours. `--report` writes tables and pictures from the rows alone. Real spectra are read from `--data` (folders `carbs`,
+`nir` and `als2004`), which is not part of this package, and from the package chemotools where it is installed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ import measure
 import paper_cases as cases
 
 FOLDER = Path(__file__).parent / "results" / "ebgmcr"
-GROUPS = ("yardstick", "pool", "noise", "correlated", "sparse", "rank", "real", "start", "others")
-QUICK_GROUPS = tuple(group for group in GROUPS if group != "pool")
+GROUPS = ("yardstick", "few", "pool", "noise", "correlated", "sparse", "rank", "real", "others", "trained")
+QUICK_GROUPS = tuple(group for group in GROUPS if group not in ("pool", "trained"))
+TRAINED = "EB-gMCR, trained"
+_LARGE, _FEW = 64, (24, 28, 32, 40)
+"""Larger counts have the paper's mixtures alone, two seeds of them; so many spectra hold 16 components."""
 QUICK_SECONDS = 1200.0
 
 
@@ -47,10 +50,20 @@ class Run(NamedTuple):
 def runs(groups: tuple[str, ...], counts: tuple[int, ...], seeds: int, data: Path | None) -> Iterator[Run]:
     """All runs of some groups, the smallest problems first."""
     for count in counts:
-        for seed in range(seeds):
-            yield from (run for run in _synthetic(count, seed) if run.group in groups)
-    if "real" in groups and data is not None:
-        yield from _real(data, seeds)
+        for seed in range(seeds if count <= _LARGE else min(seeds, 2)):
+            yield from _chosen(_synthetic(count, seed), groups)
+    if data is not None:
+        yield from _chosen(_real(data, seeds), groups)
+
+
+def _chosen(all_runs: Iterable[Run], groups: tuple[str, ...]) -> Iterator[Run]:
+    """Those of some groups, and those of EB-gMCR once more with training where these are asked for."""
+    for run in all_runs:
+        if run.group in groups:
+            yield run
+        if "trained" in groups and run.method == "EB-gMCR" and (run.truth or 0) <= _LARGE and run.group != "few":
+            options = {**run.options, "recipe": "trained"}
+            yield run._replace(name=f"{run.name}-trained", group="trained", options=options, method=TRAINED)
 
 
 def _synthetic(count: int, seed: int) -> Iterator[Run]:
@@ -58,6 +71,8 @@ def _synthetic(count: int, seed: int) -> Iterator[Run]:
     for snr in (20, 30):
         case = cases.paper, (count, snr, seed)
         yield from _with_bound(Run(f"paper-{count}-{snr}dB", "yardstick", count, seed, case, pool))
+        if count > _LARGE:
+            continue
         if seed < 2:
             yield Run(f"pool1024-{count}-{snr}dB", "pool", count, seed, case, {"pool_size": 1024})
             if count <= 32:
@@ -70,6 +85,8 @@ def _synthetic(count: int, seed: int) -> Iterator[Run]:
         if seed < 3:
             methods = cases.METHODS if count <= 32 else ("NMF", "ICA")
             yield from _others(f"{count}-{snr}dB", "others", count, seed, case, methods)
+    if count > _LARGE:
+        return
     case = cases.paper, (count, 20, seed)
     if count <= 32 and seed < 3:
         options = {**pool, "sparse": True}
@@ -79,7 +96,10 @@ def _synthetic(count: int, seed: int) -> Iterator[Run]:
             truth = count - 1 if make is cases.together else count
             if seed < 2:
                 yield Run(f"{make.__name__}-{count}-20dB", "rank", truth, seed, (make, case[1]), pool)
-    yield Run(f"untrained-{count}-20dB", "start", count, seed, case, {**pool, "max_epoch": 1})
+        for samples in _FEW:
+            for snr in (20, 30, 40):
+                few = cases.paper, (count, snr, seed, samples)
+                yield Run(f"few-{count}-in-{samples}-{snr}dB", "few", count, seed, few, pool)
 
 
 def _with_bound(run: Run) -> Iterator[Run]:
@@ -124,7 +144,7 @@ def execute(run: Run) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The row of a run, and arrays for pictures."""
     make, arguments = run.case
     case = make(*arguments)
-    if run.method != "EB-gMCR":
+    if run.method not in ("EB-gMCR", TRAINED):
         worked = time.process_time()
         if run.method == cases.BOUND:
             components, concentrations, seconds = cases.known_concentrations(case)
@@ -172,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
-    parser.add_argument("--counts", nargs="+", type=int, default=(16, 32, 64), help="true components")
+    parser.add_argument("--counts", nargs="+", type=int, default=(16, 32, 64, 128, 256), help="true components")
     parser.add_argument("--data", type=Path, help="folder that holds carbs/, nir/ and als2004/")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=FOLDER)

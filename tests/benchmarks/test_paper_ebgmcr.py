@@ -24,20 +24,20 @@ def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_pa
     def run(*arguments: str) -> list[dict]:
         return rows_of_program(monkeypatch, paper, tmp_path, "--counts", "4", *arguments)
 
-    rows = run("--seeds", "1", "--only", "start", "others")
+    rows = run("--seeds", "1", "--only", "yardstick", "trained", "others")
     methods = {row["method"] for row in rows}
-    assert methods == {"EB-gMCR", "NMF", "ICA", "known concentrations"}
+    assert methods == {"EB-gMCR", "EB-gMCR, trained", "NMF", "ICA", "known concentrations"}
     assert {"processor", "torch", "commit"} <= rows[0]["machine"].keys()
-    more = run("--seeds", "2", "--only", "start", "others")
+    more = run("--seeds", "2", "--only", "yardstick", "trained", "others")
     assert more[: len(rows)] == rows
     names = [(row["name"], row["seed"]) for row in more]
     assert len(set(names)) == len(names) > len(rows)
-    assert run("--seeds", "2", "--only", "start", "others") == more
+    assert run("--seeds", "2", "--only", "yardstick", "trained", "others") == more
     assert run("--quick", "--only", "pool") == more
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    counts = ", ".join(str(row["count"]) for row in more if row["name"] == "untrained-4-20dB")
-    assert f"| untrained-4-20dB | 4 | {counts} |" in text
-    assert "| refinement from one epoch of training, 20 dB |" in text
+    counts = ", ".join(str(row["count"]) for row in more if row["name"] == "paper-4-20dB")
+    assert f"| paper-4-20dB | 4 | {counts} |" in text
+    assert "Without and with training" in text
     assert ", 0 are here after 0 minutes of one processor." in text
     quick = {"name": "paper-16-20dB", "seed": 0, "seconds": 500.0, "processor_seconds": 120.0}
     assert ", 1 are here after 2 minutes" in paper.quick_time([quick, {**quick, "seed": 1}])
