@@ -96,7 +96,7 @@ def test_wheel_holds_the_triton_package():
 
 def test_the_extension_refuses_windows_it_has_no_code_for():
     with pytest.raises(ValueError, match="window must be 1, 3, .. 11"):
-        extensions.cpu().mean_shift_forward(0, [0] * 5, [0] * 4, 1, 13, 1.0, 1.0, *([0] * 7), 1)
+        extensions.cpu().mean_shift_assign_forward(0, [0] * 5, [0] * 4, 1, 13, 1.0, 1.0, *([0] * 7), 1)
 
 
 def test_the_cuda_extension_is_there_where_a_cuda_compiler_is_and_imports_without_a_gpu():

@@ -6,9 +6,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <map>
 #include <string>
 
 #include "adamw_outer.h"
@@ -16,36 +13,22 @@
 #include "ambiguity_penalty.h"
 #include "clustering_objective.h"
 #include "component_penalty.h"
+#include "counted.h"
 #include "dense_mean_shift.h"
 #include "gate.h"
 #include "gated_mixture.h"
 #include "held_memory.h"
-#include "inputs.h"
 #include "mean_shift_assign.h"
 #include "random_fill.h"
 #include "skinny_linear.h"
 #include "sparse_gated_mixture.h"
 #include "spectral_compactness.h"
 
-namespace spectrafuse {
-
-// Operations of one file, which have no header.
-void extract_crop_pairs(int dtype, const Sizes<6>& sizes, const Sizes<4>& stride, const Sizes<5>& out_stride,
-                        Address cubes, Address geometry, Address out, int threads);
-void scene_spectra(int type, const Sizes<3>& sizes, const Sizes<3>& stride, const Sizes<2>& out_stride,
-                   std::int64_t filled, int method, Address cube, Address offset, Address scale, Address out,
-                   int threads);
-
-}  // namespace spectrafuse
-
 namespace {
 
 using namespace spectrafuse;
-using Run = std::function<void()>;
 
 constexpr int kFloat = 0, kThreads = 1;
-
-Address address(const void* memory) { return {reinterpret_cast<std::uintptr_t>(memory)}; }
 
 // ---- DGC: two pairs of crops of 16 x 16 pixels, 16 dimensions, 4 clusters
 constexpr std::int64_t kViews = 4, kDim = 16, kSide = 16, kClusters = 4, kPixels = kViews * kSide * kSide, kBands = 40;
@@ -140,32 +123,6 @@ Run clustering_objective_backward() {
                                floats(kPixels * kDim)};
     double* grad_centers = numbers<double>(kClusters * kDim);
     return [=] { clustering_objective_backward(a, kFloat, kThreads, grad_centers); };
-}
-
-Run crop_pairs() {
-    constexpr std::int64_t batch = kViews / 2, scene = 32, area = scene * scene, crop = kSide * kSide;
-    double* geometry = numbers<double>(kViews * 9);
-    for (std::int64_t view = 0; view < kViews; ++view) {
-        const double row[9] = {8, 8, 0.9, 0.1, 0, -0.1, 0.9, 0, 1};
-        std::memcpy(geometry + view * 9, row, sizeof(row));
-    }
-    const Address cubes = address(floats(batch * kBands * area)), out = address(floats(kViews * kBands * crop));
-    return [=] {
-        extract_crop_pairs(kFloat, {batch, kBands, scene, scene, kSide, kSide}, {kBands * area, area, scene, 1},
-                           {2 * kBands * crop, kBands * crop, 1, kSide * kBands, kBands}, cubes, address(geometry), out,
-                           kThreads);
-    };
-}
-
-Run scene_strip() {
-    constexpr int kUnit = 1;
-    constexpr std::int64_t area = kSide * kSide, size = sizeof(float), filled = (kBands + 15) / 16 * 16;
-    const Address cube = address(floats(kBands * area)), out = address(floats(area * filled));
-    const Address offset = address(floats(filled)), scale = address(floats(filled, 1, 2));
-    return [=] {
-        scene_spectra(kFloat, {kBands, kSide, kSide}, {area * size, kSide * size, size}, {kSide * filled, filled},
-                      filled, kUnit, cube, offset, scale, out, kThreads);
-    };
 }
 
 SpectralCompactness spectral() {
@@ -341,14 +298,13 @@ Run random_normals() {
     return [a] { random_fill(a, kFloat, kThreads); };
 }
 
-const std::map<std::string, Run (*)()> kCases{
+const Cases kCases{
     {"adamw_outer forward", adamw},
     {"ambiguity_penalty laplacian both", penalty<PairKind::laplacian>},
     {"ambiguity_penalty rbf both", penalty<PairKind::rbf>},
     {"clustering_objective backward", clustering_objective_backward},
     {"clustering_objective forward", clustering_objective_forward},
     {"component_penalty both", component_penalties},
-    {"extract_crop_pairs forward", crop_pairs},
     {"dense_mean_shift backward", dense_mean_shift<true>},
     {"dense_mean_shift forward", dense_mean_shift<false>},
     {"gate backward", gates_backward},
@@ -358,7 +314,6 @@ const std::map<std::string, Run (*)()> kCases{
     {"mean_shift_assign backward", mean_shift_assign_backward},
     {"mean_shift_assign forward", mean_shift_assign_forward},
     {"random_fill normal forward", random_normals},
-    {"scene_spectra forward", scene_strip},
     {"skinny_linear backward", skinny_backward},
     {"skinny_linear forward", skinny_forward},
     {"sparse_gated_mixture backward", sparse_mixture_backward},
@@ -376,12 +331,14 @@ extern "C" __attribute__((noinline)) void measured(const Run& run) {
 }
 
 int main(int count, char** arguments) {
+    Cases& cases = cases_of_files();
+    cases.insert(kCases.begin(), kCases.end());
     if (count < 2) {
-        for (const auto& named : kCases) std::puts(named.first.c_str());
+        for (const auto& named : cases) std::puts(named.first.c_str());
         return 0;
     }
-    const auto found = kCases.find(arguments[1]);
-    if (found == kCases.end()) {
+    const auto found = cases.find(arguments[1]);
+    if (found == cases.end()) {
         std::fprintf(stderr, "no such case: %s\n", arguments[1]);
         return 2;
     }

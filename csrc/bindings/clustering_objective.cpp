@@ -56,8 +56,8 @@ static double backward(int dtype, const Sizes<5>& sizes, const Sizes<4>& stride,
 }
 
 SPECTRAFUSE_BIND(clustering_objective) {
-    m.def("clustering_forward", &forward);
-    m.def("clustering_backward", &backward);
+    m.def("clustering_objective_forward", &forward);
+    m.def("clustering_objective_backward", &backward);
 }
 
 }  // namespace spectrafuse

@@ -40,8 +40,8 @@ static double backward(int dtype, const Sizes<5>& sizes, const Sizes<4>& stride,
 }
 
 SPECTRAFUSE_BIND(mean_shift_assign) {
-    m.def("mean_shift_forward", on_cpu(forward_arguments, mean_shift_assign_forward));
-    m.def("mean_shift_backward", &backward);
+    m.def("mean_shift_assign_forward", on_cpu(forward_arguments, mean_shift_assign_forward));
+    m.def("mean_shift_assign_backward", &backward);
 }
 
 }  // namespace spectrafuse

@@ -16,6 +16,10 @@
 #include "parallel.h"
 #include "transpose.h"
 
+#if defined(SPECTRAFUSE_COUNT)
+#include "counted.h"
+#endif
+
 namespace spectrafuse {
 
 struct ExtractCropPairs {
@@ -234,6 +238,23 @@ void extract_crop_pairs(int dtype, const Sizes<6>& sizes, const Sizes<4>& stride
 }
 
 SPECTRAFUSE_BIND(extract_crop_pairs) { m.def("extract_crop_pairs", &extract_crop_pairs); }
+
+#if defined(SPECTRAFUSE_COUNT)
+// Two pairs of crops of 16 x 16 pixels from 32 x 32, 40 bands, written with a pixel's bands side by side.
+SPECTRAFUSE_COUNTED(extract_crop_pairs, forward) {
+    constexpr std::int64_t batch = 2, bands = 40, scene = 32, side = 16, area = scene * scene, crop = side * side;
+    double* const geometry = numbers<double>(2 * batch * 9);
+    for (std::int64_t i = 0; i < 2 * batch * 9; ++i) {
+        constexpr double row[9] = {8, 8, 0.9, 0.1, 0, -0.1, 0.9, 0, 1};
+        geometry[i] = row[i % 9];
+    }
+    const Address cubes = address(floats(batch * bands * area)), out = address(floats(2 * batch * bands * crop));
+    return [=] {
+        extract_crop_pairs(0, {batch, bands, scene, scene, side, side}, {bands * area, area, scene, 1},
+                           {2 * bands * crop, bands * crop, 1, side * bands, bands}, cubes, address(geometry), out, 1);
+    };
+}
+#endif
 
 #endif
 

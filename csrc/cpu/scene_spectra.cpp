@@ -12,6 +12,10 @@
 #include "parallel.h"
 #include "transpose.h"
 
+#if defined(SPECTRAFUSE_COUNT)
+#include "counted.h"
+#endif
+
 namespace spectrafuse {
 
 enum class SpectrumMethod { none, unit, snv };
@@ -176,6 +180,21 @@ void scene_spectra(int type, const Sizes<3>& sizes, const Sizes<3>& stride, cons
 }
 
 SPECTRAFUSE_BIND(scene_spectra) { m.def("scene_spectra", &scene_spectra); }
+
+#if defined(SPECTRAFUSE_COUNT)
+// 16 x 16 pixels of 40 bands, one band after the other, to unit length and scaled.
+SPECTRAFUSE_COUNTED(scene_spectra, forward) {
+    constexpr int unit = 1;
+    constexpr std::int64_t bands = 40, side = 16, area = side * side, size = sizeof(float),
+                           filled = (bands + 15) / 16 * 16;
+    const Address cube = address(floats(bands * area)), out = address(floats(area * filled));
+    const Address offset = address(floats(filled)), scale = address(floats(filled, 1, 2));
+    return [=] {
+        scene_spectra(0, {bands, side, side}, {area * size, side * size, size}, {side * filled, filled}, filled, unit,
+                      cube, offset, scale, out, 1);
+    };
+}
+#endif
 
 #endif
 

@@ -258,8 +258,8 @@ operation = backends.declare(
     work=work,
     self_test=self_test,
     extension_calls={
-        "clustering_forward": labeled(_FORWARD, _mean_shift.extension_work(work, "forward")),
-        "clustering_backward": labeled(_BACKWARD, _mean_shift.extension_work(work, "backward")),
+        "clustering_objective_forward": labeled(_FORWARD, _mean_shift.extension_work(work, "forward")),
+        "clustering_objective_backward": labeled(_BACKWARD, _mean_shift.extension_work(work, "backward")),
     },
     triton_calls={
         "forward": labeled(_FORWARD, _mean_shift.triton_work(work, "forward", 0)),

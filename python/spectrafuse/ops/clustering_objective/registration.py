@@ -82,7 +82,7 @@ def _forward_cpu(
     sums = torch.empty((clusters, dim), dtype=torch.float64)
     marginals = torch.empty((2, clusters), dtype=torch.float64)
     counts = torch.empty(3, dtype=torch.int64)
-    terms = extensions.cpu().clustering_forward(
+    terms = extensions.cpu().clustering_objective_forward(
         inputs.dtype_code, inputs.sizes, e.stride(), num_iters, window, bandwidth.item(), temperature,
         inputs.addresses, probs.data_ptr(), previous.data_ptr() if keep_previous else 0, _address(shifted),
         mass.data_ptr(), sums.data_ptr(), marginals.data_ptr(), counts.data_ptr(), torch.get_num_threads(),
@@ -131,7 +131,7 @@ def _backward_cpu(
     upstream, upstream_dot = torch.empty_like(previous), torch.empty_like(probs[..., 0])
     grad_embeddings = torch.empty_like(previous)
     grad_centers = torch.empty(centers.shape, dtype=torch.float64)
-    grad_bandwidth = extensions.cpu().clustering_backward(
+    grad_bandwidth = extensions.cpu().clustering_objective_backward(
         inputs.dtype_code, inputs.sizes, inputs.embeddings.stride(), window, bandwidth.item(), temperature,
         inputs.addresses, probs.data_ptr(), previous.data_ptr(), marginals.data_ptr(), counts.data_ptr(),
         _address(from_probs), terms, (upstream.data_ptr(), upstream_dot.data_ptr()), grad_embeddings.data_ptr(),

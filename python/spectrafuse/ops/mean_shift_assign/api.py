@@ -156,8 +156,8 @@ operation = backends.declare(
     work=work,
     self_test=self_test,
     extension_calls={
-        "mean_shift_forward": labeled(_FORWARD, _mean_shift.extension_work(work, "forward")),
-        "mean_shift_backward": labeled(_BACKWARD, _mean_shift.extension_work(work, "backward")),
+        "mean_shift_assign_forward": labeled(_FORWARD, _mean_shift.extension_work(work, "forward")),
+        "mean_shift_assign_backward": labeled(_BACKWARD, _mean_shift.extension_work(work, "backward")),
     },
     triton_calls={
         "forward": labeled(_FORWARD, _mean_shift.triton_work(work, "forward", 0)),

@@ -28,7 +28,7 @@ def _forward_cpu(
     probs = e.new_empty((batch, height, width, c.shape[0]))
     previous = torch.empty_like(shifted)
     weight_sum = e.new_empty((batch, height, width))
-    extensions.cpu().mean_shift_forward(
+    extensions.cpu().mean_shift_assign_forward(
         extensions.DTYPE_CODE[working], _sizes(e, c), e.stride(), num_iters, window, bandwidth.item(), temperature,
         e.data_ptr(), c.data_ptr(), shifted.data_ptr(), probs.data_ptr(), previous.data_ptr(), weight_sum.data_ptr(),
         0, torch.get_num_threads(),
@@ -43,7 +43,7 @@ def _labels_cpu(
     working = extensions.working_dtype(embeddings.dtype)
     e, c = embeddings.to(working), centers.to(working).contiguous()
     labels = torch.empty((batch, height, width), dtype=torch.int64)
-    extensions.cpu().mean_shift_forward(
+    extensions.cpu().mean_shift_assign_forward(
         extensions.DTYPE_CODE[working], _sizes(e, c), e.stride(), num_iters, window, bandwidth.item(), temperature,
         e.data_ptr(), c.data_ptr(), 0, 0, 0, 0, labels.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
@@ -75,7 +75,7 @@ def _backward_cpu(
     upstream, upstream_dot = torch.empty_like(previous), torch.empty_like(weight_sum)
     grad_embeddings = torch.empty_like(previous)
     grad_centers = torch.empty(c.shape, dtype=torch.float64)
-    grad_bandwidth = extensions.cpu().mean_shift_backward(
+    grad_bandwidth = extensions.cpu().mean_shift_assign_backward(
         extensions.DTYPE_CODE[working], _sizes(e, c), e.stride(), window, bandwidth.item(), temperature,
         e.data_ptr(), c.data_ptr(), y.data_ptr(), q.data_ptr(), previous.data_ptr(), weight_sum.data_ptr(),
         0 if g_shifted is None else g_shifted.data_ptr(), 0 if g_probs is None else g_probs.data_ptr(),

@@ -4,6 +4,9 @@
 #include "../bindings/bindings.h"
 #include "../common/isa.h"
 #include "parallel.h"
+#if defined(SPECTRAFUSE_COUNT)
+#include "counted.h"
+#endif
 
 namespace spectrafuse {
 
@@ -33,12 +36,18 @@ extern const RowNorms row_norms_kernels[2] = {run<float>, run<double>};
 
 void row_norms(int dtype, const Sizes<2>& sizes, Address x, Address norms, int threads) {
     const RowNorms kernel = SPECTRAFUSE_SELECT(row_norms_kernels[dtype]);
-    parallel_shares(sizes[0], threads, [&](std::int64_t begin, std::int64_t end, int) {
-        kernel(x, sizes[1], begin, end, norms);
-    });
+    parallel_shares(sizes[0], threads,
+                    [&](std::int64_t begin, std::int64_t end, int) { kernel(x, sizes[1], begin, end, norms); });
 }
 
 SPECTRAFUSE_BIND(row_norms) { m.def("row_norms", &row_norms); }
+
+#if defined(SPECTRAFUSE_COUNT)
+SPECTRAFUSE_COUNTED(row_norms, forward) {
+    const Address x = address(floats(64 * 200)), norms = address(floats(64));
+    return [=] { row_norms(0, {64, 200}, x, norms, 1); };
+}
+#endif
 
 #endif
 
