@@ -124,7 +124,7 @@ def test_what_the_kernel_does_not_take_is_refused_when_forced():
     with use_backend("triton"):
         with pytest.raises(BackendUnavailableError, match="float64"):
             dense_mean_shift(draw((1, 2, 3, 3), torch.float64), bandwidth)
-        with pytest.raises(BackendUnavailableError, match="up to 128 dimensions; got 129"):
+        with pytest.raises(BackendUnavailableError, match="up to 128 dimensions, got 129"):
             dense_mean_shift(draw((1, 129, 1, 2)), bandwidth)
 
 
