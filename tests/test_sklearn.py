@@ -24,14 +24,14 @@ from sklearn.utils import estimator_checks, get_tags
 
 from spectrafuse import DeepGlobalClustering, EBgMCR
 from spectrafuse.io.errors import DataError
-from spectrafuse.mcr.recipes import corrected
+from spectrafuse.mcr.recipes import trained
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
 
 EXPECTED_FAILURES: dict[str, str] = {}
 """Checks of scikit-learn that fail, each with the reason why it has to."""
 
 RECIPE = dataclasses.replace(
-    corrected,
+    trained,
     name="quick",
     hidden_size_extension=1,
     hidden_layers=1,

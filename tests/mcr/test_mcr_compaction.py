@@ -11,7 +11,7 @@ from helpers import seeds
 from spectrafuse import EBgMCR, RandomStream, use_backend
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
-from spectrafuse.mcr.recipes import corrected
+from spectrafuse.mcr.recipes import corrected, trained
 from spectrafuse.mcr.training.compaction import Pool
 from spectrafuse.mcr.training.optimizer import OuterAdamW
 from spectrafuse.mcr.training.trainer import Trainer
@@ -170,7 +170,7 @@ def test_off_by_default_and_on_by_a_recipe(tmp_path):
     generator = torch.Generator().manual_seed(3)
     pure = torch.rand(2, 30, generator=generator)
     data = (torch.rand(16, 2, generator=generator) @ pure).numpy()
-    recipe = dataclasses.replace(corrected, compact_epochs=20, max_epoch=100)
+    recipe = dataclasses.replace(trained, compact_epochs=20, max_epoch=100)
     mcr = EBgMCR(pool_size=16, recipe=recipe, noise=0.3, random_state=0).fit(data)
     assert mcr.compactions_
     assert mcr.compactions_[-1].components_after < 16

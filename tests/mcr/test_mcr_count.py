@@ -62,9 +62,9 @@ def mixtures() -> Mixtures:
     return _mixtures()
 
 
-@pytest.fixture(scope="module")
-def fitted(mixtures: Mixtures) -> EBgMCR:
-    return _quick().fit(mixtures.spectra.numpy())
+@pytest.fixture(scope="module", params=["spectra", "training"])
+def fitted(mixtures: Mixtures, request: pytest.FixtureRequest) -> EBgMCR:
+    return _quick(recipe=dataclasses.replace(RECIPE, start=request.param)).fit(mixtures.spectra.numpy())
 
 
 def test_a_gate_opens_for_what_noise_does_not_explain() -> None:
@@ -253,7 +253,9 @@ def test_a_refined_estimator_is_saved_with_its_gates(fitted: EBgMCR, mixtures: M
 
 
 def test_a_row_of_the_curve_has_the_networks_gates(mixtures: Mixtures) -> None:
-    bands = dataclasses.replace(RECIPE, checkpoint_threshold=0.01, checkpoint_interval=0.3, adaptive_bands=False)
+    bands = dataclasses.replace(
+        RECIPE, start="training", checkpoint_threshold=0.01, checkpoint_interval=0.3, adaptive_bands=False
+    )
     estimator = _quick(recipe=bands).fit(mixtures.spectra.numpy())
     assert estimator.count_curve_
     estimator.use_band(estimator.count_curve_[0]["r2_from"])
@@ -345,7 +347,12 @@ def test_the_refinement_reports_and_can_be_ended(mixtures: Mixtures, monkeypatch
     clock = iter(range(10**9))
     monkeypatch.setattr("spectrafuse.mcr.refinement.refine.time.monotonic", lambda: float(next(clock)))
     reports: list[Progress] = []
-    estimator = _quick(max_epoch=4).fit(mixtures.spectra.numpy(), callback=reports.append)
+    untrained: list[Progress] = []
+    _quick().fit(mixtures.spectra.numpy(), callback=untrained.append)
+    assert len(untrained) > 3
+    assert {(report.epoch, report.total_epochs) for report in untrained} == {(0, None)}
+    training = dataclasses.replace(RECIPE, start="training")
+    estimator = _quick(max_epoch=4, recipe=training).fit(mixtures.spectra.numpy(), callback=reports.append)
     refining = reports[4:]
     assert len(refining) > 3
     assert {(report.epoch, report.total_epochs) for report in refining} == {(4, 4)}

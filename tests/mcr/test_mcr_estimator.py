@@ -20,12 +20,12 @@ from spectrafuse._runtime.progress import Progress
 from spectrafuse.io.errors import DataError
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.estimator import EBgMCR
-from spectrafuse.mcr.recipes import Recipe, corrected
+from spectrafuse.mcr.recipes import Recipe, trained
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
 from spectrafuse.mcr.training import checkpoint
 
 QUICK = dataclasses.replace(
-    corrected,
+    trained,
     name="quick",
     hidden_size_extension=1,
     hidden_layers=1,

@@ -14,13 +14,13 @@ from spectrafuse._runtime.progress import Progress
 from spectrafuse.io.errors import DataError
 from spectrafuse.mcr.estimator import EBgMCR
 from spectrafuse.mcr.model import UnmixingModel
-from spectrafuse.mcr.recipes import corrected
+from spectrafuse.mcr.recipes import trained
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
 from spectrafuse.mcr.training import known_components
 
 POOL, CHANNELS = 7, 13
 RECIPE = dataclasses.replace(
-    corrected, name="quick", hidden_size_extension=1, hidden_layers=1, temperature_eval=0.1, select_threshold=0.9
+    trained, name="quick", hidden_size_extension=1, hidden_layers=1, temperature_eval=0.1, select_threshold=0.9
 )
 SPECTRA = MixtureSynthesizer(3, CHANNELS, snr_db=20.0, random_state=2).generate(17).spectra.numpy()
 

@@ -33,6 +33,14 @@ class RecipeName(str, Enum):
     published = "published"
 
 
+class UnmixRecipeName(str, Enum):
+    """Recipes of EB-gMCR."""
+
+    corrected = "corrected"
+    trained = "trained"
+    published = "published"
+
+
 class LayoutName(str, Enum):
     """Order of a cube's axes in its file."""
 
@@ -276,9 +284,15 @@ def unmix(
     spectra: Annotated[Path, typer.Argument(help="Spectra, one per row: .csv, .txt, .npy, .npz or .mat.")],
     output: OutputOption,
     pool_size: Annotated[
-        int, typer.Option(min=1, help="Candidate components: many more than you expect to find.")
-    ] = 128,
-    recipe: RecipeOption = RecipeName.corrected,
+        int, typer.Option(min=1, help="The most components there can be; training gets slow with many.")
+    ] = 1024,
+    recipe: Annotated[
+        UnmixRecipeName,
+        typer.Option(
+            help="corrected: candidates chosen among the spectra, no training; trained: candidates from trained "
+            "networks; published: as the paper's code."
+        ),
+    ] = UnmixRecipeName.corrected,
     non_negative: Annotated[
         bool, typer.Option(help="Keep component spectra at or above zero, or let them be negative.")
     ] = True,

@@ -44,14 +44,7 @@ INDIAN_PINES_CLASSES = (
 """Ground truth of the scene in the order of its labels (Purdue, doi:10.4231/R7RX991C)."""
 
 SEGMENT_SETTINGS: dict[str, Any] = {"n_clusters": 16, "recipe": "corrected"}
-UNMIX_SETTINGS: dict[str, Any] = {
-    "pool_size": 32,
-    "recipe": "corrected",
-    "noise": 0.002,
-    "batch_size": 21,
-    "learning_rate": 2e-3,
-    "max_epoch": 6000,
-}
+UNMIX_SETTINGS: dict[str, Any] = {"recipe": "corrected", "noise": 0.002}
 """Chosen so that both runs together take a few minutes on two cores.
 
 The noise is given: neighboring wavenumbers scatter by 0.00125, and the instrument drifts slowly on top of that.

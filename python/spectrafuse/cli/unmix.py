@@ -330,14 +330,15 @@ def write_unmixing(
         chosen=chosen if np.isfinite(chosen[0]) and chosen[1] else None,
         reason=estimator.chosen_reason_,
     )
-    save_curves(
-        results / "loss.png",
-        estimator.history_,
-        keys=("nmse", "r2", "count"),
-        logarithmic=("nmse",),
-        names={"nmse": "nMSE", "r2": "R²", "count": "components in use"},
-        title=f"Training. {estimator.stop_reason_}",
-    )
+    if estimator.history_:
+        save_curves(
+            results / "loss.png",
+            estimator.history_,
+            keys=("nmse", "r2", "count"),
+            logarithmic=("nmse",),
+            names={"nmse": "nMSE", "r2": "R²", "count": "components in use"},
+            title=f"Training. {estimator.stop_reason_}",
+        )
     estimator.save(results / "model")
 
 
@@ -376,7 +377,8 @@ def _print_summary(
     for caution in (record["count_evidence"] or {}).get("cautions", ()):
         console.print(f"Caution: {caution}")
     console.print(record["stop_reason"])
+    loss = "loss.png, " if record["epochs"] else ""
     console.print(
-        f"Results are in '{request.output}': components.png, concentrations.png, count_path.png, loss.png, "
+        f"Results are in '{request.output}': components.png, concentrations.png, count_path.png, {loss}"
         "components.csv, concentrations.csv, run.json, model/"
     )

@@ -8,7 +8,7 @@ import secrets
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,30 +26,47 @@ from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.inputs import Spectra
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
-from spectrafuse.mcr.noise import NoiseLevel, noise_level
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
 from spectrafuse.mcr.recipes import Recipe, resolve
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
-from spectrafuse.mcr.refinement.refine import refined
+from spectrafuse.mcr.refinement.refine import refine_spectra, refine_trained
+from spectrafuse.mcr.refinement.stored_result import load_result, save_result
 from spectrafuse.mcr.training import known_components
 from spectrafuse.mcr.training.compaction import Compaction
 from spectrafuse.mcr.training.known_components import KnownComponents
+from spectrafuse.mcr.training.rules import recipe_bands
 from spectrafuse.mcr.training.trainer import Trainer, TrainingResult
 from spectrafuse.random import RandomStream
+
+
+class _Task(NamedTuple):
+    """What a fit is about, read and checked."""
+
+    data: NDArray[np.float32]
+    noise: NoiseLevel
+    recipe: Recipe
+    stream: RandomStream
+    device: torch.device
+    known: KnownComponents | None
+    callback: Callback | None
 
 
 class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Unmixes spectra and finds how many components there are.
 
-    Spectra are modelled as concentrations times components. Out of a pool of candidates much larger than any expected
-    number, energy-based gates select the few that are needed; the number found comes from the gates.
+    Spectra are modelled as concentrations times components, behind gates: a component opens for a spectrum if it
+    explains more of it than noise would, and is counted if it explains more of all spectra than noise would.
 
     Parameters
     ----------
     pool_size : int
-        Candidate components; several times the number expected. Time and memory grow with its square.
-    recipe : {"corrected", "published"} or Recipe
-        "corrected" ties the sparsity pressure to the noise level, ends by itself, and refines what training found on
-        hard gates; "published" repeats the paper's code, defects included, and may need `max_epoch` to end.
+        The most components there can be. It costs nothing where no networks are trained; where they are, time and
+        memory grow with its square, and it should be several times the number expected.
+    recipe : {"corrected", "trained", "published"} or Recipe
+        "corrected" chooses candidates among the spectra and refines them on hard gates, without any training. "trained"
+        trains the networks, with the sparsity pressure tied to the noise level, and refines what they found the same
+        way. "published" repeats the paper's code, defects included, and may need `max_epoch` to end. Plug-ins need the
+        networks, so that "corrected" trains them too.
     non_negative : bool
         Components are non-negative. Concentrations always are.
     sparse : bool
@@ -67,7 +84,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
-        Epochs at most; None: the recipe's (1500; none for "published").
+        Epochs of training at most; None: the recipe's (1500; none for "published").
     learning_rate : float
         Of AdamW.
     post_processing : callable, optional
@@ -76,7 +93,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Nonlinear mixing, in torch: from gated concentrations (B, N, 1) and gated components (B, N, d) to spectra
         (B, d). Only with it are tensors of size (B, N, d) built.
     random_state : int or None
-        Seed, 0 <= seed < 2^63; the same seed gives the same bits on one machine. None: a fresh one.
+        Seed, 0 <= seed < 2^63; the same seed gives the same bits on one machine. Without training it decides which of
+        spectra that are nearly as different from all others is a candidate first. None: a fresh one.
     device : str, torch.device or None
         None: a CUDA device if there is one, else the CPU.
 
@@ -85,14 +103,15 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     components_ : ndarray, (k, d)
         Used components, of unit norm as `component_norm` says (in the sparse form times their sparsity gates).
     component_ids_ : ndarray of int, (k,)
-        Their places in the pool.
+        Their numbers: known components come first, then those that were found (after training: places in the pool).
     n_components_ : int
         Their number k, the background not counted.
     background_row_ : int or None
         Row of `components_` that is the background; None: there is none.
     count_curve_ : list of dict
         For each band of fit that was reached the state with the fewest components: r2_from, r2_to, count, r2, nmse,
-        epoch (nmse_from, nmse_to if a recipe takes its bands in nMSE).
+        epoch (nmse_from, nmse_to if a recipe takes its bands in nMSE). Without training these are states that the
+        refinement passed through, epoch 0.
     compactions_ : tuple of Compaction
         When components left the pool in training (`Recipe.compact_epochs`): how many parameters a step has moved since,
         and what it changed.
@@ -100,11 +119,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         What the count rests on, where the recipe refines: `path` (rows count, r2, nmse, cost, chosen: components closed
         one after another, past the chosen count), `reason`, `rise` (what the least component explains, in units of what
         noise would), `rank_check` (singular values above noise, an independent check that decides nothing),
-        `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count`, and
+        `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count` or None, and
         `cautions`: what these spectra cannot tell, a sentence each.
     history_ : list of dict
-        One entry an epoch: epoch, nmse, r2, mse, count, mean_energy, loss, sparsity_weight, temperature. `mse` and
-        `loss` are in the units the training works in.
+        One entry an epoch of training, none without: epoch, nmse, r2, mse, count, mean_energy, loss, sparsity_weight,
+        temperature. `mse` and `loss` are in the units the training works in.
     stop_reason_, chosen_reason_ : str
         Why training stopped, and why this state was taken: a sentence each.
     noise_ : NoiseLevel
@@ -129,6 +148,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> mcr = EBgMCR(pool_size=128).fit("spectra.csv")  # doctest: +SKIP
     >>> concentrations = mcr.transform("spectra.csv")  # doctest: +SKIP
     """
+
+    _fitted_concentrations: NDArray[np.float32] | None
 
     def __init__(
         self,
@@ -183,19 +204,20 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         y : None
             Ignored.
         components : path or array_like, (m, d), optional
-            Known components, in the unit of the spectra: the first m of the pool start as these. With a
+            Known components, in the unit of the spectra: the first m components start as these. With a
             `component_norm` their direction counts, without one their size too. Component i of them was found if i is
             in `component_ids_`; one that no spectrum needs does not appear in the results, fixed or not.
         fixed : array_like of bool, (m,), or of int, optional
-            Mask or numbers of the rows of `components` that stay as they are; the others are only where training
+            Mask or numbers of the rows of `components` that stay as they are; the others are only where the fit
             starts. In the sparse form fixed ones keep all their bands.
         callback : callable, optional
             Called with a `Progress` after every epoch, and every second while the result is refined. An exception it
             raises ends the fit.
         checkpoint_dir : path, optional
-            The run is saved there now and then, at its end, and on Ctrl-C (which is then passed on); the best state of
-            each band of fit is a model folder in it, written as it improves. A fit with the same parameters and data
-            resumes a run it finds there, and ends with the same bits as an uninterrupted one.
+            A training run is saved there now and then, at its end, and on Ctrl-C (which is then passed on); the best
+            state of each band of fit is a model folder in it, written as it improves. A fit with the same parameters
+            and data resumes a run it finds there, and ends with the same bits as an uninterrupted one. Without training
+            the result is saved, and taken from there by the same fit.
         checkpoint_seconds : float
             Shortest time between two saves of the run.
 
@@ -219,39 +241,79 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0))
         device = checks.device(self.device)
-        model = self._build_model(recipe, data.shape[1], stream, given).to(device)
-        spectra = torch.from_numpy(data)
-        noise = noise_level(spectra, self.noise, floor=recipe.noise_floor)
-        fixed_rows = [] if given is None else given.fixed.tolist()
-        background = self.pool_size - 1 if self.background else None
-        if background is not None:
-            fixed_rows.append(background)
-        trainer = Trainer(
-            model,
-            spectra.to(device),
-            recipe,
-            noise,
-            stream,
-            **settings,
-            fixed=fixed_rows,
+        noise = noise_level(data, self.noise, floor=recipe.noise_floor)
+        plugged = self.post_processing is not None or self.aggregate is not None
+        find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
+        result, model = find(
+            _Task(data, noise, recipe, stream, device, given, callback),
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
             fingerprint=self._fingerprint(recipe, data, device, given),
             save_seconds=checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
+            **settings,
         )
-        result = trainer.run(callback)
-        if recipe.refine:
-            # The last bits of a product depend on how many threads share it.
-            with threadpool_limits(1, user_api="blas"):
-                result = refined(result, model, data, noise, fixed_rows, background=background, callback=callback)
         self._take(result, model)
         # A file's columns have no names.
         validate_data(self, data if isinstance(X, (str, os.PathLike)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
         self.noise_: NoiseLevel | None = noise
-        self._fitted_concentrations: NDArray[np.float32] | None = self._parse(data, "concentration")["concentration"]
+        if self._fitted_concentrations is None:
+            self._fitted_concentrations = self._parse(data, "concentration")["concentration"]
         if self.n_components_ == 0:
             warnings.warn(f"No component was found: no gate opened for any spectrum. {self.stop_reason_}", stacklevel=2)
         return self
+
+    def _refine(
+        self, task: _Task, *, folder: Path | None, fingerprint: dict[str, str], **training: Any
+    ) -> tuple[TrainingResult, UnmixingModel]:
+        """Candidates chosen among the spectra, refined; a result that is in the folder is taken from there."""
+
+        def build(size: int) -> UnmixingModel:
+            channels = task.data.shape[1]
+            model = self._build_model(task.recipe, channels, task.stream, task.known, places=size)
+            return model.to(task.device)
+
+        accept = task.recipe.noise_factor * max(task.noise.nmse, task.recipe.noise_floor)
+        bands = recipe_bands(task.recipe, accept, *squares(task.data))
+        result = None if folder is None else load_result(folder, fingerprint, bands)
+        if result is not None:
+            return result, build(len(result.state["vanilla_components"]))
+        # The last bits of a product depend on how many threads share it.
+        with threadpool_limits(1, user_api="blas"):
+            result, model = refine_spectra(
+                build,
+                task.data,
+                task.noise,
+                pool=self.pool_size,
+                known=task.known,
+                non_negative=bool(self.non_negative),
+                sparse=bool(self.sparse),
+                background=bool(self.background),
+                bands=bands,
+                floor=task.recipe.noise_floor,
+                stream=task.stream,
+                callback=task.callback,
+            )
+        if folder is not None:
+            save_result(folder, fingerprint, result)
+        return result, model
+
+    def _train(self, task: _Task, **settings: Any) -> tuple[TrainingResult, UnmixingModel]:
+        """Networks trained on the whole pool, refined if the recipe says so and no plug-in forbids it."""
+        channels = task.data.shape[1]
+        model = self._build_model(task.recipe, channels, task.stream, task.known).to(task.device)
+        fixed = [] if task.known is None else task.known.fixed.tolist()
+        background = self.pool_size - 1 if self.background else None
+        if background is not None:
+            fixed.append(background)
+        spectra = torch.from_numpy(task.data).to(task.device)
+        trainer = Trainer(model, spectra, task.recipe, task.noise, task.stream, fixed=fixed, **settings)
+        result = trainer.run(task.callback)
+        if task.recipe.refine:
+            with threadpool_limits(1, user_api="blas"):
+                result = refine_trained(
+                    result, model, task.data, task.noise, fixed, background=background, callback=task.callback
+                )
+        return result, model
 
     def _settings(self) -> dict[str, Any]:
         """The trainer's settings, checked; with them the parameters that nothing else checks."""
@@ -269,16 +331,26 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         }
 
     def _build_model(
-        self, recipe: Recipe, features: int, stream: RandomStream, known: KnownComponents | None
+        self,
+        recipe: Recipe,
+        features: int,
+        stream: RandomStream,
+        known: KnownComponents | None,
+        *,
+        places: int | None = None,
     ) -> UnmixingModel:
-        """The model that the parameters ask for, with initial values from `stream`."""
+        """The model that the parameters ask for, with initial values from `stream`.
+
+        With a number of `places`, it has that many components and networks that were never trained: a layer of zeros
+        each.
+        """
         model = UnmixingModel(
-            self.pool_size,
+            self.pool_size if places is None else places,
             features,
             sparse_component=self.sparse,
             non_negative_component=self.non_negative,
             component_norm=self.component_norm,
-            hidden_size_extension=recipe.hidden_size_extension,
+            hidden_size_extension=recipe.hidden_size_extension if places is None else None,
             hidden_layers=recipe.hidden_layers,
             component_post_processing=self.post_processing,
             aggregate_function=self.aggregate,
@@ -291,6 +363,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             langevin_options_apply=recipe.langevin_options_apply,
             stream=stream,
         )
+        if places is not None:
+            with torch.no_grad():
+                for part in (model.component_parser, model.concentration_regressor):
+                    for values in part.parameters():
+                        values.zero_()
         if known is not None:
             known_components.place(model, known)
         if self.background:
@@ -326,8 +403,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.count_curve_ = result.count_curve(resolve(self.recipe).checkpoint_criterion, self._background_id)
         self.count_evidence_ = result.evidence
         self.compactions_ = result.compactions
-        self._result = result
+        self._result = result._replace(concentrations=None)
         self._set_components(result.record.component_ids)
+        self._fitted_concentrations = result.concentrations
 
     @torch.no_grad()
     def _set_components(self, ids: list[int]) -> None:
@@ -494,7 +572,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "chosen_reason": self.chosen_reason_,
             "n_iter": self.n_iter_,
             "noise": None if self.noise_ is None else list(self.noise_),
-            "gates": None if gates is None else {"price": gates.price, "open_ids": list(gates.open_ids)},
+            "gates": None if gates is None else {**gates._asdict(), "open_ids": list(gates.open_ids)},
             "evidence": self.count_evidence_,
             "compactions": self.compactions_,
             "history": self.history_,
@@ -559,7 +637,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.compactions_ = tuple(Compaction(*one) for one in extra.get("compactions", ()))
         gates = extra.get("gates")
         if gates and self.noise_:
-            model.gates = ExactGates(self.noise_, gates["price"], tuple(gates["open_ids"]))
+            weights, noise = gates.get("weights"), NoiseLevel(*gates.get("noise", self.noise_))
+            places = tuple(gates["open_ids"])
+            model.gates = ExactGates(noise, gates["price"], places, None if weights is None else tuple(weights))
         self._set_components(list(extra.get("component_ids", range(model.num_components))))
 
     @property
@@ -574,4 +654,4 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 def _digest(array: NDArray[np.float32]) -> str:
-    return f"{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    return f"{array.shape} {hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()}"

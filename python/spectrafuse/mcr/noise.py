@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,18 @@ _FALLBACK_NMSE = 0.005
 
 _LEAST_NOISE = 1e-4
 """Smallest noise, as a share of the spectra's root mean square: float32 spectra are met no more exactly."""
+
+
+_BLOCK_ROWS = 2**14
+
+_MOST_ASIDE, _FEWEST_LEFT = 0.8, 6
+"""Share of the singular values that may be set aside as those of components, and how many must be left."""
+_LEAST_STEP, _STEADY = 1.2, 2.5
+"""A step is that large a ratio of neighbouring singular values, and that many times as large (in its logarithm) as the
+ratio of neighbours in white noise is on average. Of 240 mixtures (16 components in 24 to 40 spectra) all had one of
+1.21 and more; smooth spectra that end white by chance had 1.19 and less, or 1.22 where neighbours differ by 1.1."""
+_ABOVE, _BELOW = 0.1, 0.05
+"""How far a white tail may reach beyond the bounds of noise: up by a component that all but drowns in it."""
 
 
 class NoiseLevel(NamedTuple):
@@ -33,6 +46,8 @@ class NoiseLevel(NamedTuple):
     structured : bool
         The level is assumed, as the singular values do not end in those of white noise: all of it may have the shape of
         one component.
+    white : bool
+        The singular values end in those of white noise, or the level was given; else components may be part of it.
     """
 
     sigma: float
@@ -40,6 +55,7 @@ class NoiseLevel(NamedTuple):
     source: str
     proportional: bool = False
     structured: bool = False
+    white: bool = True
 
 
 def _median_of_noise(rows: int, columns: int) -> float:
@@ -65,12 +81,15 @@ def tail_noise(singular_values: np.ndarray, rows: int, columns: int) -> _Tail | 
     """Standard deviation of white noise from the tail of singular values; None if there is no tail.
 
     Values that stand out of the noise's spectrum are set aside and the estimate is repeated on the rest, at most down
-    to half of them: there, what is left still has a structure that white noise has not.
+    to half of them. Where even those that are left have a structure that white noise has not, there may be more
+    components than that, or no white noise at all, as in smooth spectra, whose singular values fall ever on: more are
+    set aside only where a step leads down to a tail that is white.
     """
     values = np.sort(np.asarray(singular_values, dtype=np.float64))[::-1]
-    aside = 0
-    most = len(values) // 2
-    while True:
+    if min(rows, columns) < 3:
+        return None
+    aside, most = 0, len(values) // 2
+    while aside < most:
         tail = values[aside:]
         left_rows, left_columns = rows - aside, columns - aside
         if len(tail) < 3 or min(left_rows, left_columns) < 3:
@@ -79,26 +98,78 @@ def tail_noise(singular_values: np.ndarray, rows: int, columns: int) -> _Tail | 
         edge = 1.02 * sigma * (math.sqrt(left_rows) + math.sqrt(left_columns))
         outside = min(aside + int((tail > edge).sum()), most)
         if outside == aside:
-            # What is set aside took its share of the noise along: rows and columns left carry the rest.
-            sigma = math.sqrt(float((tail**2).sum()) / (left_rows * left_columns))
-            return _Tail(sigma, aside, structured=aside == most)
+            return _Tail(_sigma_of_rest(values, aside, rows, columns), aside, structured=False)
         aside = outside
+    if min(len(values), rows, columns) - most < 3:
+        return None
+    rounding = _LEAST_NOISE**2 * float((values**2).sum())
+    for aside in range(1, min(int(_MOST_ASIDE * len(values)), len(values) - _FEWEST_LEFT) + 1):
+        if float((values[aside:] ** 2).sum()) < rounding:
+            break
+        if _is_white_after_step(values, aside, rows, columns):
+            return _Tail(_sigma_of_rest(values, aside, rows, columns), aside, structured=False)
+    return _Tail(_sigma_of_rest(values, most, rows, columns), most, structured=True)
 
 
-def _singular_values(wide: NDArray[np.float64]) -> NDArray[np.float64]:
-    # The smaller Gram matrix has the same singular values and is cheap for long spectra.
+def _sigma_of_rest(values: np.ndarray, aside: int, rows: int, columns: int) -> float:
+    # What is set aside took its share of the noise along: rows and columns left carry the rest.
+    return math.sqrt(float((values[aside:] ** 2).sum()) / ((rows - aside) * (columns - aside)))
+
+
+def _is_white_after_step(values: NDArray[np.float64], aside: int, rows: int, columns: int) -> bool:
+    """Whether the values after the first `aside` fill the spectrum of white noise, and a step leads down to them."""
+    sigma = _sigma_of_rest(values, aside, rows, columns)
+    wide, narrow = math.sqrt(max(rows, columns) - aside), math.sqrt(min(rows, columns) - aside)
+    highest, lowest = (1 + _ABOVE) * sigma * (wide + narrow), (1 - _BELOW) * sigma * (wide - narrow)
+    if wide == narrow or values[aside] > highest or values[-1] < lowest:
+        return False
+    neighbours = math.log((wide + narrow) / (wide - narrow)) / (len(values) - aside)
+    return bool(values[aside - 1] >= values[aside] * max(_LEAST_STEP, math.exp(_STEADY * neighbours)))
+
+
+def row_blocks(spectra: NDArray[np.floating]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Spectra (n, d) as float64, so many rows at a time that no copy of them all is made."""
+    for start in range(0, len(spectra), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        yield rows, spectra[rows].astype(np.float64)
+
+
+def squares(spectra: NDArray[np.floating]) -> tuple[float, float]:
+    """Sum of squares of spectra (n, d), and about their column means."""
+    mean = sum(block.sum(0) for _, block in row_blocks(spectra)) / len(spectra)
+    parts = [(np.square(block).sum(), np.square(block - mean).sum()) for _, block in row_blocks(spectra)]
+    power, variation = (float(sum(part)) for part in zip(*parts, strict=True))
+    return power, variation
+
+
+def singular_values(spectra: NDArray[np.floating], scale: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Singular values of spectra (n, d), each divided by its `scale` (n,), in ascending order.
+
+    The smaller Gram matrix has the same ones and is cheap for long spectra, and for many.
+    """
+
+    def scaled(rows: slice, block: NDArray[np.float64]) -> NDArray[np.float64]:
+        return block if scale is None else block / scale[rows, None]
+
     # The last bits of both steps depend on how many threads share them.
     with threadpool_limits(1, user_api="blas"):
-        gram = wide @ wide.T if len(wide) <= wide.shape[1] else wide.T @ wide
+        if len(spectra) <= spectra.shape[1]:
+            wide = scaled(slice(None), spectra.astype(np.float64))
+            gram = wide @ wide.T
+        else:
+            blocks = (scaled(rows, block) for rows, block in row_blocks(spectra))
+            gram = sum(block.T @ block for block in blocks)
         return np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
 
 
-def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1e-3) -> NoiseLevel:
+def noise_level(
+    spectra: Tensor | NDArray[np.floating], noise: float | None = None, *, floor: float = 1e-3
+) -> NoiseLevel:
     """The noise level of spectra (n, d).
 
     Parameters
     ----------
-    spectra : Tensor, (n, d)
+    spectra : Tensor or ndarray, (n, d)
     noise : float or None
         Standard deviation of the noise in the spectra's unit; None: estimate it from the tail of the singular values.
     floor : float
@@ -114,16 +185,20 @@ def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1
     """
     n, d = spectra.shape
     # Sums in numpy, as torch's last bits depend on the number of threads.
-    wide = spectra.cpu().numpy().astype(np.float64)
-    power = float(np.square(wide).sum())
+    table = spectra.cpu().numpy() if isinstance(spectra, Tensor) else spectra
+    norms = np.sqrt(_row_squares(table))
+    power = float((norms * norms).sum())
     if power == 0:
         return NoiseLevel(0.0 if noise is None else float(noise), 0.0, "there is no signal")
-    even = tail_noise(_singular_values(wide), n, d)
+    even = tail_noise(singular_values(table), n, d)
     # Where noise grows with the signal, spectra of one norm have even noise; the better model of the noise is the one
-    # that leaves less standing out of it.
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    proportional = tail_noise(_singular_values(wide / np.where(norms > 0, norms, 1.0)), n, d)
-    grows = even is not None and proportional is not None and proportional.aside < even.aside
+    # whose tail is white, and that leaves less standing out of it.
+    proportional = tail_noise(singular_values(table, np.where(norms > 0, norms, 1.0)), n, d)
+    grows = (
+        even is not None
+        and proportional is not None
+        and (proportional.structured, proportional.aside) < (even.structured, even.aside)
+    )
     if noise is not None:
         return NoiseLevel(float(noise), n * d * float(noise) ** 2 / power, "given", grows)
     if even is None or proportional is None:
@@ -135,16 +210,20 @@ def noise_level(spectra: Tensor, noise: float | None = None, *, floor: float = 1
     source, nmse = "estimated from the tail of the singular values", n * d * even.sigma**2 / power
     if grows:
         source, nmse = source + " as proportional to each spectrum", proportional.sigma**2 * d
-    structured = (proportional if grows else even).structured and nmse < floor
+    white = not (proportional if grows else even).structured
+    structured = not white and nmse < floor
     if structured:
         source, nmse = "assumed, as the singular values do not end in those of white noise", floor
-    return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source, grows, structured)
+    return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source, grows, structured, white)
+
+
+def _row_squares(spectra: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.concatenate([np.square(block).sum(1) for _, block in row_blocks(spectra)] or [np.empty(0)])
 
 
 def noise_of_rows(spectra: np.ndarray, noise: NoiseLevel) -> np.ndarray:
     """Standard deviation of the noise in each of the spectra (n, d): (n,), float64 and above 0."""
-    wide = np.asarray(spectra, dtype=np.float64)
-    size = np.sqrt(np.mean(wide * wide, axis=1))
+    size = np.sqrt(_row_squares(spectra) / spectra.shape[1])
     # Data without noise, or a spectrum without signal, would weigh infinitely much.
     whole = float(np.sqrt(np.mean(size * size))) if len(size) else 0.0
     least = _LEAST_NOISE * whole or 1.0

@@ -77,8 +77,11 @@ class Recipe:
     compact_epochs : int or None
         Components that no spectrum has selected in so many epochs leave the pool, which is quicker and can change what
         training finds; they keep their numbers, and sums are still divided by the whole pool. None: none leaves.
+    start : {"spectra", "training"}
+        Where a refined mixture comes from: from spectra that are the least like mixtures of others, without any
+        training; or from what the networks learned. Plug-ins need the networks, whatever is said here.
     refine : bool
-        True: what training ends with is refined on hard gates, which settles the number of components.
+        True: a mixture is refined on hard gates, which settles the number of components. Needed without training.
     unit_scale : bool
         True: spectra are divided by a power of two near their root mean square, and the networks' weights absorb it
         afterwards, so that a measurement's unit does not matter.
@@ -132,6 +135,7 @@ class Recipe:
     fit_patience: int = 500
     max_epoch: int | None = 1500
     compact_epochs: int | None = None
+    start: str = "spectra"
     refine: bool = True
     unit_scale: bool = True
 
@@ -140,6 +144,7 @@ class Recipe:
         checks.choice("checkpoint_criterion", self.checkpoint_criterion, ("R2", "nMSE"))
         checks.choice("choose", self.choose, ("fewest", "last"))
         checks.choice("stop", self.stop, ("energy", "patience"))
+        checks.choice("start", self.start, ("spectra", "training"))
         kernels = ("linear", "poly", "laplacian", "rbf", "matern")
         checks.choice("ambiguity_kernel", self.ambiguity_kernel, kernels)
 
@@ -168,16 +173,20 @@ published = Recipe(
     choose="last",
     stop="energy",
     max_epoch=None,
+    start="training",
     refine=False,
     unit_scale=False,
 )
 """As the paper's code. Its stop rule need never stop a fit: give `max_epoch`."""
 
 corrected = Recipe(name="corrected")
-"""The options do what they say, evaluation is deterministic, the pressure follows the noise level, and what training
-ends with is refined on hard gates."""
+"""Candidates are chosen among the spectra and refined on hard gates; no network is trained."""
 
-RECIPES = {"published": published, "corrected": corrected}
+trained = Recipe(name="trained", start="training")
+"""The networks are trained, with the options doing what they say, deterministic evaluation and a pressure that follows
+the noise level; what they end with is refined on hard gates."""
+
+RECIPES = {"published": published, "corrected": corrected, "trained": trained}
 
 
 def resolve(recipe: str | Recipe) -> Recipe:

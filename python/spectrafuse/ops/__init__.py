@@ -15,6 +15,7 @@ from spectrafuse.ops.dense_mean_shift import dense_mean_shift
 from spectrafuse.ops.energy_gate import energy_gate
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
 from spectrafuse.ops.gate import GateNoise, GateResult, Langevin, gate
+from spectrafuse.ops.gated_descent import gated_descent
 from spectrafuse.ops.gated_mixture import gated_mixture
 from spectrafuse.ops.mean_shift_assign import MeanShiftResult, mean_shift_assign, mean_shift_labels
 from spectrafuse.ops.sample_crop_pairs import sample_crop_pairs
@@ -37,6 +38,7 @@ __all__ = [
     "energy_gate",
     "extract_crop_pairs",
     "gate",
+    "gated_descent",
     "gated_mixture",
     "mean_shift_assign",
     "mean_shift_labels",

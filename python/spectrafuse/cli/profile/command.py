@@ -123,7 +123,11 @@ def _unmixing(request: UnmixRequest) -> Run:
     from spectrafuse.mcr.training.trainer import Trainer
 
     spectra = read_spectra(request.spectra, key=request.key, header=request.header, index=request.index)
-    estimator = EBgMCR(**request.settings)
+    settings = dict(request.settings)
+    if settings.get("recipe", "corrected") == "corrected":
+        # Without training there is no step to record.
+        settings["recipe"] = "trained"
+    estimator = EBgMCR(**settings)
     return lambda device, bounds, folder: _training(estimator, spectra.data, Trainer, [], device, bounds, folder)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ _BEYOND = 4
 """Components that the path goes on to remove after the chosen count, to show what they are worth."""
 _LEAST_FREEDOM = 0.2
 """Share of degrees of freedom that must be left for the residual to tell the noise level."""
+_HALF_OPEN, _NEARLY_ALL = 0.5, 0.9
+"""Shares of open gates: from the one on it is tried whether, without their price, there are as many as the other."""
 _PRICE_CHANGE = 1.1
 _MOST_REPRICINGS = 4
 
@@ -61,6 +63,8 @@ class Outcome(NamedTuple):
         Variance of the residual over that of the noise, at least 1.
     colour : float
         Largest spectral density of the residual over its mean: 1 if white.
+    cost : float
+        At the prices of white noise of the level given, to compare searches by.
     """
 
     factors: Factors
@@ -70,6 +74,7 @@ class Outcome(NamedTuple):
     component_price: float
     excess: float
     colour: float
+    cost: float
 
 
 def component_price(samples: int, channels: int, colour: float = 1.0) -> float:
@@ -83,7 +88,7 @@ def residual_excess(refinement: Refinement, factors: Factors) -> float:
     free = size - np.count_nonzero(factors.components) - np.count_nonzero(factors.concentrations)
     if free < _LEAST_FREEDOM * size:
         return 1.0
-    return max(1.0, float((refinement.residual(factors) ** 2).sum()) / free)
+    return max(1.0, float(refinement.residual_power(factors).sum()) / free)
 
 
 def residual_colour(residual: Array) -> float:
@@ -120,10 +125,15 @@ class CountSearch:
         Components there can be.
     structured : bool
         What is not explained may have the shape of one component, so that a component must explain more than all of it.
+    reserved : sequence of int
+        Places in the pool that are not given to new components.
     """
 
-    def __init__(self, refinement: Refinement, pool: int, *, structured: bool = False) -> None:
+    def __init__(
+        self, refinement: Refinement, pool: int, *, structured: bool = False, reserved: Sequence[int] = ()
+    ) -> None:
         self.refinement, self.pool, self.structured = refinement, pool, structured
+        self._reserved = list(reserved)
         self.path: list[Step] = []
         self.excess = self.colour = 1.0
         self._noise_settled = False
@@ -157,8 +167,15 @@ class CountSearch:
         self._note(factors, replace=True)
         chosen = len(self.path) - 1
         rise = self._go_beyond(factors)
+        cost = self._comparable(factors)
         factors = self._finished(factors)
-        return Outcome(factors, self.path, chosen, rise, refinement.component_price, self.excess, self.colour)
+        return Outcome(factors, self.path, chosen, rise, refinement.component_price, self.excess, self.colour, cost)
+
+    def _comparable(self, factors: Factors) -> float:
+        samples, channels = self.refinement.spectra.shape
+        gates = price_of_gate(samples, self.pool) * np.count_nonzero(factors.concentrations)
+        components = component_price(samples, channels) * len(factors.ids)
+        return float(self.refinement.residual_power(factors).sum()) + gates + components
 
     def _finished(self, factors: Factors) -> Factors:
         refinement = self.refinement
@@ -169,10 +186,25 @@ class CountSearch:
             # close for what would be negative only.
             refinement.gate_price = 0.0
             factors = refinement.converged(factors)
+        elif (factors.concentrations > 0).mean() > _HALF_OPEN:
+            factors = self._without_prices(factors)
         if not refinement.non_negative:
             return refinement.purest(factors)
         if refinement.background is not None:
             factors = refinement.converged(refinement.levelled(factors))
+        return factors
+
+    def _without_prices(self, factors: Factors) -> Factors:
+        """The mixture without closed gates, if nearly all spectra hold all components then.
+
+        A price cuts the tails of peaks off: small concentrations that are there become 0.
+        """
+        refinement, price = self.refinement, self.refinement.gate_price
+        refinement.gate_price = 0.0
+        free = refinement.converged(factors)
+        if len(free.ids) == len(factors.ids) and (free.concentrations > 0).mean() > _NEARLY_ALL:
+            return free
+        refinement.gate_price = price
         return factors
 
     def _search(self, factors: Factors) -> Factors:
@@ -241,7 +273,7 @@ class CountSearch:
     def _add(self, factors: Factors) -> Factors | None:
         """One component more, made of what the residual has in common with its strongest spectra; None: no gain."""
         refinement = self.refinement
-        spare = np.setdiff1d(np.arange(self.pool), factors.ids)
+        spare = np.setdiff1d(np.arange(self.pool), [*factors.ids, *self._reserved])
         if not len(spare):
             return None
         limit = refinement.cost(factors) - 1e-2 * refinement.component_price
@@ -295,7 +327,7 @@ class CountSearch:
         return rise
 
     def _note(self, factors: Factors, *, replace: bool = False) -> None:
-        power = (self.refinement.residual(factors) ** 2).sum(1)
+        power = self.refinement.residual_power(factors)
         step = Step(self.refinement.count(factors), float(power.sum()), self.refinement.cost(factors), power)
         if replace and self.path and self.path[-1].size == step.size:
             self.path.pop()

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from spectrafuse.mcr.matching import cosine_matrix
-from spectrafuse.mcr.noise import NoiseLevel
+from spectrafuse.mcr.noise import NoiseLevel, singular_values
 from spectrafuse.mcr.refinement.count_search import Outcome
 from spectrafuse.mcr.refinement.hard_gates import Array
 
-_FEW, _ALIKE, _LOUD, _COLOURED = 2.0, 0.95, 1.3, 1.5
+_FEW, _ALIKE, _LOUD, _COLOURED, _MISFIT, _NOISY = 2.0, 0.95, 1.3, 1.5, 10.0, 0.05
 _MOST_PAIRS = 6
 
 
@@ -26,7 +26,7 @@ def numerical_rank(spectra: Array) -> int:
     small, large = sorted(spectra.shape)
     ratio = small / large
     factor = math.sqrt(2 * (ratio + 1) + 8 * ratio / ((ratio + 1) + math.sqrt(ratio * ratio + 14 * ratio + 1)))
-    return int((np.linalg.svd(spectra, compute_uv=False) > factor * math.sqrt(large)).sum())
+    return int((singular_values(spectra) > factor * math.sqrt(large)).sum())
 
 
 def path_rows(outcome: Outcome, squares: Array, power: float, variation: float) -> list[dict[str, Any]]:
@@ -69,8 +69,37 @@ def reason(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel) -> str:
     )
 
 
-def cautions(outcome: Outcome, rank: int, noise: NoiseLevel, background: int | None = None) -> list[str]:
-    """What the data cannot tell, a sentence each."""
+def misfits(nmse: float, noise: NoiseLevel) -> bool:
+    """Whether a mixture leaves far more of the spectra unexplained than the noise is."""
+    return nmse > _MISFIT * noise.nmse > 0
+
+
+def cautions(
+    outcome: Outcome,
+    nmse: float,
+    rank: int,
+    noise: NoiseLevel,
+    background: int | None = None,
+    *,
+    again: bool = False,
+    weighted: bool = False,
+) -> list[str]:
+    """What the data cannot tell, a sentence each.
+
+    Parameters
+    ----------
+    outcome : Outcome
+    nmse : float
+        Of the mixture.
+    rank : int
+        The numerical rank.
+    noise : NoiseLevel
+    background : int or None
+    again : bool
+        The outcome is that of a second search, as that of the first fitted far worse than the noise.
+    weighted : bool
+        Channels were weighted.
+    """
     factors = outcome.factors
     told = []
     if noise.structured:
@@ -78,6 +107,27 @@ def cautions(outcome: Outcome, rank: int, noise: NoiseLevel, background: int | N
             "The singular values do not end in those of white noise, as after smoothing or with drifts, so that the "
             f"noise cannot be told. Only what explains more than {noise.nmse:.2g} of the sum of squares was counted; "
             "drifts and weak components below that were not. Give `noise` to count them."
+        )
+    elif not noise.white or (noise.nmse > _NOISY and noise.source != "given"):
+        told.append(
+            f"What was taken for noise ({noise.nmse:.2g} of the sum of squares) may hold weak components too, as where "
+            "there are nearly as many components as spectra or channels, or more. Give `noise` if it is known."
+        )
+    if weighted:
+        told.append(
+            "The noise of the channels is unlike, so that they were weighted by it; noise, cost and the path of counts "
+            "are those of weighted spectra."
+        )
+    if again:
+        told.append(
+            "With a level of noise that the singular values do not show, the first search ended in components that "
+            "leave more than ten times as much unexplained. It was repeated as if the noise were white at that level: "
+            "drifts may be counted as components."
+        )
+    if misfits(nmse, noise) and not weighted:
+        told.append(
+            f"The components leave {nmse:.3g} of the sum of squares unexplained, more than ten times the noise "
+            f"({noise.nmse:.2g}): do not rely on their number. Mixing may not be linear, or the noise is another."
         )
     if 1.0 < outcome.rise / outcome.component_price < _FEW:
         told.append("The least component stands out of the noise by less than a factor of two: it may be none.")

@@ -8,11 +8,24 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from spectrafuse.mcr.refinement.hard_gates import Array, costs, regated, update_components, update_concentrations
+from spectrafuse.mcr.refinement.hard_gates import (
+    Array,
+    costs,
+    descend,
+    products,
+    regated,
+    tensors,
+    update_components,
+)
+from spectrafuse.ops.gated_descent import descend_open_gates, mixture_residual, residual_power
 
 _ROUNDS, _SWEEPS = 12, 12
+_OPEN_EVERY, _CROWDED = 4, 3
+"""Closed gates are looked at in every so many sweeps, or where one in so many gates is open in each."""
 _DEARER, _CHEAPER, _PASSES = (0.7, 0.5, 0.3, 0.1), 3.0, 3
 """Shares of the open gates that annealing closes at first; the factor by which it lowers their price; its passes."""
 _LAST_ROUNDS, _LAST_SWEEPS, _LAST_GAIN = 40, 100, 1e-5
@@ -20,6 +33,7 @@ _HOPE = 1.5
 """A trial goes on while its present speed, times this, would bring it below its limit in the rounds that are left."""
 _SMALLEST_SHARE = 0.02
 """Smaller shares of a component in the place of another are left out."""
+_SUBSTITUTE_SWEEPS = 60
 
 
 class Factors(NamedTuple):
@@ -42,22 +56,28 @@ class Factors(NamedTuple):
     def at_unit_norm(self) -> Factors:
         """The same mixture, without components of zeros only."""
         length = np.linalg.norm(self.components, axis=1)
-        keep = length > 0
-        concentrations = self.concentrations[:, keep] * length[keep]
-        return Factors(concentrations, self.components[keep] / length[keep, None], self.ids[keep])
+        kept, length = self._kept(length > 0), length[length > 0]
+        return kept._replace(concentrations=kept.concentrations * length, components=kept.components / length[:, None])
 
     def used(self) -> Factors:
         """Those components that some gate opens for, at unit norm."""
-        keep = self.concentrations.any(0)
-        return Factors(self.concentrations[:, keep], self.components[keep], self.ids[keep]).at_unit_norm()
+        return self._kept(np.any(self.concentrations != 0, axis=0)).at_unit_norm()
+
+    def _kept(self, keep: NDArray[np.bool_]) -> Factors:
+        if keep.all():
+            return self
+        # Unlike a mask on the second axis, this leaves a spectrum's concentrations side by side.
+        concentrations = np.compress(keep, self.concentrations, axis=1)
+        return Factors(concentrations, self.components[keep], self.ids[keep])
 
     def without(self, index: int, substitute: Array | None = None) -> Factors:
         """One component less, its concentrations given to the others in the shares of `substitute` (k,)."""
-        keep = np.arange(len(self.ids)) != index
-        concentrations = self.concentrations
+        shared = self
         if substitute is not None:
-            concentrations = concentrations + concentrations[:, index, None] * substitute
-        return Factors(concentrations[:, keep], self.components[keep], self.ids[keep])
+            rows, concentrations = np.flatnonzero(self.concentrations[:, index]), self.concentrations.copy()
+            concentrations[rows] += concentrations[rows, index, None] * substitute
+            shared = self._replace(concentrations=concentrations)
+        return shared._kept(np.arange(len(self.ids)) != index)
 
     def having(self, component: Array, concentrations: Array, place: int) -> Factors:
         """One component more."""
@@ -102,7 +122,7 @@ class Refinement:
         background: int | None = None,
         report: Callable[[int], None] | None = None,
     ) -> None:
-        self.spectra = spectra
+        self.spectra = np.ascontiguousarray(spectra, np.float64)
         self.gate_price, self.component_price = gate_price, component_price
         self.non_negative, self.sparse, self.fixed = non_negative, sparse, fixed
         self.background, self._report = background, report
@@ -112,7 +132,17 @@ class Refinement:
         return len(factors.ids) - int(self.background is not None and self.background in factors.ids)
 
     def residual(self, factors: Factors) -> Array:
-        return self.spectra - factors.concentrations @ factors.components
+        left: Array = mixture_residual(*self._mixture(factors)).numpy()
+        return left
+
+    def residual_power(self, factors: Factors) -> Array:
+        """Squared residual of each spectrum: (n,)."""
+        power: Array = residual_power(*self._mixture(factors)).numpy()
+        return power
+
+    def _mixture(self, factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
+        spectra, concentrations, components = tensors(self.spectra, factors.concentrations, factors.components)
+        return spectra, concentrations, components
 
     def cost(self, factors: Factors) -> float:
         rows = costs(self.spectra, factors.concentrations, factors.components, self.gate_price)
@@ -120,14 +150,18 @@ class Refinement:
         return float(rows.sum()) + channels + self.component_price * len(factors.ids)
 
     def descend(self, factors: Factors, sweeps: int, gate_price: float | None = None) -> Factors:
-        """Components and concentrations in turn; components that no gate opens for any more are dropped."""
+        """Components and concentrations in turn; components that no gate opens for any more are dropped.
+
+        Gates may close in every sweep. Where most are closed, they may open in every fourth and in the last one only:
+        the products of all spectra with all components that this needs would take nearly all of the time.
+        """
         price = self.gate_price if gate_price is None else gate_price
         channel_price = price if self.sparse else 0.0
         if self._report is not None:
             self._report(self.count(factors))
-        for _ in range(sweeps):
+        for left in reversed(range(sweeps)):
             held = np.isin(factors.ids, self.fixed)
-            components = update_components(
+            shapes = update_components(
                 self.spectra,
                 factors.concentrations,
                 factors.components,
@@ -135,10 +169,19 @@ class Refinement:
                 price=channel_price,
                 held=held,
             )
-            factors = factors._replace(components=components).used()
-            concentrations = update_concentrations(self.spectra, factors.concentrations, factors.components, price)
-            factors = factors._replace(concentrations=concentrations).used()
+            factors = factors._replace(components=shapes).used()
+            if left % _OPEN_EVERY == 0 or self._crowded(factors):
+                descend(*products(self.spectra, factors.components), factors.concentrations, price)
+            else:
+                smallest = np.full(len(factors.ids), math.sqrt(price))
+                spectra, concentrations, components = self._mixture(factors)
+                descend_open_gates(spectra, concentrations, components, torch.from_numpy(smallest))
+            factors = factors.used()
         return factors
+
+    def _crowded(self, factors: Factors) -> bool:
+        """Whether so many gates are open that products with all components are no more work."""
+        return len(factors.ids) * len(self.spectra) <= _CROWDED * np.count_nonzero(factors.concentrations)
 
     def regate(self, factors: Factors, rows: NDArray[np.bool_] | None = None) -> Factors:
         """Gates decided anew."""
@@ -264,12 +307,9 @@ class Refinement:
             What the spectra lose by that.
         """
         overlap = factors.components @ factors.components.T
-        shares = np.zeros_like(overlap)
-        for _ in range(60):
-            for j in range(len(overlap)):
-                best = np.maximum(shares[:, j] + overlap[:, j] - shares @ overlap[:, j], 0.0)
-                best[j] = 0.0
-                shares[:, j] = best
+        along, shares = overlap.copy(), np.zeros_like(overlap)
+        np.fill_diagonal(along, -np.inf)
+        descend(along, overlap, shares, 0.0, _SUBSTITUTE_SWEEPS)
         shares[shares < _SMALLEST_SHARE] = 0.0
         lost = factors.components - shares @ factors.components
         return shares, (lost * lost).sum(1) * (factors.concentrations**2).sum(0)
@@ -278,9 +318,13 @@ class Refinement:
         """What the spectra lose if a component leaves and the others open for it answer by least squares: (k,)."""
         overlap = factors.components @ factors.components.T
         worth = np.zeros(len(factors.ids))
-        for row in factors.concentrations:
-            active = np.flatnonzero(row)
-            if len(active):
-                inverse = np.linalg.pinv(overlap[np.ix_(active, active)])
-                worth[active] += row[active] ** 2 / np.maximum(inverse.diagonal(), 1e-12)
+        open_gates = np.count_nonzero(factors.concentrations, axis=1)
+        for size in np.unique(open_gates[open_gates > 0]):
+            rows = np.flatnonzero(open_gates == size)
+            active = np.nonzero(factors.concentrations[rows])[1].reshape(-1, size)
+            sets, of_row = np.unique(active, axis=0, return_inverse=True)
+            inverse = np.linalg.pinv(overlap[sets[:, :, None], sets[:, None, :]], hermitian=True)
+            diagonal = np.maximum(np.diagonal(inverse, axis1=1, axis2=2), 1e-12)[of_row.reshape(-1)]
+            amounts = np.take_along_axis(factors.concentrations[rows], active, axis=1)
+            np.add.at(worth, active, amounts**2 / diagonal)
         return worth

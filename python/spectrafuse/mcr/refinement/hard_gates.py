@@ -2,7 +2,7 @@
 
 For given components the energies that the evaluator network learns can be computed: opening a gate lowers the squared
 residual, in units of the noise, by some amount and costs a fixed price. Both factors of a mixture are solved here by
-coordinate descent, in float64 on the CPU; spectra come in units of their noise.
+coordinate descent, in float64 on the CPU (`spectrafuse.ops.gated_descent`); spectra come in units of their noise.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
+from spectrafuse.ops.gated_descent import descend_components, gated_descent, residual_power
 
 Array = NDArray[np.float64]
 
 _SETTLE, _STEPS, _SHARES = 60, 4, (0.1, 0.3, 1.0)
+_STILL = 1e-10
+"""Concentrations that change by less, in units of the noise, are settled."""
 
 
 class ExactGates(NamedTuple):
@@ -32,11 +37,14 @@ class ExactGates(NamedTuple):
         A gate opens if it lowers the sum of squared residuals, in units of the noise's variance, by more.
     open_ids : tuple of int
         Components of the pool whose gates may open; the others stay closed.
+    weights : tuple of float, (d,), or None
+        Of the channels, where their noise is unlike; the noise is then that of weighted spectra.
     """
 
     noise: NoiseLevel
     price: float
     open_ids: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
 
     def concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
         """Gated concentrations (n, k) of spectra (n, d) for components (k, d), 0 where a gate is closed."""
@@ -44,11 +52,12 @@ class ExactGates(NamedTuple):
             return self._concentrations(spectra, components)
 
     def _concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
+        if self.weights is not None:
+            spectra, components = spectra * np.asarray(self.weights), components * np.asarray(self.weights)
         level = noise_of_rows(spectra, self.noise)[:, None]
         length = np.linalg.norm(components.astype(np.float64), axis=1)
         unit = components / np.where(length > 0, length, 1.0)[:, None]
-        found = opened(spectra / level, unit, self.price, settle=_SETTLE)
-        found = update_concentrations(spectra / level, found, unit, self.price, sweeps=_SETTLE)
+        found = gates_of(spectra / level, unit, self.price)
         return found * level / np.where(length > 0, length, 1.0)
 
 
@@ -57,27 +66,28 @@ def price_of_gate(samples: int, pool: int) -> float:
     return 2.0 * math.log(max(samples * pool, 2))
 
 
-def update_concentrations(
-    spectra: Array, concentrations: Array, components: Array, price: float, *, sweeps: int = 1
-) -> Array:
-    """Sweeps of coordinate descent over gated concentrations (n, k) for components (k, d) of unit norm or zero.
+def products(spectra: Array, components: Array) -> tuple[Array, Array]:
+    """Products of spectra (n, d) and components (k, d), and of components with each other: (n, k) and (k, k)."""
+    return spectra @ components.T, components @ components.T
+
+
+def descend(along: Array, overlap: Array, concentrations: Array, price: float, sweeps: int = 1) -> None:
+    """Sweeps of coordinate descent over gated concentrations (n, k), in place.
 
     Each coordinate takes its best non-negative value, or 0 if that explains no more than `price`.
     """
-    overlap, along = components @ components.T, components @ spectra.T
     power = overlap.diagonal()
     smallest = np.sqrt(price / np.where(power > 0, power, 1.0))
-    # A component's concentrations lie side by side while they are worked on.
-    found = concentrations.T.copy()
-    for _ in range(sweeps):
-        for k in np.flatnonzero(power > 0):
-            best = overlap[k] @ found
-            np.subtract(along[k], best, out=best)
-            best /= power[k]
-            best += found[k]
-            best[best < smallest[k]] = 0.0
-            found[k] = best
-    return np.ascontiguousarray(found.T)
+    gated_descent(*tensors(along, overlap, concentrations, smallest), sweeps=sweeps, tolerance=_STILL)
+
+
+def update_concentrations(
+    spectra: Array, concentrations: Array, components: Array, price: float, *, sweeps: int = 1
+) -> Array:
+    """Concentrations (n, k) after sweeps of descent, for components (k, d) of unit norm or zero."""
+    found = concentrations.copy()
+    descend(*products(spectra, components), found, price, sweeps)
+    return found
 
 
 def update_components(
@@ -89,49 +99,61 @@ def update_components(
     price: float = 0.0,
     held: NDArray[np.bool_] | None = None,
 ) -> Array:
-    """One sweep of coordinate descent over components (k, d), rows `held` aside.
+    """Components (k, d) after one sweep of coordinate descent, rows `held` aside.
 
     With a `price`, the sparse form's, channels that explain no more than it become 0.
     """
-    overlap, along = concentrations.T @ concentrations, concentrations.T @ spectra
     found = components.copy()
-    power = overlap.diagonal()
-    for k in np.flatnonzero(power > 0):
-        if held is not None and held[k]:
-            continue
-        best = found[k] + (along[k] - overlap[k] @ found) / power[k]
-        if non_negative:
-            np.maximum(best, 0.0, out=best)
-        if price > 0:
-            best[best * best * power[k] < price] = 0.0
-        found[k] = best
+    fixed = None if held is None else torch.from_numpy(held)
+    descend_components(*tensors(spectra, concentrations, found), non_negative=non_negative, price=price, held=fixed)
+    return found
+
+
+def gates_of(spectra: Array, components: Array, price: float) -> Array:
+    """Gated concentrations (n, k) of spectra (n, d), settled, for components (k, d) of unit norm or zero."""
+    along, overlap = products(spectra, components)
+    found = _opened(along, overlap, price, _SETTLE)
+    descend(along, overlap, found, price, _SETTLE)
     return found
 
 
 def opened(spectra: Array, components: Array, price: float, *, settle: int = 20) -> Array:
     """Gated concentrations (n, k) from nothing: all gates open, then closed at a rising price."""
-    found = np.zeros((len(spectra), len(components)))
-    found = update_concentrations(spectra, found, components, 0.0, sweeps=settle)
+    return _opened(*products(spectra, components), price, settle)
+
+
+def _opened(along: Array, overlap: Array, price: float, settle: int = 20) -> Array:
+    found = np.zeros_like(along)
+    descend(along, overlap, found, 0.0, settle)
     for share in _SHARES:
-        found = update_concentrations(spectra, found, components, price * share, sweeps=_STEPS)
+        descend(along, overlap, found, price * share, _STEPS)
     return found
 
 
 def costs(spectra: Array, concentrations: Array, components: Array, price: float) -> Array:
     """Squared residual and price of the open gates of each spectrum: (n,)."""
-    residual = spectra - concentrations @ components
-    return (residual * residual).sum(1) + price * (concentrations > 0).sum(1)
+    power: Array = residual_power(*tensors(spectra, concentrations, components)).numpy()
+    return power + price * np.count_nonzero(concentrations, axis=1)
 
 
 def regated(
     spectra: Array, concentrations: Array, components: Array, price: float, rows: NDArray[np.bool_] | None = None
 ) -> Array:
     """Concentrations with the gates of `rows` (None: all) decided anew, spectrum by spectrum if that is better."""
-    which = slice(None) if rows is None else rows
-    some = spectra[which]
-    kept = update_concentrations(some, concentrations[which], components, price, sweeps=_STEPS)
-    fresh = opened(some, components, price)
+    which = np.arange(len(spectra)) if rows is None else np.flatnonzero(rows)
+    some, kept = (spectra, concentrations.copy()) if rows is None else (spectra[which], concentrations[which])
+    along, overlap = products(some, components)
+    descend(along, overlap, kept, price, _STEPS)
+    fresh = _opened(along, overlap, price)
     better = costs(some, fresh, components, price) < costs(some, kept, components, price)
+    kept[better] = fresh[better]
+    if rows is None:
+        return kept
     result = concentrations.copy()
-    result[which] = np.where(better[:, None], fresh, kept)
+    result[which] = kept
     return result
+
+
+def tensors(*arrays: Array) -> tuple[Tensor, ...]:
+    """The same memory as tensors."""
+    return tuple(torch.from_numpy(array) for array in arrays)

@@ -1,10 +1,11 @@
-"""From a trained model to the refined one: gates closed, components settled, evidence written down."""
+"""From a trained model, or spectra alone, to a refined one: gates closed, components settled, evidence written down."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,21 +16,35 @@ from spectrafuse._runtime.progress import Callback, Progress
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
-from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
-from spectrafuse.mcr.refinement import evidence
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
+from spectrafuse.mcr.refinement import evidence, many_spectra
+from spectrafuse.mcr.refinement.channel_noise import channel_weights
 from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
-from spectrafuse.mcr.refinement.hard_gates import ExactGates
+from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, price_of_gate
+from spectrafuse.mcr.refinement.start import from_spectra
 from spectrafuse.mcr.training.checkpoint import Record
-from spectrafuse.mcr.training.known_components import FAR_ENERGY
+from spectrafuse.mcr.training.known_components import FAR_ENERGY, KnownComponents
+from spectrafuse.mcr.training.rules import Band
 from spectrafuse.mcr.training.trainer import TrainingResult
+from spectrafuse.random import RandomStream
+
+_INDIFFERENCE = (0.2, 0.9)
+"""Spectra whose residuals differ by less, as a share, may be chosen in another order: in a first search, in others."""
+_STARTS, _LITTLE_EXCESS, _ALIKE = 6, 1.02, 0.01
+"""Searches from other candidates at most, while the residual is larger than the noise by that factor: now and then one
+ends with three components in the place of two. They ended alike if costs differ by that share of a component's."""
+
+
+NO_TRAINING = "Nothing was trained: candidates chosen among the spectra were refined on hard gates."
 
 
 class _Reporter:
-    """Tells a callback, once a second, how many components are left; the epochs are over."""
+    """Tells a callback, once a second, how many components are left; the epochs, if there were any, are over."""
 
-    def __init__(self, callback: Callback, result: TrainingResult) -> None:
-        self._callback, self._epochs, self._values = callback, len(result.history), dict(result.history[-1])
+    def __init__(self, callback: Callback, history: Sequence[dict[str, float]] = ()) -> None:
+        self._callback, self._epochs = callback, len(history)
+        self._values = dict(history[-1]) if history else {}
         self._began = self._told = time.monotonic()
 
     def __call__(self, count: int) -> None:
@@ -38,7 +53,7 @@ class _Reporter:
             return
         self._told = now
         message = f"refining on hard gates for {now - self._began:.0f} s, trying {count} components"
-        self._callback(Progress(self._epochs, self._epochs, self._values, message))
+        self._callback(Progress(self._epochs, self._epochs or None, self._values, message))
 
 
 def why_not(result: TrainingResult, model: UnmixingModel) -> str | None:
@@ -52,7 +67,7 @@ def why_not(result: TrainingResult, model: UnmixingModel) -> str | None:
     return None
 
 
-def refined(
+def refine_trained(
     result: TrainingResult,
     model: UnmixingModel,
     spectra: NDArray[np.float32],
@@ -88,70 +103,269 @@ def refined(
     reason = why_not(result, model)
     if reason is not None:
         return result._replace(chosen_reason=f"{result.chosen_reason} {reason}")
-    report = None if callback is None else _Reporter(callback, result)
-    outcome, gates = _search(result, model, spectra, noise, fixed, background, report)
-    state = _written(result.state, model, outcome.factors, fixed)
-    model.load_state_dict(state)
-    gates, concentrations = _settled(model, gates, spectra)
-    ids = list(gates.open_ids)
+    report = None if callback is None else _Reporter(callback, result.history)
+    # A component that is given with its shape may be needed although training never opened a gate for it.
+    ids = np.union1d(np.asarray(result.record.component_ids, np.int64), np.asarray(fixed, np.int64))
+    index = torch.as_tensor(ids, device=model.vanilla_components.device)
+    amounts = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
+    components = model.effective_components()[index].detach().cpu().double().numpy()
+    data = _Data.of(spectra, noise)
+    start = Factors(amounts / data.level[:, None], components, ids)
+    form = _Form(model.num_components, model.non_negative_component, model.sparse_component, tuple(fixed), background)
+    refined = _search(data, start, form, report)
+    return _result(result, model, data, refined, form, spectra)
 
-    wide = spectra.astype(np.float64)
+
+def refine_spectra(
+    build: Callable[[int], UnmixingModel],
+    spectra: NDArray[np.float32],
+    noise: NoiseLevel,
+    *,
+    pool: int,
+    known: KnownComponents | None = None,
+    non_negative: bool = True,
+    sparse: bool = False,
+    background: bool = False,
+    bands: Sequence[Band] = (),
+    floor: float = 1e-3,
+    stream: RandomStream,
+    callback: Callback | None = None,
+) -> tuple[TrainingResult, UnmixingModel]:
+    """Refine candidates chosen among the spectra; known components come first.
+
+    Parameters
+    ----------
+    build : callable
+        Makes a model of so many components, with the known ones and the background in their places.
+    spectra : ndarray, (n, d)
+    noise : NoiseLevel
+    pool : int
+        Components there can be, the background among them.
+    known : KnownComponents or None
+    non_negative, sparse, background : bool
+        As the estimator's.
+    bands : sequence of Band
+    floor : float
+        As for `noise_level`, where channels are weighted.
+    stream : RandomStream
+        Which of spectra that are nearly as different from the others is chosen first.
+    callback : callable, optional
+        Told how far the refinement is, once a second.
+
+    Returns
+    -------
+    TrainingResult, UnmixingModel
+        The model has the known components in the first places, then those that were found, then the background.
+    """
+    given = np.empty((0, spectra.shape[1])) if known is None else known.spectra.astype(np.float64)
+    original = spectra
+    weights = None if background or sparse else channel_weights(spectra, noise)
+    if weights is not None:
+        spectra, given = (spectra * weights).astype(np.float32), given * weights
+        noise = noise_level(spectra, floor=floor)
+    last = pool - 1 if background else None
+    fixed = (() if known is None else tuple(known.fixed.tolist())) + (() if last is None else (last,))
+    form = _Form(pool, non_negative, sparse, fixed, last, reserved=tuple(range(len(given))))
+    first = given if last is None else np.vstack([given, np.ones(spectra.shape[1])])
+    first_ids = np.array([*range(len(given)), *([] if last is None else [last])], np.int64)
+    report = None if callback is None else _Reporter(callback)
+    few = len(spectra) <= many_spectra.MOST_SEARCHED
+    rows = np.arange(len(spectra)) if few else many_spectra.sample(len(spectra), stream)
+
+    def search(rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]) -> tuple[_Data, _Refined]:
+        data = _Data.of(spectra if len(rows) == len(spectra) else spectra[rows], noise)
+        spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
+        places, found = len(ids) + len(spare), list[_Refined]()
+        while len(found) < _STARTS and not (found and _trusted(found, noise)):
+            chance = 1.0 - _INDIFFERENCE[bool(found)] * stream.uniform((len(rows),), dtype=torch.float64).numpy()
+            start = from_spectra(
+                data.scaled, before, places, non_negative=non_negative, background=background, weights=chance
+            )
+            start = start._replace(ids=np.append(ids, spare)[: len(start.ids)])
+            found.append(_search(data, start, form, report))
+        return data, min(found, key=lambda refined: refined.outcome.cost)
+
+    data, refined = search(rows, first, first_ids)
+    reason = NO_TRAINING
+    if len(rows) < len(spectra):
+        data, refined, searched = _on_all(spectra, data, refined, rows, search, form, report)
+        reason += f" The search worked on {searched} of the {len(spectra)} spectra, what it found was fitted to all."
+
+    # Nothing else of the pool was ever made.
+    ids = refined.outcome.factors.ids
+    learned = ids[(ids >= len(given)) & (ids != last)]
+    place = dict(zip(sorted(learned.tolist()), range(len(given), len(given) + len(learned)), strict=True))
+    size = max(1, len(given) + len(learned) + background)
+    place |= {i: i for i in range(len(given))} | ({} if last is None else {last: size - 1})
+    model = build(size)
+    placed = refined.outcome.factors._replace(ids=np.array([place[int(i)] for i in ids], np.int64))
+    if weights is not None:
+        placed = placed._replace(components=placed.components / weights)
+        refined = refined._replace(gates=refined.gates._replace(weights=tuple(weights.tolist())))
+    refined = refined._replace(
+        outcome=refined.outcome._replace(factors=placed),
+        gates=refined.gates._replace(open_ids=tuple(sorted(placed.ids.tolist()))),
+    )
+    form = form._replace(fixed=tuple(place[i] for i in fixed), background=None if last is None else size - 1)
+    state = {name: values.detach().clone() for name, values in model.state_dict().items()}
+    nothing = Record(0, math.inf, -math.inf, 0.0, [])
+    result = TrainingResult(state, nothing, reason, "", [], list(bands), None)
+    return _result(result, model, data, refined, form, original), model
+
+
+def _on_all(
+    spectra: NDArray[np.float32],
+    data: _Data,
+    refined: _Refined,
+    rows: NDArray[np.int64],
+    search: Callable[[NDArray[np.int64], Array, NDArray[np.int64]], tuple[_Data, _Refined]],
+    form: _Form,
+    report: Callable[[int], None] | None,
+) -> tuple[_Data, _Refined, int]:
+    """What a search on some of the spectra found, fitted to all; with a second search where some are described badly.
+
+    Returns
+    -------
+    data, refined : _Data, _Refined
+        Of the last search, with components and the price of a gate for all spectra.
+    searched : int
+        Spectra that were searched.
+    """
+    noise, level = data.noise, noise_of_rows(spectra, data.noise)
+    outcome = refined.outcome
+    usual = outcome.path[outcome.chosen].power
+    badly = many_spectra.described_badly(spectra, level, outcome.factors.components, refined.gates.price, usual)
+    rows = np.union1d(rows, badly)
+    if len(badly):
+        data, refined = search(rows, outcome.factors.components, outcome.factors.ids)
+        outcome = refined.outcome
+    dearer = price_of_gate(len(spectra), form.pool) / price_of_gate(len(rows), form.pool)
+    gates = refined.gates._replace(price=refined.gates.price * dearer)
+    factors = many_spectra.settled_on_all(
+        spectra,
+        noise,
+        outcome.factors,
+        gates,
+        non_negative=form.non_negative,
+        sparse=form.sparse,
+        fixed=form.fixed,
+        report=report,
+    )
+    return data, _Refined(outcome._replace(factors=factors), gates, refined.again), len(rows)
+
+
+class _Data(NamedTuple):
+    """Spectra, their noise, and the spectra in units of it."""
+
+    spectra: NDArray[np.float32]
+    noise: NoiseLevel
+    level: Array
+    scaled: Array
+    power: float
+    variation: float
+
+    @classmethod
+    def of(cls, spectra: NDArray[np.float32], noise: NoiseLevel) -> _Data:
+        level = noise_of_rows(spectra, noise)
+        return cls(spectra, noise, level, spectra.astype(np.float64) / level[:, None], *squares(spectra))
+
+
+class _Form(NamedTuple):
+    """What kind of mixture is searched for."""
+
+    pool: int
+    non_negative: bool
+    sparse: bool
+    fixed: tuple[int, ...]
+    background: int | None
+    reserved: tuple[int, ...] = ()
+
+
+class _Refined(NamedTuple):
+    outcome: Outcome
+    gates: ExactGates
+    again: bool
+
+
+def _trusted(found: Sequence[_Refined], noise: NoiseLevel) -> bool:
+    """Whether no other start need be tried: the residual is the noise, or three searches ended alike."""
+    last = found[-1].outcome
+    if not noise.white or last.excess < _LITTLE_EXCESS:
+        return True
+    alike = (abs(last.cost - other.outcome.cost) < _ALIKE * last.component_price for other in found[:-1])
+    return sum(alike) >= 2
+
+
+def _search(data: _Data, start: Factors, form: _Form, report: Callable[[int], None] | None) -> _Refined:
+    def search(noise: NoiseLevel) -> tuple[Outcome, ExactGates]:
+        refinement = Refinement(
+            data.scaled,
+            0.0,
+            0.0,
+            non_negative=form.non_negative,
+            sparse=form.sparse,
+            fixed=form.fixed,
+            background=form.background,
+            report=report,
+        )
+        outcome = CountSearch(refinement, form.pool, structured=noise.structured, reserved=form.reserved).run(start)
+        return outcome, ExactGates(noise, refinement.gate_price, tuple(sorted(int(i) for i in outcome.factors.ids)))
+
+    outcome, gates = search(data.noise)
+    unexplained = float(outcome.path[outcome.chosen].power @ data.level**2)
+    again = data.noise.structured and evidence.misfits(nmse_of(unexplained, data.power), data.noise)
+    if again:
+        # The price of a component was all that the noise may be, and too high for every one of them.
+        outcome, gates = search(data.noise._replace(structured=False))
+    return _Refined(outcome, gates, again)
+
+
+def _result(
+    result: TrainingResult,
+    model: UnmixingModel,
+    data: _Data,
+    refined: _Refined,
+    form: _Form,
+    spectra: NDArray[np.float32],
+) -> TrainingResult:
+    """The result with the refined state, and the model in it; `spectra` are all, `data` those that were searched."""
+    outcome, noise, background = refined.outcome, data.noise, form.background
+    state = _written(result.state, model, outcome.factors, form.fixed)
+    model.load_state_dict(state)
+    gates, concentrations = _settled(model, refined.gates, spectra)
+    ids = list(gates.open_ids)
     components = model.effective_components()[ids].detach().cpu().double().numpy()
-    residual = float(((wide - concentrations @ components) ** 2).sum())
-    power, variation = float((wide * wide).sum()), float(((wide - wide.mean(0)) ** 2).sum())
+    residual = sum(
+        float(((block - concentrations[rows] @ components) ** 2).sum()) for rows, block in row_blocks(spectra)
+    )
+    power, variation = squares(spectra)
     nmse = nmse_of(residual, power)
-    level = noise_of_rows(spectra, noise)
-    rank = evidence.numerical_rank(wide / level[:, None])
+    final = Factors(concentrations.astype(np.float64), components, np.asarray(ids, np.int64))
+    outcome = outcome._replace(factors=final)
+    rank = evidence.numerical_rank(data.scaled)
     count = len(ids) - (background in ids)
     chosen = evidence.reason(count, nmse, outcome, noise)
+    before = result.record
     return result._replace(
         state=state,
-        record=Record(result.record.epoch, nmse, r2_of(residual, variation), result.record.mean_energy, ids),
+        record=Record(before.epoch, nmse, r2_of(residual, variation), before.mean_energy, ids),
         chosen_reason=chosen,
         gates=gates,
+        concentrations=concentrations,
         evidence={
             "count": count,
             "reason": chosen,
-            "trained_count": result.record.size - (background in result.record.component_ids),
-            "path": evidence.path_rows(outcome, level**2, power, variation),
+            "trained_count": before.size - (background in before.component_ids) if result.history else None,
+            "path": evidence.path_rows(outcome, data.level**2, data.power, data.variation),
             "rise": None if math.isinf(outcome.rise) else outcome.rise / outcome.component_price,
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "cautions": evidence.cautions(outcome, rank, noise, background),
+            "cautions": evidence.cautions(
+                outcome, nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
+            ),
         },
     )
-
-
-def _search(
-    result: TrainingResult,
-    model: UnmixingModel,
-    spectra: NDArray[np.float32],
-    noise: NoiseLevel,
-    fixed: Sequence[int],
-    background: int | None,
-    report: Callable[[int], None] | None,
-) -> tuple[Outcome, ExactGates]:
-    # A component that is given with its shape may be needed although training never opened a gate for it.
-    ids = np.union1d(np.asarray(result.record.component_ids, np.int64), np.asarray(fixed, np.int64))
-    index = torch.as_tensor(ids, device=model.vanilla_components.device)
-    start = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
-    components = model.effective_components()[index].detach().cpu().double().numpy()
-    level = noise_of_rows(spectra, noise)[:, None]
-    refinement = Refinement(
-        spectra / level,
-        0.0,
-        0.0,
-        non_negative=model.non_negative_component,
-        sparse=model.sparse_component,
-        fixed=tuple(fixed),
-        background=background,
-        report=report,
-    )
-    search = CountSearch(refinement, model.num_components, structured=noise.structured)
-    outcome = search.run(Factors(start / level, components, ids))
-    places = tuple(sorted(int(i) for i in outcome.factors.ids))
-    return outcome, ExactGates(noise, refinement.gate_price, places)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from spectrafuse._runtime import checks
+from spectrafuse.mcr.recipes import Recipe
 
 
 class SparsityRule:
@@ -259,6 +260,26 @@ def make_bands(criterion: str, threshold: float, interval: float) -> list[Band]:
         bands.append(Band(f"{start}[->]{end}", start, end))
         start, end = end, end + step
     return bands
+
+
+def recipe_bands(recipe: Recipe, accept: float, power: float, variation: float) -> list[Band]:
+    """A recipe's bands of fit.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    accept : float
+        nMSE up to which a state fits to the noise level.
+    power, variation : float
+        Sum of squares of the spectra, and about their column means.
+    """
+    threshold, interval = recipe.checkpoint_threshold, recipe.checkpoint_interval
+    if recipe.adaptive_bands:
+        lowest = 1.0 - accept * power / variation if variation > 0 else 1.0
+        if lowest < threshold:
+            width = next((width for width in (0.1, 0.2, 0.5) if lowest >= 1.0 - width), 0.9)
+            threshold, interval = 1.0 - width, width / 10
+    return make_bands(recipe.checkpoint_criterion, threshold, interval)
 
 
 def band_of(value: float, criterion: str, bands: Sequence[Band]) -> Band | None:

@@ -9,7 +9,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse import backends
@@ -42,7 +44,7 @@ from spectrafuse.mcr.training.rules import (
     PatienceStopRule,
     SparsityRule,
     band_of,
-    make_bands,
+    recipe_bands,
     temperature_at,
 )
 from spectrafuse.mcr.training.step import StepInputs, training_step
@@ -80,14 +82,16 @@ class TrainingResult(NamedTuple):
     history : list of dict
         One entry an epoch.
     bands : list of Band
-    keeper : StateKeeper
-        The best state of each band that was reached.
+    keeper : StateKeeper or None
+        The best state of each band that was reached; None: nothing was trained.
     gates : ExactGates or None
         Of a refined state; None: the networks decide.
     evidence : dict or None
         What a refined state's count rests on, as plain values.
     compactions : tuple of Compaction
         When components left the pool, and what that changed.
+    concentrations : ndarray, (n, k), or None
+        Of the spectra that were fitted, where they are known already.
     """
 
     state: State
@@ -96,13 +100,19 @@ class TrainingResult(NamedTuple):
     chosen_reason: str
     history: list[dict[str, float]]
     bands: list[Band]
-    keeper: StateKeeper
+    keeper: StateKeeper | None
     gates: ExactGates | None = None
     evidence: dict[str, Any] | None = None
     compactions: tuple[Compaction, ...] = ()
+    concentrations: NDArray[np.float32] | None = None
 
     def count_curve(self, criterion: str, background: int | None = None) -> list[dict[str, float]]:
-        """Fewest components, the background aside, against fit: one row for each band that was reached."""
+        """Fewest components, the background aside, against fit: one row for each band that was reached.
+
+        Without training these are states that the refinement passed through.
+        """
+        if self.keeper is None:
+            return self._passed(criterion.lower())
         rows = []
         for band in self.bands:
             if band.name in self.keeper.slots:
@@ -113,6 +123,15 @@ class TrainingResult(NamedTuple):
                 rows.append({**edges, **fit})
         return rows
 
+    def _passed(self, criterion: str) -> list[dict[str, float]]:
+        fewest: dict[str, dict[str, Any]] = {}
+        for row in (self.evidence or {}).get("path", ()):
+            band = band_of(row[criterion], "R2" if criterion == "r2" else "nMSE", self.bands)
+            if band is not None and (band.name not in fewest or row["count"] <= fewest[band.name]["count"]):
+                edges = {f"{criterion}_from": band.start, f"{criterion}_to": band.end}
+                fewest[band.name] = edges | {key: row[key] for key in ("count", "r2", "nmse")} | {"epoch": 0}
+        return [fewest[band.name] for band in self.bands if band.name in fewest]
+
     def of_band(self, start: float) -> TrainingResult:
         """The same run with the state of another band, the one that begins at `start`.
 
@@ -121,6 +140,8 @@ class TrainingResult(NamedTuple):
         ValueError
             If no such band was reached.
         """
+        if self.keeper is None:
+            raise checks.fail("r2_from", "a band of trained networks (recipe 'trained' or 'published')", start)
         reached = [band for band in self.bands if band.name in self.keeper.slots]
         for band in reached:
             if math.isclose(band.start, start, rel_tol=0.0, abs_tol=1e-9):
@@ -202,7 +223,9 @@ class Trainer:
             )
         else:
             self.stop = PatienceStopRule(accept=self.accept, patience=recipe.patience, fit_patience=recipe.fit_patience)
-        self.bands = self._make_bands()
+        wide = self.spectra.double()
+        power, variation = (float(part.square().sum()) for part in (wide, wide - wide.mean(0)))
+        self.bands = recipe_bands(recipe, self.accept, power, variation)
         self.fixed = tuple(fixed)
         self.keeper = StateKeeper(model.config, folder, self.scale)
         optimizer = OuterAdamW(
@@ -232,20 +255,6 @@ class Trainer:
     def direct(self) -> cpu_epoch.DirectEpochs:
         """Epochs straight through the kernels, for a model that they apply to."""
         return cpu_epoch.DirectEpochs(self.pool.part, self.recipe, self.optimizer)
-
-    def _make_bands(self) -> list[Band]:
-        recipe = self.recipe
-        threshold, interval = recipe.checkpoint_threshold, recipe.checkpoint_interval
-        if recipe.adaptive_bands:
-            centred = self.spectra.double()
-            variation = float((centred - centred.mean(0)).square().sum())
-            power = float(centred.square().sum())
-            lowest = 1.0 - self.accept * power / variation if variation > 0 else 1.0
-            widths = (width for width in (0.1, 0.2, 0.5) if lowest >= 1.0 - width)
-            if lowest < threshold:
-                width = next(widths, 0.9)
-                threshold, interval = 1.0 - width, width / 10
-        return make_bands(recipe.checkpoint_criterion, threshold, interval)
 
     def run(self, callback: Callback | None = None) -> TrainingResult:
         """Train until a rule stops the run, saving and reporting after every epoch.
