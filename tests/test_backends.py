@@ -102,6 +102,7 @@ def test_two_threads_force_two_implementations_at_once():
         assert list(pool.map(chosen, ["reference", "torch"])) == ["reference", "torch"]
 
 
+@pytest.mark.slow
 def test_a_compiled_function_follows_the_choice():
     seen = []
 

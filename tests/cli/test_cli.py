@@ -101,6 +101,7 @@ def test_different_command_on_the_same_folder(segmented: tuple[Path, Result], sc
     fails_with(result, "parameters.max_epoch was 2, now 3", "--restart")
 
 
+@pytest.mark.slow
 def test_restart_replaces_results_and_spares_other_files(scene: Path, tmp_path: Path) -> None:
     words = ["segment", scene, "-o", tmp_path, *SEGMENT]
     assert run(*words, "--max-epoch", 1).exit_code == 0

@@ -71,6 +71,7 @@ def test_a_profile_leaves_table_traces_picture_and_summary(profiles: dict[str, P
         assert [row["operation"] for row in table] == [row["operation"] for row in record["rows"]]
 
 
+@pytest.mark.slow
 def test_shares_add_up_to_one(profiles: dict[str, Path]) -> None:
     for folder, phase in ((profiles["segment"], "training"), (profiles["segment"], "prediction"),
                           (profiles["unmix"], "training")):  # fmt: skip
@@ -80,6 +81,7 @@ def test_shares_add_up_to_one(profiles: dict[str, Path]) -> None:
         assert sum(row["share"] for row in rows.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_kernels_are_seen_whichever_way_they_are_called(profiles: dict[str, Path]) -> None:
     # Through prepared calls, past torch's dispatcher.
     direct = rows_of(profiles["unmix"])

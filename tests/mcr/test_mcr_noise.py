@@ -49,6 +49,7 @@ def test_smooth_spectra_have_no_white_tail(rows: int, channels: int, decay: floa
         assert level.structured == (level.nmse == 1e-3)
 
 
+@pytest.mark.slow
 def test_noise_that_may_be_components_is_said() -> None:
     drawn = MixtureSynthesizer(12, 8, max_mixing=4, snr_db=35, random_state=0).generate(48)
     estimator = EBgMCR(12).fit(drawn.spectra.numpy())
@@ -57,6 +58,7 @@ def test_noise_that_may_be_components_is_said() -> None:
     assert not any("may hold weak components" in told for told in given.count_evidence_["cautions"])
 
 
+@pytest.mark.slow
 def test_a_misfit_is_searched_again_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = MixtureSynthesizer(16, 512, max_mixing=4, snr_db=30, random_state=1).generate(32)
     right = noise_level(drawn.spectra)

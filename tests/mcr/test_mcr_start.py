@@ -83,6 +83,7 @@ def test_an_untrained_fit(fitted: EBgMCR, mixtures: Mixtures) -> None:
         fitted.use_band(fitted.count_curve_[0]["r2_from"])
 
 
+@pytest.mark.slow
 def test_the_pool_is_an_upper_bound_only(fitted: EBgMCR, mixtures: Mixtures) -> None:
     spectra = mixtures.spectra.numpy()
     larger = EBgMCR(100_000).fit(spectra)
@@ -100,6 +101,7 @@ def test_saved_and_loaded(fitted: EBgMCR, mixtures: Mixtures, tmp_path: Path) ->
     assert loaded.transform(spectra).tobytes() == fitted.transform(spectra).tobytes() == fitted.C_opt_.tobytes()
 
 
+@pytest.mark.slow
 def test_known_components_and_a_background_keep_their_places(mixtures: Mixtures) -> None:
     spectra, true = mixtures.spectra.numpy() + 0.3, mixtures.components.numpy()
     unneeded = np.linspace(0, 1, 60, dtype=np.float32)[None] ** 8

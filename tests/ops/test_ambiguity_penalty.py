@@ -143,6 +143,7 @@ def test_opcheck() -> None:
 
 
 # The kernels of pairs are one operation to a compiler, whatever the kind.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "poly3", "matern15"])
 def test_compiles_without_graph_breaks(kind: str) -> None:
     components = spectra((9, 6), seed=71)

@@ -210,6 +210,7 @@ def test_what_is_kept(variant):
     assert all(torch.equal(a, b) for a, b in zip(short[:7], full[:7], strict=True))
 
 
+@pytest.mark.slow
 def test_opcheck():
     for dtype, published in itertools.product((torch.float32, torch.float64), (False, True)):
         leaves, keywords, valid, _ = inputs(1, 4, 5, 6, 3, dtype)
