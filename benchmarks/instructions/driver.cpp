@@ -3,6 +3,7 @@
 //     kernel_driver                 names of all cases, a line each
 //     kernel_driver CASE            runs a case, of which only `measured` is to be counted; prints how many bytes the
 //                                   kernel held for itself at most
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +17,7 @@
 #include "counted.h"
 #include "dense_mean_shift.h"
 #include "gate.h"
+#include "gated_descent.h"
 #include "gated_mixture.h"
 #include "held_memory.h"
 #include "mean_shift_assign.h"
@@ -293,6 +295,29 @@ Run component_penalties() {
     return [a] { component_penalty(a, kFloat, kThreads); };
 }
 
+// A sweep over concentrations and one over components, of 64 spectra of which each holds a quarter of 24 components.
+Run descent() {
+    constexpr std::int64_t samples = 64, components = 24, channels = 80;
+    double* const spectra = numbers<double>(samples * channels, 0, 1);
+    double* const shapes = numbers<double>(components * channels, 0, 1);
+    double* const start = numbers<double>(samples * components, -3, 1);
+    for (std::int64_t i = 0; i < samples * components; ++i) start[i] = start[i] > 0 ? start[i] : 0;
+    double* const overlap = numbers<double>(components * components, 0, 1);
+    for (std::int64_t k = 0; k < components; ++k) overlap[k * components + k] = 2;
+    const double* along = numbers<double>(samples * components, 0, 1);
+    const double* smallest = numbers<double>(components, 0.1, 0.2);
+    double* const found = numbers<double>(samples * components);
+    double* const moved = numbers<double>(components * channels);
+    const std::uint8_t* held = numbers<std::uint8_t>(components);
+    return [=] {
+        std::copy(start, start + samples * components, found);
+        descend_concentrations({samples, components, along, overlap, found, smallest, 1, 0.0}, kThreads);
+        std::copy(shapes, shapes + components * channels, moved);
+        const Mixture mixture{samples, channels, components, spectra, start, moved};
+        descend_components({mixture, moved, held, true, 0.0, nullptr, nullptr, nullptr, nullptr}, kThreads);
+    };
+}
+
 Run random_normals() {
     const RandomFill a{Distribution::normal, 7, 3, 4096, 0.0, 1.0, floats(4096)};
     return [a] { random_fill(a, kFloat, kThreads); };
@@ -309,6 +334,7 @@ const Cases kCases{
     {"dense_mean_shift forward", dense_mean_shift<false>},
     {"gate backward", gates_backward},
     {"gate forward", gates},
+    {"gated_descent forward", descent},
     {"gated_mixture backward", mixture_backward},
     {"gated_mixture forward", mixture},
     {"mean_shift_assign backward", mean_shift_assign_backward},

@@ -205,7 +205,7 @@ def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     with ThreadPoolExecutor(1, thread_name_prefix="spectrafuse-reader") as pool:
 
         def read_next() -> Future[T | None]:
-            return pool.submit(copy_context().run, next, items, None)
+            return pool.submit(copy_context().run, lambda: next(items, None))
 
         following = read_next()
         while (item := following.result()) is not None:
