@@ -58,7 +58,7 @@ def _grouped(rows: Iterable[Row], real: bool) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = defaultdict(list)
     order = list(_GROUPS)
     for row in sorted(rows, key=lambda row: order.index(row["group"]) if row["group"] in order else len(order)):
-        if (row["group"] == "real") == real:
+        if row["group"] != "trained" and (row["group"] == "real") == real:
             groups[row["name"]].append(row)
     return groups
 
