@@ -24,20 +24,19 @@ def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_pa
     def run(*arguments: str) -> list[dict]:
         return rows_of_program(monkeypatch, paper, tmp_path, "--counts", "4", *arguments)
 
-    rows = run("--seeds", "1", "--only", "yardstick", "trained", "others")
+    rows = run("--seeds", "1", "--only", "yardstick", "others")
     methods = {row["method"] for row in rows}
-    assert methods == {"EB-gMCR", "EB-gMCR, trained", "NMF", "ICA", "known concentrations"}
+    assert methods == {"EB-gMCR", "NMF", "ICA", "known concentrations"}
     assert {"processor", "torch", "commit"} <= rows[0]["machine"].keys()
-    more = run("--seeds", "2", "--only", "yardstick", "trained", "others")
+    more = run("--seeds", "2", "--only", "yardstick", "others")
     assert more[: len(rows)] == rows
     names = [(row["name"], row["seed"]) for row in more]
     assert len(set(names)) == len(names) > len(rows)
-    assert run("--seeds", "2", "--only", "yardstick", "trained", "others") == more
+    assert run("--seeds", "2", "--only", "yardstick", "others") == more
     assert run("--quick", "--only", "pool") == more
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     counts = ", ".join(str(row["count"]) for row in more if row["name"] == "paper-4-20dB")
     assert f"| paper-4-20dB | 4 | {counts} |" in text
-    assert "Without and with training" in text
     assert ", 0 are here after 0 minutes of one processor." in text
     quick = {"name": "paper-16-20dB", "seed": 0, "seconds": 500.0, "processor_seconds": 120.0}
     assert ", 1 are here after 2 minutes" in paper.quick_time([quick, {**quick, "seed": 1}])
@@ -67,3 +66,17 @@ def test_scored_counts_runs(paper) -> None:
         return {"truth": 20, "count": count, "found": found, "found_99": found - 1}
 
     assert paper_report._scored([row(20, 20), row(21, 21), row(23, 19)]) == ["1 of 3", "2 of 3", "2 of 3", "1 of 3"]
+
+
+def test_runs_with_training_stand_beside_those_without(paper) -> None:
+    import paper_report
+
+    chosen = list(paper.runs(("yardstick", "trained"), (16,), 1, None))
+    pairs = {run.name: run for run in chosen}
+    assert pairs["paper-16-20dB-trained"].options == {**pairs["paper-16-20dB"].options, "recipe": "trained"}
+    assert not any(run.name.startswith("few") for run in chosen)
+    rows = [
+        {"name": name, "seed": 0, "truth": 16, "count": count, "cosines": [0.9], "processor_seconds": seconds}
+        for name, count, seconds in (("paper-16-20dB", 16, 1.0), ("paper-16-20dB-trained", 17, 13.0))
+    ]
+    assert "| paper-16-20dB | 16 | 16 | 0.900 | 1.0 | 17 | 0.900 | 13.0 |" in paper_report._trained_table(rows)
