@@ -64,6 +64,7 @@ std::vector<double> overlaps(const Mixture& a, const Entries& entries, int threa
 }  // namespace
 
 void descend_concentrations(const ConcentrationDescent& a, int threads) {
+    if (a.components == 0) return;
     threads = useful(a.samples * a.components * a.components, threads);
     const ThreadScratch gradient(bytes(a.components), threads);
     parallel_shares(a.samples, threads, [&](std::int64_t begin, std::int64_t end, int thread) {
@@ -72,6 +73,7 @@ void descend_concentrations(const ConcentrationDescent& a, int threads) {
 }
 
 void descend_open_gates(OpenDescent a, int threads) {
+    if (a.mixture.components == 0 || a.mixture.channels == 0) return;
     threads = useful(a.mixture.samples * (a.mixture.components + a.mixture.channels), threads);
     const Mixture shapes{a.mixture.components, a.mixture.channels, 0, a.mixture.shapes, nullptr, nullptr};
     std::vector<double> strength(static_cast<std::size_t>(shapes.samples));
@@ -85,6 +87,7 @@ void descend_open_gates(OpenDescent a, int threads) {
 }
 
 void descend_components(ComponentDescent a, int threads) {
+    if (a.mixture.components == 0) return;
     const Entries entries = open_entries(a.mixture);
     threads = useful((entries.start.back() + a.mixture.components) * a.mixture.channels, threads);
     const std::vector<double> overlap = overlaps(a.mixture, entries, threads);
