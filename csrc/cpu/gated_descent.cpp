@@ -35,7 +35,7 @@ void concentrations(const ConcentrationDescent& a, std::int64_t begin, std::int6
     const std::int64_t k = a.components;
     for (std::int64_t i = begin; i < end; ++i) {
         double* found = a.concentrations + i * k;
-        __builtin_memcpy(gradient, a.along + i * k, static_cast<std::size_t>(k) * sizeof(double));
+        if (k > 0) __builtin_memcpy(gradient, a.along + i * k, static_cast<std::size_t>(k) * sizeof(double));
         for (std::int64_t j = 0; j < k; ++j)
             if (found[j] != 0) add_multiple(gradient, -found[j], a.overlap + j * k, k);
         bool changed = true;
@@ -59,7 +59,8 @@ void concentrations(const ConcentrationDescent& a, std::int64_t begin, std::int6
 
 // What the mixture leaves of spectrum i.
 void leave(const Mixture& a, std::int64_t i, double* out) {
-    __builtin_memcpy(out, a.spectra + i * a.channels, static_cast<std::size_t>(a.channels) * sizeof(double));
+    if (a.channels > 0)
+        __builtin_memcpy(out, a.spectra + i * a.channels, static_cast<std::size_t>(a.channels) * sizeof(double));
     const double* amounts = a.concentrations + i * a.components;
     for (std::int64_t j = 0; j < a.components; ++j)
         if (amounts[j] != 0) add_multiple(out, -amounts[j], a.shapes + j * a.channels, a.channels);
