@@ -14,6 +14,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pybind11
 import pytest
 
 HERE = Path(__file__).parent
@@ -85,7 +86,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(copy: Path, module: Path) -> None:
     """The extension with the kernels of this operation alone, for the instruction set that every machine has."""
-    pybind11 = pytest.importorskip("pybind11", reason="pybind11 is not installed")
     sources = [f"csrc/cpu/{OPERATION}.cpp", "csrc/cpu/isa.cpp", "csrc/bindings/module.cpp", "csrc/bindings/device.cpp"]
     flags = [
         "-std=gnu++17", "-O1", "-fPIC", "-shared", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
