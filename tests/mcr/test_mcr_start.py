@@ -145,6 +145,7 @@ def test_plug_ins_and_other_recipes_train(mixtures: Mixtures) -> None:
         assert EBgMCR(8, recipe=recipe, max_epoch=2).fit(spectra).n_iter_ == 2
 
 
+@pytest.mark.slow
 def test_another_seed_may_choose_other_spectra(mixtures: Mixtures) -> None:
     spectra = mixtures.spectra.double().numpy()
     weights = [1 - 0.2 * np.random.default_rng(seed).random(len(spectra)) for seed in range(6)]
@@ -154,6 +155,7 @@ def test_another_seed_may_choose_other_spectra(mixtures: Mixtures) -> None:
     assert counts == {5}
 
 
+@pytest.mark.slow
 def test_the_same_bits_at_any_number_of_threads() -> None:
     spectra = _mixtures(12, 60, 300).spectra.numpy()
     before, found = torch.get_num_threads(), []
