@@ -268,8 +268,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Candidates chosen among the spectra, refined; a result that is in the folder is taken from there."""
 
         def build(size: int) -> UnmixingModel:
-            channels = task.data.shape[1]
-            model = self._build_model(task.recipe, channels, task.stream, task.known, places=size)
+            model = self._build_model(task.recipe, task.data.shape[1], task.stream, task.known, places=size)
             return model.to(task.device)
 
         accept = task.recipe.noise_factor * max(task.noise.nmse, task.recipe.noise_floor)
@@ -299,8 +298,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _train(self, task: _Task, **settings: Any) -> tuple[TrainingResult, UnmixingModel]:
         """Networks trained on the whole pool, refined if the recipe says so and no plug-in forbids it."""
-        channels = task.data.shape[1]
-        model = self._build_model(task.recipe, channels, task.stream, task.known).to(task.device)
+        model = self._build_model(task.recipe, task.data.shape[1], task.stream, task.known).to(task.device)
         fixed = [] if task.known is None else task.known.fixed.tolist()
         background = self.pool_size - 1 if self.background else None
         if background is not None:

@@ -205,7 +205,7 @@ def noise_level(
         return NoiseLevel(
             math.sqrt(_FALLBACK_NMSE * power / (n * d)),
             _FALLBACK_NMSE,
-            f"assumed, as {n} spectra of {d} channels are too few to estimate it",
+            f"assumed, as {n} spectra of {d} bands are too few to estimate it",
         )
     source, nmse = "estimated from the tail of the singular values", n * d * even.sigma**2 / power
     if grows:

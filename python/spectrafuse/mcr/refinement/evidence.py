@@ -98,7 +98,7 @@ def cautions(
     again : bool
         The outcome is that of a second search, as that of the first fitted far worse than the noise.
     weighted : bool
-        Channels were weighted.
+        Bands were weighted.
     """
     factors = outcome.factors
     told = []
@@ -111,11 +111,11 @@ def cautions(
     elif not noise.white or (noise.nmse > _NOISY and noise.source != "given"):
         told.append(
             f"What was taken for noise ({noise.nmse:.2g} of the sum of squares) may hold weak components too, as where "
-            "there are nearly as many components as spectra or channels, or more. Give `noise` if it is known."
+            "there are nearly as many components as spectra or bands, or more. Give `noise` if it is known."
         )
     if weighted:
         told.append(
-            "The noise of the channels is unlike, so that they were weighted by it; noise, cost and the path of counts "
+            "The noise of the bands is unlike, so that they were weighted by it; noise, cost and the path of counts "
             "are those of weighted spectra."
         )
     if again:

@@ -101,11 +101,11 @@ class Refinement:
     non_negative : bool
         Components are non-negative.
     sparse : bool
-        Channels of components have gates too, at the price of the others.
+        Bands of components have gates too, at the price of the others.
     fixed : sequence of int
         Components that keep their shape.
     background : int or None
-        The one of them that is the same in all channels.
+        The one of them that is the same in all bands.
     report : callable, optional
         Called again and again with a number of components.
     """
@@ -146,8 +146,8 @@ class Refinement:
 
     def cost(self, factors: Factors) -> float:
         rows = costs(self.spectra, factors.concentrations, factors.components, self.gate_price)
-        channels = self.gate_price * np.count_nonzero(factors.components) if self.sparse else 0.0
-        return float(rows.sum()) + channels + self.component_price * len(factors.ids)
+        bands = self.gate_price * np.count_nonzero(factors.components) if self.sparse else 0.0
+        return float(rows.sum()) + bands + self.component_price * len(factors.ids)
 
     def descend(self, factors: Factors, sweeps: int, gate_price: float | None = None) -> Factors:
         """Components and concentrations in turn; components that no gate opens for any more are dropped.
@@ -156,7 +156,7 @@ class Refinement:
         the products of all spectra with all components that this needs would take nearly all of the time.
         """
         price = self.gate_price if gate_price is None else gate_price
-        channel_price = price if self.sparse else 0.0
+        band_price = price if self.sparse else 0.0
         if self._report is not None:
             self._report(self.count(factors))
         for left in reversed(range(sweeps)):
@@ -166,7 +166,7 @@ class Refinement:
                 factors.concentrations,
                 factors.components,
                 non_negative=self.non_negative,
-                price=channel_price,
+                price=band_price,
                 held=held,
             )
             factors = factors._replace(components=shapes).used()
@@ -260,7 +260,7 @@ class Refinement:
         return factors._replace(concentrations=concentrations, components=components).used()
 
     def levelled(self, factors: Factors) -> Factors:
-        """The mixture with what all channels of a component share made part of the background."""
+        """The mixture with what all bands of a component share made part of the background."""
         if self.background is None:
             return factors
         if self.background not in factors.ids:
@@ -268,7 +268,7 @@ class Refinement:
             factors = factors.having(np.full(size, size**-0.5), np.zeros(len(self.spectra)), self.background)
         learned = np.flatnonzero(~np.isin(factors.ids, self.fixed))
         amounts, shapes = factors.concentrations[:, learned], factors.components[learned]
-        # The least of a spectrum's channels lies below its level by as much as the least of their errors does.
+        # The least of a spectrum's bands lies below its level by as much as the least of their errors does.
         error = np.sqrt(np.linalg.pinv(amounts.T @ amounts).diagonal() * 2 * math.log(max(shapes.shape[1], 2)))
         shared = np.maximum(shapes.min(1) + error, 0.0)
         components, concentrations = factors.components.copy(), factors.concentrations.copy()

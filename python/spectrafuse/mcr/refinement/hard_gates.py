@@ -38,7 +38,7 @@ class ExactGates(NamedTuple):
     open_ids : tuple of int
         Components of the pool whose gates may open; the others stay closed.
     weights : tuple of float, (d,), or None
-        Of the channels, where their noise is unlike; the noise is then that of weighted spectra.
+        Of the bands, where their noise is unlike; the noise is then that of weighted spectra.
     """
 
     noise: NoiseLevel
@@ -101,7 +101,7 @@ def update_components(
 ) -> Array:
     """Components (k, d) after one sweep of coordinate descent, rows `held` aside.
 
-    With a `price`, the sparse form's, channels that explain no more than it become 0.
+    With a `price`, the sparse form's, bands that explain no more than it become 0.
     """
     found = components.copy()
     fixed = None if held is None else torch.from_numpy(held)

@@ -18,7 +18,7 @@ from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
 from spectrafuse.mcr.refinement import evidence, many_spectra
-from spectrafuse.mcr.refinement.channel_noise import channel_weights
+from spectrafuse.mcr.refinement.band_noise import band_weights
 from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, price_of_gate
@@ -89,7 +89,7 @@ def refine_trained(
     fixed : sequence of int
         Components that keep their shape.
     background : int or None
-        The one of them that is the same in all channels.
+        The one of them that is the same in all bands.
     callback : callable, optional
         Told how far the refinement is, once a second.
 
@@ -146,7 +146,7 @@ def refine_spectra(
         As the estimator's.
     bands : sequence of Band
     floor : float
-        As for `noise_level`, where channels are weighted.
+        As for `noise_level`, where bands are weighted.
     stream : RandomStream
         Which of spectra that are nearly as different from the others is chosen first.
     callback : callable, optional
@@ -159,7 +159,7 @@ def refine_spectra(
     """
     given = np.empty((0, spectra.shape[1])) if known is None else known.spectra.astype(np.float64)
     original = spectra
-    weights = None if background or sparse else channel_weights(spectra, noise)
+    weights = None if background or sparse else band_weights(spectra, noise)
     if weights is not None:
         spectra, given = (spectra * weights).astype(np.float32), given * weights
         noise = noise_level(spectra, floor=floor)

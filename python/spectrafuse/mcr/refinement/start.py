@@ -47,9 +47,9 @@ def from_spectra(
     places : int
         Components there can be, the known ones among them.
     non_negative : bool
-        Negative channels of a chosen spectrum become 0.
+        Negative bands of a chosen spectrum become 0.
     background : bool
-        What all channels of a chosen spectrum share is no part of a non-negative component.
+        What all bands of a chosen spectrum share is no part of a non-negative component.
     weights : ndarray, (n,), optional
         What the squared residual of a spectrum counts for in the choice.
 

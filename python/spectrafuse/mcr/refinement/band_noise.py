@@ -1,4 +1,4 @@
-"""Noise that is not the same in all channels: it is read off the residual, and channels are weighted by it."""
+"""Noise that is not the same in all bands: it is read off the residual, and bands are weighted by it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from spectrafuse.mcr.refinement.evidence import numerical_rank
 from spectrafuse.mcr.refinement.hard_gates import Array
 
 _LEAST_RATIO = 3.0
-"""Noise of the noisiest tenth of the channels over that of the quietest: below, they count as alike. White noise has
-1.0 to 1.2, components that are zero in most channels 1.5, a fermentation followed in the mid-infrared 25."""
+"""Noise of the noisiest tenth of the bands over that of the quietest: below, they count as alike. White noise has
+1.0 to 1.2, components that are zero in most bands 1.5, a fermentation followed in the mid-infrared 25."""
 _WIDTH, _FEWEST_SPECTRA, _MOST_SPECTRA = 15, 8, 2000
 
 
-def channel_weights(spectra: NDArray[np.float32], noise: NoiseLevel) -> Array | None:
-    """Factors that make the noise of all channels alike, with a mean square of 1; None where it is.
+def band_weights(spectra: NDArray[np.float32], noise: NoiseLevel) -> Array | None:
+    """Factors that make the noise of all bands alike, with a mean square of 1; None where it is.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def channel_weights(spectra: NDArray[np.float32], noise: NoiseLevel) -> Array | 
     -------
     ndarray, (d,), or None
     """
-    count, channels = spectra.shape
-    if noise.structured or noise.source == "given" or count < _FEWEST_SPECTRA or channels < 4 * _WIDTH:
+    count, bands = spectra.shape
+    if noise.structured or noise.source == "given" or count < _FEWEST_SPECTRA or bands < 4 * _WIDTH:
         return None
     some = spectra[:: -(-count // _MOST_SPECTRA)]
     scaled = some / noise_of_rows(some, noise)[:, None]
