@@ -28,6 +28,7 @@ from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
 from spectrafuse.mcr.recipes import Recipe, resolve
+from spectrafuse.mcr.refinement.band_noise import correlated
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.refinement.refine import refine_spectra, refine_trained
 from spectrafuse.mcr.refinement.stored_result import load_result, save_result
@@ -127,7 +128,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     stop_reason_, chosen_reason_ : str
         Why training stopped, and why this state was taken: a sentence each.
     noise_ : NoiseLevel
-        sigma (the spectra's unit), nmse (its share of the spectra's sum of squares), source.
+        sigma (the spectra's unit), nmse (its share of the spectra's sum of squares), source, correlation (of the noise
+        of neighboring bands; spectra are filtered for it).
     C_opt_, ST_opt_ : ndarray, (n, k) and (k, d)
         Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
@@ -243,6 +245,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         device = checks.device(self.device)
         noise = noise_level(data, self.noise, floor=recipe.noise_floor)
         plugged = self.post_processing is not None or self.aggregate is not None
+        if recipe.refine and not plugged and not self.sparse:
+            noise = correlated(data, noise)
         find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
         result, model = find(
             _Task(data, noise, recipe, stream, device, given, callback),

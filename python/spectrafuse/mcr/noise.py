@@ -48,6 +48,8 @@ class NoiseLevel(NamedTuple):
         one component.
     white : bool
         The singular values end in those of white noise, or the level was given; else components may be part of it.
+    correlation : float
+        Of the noise of neighboring bands, falling with a power of their distance; 0: independent.
     """
 
     sigma: float
@@ -56,6 +58,7 @@ class NoiseLevel(NamedTuple):
     proportional: bool = False
     structured: bool = False
     white: bool = True
+    correlation: float = 0.0
 
 
 def _median_of_noise(rows: int, columns: int) -> float:

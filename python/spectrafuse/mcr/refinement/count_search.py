@@ -294,8 +294,7 @@ class CountSearch:
         """
         refinement = self.refinement
         residual = refinement.residual(factors)
-        part = np.maximum(residual, 0.0) if refinement.non_negative else residual
-        spectra = np.maximum(refinement.spectra, 0.0) if refinement.non_negative else refinement.spectra
+        part, spectra = refinement.shapes(residual), refinement.shapes(refinement.spectra)
         for row in np.argsort(-(part * part).sum(1))[:_FORWARD_TRIES]:
             common = _unit(part[row])
             for _ in range(10):

@@ -118,6 +118,11 @@ def cautions(
             "The noise of the bands is unlike, so that they were weighted by it; noise, cost and the path of counts "
             "are those of weighted spectra."
         )
+    if noise.correlation:
+        told.append(
+            f"The noise of neighboring bands is correlated ({noise.correlation:.2f}): spectra and components were "
+            "filtered for it, and noise, cost and the path of counts are those behind the filter."
+        )
     if again:
         told.append(
             "With a level of noise that the singular values do not show, the first search ended in components that "

@@ -17,9 +17,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
+from spectrafuse.mcr.refinement.whitening import Array, whitened
 from spectrafuse.ops.gated_descent import descend_components, gated_descent, residual_power
-
-Array = NDArray[np.float64]
 
 _SETTLE, _STEPS, _SHARES = 60, 4, (0.1, 0.3, 1.0)
 _STILL = 1e-10
@@ -57,7 +56,8 @@ class ExactGates(NamedTuple):
         level = noise_of_rows(spectra, self.noise)[:, None]
         length = np.linalg.norm(components.astype(np.float64), axis=1)
         unit = components / np.where(length > 0, length, 1.0)[:, None]
-        found = gates_of(spectra / level, unit, self.price)
+        correlation = self.noise.correlation
+        found = gates_of(whitened(spectra / level, correlation), whitened(unit, correlation), self.price)
         return found * level / np.where(length > 0, length, 1.0)
 
 
@@ -110,7 +110,7 @@ def update_components(
 
 
 def gates_of(spectra: Array, components: Array, price: float) -> Array:
-    """Gated concentrations (n, k) of spectra (n, d), settled, for components (k, d) of unit norm or zero."""
+    """Gated concentrations (n, k) of spectra (n, d), settled, for components (k, d)."""
     along, overlap = products(spectra, components)
     found = _opened(along, overlap, price, _SETTLE)
     descend(along, overlap, found, price, _SETTLE)

@@ -23,6 +23,7 @@ from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, price_of_gate
 from spectrafuse.mcr.refinement.start import from_spectra
+from spectrafuse.mcr.refinement.whitening import whitened
 from spectrafuse.mcr.training.checkpoint import Record
 from spectrafuse.mcr.training.known_components import FAR_ENERGY, KnownComponents
 from spectrafuse.mcr.training.rules import Band
@@ -159,7 +160,7 @@ def refine_spectra(
     """
     given = np.empty((0, spectra.shape[1])) if known is None else known.spectra.astype(np.float64)
     original = spectra
-    weights = None if background or sparse else band_weights(spectra, noise)
+    weights = None if background or sparse or noise.correlation else band_weights(spectra, noise)
     if weights is not None:
         spectra, given = (spectra * weights).astype(np.float32), given * weights
         noise = noise_level(spectra, floor=floor)
@@ -179,7 +180,13 @@ def refine_spectra(
         while len(found) < _STARTS and not (found and _trusted(found, noise)):
             chance = 1.0 - _INDIFFERENCE[bool(found)] * stream.uniform((len(rows),), dtype=torch.float64).numpy()
             start = from_spectra(
-                data.scaled, before, places, non_negative=non_negative, background=background, weights=chance
+                data.scaled,
+                before,
+                places,
+                non_negative=non_negative,
+                background=background,
+                correlation=noise.correlation,
+                weights=chance,
             )
             start = start._replace(ids=np.append(ids, spare)[: len(start.ids)])
             found.append(_search(data, start, form, report))
@@ -231,10 +238,9 @@ def _on_all(
     searched : int
         Spectra that were searched.
     """
-    noise, level = data.noise, noise_of_rows(spectra, data.noise)
-    outcome = refined.outcome
+    noise, outcome = data.noise, refined.outcome
     usual = outcome.path[outcome.chosen].power
-    badly = many_spectra.described_badly(spectra, level, outcome.factors.components, refined.gates.price, usual)
+    badly = many_spectra.described_badly(spectra, noise, outcome.factors.components, refined.gates.price, usual)
     rows = np.union1d(rows, badly)
     if len(badly):
         data, refined = search(rows, outcome.factors.components, outcome.factors.ids)
@@ -302,13 +308,16 @@ def _search(data: _Data, start: Factors, form: _Form, report: Callable[[int], No
             data.scaled,
             0.0,
             0.0,
+            correlation=noise.correlation,
             non_negative=form.non_negative,
             sparse=form.sparse,
             fixed=form.fixed,
             background=form.background,
             report=report,
         )
-        outcome = CountSearch(refinement, form.pool, structured=noise.structured, reserved=form.reserved).run(start)
+        search = CountSearch(refinement, form.pool, structured=noise.structured, reserved=form.reserved)
+        outcome = search.run(refinement.filtered(start))
+        outcome = outcome._replace(factors=refinement.plain(outcome.factors))
         return outcome, ExactGates(noise, refinement.gate_price, tuple(sorted(int(i) for i in outcome.factors.ids)))
 
     outcome, gates = search(data.noise)
@@ -342,7 +351,7 @@ def _result(
     nmse = nmse_of(residual, power)
     final = Factors(concentrations.astype(np.float64), components, np.asarray(ids, np.int64))
     outcome = outcome._replace(factors=final)
-    rank = evidence.numerical_rank(data.scaled)
+    rank = evidence.numerical_rank(whitened(data.scaled, noise.correlation))
     count = len(ids) - (background in ids)
     chosen = evidence.reason(count, nmse, outcome, noise)
     before = result.record
