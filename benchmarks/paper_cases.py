@@ -23,13 +23,18 @@ class Case(NamedTuple):
 
 
 def paper(count: int, snr: float, seed: int, samples: int | None = None, **options: Any) -> Case:
-    """Mixtures as the paper draws them: 4 N samples of 1 to 4 components, unless other `samples` are asked for."""
+    """Mixtures as the paper draws them: 4 N samples of 1 to 4 components, unless other `samples` are asked for.
+
+    A component that occurs in none of few samples is left out of the truth.
+    """
     from spectrafuse.mcr.synthesize import MixtureSynthesizer
 
     settings: dict[str, Any] = {"min_mixing": 1, "max_mixing": 4, "snr_db": snr, "random_state": seed, **options}
     drawn = MixtureSynthesizer(count, BANDS, **settings).generate(samples or 4 * count)
     sigma = float(drawn.noise.square().mean().sqrt())
-    return Case(drawn.spectra.numpy(), drawn.components.numpy(), drawn.concentrations.numpy(), sigma)
+    concentrations = drawn.concentrations.numpy()
+    occurs = concentrations.any(0)
+    return Case(drawn.spectra.numpy(), drawn.components.numpy()[occurs], concentrations[:, occurs], sigma)
 
 
 def correlated(count: int, snr: float, seed: int, cosine: float = 0.85) -> Case:
