@@ -96,6 +96,7 @@ def test_correlated_noise_costs_no_components(seed: int, tmp_path: Path) -> None
     assert loaded.transform(spectra).tobytes() == fitted.transform(spectra).tobytes() == fitted.C_opt_.tobytes()
 
 
+@pytest.mark.slow
 def test_known_components_a_background_and_either_sign() -> None:
     mixtures = _mixtures()
     noise = _noise((SPECTRA, BANDS), 0.8)
@@ -113,6 +114,7 @@ def test_known_components_a_background_and_either_sign() -> None:
     assert match_components(offset.components_[:-1], peaks.components.numpy()).cosine.min() > 0.97
 
 
+@pytest.mark.slow
 def test_more_spectra_than_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many_spectra, "MOST_SEARCHED", 200)
     monkeypatch.setattr(many_spectra, "_SAMPLE", 100)

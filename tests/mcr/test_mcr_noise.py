@@ -49,6 +49,31 @@ def test_smooth_spectra_have_no_white_tail(rows: int, bands: int, decay: float) 
         assert level.structured == (level.nmse == 1e-3)
 
 
+@pytest.mark.parametrize(("spectra", "snr", "seed"), [(24, 40, 0), (28, 30, 2), (32, 30, 0), (32, 20, 3), (40, 20, 2)])
+def test_sixteen_components_are_counted_in_few_spectra(spectra: int, snr: int, seed: int) -> None:
+    drawn = MixtureSynthesizer(16, 512, max_mixing=4, snr_db=snr, random_state=seed).generate(spectra)
+    fitted = EBgMCR(64, random_state=seed).fit(drawn.spectra.numpy())
+    assert fitted.n_components_ == 16
+    cosines = match_components(fitted.components_, drawn.components.numpy()).cosine
+    assert (cosines > 0.95).sum() >= 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [False, True])
+def test_more_components_than_bands_are_counted(known: bool, tmp_path: Path) -> None:
+    drawn = MixtureSynthesizer(48, 32, max_mixing=4, snr_db=35, random_state=0).generate(192)
+    spectra, sigma = drawn.spectra.numpy(), float(drawn.noise.square().mean().sqrt())
+    fitted = EBgMCR(192, noise=sigma if known else None).fit(spectra)
+    assert fitted.n_components_ == 48
+    assert match_components(fitted.components_, drawn.components.numpy()).cosine.min() > 0.95
+    # The tail of the singular values is no noise at all, so that its level is measured on the residual.
+    assert noise_level(spectra).nmse > 100 * 10**-3.5
+    assert fitted.noise_.sigma == pytest.approx(sigma, rel=0.1)
+    assert known != any("than the singular values can tell" in told for told in fitted.count_evidence_["cautions"])
+    fitted.save(tmp_path)
+    assert EBgMCR.load(tmp_path).transform(spectra).tobytes() == fitted.C_opt_.tobytes()
+
+
 @pytest.mark.slow
 def test_noise_that_may_be_components_is_said() -> None:
     drawn = MixtureSynthesizer(12, 8, max_mixing=4, snr_db=35, random_state=0).generate(48)
@@ -68,6 +93,10 @@ def test_a_misfit_is_searched_again_and_said(monkeypatch: pytest.MonkeyPatch) ->
     estimator = EBgMCR().fit(drawn.spectra.numpy())
     assert estimator.n_components_ == 16
     assert any("repeated as if the noise were white" in told for told in estimator.count_evidence_["cautions"])
+    # Where the second search fits no better, that is said besides.
+    hopeless = EBgMCR(2).fit(drawn.spectra.numpy()).count_evidence_["cautions"]
+    assert any("repeated as if the noise were white" in told for told in hopeless)
+    assert any("do not rely on their number" in told for told in hopeless)
 
 
 def test_a_misfit_that_remains_is_said() -> None:
@@ -96,6 +125,9 @@ def test_bands_of_unlike_noise_are_weighted(tmp_path: Path) -> None:
     assert any("bands is unlike" in told for told in fitted.count_evidence_["cautions"])
     fitted.save(tmp_path)
     assert EBgMCR.load(tmp_path).transform(spectra).tobytes() == fitted.transform(spectra).tobytes()
+    # One component is not enough for three, which shows in the metric that noise is known in.
+    one = EBgMCR(1).fit(spectra)
+    assert any("do not rely on their number" in told for told in one.count_evidence_["cautions"])
     # What is the same in all bands, given, or not white, is left as it is.
     even = (clean.spectra.numpy() + 0.01 * np.random.default_rng(7).normal(size=(40, 120))).astype(np.float32)
     assert band_weights(even, noise_level(even)) is None

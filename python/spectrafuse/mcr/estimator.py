@@ -259,7 +259,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         # A file's columns have no names.
         validate_data(self, data if isinstance(X, (str, os.PathLike)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
-        self.noise_: NoiseLevel | None = noise
+        # The refinement may find another level than the singular values show.
+        found = result.gates
+        self.noise_: NoiseLevel | None = noise if found is None or found.weights else found.noise
         if self._fitted_concentrations is None:
             self._fitted_concentrations = self._parse(data, "concentration")["concentration"]
         if self.n_components_ == 0:

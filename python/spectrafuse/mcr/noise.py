@@ -60,6 +60,11 @@ class NoiseLevel(NamedTuple):
     white: bool = True
     correlation: float = 0.0
 
+    def at(self, nmse: float, source: str, *, white: bool) -> NoiseLevel:
+        """The same kind of noise at another level."""
+        sigma = self.sigma * math.sqrt(nmse / self.nmse)
+        return self._replace(sigma=sigma, nmse=nmse, source=source, structured=False, white=white)
+
 
 def _median_of_noise(rows: int, columns: int) -> float:
     """Median singular value of a (rows, columns) matrix of unit noise, by the Marchenko-Pastur law."""

@@ -84,11 +84,14 @@ def component_price(samples: int, bands: int, colour: float = 1.0) -> float:
 
 def residual_excess(refinement: Refinement, factors: Factors) -> float:
     """Variance of the residual for each degree of freedom left, at least 1; 1 if too few are left to tell."""
-    size = refinement.spectra.size
+    free = degrees_of_freedom(refinement.spectra.size, factors)
+    return max(1.0, float(refinement.residual_power(factors).sum()) / free) if free else 1.0
+
+
+def degrees_of_freedom(size: int, factors: Factors) -> int:
+    """How many of so many numbers a mixture leaves free; 0 if they are too few to tell anything."""
     free = size - np.count_nonzero(factors.components) - np.count_nonzero(factors.concentrations)
-    if free < _LEAST_FREEDOM * size:
-        return 1.0
-    return max(1.0, float(refinement.residual_power(factors).sum()) / free)
+    return free if free >= _LEAST_FREEDOM * size else 0
 
 
 def residual_colour(residual: Array) -> float:

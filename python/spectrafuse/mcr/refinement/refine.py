@@ -19,7 +19,7 @@ from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
 from spectrafuse.mcr.refinement import evidence, many_spectra
 from spectrafuse.mcr.refinement.band_noise import band_weights
-from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
+from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome, degrees_of_freedom
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, price_of_gate
 from spectrafuse.mcr.refinement.start import from_spectra
@@ -35,7 +35,10 @@ _INDIFFERENCE = (0.2, 0.9)
 _STARTS, _LITTLE_EXCESS, _ALIKE = 6, 1.02, 0.01
 """Searches from other candidates at most, while the residual is larger than the noise by that factor: now and then one
 ends with three components in the place of two. They ended alike if costs differ by that share of a component's."""
-
+_CONTRADICTED, _BETTER = 2.0, 10.0
+"""Noise is looked for below a tail of singular values that is not white if components leave that many times as much as
+it; it is believed if they then leave that many times less, and what they leave is white."""
+_LEFT_BY_COMPONENTS = "measured on what the components leave, as the tail of the singular values holds components"
 
 NO_TRAINING = "Nothing was trained: candidates chosen among the spectra were refined on hard gates."
 
@@ -173,7 +176,9 @@ def refine_spectra(
     few = len(spectra) <= many_spectra.MOST_SEARCHED
     rows = np.arange(len(spectra)) if few else many_spectra.sample(len(spectra), stream)
 
-    def search(rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]) -> tuple[_Data, _Refined]:
+    def search_at(
+        noise: NoiseLevel, rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]
+    ) -> tuple[_Data, _Refined]:
         data = _Data.of(spectra if len(rows) == len(spectra) else spectra[rows], noise)
         spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
         places, found = len(ids) + len(spare), list[_Refined]()
@@ -192,7 +197,24 @@ def refine_spectra(
             found.append(_search(data, start, form, report))
         return data, min(found, key=lambda refined: refined.outcome.cost)
 
-    data, refined = search(rows, first, first_ids)
+    def search(
+        noise: NoiseLevel, rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]
+    ) -> tuple[_Data, _Refined]:
+        usual = search_at(noise, rows, before, ids)
+        if noise.white or noise.structured or usual[1].outcome.excess < _CONTRADICTED:
+            return usual
+        level, most = floor, _level_left(*usual) / _BETTER
+        # Prices rise where the level is too low, so that any low one leads to the right one.
+        for white in (False, True):
+            data, refined = search_at(noise.at(level, _LEFT_BY_COMPONENTS, white=white), rows, before, ids)
+            level = _level_left(data, refined)
+            if level > most:
+                return usual
+        if not evidence.as_expected(refined.outcome):
+            return usual
+        return data, refined._replace(again=evidence.AT_A_LOWER_LEVEL)
+
+    data, refined = search(noise, rows, first, first_ids)
     reason = NO_TRAINING
     if len(rows) < len(spectra):
         data, refined, searched = _on_all(spectra, data, refined, rows, search, form, report)
@@ -225,7 +247,7 @@ def _on_all(
     data: _Data,
     refined: _Refined,
     rows: NDArray[np.int64],
-    search: Callable[[NDArray[np.int64], Array, NDArray[np.int64]], tuple[_Data, _Refined]],
+    search: Callable[[NoiseLevel, NDArray[np.int64], Array, NDArray[np.int64]], tuple[_Data, _Refined]],
     form: _Form,
     report: Callable[[int], None] | None,
 ) -> tuple[_Data, _Refined, int]:
@@ -243,7 +265,8 @@ def _on_all(
     badly = many_spectra.described_badly(spectra, noise, outcome.factors.components, refined.gates.price, usual)
     rows = np.union1d(rows, badly)
     if len(badly):
-        data, refined = search(rows, outcome.factors.components, outcome.factors.ids)
+        data, refined = search(noise, rows, outcome.factors.components, outcome.factors.ids)
+        noise = data.noise
         outcome = refined.outcome
     dearer = price_of_gate(len(spectra), form.pool) / price_of_gate(len(rows), form.pool)
     gates = refined.gates._replace(price=refined.gates.price * dearer)
@@ -290,7 +313,15 @@ class _Form(NamedTuple):
 class _Refined(NamedTuple):
     outcome: Outcome
     gates: ExactGates
-    again: bool
+    again: str = ""
+
+
+def _level_left(data: _Data, refined: _Refined) -> float:
+    """What the components leave for each degree of freedom, as a share of the spectra's; infinite if few are left."""
+    outcome, size = refined.outcome, data.spectra.size
+    left = float(outcome.path[outcome.chosen].power @ data.level**2)
+    free = degrees_of_freedom(size, outcome.factors)
+    return left / free * size / data.power if free else math.inf
 
 
 def _trusted(found: Sequence[_Refined], noise: NoiseLevel) -> bool:
@@ -322,11 +353,10 @@ def _search(data: _Data, start: Factors, form: _Form, report: Callable[[int], No
 
     outcome, gates = search(data.noise)
     unexplained = float(outcome.path[outcome.chosen].power @ data.level**2)
-    again = data.noise.structured and evidence.misfits(nmse_of(unexplained, data.power), data.noise)
-    if again:
+    if data.noise.structured and evidence.misfits(nmse_of(unexplained, data.power), data.noise):
         # The price of a component was all that the noise may be, and too high for every one of them.
-        outcome, gates = search(data.noise._replace(structured=False))
-    return _Refined(outcome, gates, again)
+        return _Refined(*search(data.noise._replace(structured=False)), evidence.AT_WHITE_PRICES)
+    return _Refined(outcome, gates)
 
 
 def _result(
@@ -354,6 +384,9 @@ def _result(
     rank = evidence.numerical_rank(whitened(data.scaled, noise.correlation))
     count = len(ids) - (background in ids)
     chosen = evidence.reason(count, nmse, outcome, noise)
+    weighted_nmse = nmse
+    if gates.weights is not None:
+        weighted_nmse = nmse_of(float(outcome.path[outcome.chosen].power @ data.level**2), data.power)
     before = result.record
     return result._replace(
         state=state,
@@ -371,7 +404,7 @@ def _result(
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
             "cautions": evidence.cautions(
-                outcome, nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
+                outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
             ),
         },
     )
