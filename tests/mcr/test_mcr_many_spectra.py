@@ -19,7 +19,7 @@ COUNT, BANDS, RARE = 1500, 40, 5
 def _few_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many_spectra, "MOST_SEARCHED", 400)
     monkeypatch.setattr(many_spectra, "_SAMPLE", 150)
-    monkeypatch.setattr("spectrafuse.mcr.noise._BLOCK_ROWS", 256)
+    monkeypatch.setattr("spectrafuse.mcr.inputs._BLOCK_ROWS", 256)
 
 
 def _mixtures(rare: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

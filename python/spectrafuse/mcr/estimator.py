@@ -23,7 +23,7 @@ from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.mcr import inputs, model_io
-from spectrafuse.mcr.inputs import Spectra
+from spectrafuse.mcr.inputs import Spectra, Table
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
@@ -43,7 +43,7 @@ from spectrafuse.random import RandomStream
 class _Task(NamedTuple):
     """What a fit is about, read and checked."""
 
-    data: NDArray[np.float32]
+    data: Table
     noise: NoiseLevel
     recipe: Recipe
     stream: RandomStream
@@ -237,7 +237,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         recipe = resolve(self.recipe)
         settings = self._settings()
-        data = inputs.read(X, zeros="check")
+        data = inputs.open_rows(X, zeros="check")
         places = self.pool_size - bool(self.background)
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
@@ -257,7 +257,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         self._take(result, model)
         # A file's columns have no names.
-        validate_data(self, data if isinstance(X, (str, os.PathLike)) else X, skip_check_array=True)
+        validate_data(self, data[:1] if isinstance(X, (str, os.PathLike)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
         # The refinement may find another level than the singular values show.
         found = result.gates
@@ -309,13 +309,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         background = self.pool_size - 1 if self.background else None
         if background is not None:
             fixed.append(background)
-        spectra = torch.from_numpy(task.data).to(task.device)
+        data = task.data[:]
+        spectra = torch.from_numpy(data).to(task.device)
         trainer = Trainer(model, spectra, task.recipe, task.noise, task.stream, fixed=fixed, **settings)
         result = trainer.run(task.callback)
         if task.recipe.refine:
             with threadpool_limits(1, user_api="blas"):
                 result = refine_trained(
-                    result, model, task.data, task.noise, fixed, background=background, callback=task.callback
+                    result, model, data, task.noise, fixed, background=background, callback=task.callback
                 )
         return result, model
 
@@ -379,7 +380,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return model
 
     def _fingerprint(
-        self, recipe: Recipe, data: NDArray[np.float32], device: torch.device, known: KnownComponents | None
+        self, recipe: Recipe, data: Table, device: torch.device, known: KnownComponents | None
     ) -> dict[str, str]:
         """What identifies a run: a saved one is resumed only by the same."""
         parameters = self.get_params(deep=False)
@@ -445,19 +446,19 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.components_
 
-    def _read(self, X: Spectra) -> NDArray[np.float32]:
+    def _read(self, X: Spectra) -> Table:
         """Checked spectra (n, d) with as many bands as the fitted ones, and their names where there are names."""
         check_is_fitted(self, "model_")
         named = hasattr(X, "columns")
         if named:  # before the values: a data frame reindexed to other names holds NaN
             validate_data(self, X, reset=False, skip_check_array=True)
-        data = inputs.read(X, zeros="accept")
+        data = inputs.open_rows(X, zeros="accept")
         if not named:
-            given = data if isinstance(X, (str, os.PathLike)) else X
+            given = data[:1] if isinstance(X, (str, os.PathLike)) else X
             validate_data(self, given, reset=False, skip_check_array=True)
         return data
 
-    def _parse(self, data: NDArray[np.float32], *wanted: str) -> dict[str, NDArray[Any]]:
+    def _parse(self, data: Table, *wanted: str) -> dict[str, NDArray[Any]]:
         return self.model_.parse_array(data, self._indices, wanted=wanted)
 
     def fit_transform(self, X: Spectra, y: Any = None, **fit_params: Any) -> NDArray[np.floating]:
@@ -657,5 +658,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return tags
 
 
-def _digest(array: NDArray[np.float32]) -> str:
-    return f"{array.shape} {hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()}"
+def _digest(spectra: Table) -> str:
+    digest = hashlib.sha256()
+    for _, block in inputs.blocks(spectra):
+        digest.update(np.ascontiguousarray(block).data)
+    return f"{spectra.shape} {digest.hexdigest()}"

@@ -6,9 +6,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows, squares, tail_noise
 from spectrafuse.mcr.refinement.evidence import numerical_rank
 from spectrafuse.mcr.refinement.whitening import Array, restored, whitened
@@ -52,7 +52,7 @@ def _correlation(rows: Array, lag: int) -> float:
     return float((rows[:, lag:] * rows[:, :-lag]).sum() / max(float((rows * rows).sum()), 1e-300))
 
 
-def band_weights(spectra: NDArray[np.float32], noise: NoiseLevel) -> Array | None:
+def band_weights(spectra: Table, noise: NoiseLevel) -> Array | None:
     """Factors that make the noise of all bands alike, with a mean square of 1; None where it is.
 
     Parameters
@@ -83,7 +83,7 @@ def band_weights(spectra: NDArray[np.float32], noise: NoiseLevel) -> Array | Non
     return np.asarray(weights / np.sqrt(np.mean(weights * weights)))
 
 
-def correlated(spectra: NDArray[np.float32], noise: NoiseLevel) -> NoiseLevel:
+def correlated(spectra: Table, noise: NoiseLevel) -> NoiseLevel:
     """The noise level with the correlation of neighboring bands, if there is any; else the one that was given.
 
     Where noise goes along from band to band, its singular values have no white tail, and what is left behind the

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows, row_blocks
 from spectrafuse.mcr.refinement.factors import Factors
 from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, costs, descend, gates_of, products
@@ -28,7 +29,7 @@ def sample(count: int, stream: RandomStream) -> NDArray[np.int64]:
 
 
 def described_badly(
-    spectra: NDArray[np.float32], noise: NoiseLevel, components: Array, price: float, usual: Array
+    spectra: Table, noise: NoiseLevel, components: Array, price: float, usual: Array
 ) -> NDArray[np.int64]:
     """Numbers of the spectra whose residual noise does not explain, the worst first and not too many of them.
 
@@ -55,7 +56,7 @@ def described_badly(
 
 
 def settled_on_all(
-    spectra: NDArray[np.float32],
+    spectra: Table,
     noise: NoiseLevel,
     factors: Factors,
     gates: ExactGates,

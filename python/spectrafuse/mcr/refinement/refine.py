@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse._runtime.progress import Callback, Progress
+from spectrafuse.mcr.inputs import MappedSpectra, Table
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
@@ -122,7 +123,7 @@ def refine_trained(
 
 def refine_spectra(
     build: Callable[[int], UnmixingModel],
-    spectra: NDArray[np.float32],
+    spectra: Table,
     noise: NoiseLevel,
     *,
     pool: int,
@@ -165,7 +166,10 @@ def refine_spectra(
     original = spectra
     weights = None if background or sparse or noise.correlation else band_weights(spectra, noise)
     if weights is not None:
-        spectra, given = (spectra * weights).astype(np.float32), given * weights
+        if isinstance(spectra, MappedSpectra):
+            spectra, given = spectra.weighted(weights), given * weights
+        else:
+            spectra, given = (spectra[:] * weights).astype(np.float32), given * weights
         noise = noise_level(spectra, floor=floor)
     last = pool - 1 if background else None
     fixed = (() if known is None else tuple(known.fixed.tolist())) + (() if last is None else (last,))
@@ -179,7 +183,7 @@ def refine_spectra(
     def search_at(
         noise: NoiseLevel, rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]
     ) -> tuple[_Data, _Refined]:
-        data = _Data.of(spectra if len(rows) == len(spectra) else spectra[rows], noise)
+        data = _Data.of(spectra[:] if len(rows) == len(spectra) else spectra[rows], noise)
         spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
         places, found = len(ids) + len(spare), list[_Refined]()
         while len(found) < _STARTS and not (found and _trusted(found, noise)):
@@ -243,7 +247,7 @@ def refine_spectra(
 
 
 def _on_all(
-    spectra: NDArray[np.float32],
+    spectra: Table,
     data: _Data,
     refined: _Refined,
     rows: NDArray[np.int64],
@@ -365,7 +369,7 @@ def _result(
     data: _Data,
     refined: _Refined,
     form: _Form,
-    spectra: NDArray[np.float32],
+    spectra: Table,
 ) -> TrainingResult:
     """The result with the refined state, and the model in it; `spectra` are all, `data` those that were searched."""
     outcome, noise, background = refined.outcome, data.noise, form.background
@@ -435,9 +439,7 @@ def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequen
     return written
 
 
-def _settled(
-    model: UnmixingModel, gates: ExactGates, spectra: NDArray[np.float32]
-) -> tuple[ExactGates, NDArray[np.float32]]:
+def _settled(model: UnmixingModel, gates: ExactGates, spectra: Table) -> tuple[ExactGates, NDArray[np.float32]]:
     """The gates without components that no spectrum opens, and concentrations (n, k) of the others."""
     while True:
         model.gates = gates
