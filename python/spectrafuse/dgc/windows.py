@@ -230,7 +230,7 @@ def _finish(reading: Future[Any]) -> None:
     while not reading.done():
         try:
             wait([reading])
-        except KeyboardInterrupt as error:
+        except KeyboardInterrupt as error:  # noqa: PERF203  an interrupt is no usual case
             interrupt = error
     if interrupt is not None:
         raise interrupt
