@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spectrafuse.cli.terminal import friendly
+from spectrafuse.cli.terminal import catch_interrupts, friendly
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -405,11 +405,12 @@ def doctor(
         return
     from spectrafuse.cli.terminal import output_console
 
-    print_examination(found, output_console())
+    print_examination(found, output_console(markup=True))
 
 
 def main() -> None:
     """Entry point of the console script."""
+    catch_interrupts()
     app(prog_name="spectrafuse")
 
 

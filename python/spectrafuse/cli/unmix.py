@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from spectrafuse.io.spectra import Spectra
 
 MOST_TABLE_ROWS = 64
+# Components and spectra in the results that are tried before the fit.
+_MOST_TRIED = 8
+# In the tables of components and concentrations, of one component.
+_BYTES_OF_NUMBER = 8
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
@@ -124,7 +128,7 @@ def unmix(request: UnmixRequest) -> None:
     spectra = read_spectra(request.spectra, key=request.key, header=request.header, index=request.index)
     truth = _read_truth(request, spectra)
     samples, bands = spectra.data.shape
-    console.print(f"{request.spectra}: {samples} spectra of {bands} bands ([dim]{spectra.layout}[/])")
+    console.print(f"{request.spectra}: {samples} spectra of {bands} bands ({spectra.layout})")
     known = {
         name: sha256(path)
         for name, path in (
@@ -153,12 +157,60 @@ def unmix(request: UnmixRequest) -> None:
             "truth": known,
         },
         restart=request.restart,
+        trial=lambda place: _try_results(place, request, spectra, truth),
+        space=_BYTES_OF_NUMBER * (samples + bands),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
         _fit_and_write(request, spectra, truth, inputs, folder, console)
+
+
+def _axis_label(request: UnmixRequest, spectra: Spectra) -> str:
+    return request.axis_label or ("band number" if spectra.axis is None else "spectral axis of the file")
+
+
+def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Truth) -> None:
+    """Write all results for a few spectra and components, with the names and the axis of the real ones."""
+    from types import SimpleNamespace
+
+    rows, bands = min(len(spectra.data), _MOST_TRIED), spectra.data.shape[1]
+    known = [
+        table.shape[axis] for table, axis in ((truth.components, 0), (truth.concentrations, 1)) if table is not None
+    ]
+    count = min([*known, _MOST_TRIED])
+    components = np.ones((count, bands), np.float32)
+    concentrations = np.arange(1, rows * count + 1, dtype=np.float32).reshape(rows, count)
+    few = Truth(
+        None if truth.components is None else truth.components[:count],
+        None if truth.concentrations is None else truth.concentrations[:rows, :count],
+        truth.names,
+    )
+    step = {"r2_from": 0.0, "r2_to": 1.0, "count": 1, "r2": 0.5, "nmse": 0.5, "epoch": 1, "cost": 0.0, "chosen": True}
+    estimator = SimpleNamespace(
+        components_=components,
+        component_ids_=list(range(count)),
+        background_row_=None,
+        count_curve_=[step],
+        count_evidence_={"path": [step]},
+        chosen_reason_="",
+        stop_reason_="",
+        history_=[step],
+        save=lambda path: path.mkdir(),
+    )
+    write_unmixing(
+        place,
+        estimator,
+        concentrations,
+        axis=spectra.axis,
+        axis_label=_axis_label(request, spectra),
+        truth=few,
+        agreement=compare(components, concentrations, few),
+        chosen=(0.5, 1),
+        sample_names=None if spectra.names is None else spectra.names[:rows],
+    )
+    (place / "model" / "param.json").touch()
 
 
 def _fit_and_write(
@@ -202,7 +254,7 @@ def _fit_and_write(
             estimator,
             concentrations,
             axis=spectra.axis,
-            axis_label=request.axis_label or ("band number" if spectra.axis is None else "spectral axis of the file"),
+            axis_label=_axis_label(request, spectra),
             truth=truth,
             agreement=agreement,
             chosen=(r2, int(estimator.n_components_)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidTypeError, fail
+from spectrafuse._runtime.text import in_csv, in_json
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.palette import MOST_COLORS, colors
 
@@ -209,7 +209,7 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
     """
     text = json.dumps(_plain(values, "values"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(in_json(text) + "\n", encoding="utf-8")
     return Path(path)
 
 
@@ -254,11 +254,10 @@ def _write_both(
 ) -> tuple[Path, Path]:
     text, binary = Path(folder, f"{name}.csv"), Path(folder, f"{name}.npz")
     with atomic_write(text) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+        file.write(",".join(map(in_csv, header)) + "\n")
         for label, row in zip(rows, table, strict=True):
             # Nine significant digits give every float32 back.
-            writer.writerow([label, *(f"{x:.9g}" for x in row.tolist())])
+            file.write(",".join([in_csv(label), *(f"{x:.9g}" for x in row.tolist())]) + "\n")
     with atomic_write(binary) as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
     return text, binary
