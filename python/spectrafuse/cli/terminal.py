@@ -103,7 +103,9 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
         import typer
 
         try:
-            with warnings.catch_warnings():
+            from spectrafuse.io.errors import asked_by_command
+
+            with warnings.catch_warnings(), asked_by_command():
                 warnings.simplefilter("always", UserWarning)
                 warnings.showwarning = _show_warning
                 command(*args, **kwargs)

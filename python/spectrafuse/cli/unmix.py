@@ -30,8 +30,8 @@ class UnmixRequest:
     ----------
     settings : dict
         Arguments of `EBgMCR`.
-    header, index : "auto" or bool
-        Of a text table, as in `spectrafuse.io.spectra.read_spectra`.
+    header, index, spectra_in, columns, decimal, drop_missing
+        As in `spectrafuse.io.spectra.read_spectra`.
     """
 
     spectra: Path
@@ -40,6 +40,10 @@ class UnmixRequest:
     key: str | None = None
     header: bool | str = "auto"
     index: bool | str = "auto"
+    spectra_in: str = "auto"
+    columns: str | None = None
+    decimal: str = "auto"
+    drop_missing: str | None = None
     axis_label: str | None = None
     true_components: Path | None = None
     true_concentrations: Path | None = None
@@ -96,7 +100,7 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
             if np.allclose(known.axis[order], spectra.axis, rtol=1e-6):
                 components = components[:, order]
     if request.true_concentrations is not None:
-        table = read_spectra(request.true_concentrations)
+        table = read_spectra(request.true_concentrations, spectra_in="rows")
         concentrations, titles = table.data, table.band_names
         if len(concentrations) != samples:
             if concentrations.shape[1] != samples:
@@ -114,17 +118,44 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
     return Truth(components, concentrations, names)
 
 
+def read_request(request: UnmixRequest) -> Spectra:
+    """The spectra of a request, said in one line.
+
+    Raises
+    ------
+    CommandError
+        If it is one spectrum.
+    """
+    from spectrafuse.io.spectra import read_spectra
+
+    spectra = read_spectra(
+        request.spectra,
+        key=request.key,
+        header=request.header,
+        index=request.index,
+        spectra_in=request.spectra_in,
+        columns=request.columns,
+        decimal=request.decimal,
+        drop_missing=request.drop_missing,
+    )
+    print(f"read: {spectra.reading}", flush=True)
+    if len(spectra.data) == 1:
+        raise CommandError(
+            f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "
+            "into one table: a column for each beside the axis."
+        )
+    return spectra
+
+
 def unmix(request: UnmixRequest) -> None:
     """Unmix the spectra and write the output folder."""
     from spectrafuse.io.fingerprint import sha256
-    from spectrafuse.io.spectra import read_spectra
 
     console = output_console()
     set_threads(request.threads)
-    spectra = read_spectra(request.spectra, key=request.key, header=request.header, index=request.index)
+    spectra = read_request(request)
     truth = _read_truth(request, spectra)
     samples, bands = spectra.data.shape
-    console.print(f"{request.spectra}: {samples} spectra of {bands} bands ([dim]{spectra.layout}[/])")
     known = {
         name: sha256(path)
         for name, path in (
