@@ -211,6 +211,28 @@ def looks_like_axis(values: np.ndarray, others: Sequence[np.ndarray]) -> bool:
     return len(values) >= _LONG and not any(monotonic(line) for line in whole)
 
 
+def falls(title: str | None, unit: str | None, values: np.ndarray) -> bool:
+    """Whether an axis is drawn from large to small: IR wavenumbers, chemical shifts, else as the file has it.
+
+    Raman shifts, wavelengths and what else has a title or unit rise.
+    """
+    if title is None and unit is None:
+        return monotonic(values) and bool(values[0] > values[-1])
+    words = plain(title or "")
+    if "raman" in words or "stokes" in words:
+        return False
+    return unit in ("cm-1", "ppm") or any(w in words for w in ("wavenumber", "wellenzahl", "chemicalshift", "波数"))
+
+
+def axis_label(title: str | None, unit: str | None) -> str:
+    """What a picture calls an axis: the file's own title, with the unit."""
+    if title is not None and number_of(title) is None:
+        return title if unit is None or unit_of(title) == unit else f"{title} ({unit})"
+    known = {"nm": "wavelength", "µm": "wavelength", "Å": "wavelength", "cm-1": "wavenumber", "eV": "energy"}
+    shown = "cm⁻¹" if unit == "cm-1" else unit
+    return "spectral axis of the file" if unit is None else f"{known.get(unit, 'axis')} ({shown})"
+
+
 def plausible(values: np.ndarray) -> bool:
     """Whether numbers can be wavelengths in nm or wavenumbers in cm-1: all from 50 on; times and pH begin lower."""
     return bool(values.min() >= 50 and values.max() >= 150)
