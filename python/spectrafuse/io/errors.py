@@ -34,3 +34,7 @@ def option(name: str, value: str | None = None, *, function: str = "read_spectra
     if _COMMAND.get():
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value}")
     return f"{function}(..., {name}={'...' if value is None else repr(value)})"
+
+
+class ReadingNote(UserWarning):
+    """What was decided when data were read, such as bands that were left out; `Cube.description` says it too."""
