@@ -26,13 +26,14 @@ Array = NDArray[np.float64]
 
 MOST_OPTIMIZED = 6
 """Components up to which extremes are searched for; of more, solutions are drawn at random."""
-_STARTS, _ITERATIONS, _ROUNDS = 3, 200, 12
+_STARTS, _ITERATIONS, _ROUNDS, _PRECISION = 3, 40, 12, 1e-7
 _MOST_SETTLED, _OPENING = 5000, 400
 """Spectra that both factors are settled on; sweeps that concentrations are opened with."""
-_FIRST, _VIOLATED = 8, 1e-7
+_FIRST, _VIOLATED = 12, 1e-7
 """Constraints of each kind that a search starts with, and by how much one may be missed before it joins them."""
 _MOST_TOLERANCE = 0.01
 """Largest tolerance, as a share of a profile's maximum: with more, components change places."""
+_VANISHING, _SHRUNK, _MOST_STARTED = 1e-3, 2.0, 4
 _BISECTIONS, _NO_LIMIT = 6, -50.0
 _SWEEPS, _DRAWS = 2, 200
 
@@ -355,8 +356,14 @@ class _Solutions:
 
     def allows(self, turn: Array) -> bool:
         """Whether a solution keeps to the constraints, and its components are still those that were found."""
-        rows, channels = self._missed(turn)
-        if min(rows.min(initial=0.0), channels.min(initial=0.0)) < -_VIOLATED or self.contributions(turn).max() > 1.0001:
+        for values in self._missed(turn):
+            # A profile may have become so small that what noise can hide is all of it.
+            negative, size = self.tolerance - values.min(0, initial=0.0), values.max(0, initial=0.0)
+            if len(values) and (
+                values.min() < -_VIOLATED or (negative > _SHRUNK * self.tolerance * size + _VIOLATED).any()
+            ):
+                return False
+        if self.contributions(turn).max() > 1.0001:
             return False
         # Profiles and spectra together: spectra alone are often too alike to tell which is which.
         likeness = _cosines(turn.T, self._overlap_c) * _cosines(np.linalg.inv(turn), self._overlap_s)
@@ -367,10 +374,21 @@ class _Solutions:
         if not self._free.any():
             return []
         found = list[Array]()
-        starts = [np.eye(self.size), *self.drawn(generator, _STARTS - 1)]
+        starts = [np.eye(self.size), *self.drawn(generator, _STARTS - 1 if self.size <= _MOST_STARTED else 0)]
         for component in range(self.size):
             for sign in (1.0, -1.0):
                 found += [self._extreme(start, component, sign) for start in starts]
+        # Contributions do not tell all: between their extremes one channel may reach farther.
+        return found + [end for turn in (np.eye(self.size), *found) for end in self._ends(turn)]
+
+    def _ends(self, turn: Array) -> list[Array]:
+        """Solutions where two components are mixed as far as they can be, all others left alone."""
+        found = list[Array]()
+        for i, j in np.argwhere(self._free):
+            for step in self._range(turn, i, j):
+                trial = _mixed(turn, i, j, step)
+                if step and trial is not None and self.allows(trial):
+                    found.append(trial)
         return found
 
     def _extreme(self, start: Array, component: int, sign: float) -> Array:
@@ -435,7 +453,7 @@ class _Solutions:
                 jac=True,
                 method="SLSQP",
                 constraints={"type": "ineq", "fun": constraints, "jac": slopes},
-                options={"maxiter": _ITERATIONS, "ftol": 1e-9},
+                options={"maxiter": _ITERATIONS, "ftol": _PRECISION},
             )
             if not np.isfinite(result.x).all() or np.linalg.cond(matrix(result.x)) > 1e8:
                 return None
@@ -451,19 +469,15 @@ class _Solutions:
         """Solutions at random, by steps that mix two components only: how far each may go has a closed form."""
         turn, found = np.eye(self.size), list[Array]()
         for _ in range(count):
-            trial = turn.copy()
-            for _ in range(_SWEEPS):
-                for i, j in generator.permutation(np.argwhere(self._free)):
-                    low, high = self._range(trial, i, j)
-                    step = low + (high - low) * generator.random()
-                    trial[:, j] += step * trial[:, i]
-            # Back to a diagonal of ones, which only scales.
-            diagonal = trial.diagonal()
-            if (diagonal > 0).all():
-                trial = trial / diagonal
-                if self.allows(trial):
-                    turn = trial
-                    found.append(turn)
+            trial: Array | None = turn
+            for i, j in generator.permutation(np.repeat(np.argwhere(self._free), _SWEEPS, axis=0)):
+                low, high = self._range(trial, i, j)
+                trial = _mixed(trial, i, j, low + (high - low) * generator.random())
+                if trial is None:
+                    break
+            if trial is not None and self.allows(trial):
+                turn = trial
+                found.append(turn)
         return found
 
     def _range(self, turn: Array, i: int, j: int) -> tuple[float, float]:
@@ -474,6 +488,14 @@ class _Solutions:
         low = -_least((c[:, j] + self.tolerance[j] * self._height[j]), taking)
         high = _least((s[:, i] + self.tolerance[i] * self._height[i]), giving)
         return min(low, 0.0), max(high, 0.0)
+
+
+def _mixed(turn: Array, i: int, j: int, step: float) -> Array | None:
+    """Profile j with `step` times profile i, at a diagonal of ones; None where a component would vanish."""
+    mixed = turn.copy()
+    mixed[:, j] += step * mixed[:, i]
+    diagonal = mixed.diagonal()
+    return mixed / diagonal if (diagonal > _VANISHING).all() else None
 
 
 def _cosines(mixed: Array, overlap: Array) -> Array:
