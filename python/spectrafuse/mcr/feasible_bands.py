@@ -186,7 +186,7 @@ def feasible_bands(
     space = _Solutions(concentrations, spectra, noise, non_negative_spectra, fixed, tolerance)
     generator = np.random.default_rng(seed)
     optimized = space.size <= MOST_OPTIMIZED
-    turns = [np.eye(space.size), *(space.extremes(generator) if optimized else space.drawn(generator, _DRAWS))]
+    turns = [np.eye(space.size), *(space.extremes(generator) if optimized else space.sampled(generator))]
     ids = np.arange(space.size) if component_ids is None else np.asarray(component_ids, np.int64)
     return _bands(space, turns, concentrations, spectra, ids, "optimized" if optimized else "sampled")
 
@@ -239,7 +239,9 @@ def settled_factors(
     length = np.linalg.norm(shapes, axis=1)
     shapes[found.ids] = found.components * length[found.ids, None]
     unit = shapes / np.where(length > 0, length, 1.0)[:, None]
-    amounts = update_concentrations(weighted / level[:, None], np.zeros((len(spectra), len(ids))), unit, 0.0, sweeps=_OPENING)
+    amounts = update_concentrations(
+        weighted / level[:, None], np.zeros((len(spectra), len(ids))), unit, 0.0, sweeps=_OPENING
+    )
     left = weighted - (amounts * level[:, None]) @ unit
     rest = np.sqrt((left * left).sum() / max(left.size - amounts.size - shapes.size, 1))
     sigma = min(float(np.median(level)), float(rest))
@@ -464,6 +466,24 @@ class _Solutions:
             for new, old in zip(missed, active, strict=True):
                 old |= new
         return turn
+
+    def sampled(self, generator: np.random.Generator) -> list[Array]:
+        """Solutions at random, and those that mixing a component with one other after another leads to."""
+        found = self.drawn(generator, _DRAWS)
+        for component in range(self.size):
+            for sign in (1.0, -1.0):
+                turn, best = np.eye(self.size), sign * self.contributions(np.eye(self.size))[component]
+                for i, j in [pair for pair in np.argwhere(self._free) if component in pair]:
+                    for step in self._range(turn, i, j):
+                        trial = _mixed(turn, i, j, step)
+                        if trial is None or not self.allows(trial):
+                            continue
+                        value = sign * self.contributions(trial)[component]
+                        if value < best:
+                            turn, best = trial, value
+                            break
+                found.append(turn)
+        return found
 
     def drawn(self, generator: np.random.Generator, count: int) -> list[Array]:
         """Solutions at random, by steps that mix two components only: how far each may go has a closed form."""
