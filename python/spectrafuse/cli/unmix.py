@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from spectrafuse.io.spectra import Spectra
 
 MOST_TABLE_ROWS = 64
+MOST_BANDS, LARGEST_FOR_BANDS = 4, 2_000_000
+"""Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
@@ -32,6 +34,8 @@ class UnmixRequest:
         Arguments of `EBgMCR`.
     header, index : "auto" or bool
         Of a text table, as in `spectrafuse.io.spectra.read_spectra`.
+    bands : bool or None
+        Compute feasible bands; None: for few components and not too many numbers.
     """
 
     spectra: Path
@@ -45,6 +49,7 @@ class UnmixRequest:
     true_concentrations: Path | None = None
     threads: int | None = None
     restart: bool = False
+    bands: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,19 @@ def _fit_and_write(
         "compactions": [one._asdict() for one in estimator.compactions_],
         "scores": None if agreement is None else {"matching": agreement.how, "pairs": agreement.rows},
     }
+    bands = estimator.feasible_bands(spectra.data) if _wants_bands(request, estimator, spectra.data.size) else None
+    if bands is not None:
+        record["feasible_bands"] = {
+            **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
+            "sentences": bands.sentences,
+        }
     with folder.results(record) as results:
+        if bands is not None:
+            from spectrafuse.reports.feasible_bands import save_feasible_bands
+
+            bands.write(results, axis=spectra.axis, names=spectra.names)
+            label = request.axis_label or ("band number" if spectra.axis is None else "spectral axis of the file")
+            save_feasible_bands(results / "feasible_bands.png", bands, axis=spectra.axis, axis_label=label)
         write_unmixing(
             results,
             estimator,
@@ -209,6 +226,14 @@ def _fit_and_write(
             sample_names=spectra.names,
         )
     _print_summary(console, request, record, agreement, truth)
+
+
+def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
+    """Whether feasible bands are asked for, or cost little."""
+    count = len(estimator.component_ids_)
+    if request.bands is None:
+        return 1 < count <= MOST_BANDS and size <= LARGEST_FOR_BANDS
+    return request.bands and count > 0
 
 
 def reconstruction_scores(data: np.ndarray, reconstruction: np.ndarray) -> tuple[float, float]:
@@ -376,6 +401,8 @@ def _print_summary(
     console.print(record["chosen_reason"])
     for caution in (record["count_evidence"] or {}).get("cautions", ()):
         console.print(f"Caution: {caution}")
+    for sentence in record.get("feasible_bands", {}).get("sentences", ()):
+        console.print(sentence)
     console.print(record["stop_reason"])
     loss = "loss.png, " if record["epochs"] else ""
     console.print(
