@@ -330,6 +330,12 @@ def unmix(
         float | None,
         typer.Option(min=0.0, help="Standard deviation of the noise. Default: estimated from the data."),
     ] = None,
+    bands: Annotated[
+        bool | None,
+        typer.Option(
+            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 4 components."
+        ),
+    ] = None,
     restart: RestartOption = False,
     key: KeyOption = None,
     header: Annotated[
@@ -423,6 +429,7 @@ def unmix(
             true_concentrations=true_concentrations,
             threads=threads,
             restart=restart,
+            bands=bands,
         ),
         run,
     )

@@ -22,6 +22,8 @@ MOST_TABLE_ROWS = 64
 _MOST_TRIED = 8
 # In the tables of components and concentrations, of one component.
 _BYTES_OF_NUMBER = 8
+MOST_BANDS, LARGEST_FOR_BANDS = 4, 2_000_000
+"""Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
@@ -36,6 +38,8 @@ class UnmixRequest:
         Arguments of `EBgMCR`.
     header, index, spectra_in, columns, decimal, drop_missing
         As in `spectrafuse.io.spectra.read_spectra`.
+    bands : bool or None
+        Compute feasible bands; None: for few components and not too many numbers.
     """
 
     spectra: Path
@@ -53,6 +57,7 @@ class UnmixRequest:
     true_concentrations: Path | None = None
     threads: int | None = None
     restart: bool = False
+    bands: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -312,7 +317,24 @@ def _fit_and_write(
         "compactions": [one._asdict() for one in estimator.compactions_],
         "scores": None if agreement is None else {"matching": agreement.how, "pairs": agreement.rows},
     }
+    bands = None
+    if _wants_bands(request, estimator, spectra.data.size):
+        bands = estimator.feasible_bands(spectra.data).ordered(order[order != estimator.background_row_])
+        record["feasible_bands"] = {
+            **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
+            "sentences": bands.sentences,
+        }
     with folder.results(record) as results:
+        if bands is not None:
+            from spectrafuse.reports.feasible_bands import save_feasible_bands
+
+            bands.write(results, axis=spectra.axis, names=spectra.names)
+            save_feasible_bands(
+                results / "feasible_bands.png",
+                bands,
+                axis=spectra.axis,
+                axis_label=_axis_label(request.axis_label, spectra),
+            )
         write_unmixing(
             results,
             estimator,
@@ -336,6 +358,14 @@ def by_share(share: np.ndarray, background: int | None) -> np.ndarray:
     """The components' order, (k,): from the largest share to the smallest, a background last."""
     order = np.argsort(-share, kind="stable")
     return order if background is None else np.append(order[order != background], background)
+
+
+def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
+    """Whether feasible bands are asked for, or cost little."""
+    count = len(estimator.component_ids_)
+    if request.bands is None:
+        return 1 < count <= MOST_BANDS and size <= LARGEST_FOR_BANDS
+    return request.bands and count > 0
 
 
 def reconstruction_scores(data: np.ndarray, reconstruction: np.ndarray) -> tuple[float, float]:
@@ -389,6 +419,14 @@ def compare(components: np.ndarray, concentrations: np.ndarray, truth: Truth) ->
     return Agreement(pairs, how, rows)
 
 
+def _axis_label(asked: str | None, spectra: Spectra) -> str:
+    from spectrafuse.io import axes
+
+    if asked is not None:
+        return asked
+    return "band number" if spectra.axis is None else axes.axis_label(spectra.axis_title, spectra.axis_unit)
+
+
 def write_unmixing(
     results: Path,
     estimator: Any,
@@ -418,8 +456,7 @@ def write_unmixing(
     axis = spectra.axis
     spectral: dict[str, Any] = {
         "axis": axis,
-        "axis_label": axis_label
-        or ("channel number" if axis is None else axes.axis_label(spectra.axis_title, spectra.axis_unit)),
+        "axis_label": _axis_label(axis_label, spectra),
         "falling": axis is not None and axes.falls(spectra.axis_title, spectra.axis_unit, axis),
     }
     process = spectra.process
@@ -529,6 +566,8 @@ def _print_summary(
     console.print(record["chosen_reason"])
     for caution in (record["count_evidence"] or {}).get("cautions", ()):
         console.print(f"Caution: {caution}")
+    for sentence in record.get("feasible_bands", {}).get("sentences", ()):
+        console.print(sentence)
     console.print(record["stop_reason"])
     loss = "loss.png, " if record["epochs"] else ""
     console.print(
