@@ -84,7 +84,7 @@ def driver(sanitizer: str, file: str = "", old: str = "", new: str = "") -> Path
             flags = ["-DEMULATED_TSAN"]  # it switches the sanitizer's threads, and is none of them
         target = BUILD / f"{name}-{_key(path.read_text(encoding='utf-8'), sanitizer, *shared)}.o"
         objects.append(_written(target, [*COMPILER, *flags, f"-I{HERE}", f"-I{source}", "-c", path]))
-    return _written(source / f"driver-{sanitizer}", [*COMPILER, *FLAGS[sanitizer], *objects])
+    return _written(BUILD / f"driver-{_key(*map(str, objects))}", [*COMPILER, *FLAGS[sanitizer], *objects])
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
