@@ -16,9 +16,9 @@ from spectrafuse.mcr.refinement.start import from_spectra, number_of_candidates
 from spectrafuse.mcr.synthesize import Mixtures, MixtureSynthesizer
 
 
-def _mixtures(count: int = 5, samples: int = 30, channels: int = 60, **options: object) -> Mixtures:
+def _mixtures(count: int = 5, samples: int = 30, bands: int = 60, **options: object) -> Mixtures:
     settings = {"max_mixing": 3, "snr_db": 30.0, "random_state": 1, **options}
-    return MixtureSynthesizer(count, channels, **settings).generate(samples)  # type: ignore[arg-type]
+    return MixtureSynthesizer(count, bands, **settings).generate(samples)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_number_of_candidates_follows_the_rank() -> None:
     assert number_of_candidates(spectra(2)) == 8
     assert number_of_candidates(spectra(12)) == 17
     assert number_of_candidates(spectra(2, rows=5)) == 5
-    # Nearly as many as there can be: there may be more components than channels.
+    # Nearly as many as there can be: there may be more components than bands.
     assert number_of_candidates(spectra(60, rows=200)) == 200
 
 
