@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find cmake csrc kernels python -type f ! -name '*.pyc') $(wildcard benchmarks/*.py) CMakeLists.txt pyproject.toml constraints.txt
-CXX_SOURCES := $(shell find csrc -type f) $(wildcard benchmarks/instructions/*.cpp benchmarks/instructions/*.h)
+SOURCES := $(shell find cmake csrc kernels python tests/emulated_cuda -type f ! -name '*.pyc') $(wildcard benchmarks/*.py) CMakeLists.txt pyproject.toml constraints.txt
+CXX_SOURCES := $(shell find csrc -type f) $(foreach folder,benchmarks/instructions tests/emulated_cuda,$(wildcard $(folder)/*.cpp $(folder)/*.h))
 
 WORKERS ?= 2
 # A file's tests stay together, for what they share.
@@ -52,7 +52,8 @@ build/quick.jsonl: $(VENV)/test.stamp
 	$(BIN)/spectrafuse-bench run --quick --output $@
 
 # The tests of every operation that has a C++ kernel, with the address and undefined-behaviour sanitizers under them. The
-# instrumented package lies in a folder of its own that Python looks into before its site-packages.
+# instrumented package lies in a folder of its own that Python looks into before its site-packages. Then the CUDA
+# kernels, emulated, with these and the thread sanitizer.
 KERNELS := $(basename $(notdir $(wildcard csrc/cpu/*.cpp)))
 KERNEL_TESTS := $(sort $(shell grep -rl --include='test_*.py' pytest.mark.instruction_sets tests) \
 	$(wildcard $(KERNELS:%=tests/ops/test_%.py) $(KERNELS:%=tests/ops/test_%_kernel*.py)))
@@ -61,6 +62,7 @@ SANITIZERS = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-f
 sanitize: build/sanitize.stamp
 	PYTHONPATH=build/sanitize LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
 		$(PYTEST) -q -p no:cacheprovider -k "not compil" $(KERNEL_TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -q -p no:cacheprovider tests/emulated_cuda/sanitized.py
 
 build/sanitize.stamp: $(VENV)/test.stamp
 	rm -rf build/sanitize
@@ -86,5 +88,5 @@ $(VENV)/demo.stamp: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[test,lint]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt -Ccmake.define.SPECTRAFUSE_EMULATED_CUDA=ON ".[test,lint]"
 	touch $@
