@@ -60,6 +60,7 @@ def test_an_offset_is_found_and_not_counted(fitted: EBgMCR, spectra: np.ndarray)
     assert fitted.score(spectra) > 0.98
 
 
+@pytest.mark.slow
 def test_without_an_option_there_is_no_background(spectra: np.ndarray) -> None:
     plain = _fitted(spectra, background=False)
     assert plain.background_row_ is None
@@ -68,6 +69,7 @@ def test_without_an_option_there_is_no_background(spectra: np.ndarray) -> None:
     assert shifted < 0.99
 
 
+@pytest.mark.slow
 def test_a_background_is_saved_and_stays_beside_known_components(
     fitted: EBgMCR, spectra: np.ndarray, tmp_path: Path
 ) -> None:

@@ -308,6 +308,7 @@ def test_components_of_either_sign() -> None:
     assert match_components(estimator.components_, mixtures.components.numpy()).cosine.min() > 0.95
 
 
+@pytest.mark.slow
 def test_other_seeds_find_the_same_components(fitted: EBgMCR, mixtures: Mixtures) -> None:
     spectra = mixtures.spectra.numpy()
     before = fitted.components_.tobytes()
@@ -343,6 +344,7 @@ def test_the_same_bits_at_any_number_of_threads(mixtures: Mixtures) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_the_refinement_reports_and_can_be_ended(mixtures: Mixtures, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**9))
     monkeypatch.setattr("spectrafuse.mcr.refinement.refine.time.monotonic", lambda: float(next(clock)))

@@ -44,6 +44,7 @@ def _mixtures(rare: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return spectra.astype(np.float32), concentrations, components
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rare", [False, True])
 def test_all_components_are_found(rare: bool) -> None:
     spectra, concentrations, components = _mixtures(rare)

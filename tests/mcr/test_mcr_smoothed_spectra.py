@@ -49,6 +49,7 @@ def test_noise_is_assumed_where_singular_values_never_level_off() -> None:
     assert not noise_level(mixtures.spectra).structured
 
 
+@pytest.mark.slow
 def test_drifts_are_not_counted_and_pure_spectra_part_the_components() -> None:
     spectra, components, concentrations = _smoothed()
     estimator = _quick().fit(spectra.astype(np.float32))

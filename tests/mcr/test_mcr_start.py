@@ -147,6 +147,7 @@ def test_plug_ins_and_other_recipes_train(mixtures: Mixtures) -> None:
         assert EBgMCR(8, recipe=recipe, max_epoch=2).fit(spectra).n_iter_ == 2
 
 
+@pytest.mark.slow
 def test_another_seed_may_choose_other_spectra(mixtures: Mixtures) -> None:
     spectra = mixtures.spectra.double().numpy()
     weights = [1 - 0.2 * np.random.default_rng(seed).random(len(spectra)) for seed in range(6)]
