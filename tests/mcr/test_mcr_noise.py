@@ -128,6 +128,12 @@ def test_bands_of_unlike_noise_are_weighted(tmp_path: Path) -> None:
     # One component is not enough for three, which shows in the metric that noise is known in.
     one = EBgMCR(1).fit(spectra)
     assert any("do not rely on their number" in told for told in one.count_evidence_["cautions"])
+    # Of many spectra the noise of loud bands looks like components, and weighing the wrong way round is no remedy.
+    many = MixtureSynthesizer(3, 120, max_mixing=3, random_state=5).generate(100).spectra.numpy()
+    many = (many + level * np.random.default_rng(6).normal(size=many.shape)).astype(np.float32)
+    weights = band_weights(many, noise_level(many))
+    assert weights is not None
+    assert weights[60:].min() > 4 * weights[:30].max()
     # What is the same in all bands, given, or not white, is left as it is.
     even = (clean.spectra.numpy() + 0.01 * np.random.default_rng(7).normal(size=(40, 120))).astype(np.float32)
     assert band_weights(even, noise_level(even)) is None

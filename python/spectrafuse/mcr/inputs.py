@@ -18,7 +18,7 @@ from spectrafuse.io.validate import check_spectra, report_not_finite, report_zer
 
 MAPPED_BYTES = 64 << 20
 """Larger tables that are mapped from a file stay there."""
-_BLOCK_ROWS = 2**14
+_BLOCK_ROWS, _SCATTERED_ROWS = 2**14, 64
 
 Spectra = str | os.PathLike[str] | np.ndarray | Tensor
 """What `fit` and `transform` take: a file, an array or a tensor (n, d); also a data frame or nested lists."""
@@ -54,6 +54,16 @@ class MappedSpectra:
         return self.shape[0]
 
     def __getitem__(self, rows: Any, /) -> NDArray[np.float32]:
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            return self._taken(rows)
+        # Rows far apart: each may bring in what lies around it.
+        which = np.arange(len(self))[rows]
+        taken = np.empty((len(which), self.shape[1]), np.float32)
+        for start in range(0, len(which), _SCATTERED_ROWS):
+            taken[start : start + _SCATTERED_ROWS] = self._taken(which[start : start + _SCATTERED_ROWS])
+        return taken
+
+    def _taken(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         taken = np.array(self._values[rows] if self._weights is None else self._values[rows] * self._weights)
         # Pages of a file that was opened to be written to may not have been written yet.
         if self._values.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
@@ -94,7 +104,7 @@ def open_rows(X: Any, *, zeros: str) -> NDArray[np.float32] | MappedSpectra:
     mapped = _mapped(X)
     if mapped is None:
         return read(X, zeros=zeros)
-    mapped.check(str(X) if isinstance(X, (str, os.PathLike)) else "X", zeros)
+    mapped.check(f"'{X}'" if isinstance(X, (str, os.PathLike)) else "X", zeros)
     return mapped
 
 

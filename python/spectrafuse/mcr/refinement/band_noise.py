@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from spectrafuse.mcr.inputs import Table
-from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows, squares, tail_noise
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, squares, tail_noise
 from spectrafuse.mcr.refinement.evidence import numerical_rank
 from spectrafuse.mcr.refinement.whitening import Array, restored, whitened
 
@@ -71,9 +71,25 @@ def band_weights(spectra: Table, noise: NoiseLevel) -> Array | None:
     some = spectra[:: -(-count // _MOST_SPECTRA)]
     scaled = some / noise_of_rows(some, noise)[:, None]
     with threadpool_limits(1, user_api="blas"):
-        rank = min(numerical_rank(scaled), len(some) // 2)
+        before = numerical_rank(scaled)
+        first = rank = min(before, len(some) // 2)
         u, s, v = np.linalg.svd(scaled, full_matrices=False)
-        squares = np.square(scaled - (u[:, :rank] * s[:rank]) @ v[:rank]).mean(0)
+        while rank > 0:
+            weights = _weights(np.square(scaled - (u[:, :rank] * s[:rank]) @ v[:rank]).mean(0))
+            if weights is None and rank == first:
+                return None
+            if weights is not None:
+                weighted = some * weights
+                level = noise_of_rows(weighted, noise_level(weighted))[:, None]
+                if numerical_rank(weighted / level) < before:
+                    return weights
+            # The noise of loud bands was taken for components, and that of quiet ones for all the noise there is.
+            rank //= 2
+    return None
+
+
+def _weights(squares: Array) -> Array | None:
+    """From squared residuals (d,) to weights; None where bands are alike."""
     padded = np.pad(squares, _WIDTH // 2, mode="edge")
     level = np.sqrt(np.convolve(padded, np.full(_WIDTH, 1 / _WIDTH), mode="valid"))
     low, high = np.quantile(level, (0.1, 0.9))

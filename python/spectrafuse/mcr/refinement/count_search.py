@@ -189,7 +189,7 @@ class CountSearch:
             # close for what would be negative only.
             refinement.gate_price = 0.0
             factors = refinement.converged(factors)
-        elif (factors.concentrations > 0).mean() > _HALF_OPEN:
+        elif np.count_nonzero(factors.concentrations) > _HALF_OPEN * factors.concentrations.size:
             factors = self._without_prices(factors)
         if not refinement.non_negative:
             return refinement.purest(factors)
