@@ -16,7 +16,7 @@ from spectrafuse.io.layouts import is_axis_name
 
 _DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma"}
 _SAMPLED = 20
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _WITH_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?", re.ASCII)
 _WITH_POINT = re.compile(r"[-+]?\d*\.\d*([eE][-+]?\d+)?", re.ASCII)
 _INDEX_NAME = re.compile(r"(index|id|row|no|nr|names?|samples?(id|name)?|spectr(um|a)|components?|unnamed0)?")
