@@ -122,9 +122,11 @@ def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, n
     from spectrafuse._runtime import tensor_files
 
     file = existing_file(path, TENSOR_SUFFIXES)
-    _check_tensor_file(file)
     try:
+        _check_tensor_file(file)
         content = tensor_files.load_tensors(file)
+    except DataError:
+        raise
     except Exception as error:  # torch documents no set of exceptions for files that it refuses
         raise DataError(
             f"'{path}' is not a file of plain tensors: it is damaged, or needs unpickling, which can run code and is "
