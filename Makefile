@@ -9,7 +9,7 @@ WORKERS ?= 2
 # A file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-fast lint format bench bench-quick baseline headline sanitize resources resources-check clean
+.PHONY: demo test test-fast fuzz lint format bench bench-quick baseline headline sanitize resources resources-check clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
@@ -20,6 +20,11 @@ test: $(VENV)/test.stamp
 # Every part of the package in less than two minutes: all but the tests marked slow.
 test-fast: $(VENV)/test.stamp
 	$(PYTEST) -q -m "not slow" $(PYTEST_ARGUMENTS)
+
+# Ten minutes of damaged files for every reader, and a kill before every change of a file; `make test` has a slice of it.
+fuzz: $(VENV)/test.stamp
+	SPECTRAFUSE_FUZZ_SECONDS=600 $(BIN)/python -m pytest -q tests/hostile/test_hostile_fuzz.py $(PYTEST_ARGUMENTS)
+	SPECTRAFUSE_HOSTILE=all $(BIN)/python -m pytest -q -s tests/hostile/test_hostile_kills.py $(PYTEST_ARGUMENTS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

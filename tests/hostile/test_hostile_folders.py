@@ -141,6 +141,7 @@ def test_what_lies_among_results_is_kept(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["segment", "unmix"])
 @pytest.mark.parametrize(
     "names",
@@ -176,6 +177,7 @@ DAMAGE: dict[str, bytes] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["segment", "unmix"])
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_record_is_one_sentence_and_restart_is_the_way_out(

@@ -26,6 +26,7 @@ from spectrafuse.cli import ownership
 from spectrafuse.cli.terminal import CommandError, Interrupted, say, training_progress
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.fingerprint import differences, sha256
+from spectrafuse.io.limits import in_words
 from spectrafuse.io.results import write_json
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class RunFolder:
         inside = place is None or self.path.resolve() in (place.resolve(), *place.resolve().parents)
         if error.errno in _FULL:
             where = self.path if inside or place is None else place.parent
-            needed = f", at least {_size(self.space)} are needed" if self.space else ""
+            needed = f", at least {in_words(self.space)} are needed" if self.space else ""
             return f"There is no space left in '{where}'{needed}; run the same command after making room.{self._kept()}"
         if not inside:
             return None
@@ -254,8 +255,8 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < self.space:
             raise DataError(
-                f"There is no space left in '{self.path}': at least {_size(self.space)} are needed, and {_size(free)} "
-                "are free. Run the same command after making room."
+                f"There is no space left in '{self.path}': at least {in_words(self.space)} are needed, and "
+                f"{in_words(free)} are free. Run the same command after making room."
             )
 
     def _try(self, trial: Trial | None, record: dict[str, Any] | None) -> dict[str, str]:
@@ -440,14 +441,6 @@ def _read_clock(path: Path) -> dict[str, Any]:
     if type(seconds) not in (int, float) or not 0 <= seconds < 1e12 or type(starts) is not int or starts < 0:
         raise DataError(f"'{path}' is damaged (it holds no times). {way_out}")
     return clock
-
-
-def _size(count: int) -> str:
-    """Bytes in words."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count} bytes"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,6 @@ CURVE_NAMES = {
 }
 # In the output folder beside the folders of several scenes.
 RESULTS = ("loss.png", "model")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 Statistics = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pixels (k,), mean spectra and standard deviations (k, bands) of clusters."""
@@ -123,12 +121,14 @@ def parse_classes(text: str | None) -> dict[str, int] | None:
 
 def parse_bytes(text: str | None) -> int | None:
     """`"700MB"`, `"1.5 GiB"` or `"1000000"` as a number of bytes."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower()) if text is not None else None
+    from spectrafuse.io.limits import bytes_of
+
     if text is None:
         return None
-    if found is None or float(found[1]) == 0:
+    found = bytes_of(text)
+    if found is None:
         raise CommandError(f"--max-memory must read like '700MB' or '1.5GiB'; got {text!r}.")
-    return int(float(found[1]) * _UNITS[found[2] or ""])
+    return found
 
 
 def split_key(text: str) -> tuple[str, str | None]:
@@ -228,11 +228,14 @@ def scene_names(paths: Sequence[Path]) -> list[str]:
 
 def segment(request: SegmentRequest) -> None:
     """Segment the scenes and write the output folder."""
+    from spectrafuse.io.limits import at_least
+
     console = output_console()
     check_merge(request)
     set_threads(request.threads)
-    cubes = read_request_scenes(request)
-    truth = read_truth(request, cubes)
+    with at_least(request.settings.get("max_memory")):
+        cubes = read_request_scenes(request)
+        truth = read_truth(request, cubes)
     inputs = [
         {
             "file": str(path),
