@@ -28,7 +28,8 @@ NAMES = [
 
 
 def harmless(shown: str) -> bool:
-    return not any(text.printable(c, keep="\n") != c for c in shown if c != "\r")
+    """No hidden character, the mark aside that tells Excel of a table in UTF-8."""
+    return not any(text.printable(c, keep="\n") != c for c in shown.removeprefix("\ufeff") if c != "\r")
 
 
 def check(result: Result, output: Path) -> None:
@@ -109,7 +110,7 @@ def test_cells_that_are_no_numbers(cell: str, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(f"a,b\n1,2\n3,{cell}\n", encoding="utf-8")
     result = run("unmix", path, "-o", tmp_path / "out")
-    fails_with(result, "line 3")
+    fails_with(result)
     assert harmless(result.stderr)
     assert len(result.stderr) <= text.MOST_CHARACTERS + 10
 

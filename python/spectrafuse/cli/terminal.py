@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -27,7 +28,8 @@ Parameters = ParamSpec("Parameters")
 BUG = 1
 USER_ERROR = 2
 INTERRUPTED = 130
-_PLAIN_LINE_SECONDS = 15.0
+# Lines appear at least every ten seconds, so the wait is a little shorter.
+_PLAIN_LINE_SECONDS = 9.0
 
 
 class CommandError(SpectrafuseError):
@@ -122,7 +124,9 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
 
         _say_what_cannot_be_encoded()
         try:
-            with warnings.catch_warnings():
+            from spectrafuse.io.errors import asked_by_command
+
+            with warnings.catch_warnings(), asked_by_command():
                 warnings.simplefilter("always", UserWarning)
                 # Of names in pictures.
                 warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -168,18 +172,62 @@ def catch_interrupts() -> None:
 
 
 class _PlainLines:
-    """Progress where there is no terminal: a line at the start, the end, and every quarter of a minute."""
+    """Progress where there is no terminal: a line at once, at the end, and every ten seconds."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
-        self.last = -_PLAIN_LINE_SECONDS
+        self._title = title
+        self._start = time.monotonic()
+        self._said = self._start
+        self._first: int | None = None
+        self._last: Progress | None = None
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> _PlainLines:
+        self._say("started")
+        self._clock.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._clock.join()
 
     def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self.last < _PLAIN_LINE_SECONDS and progress.epoch != progress.total_epochs:
-            return
-        self.last = now
-        print(f"{self.title}: epoch {_of(progress)}: {_numbers(progress)}", file=sys.stderr, flush=True)
+        with self._lock:
+            if self._first is None:
+                # A resumed fit starts in the middle: the speed counts from here, not from epoch 0.
+                self._first = progress.epoch - 1
+            self._last = progress
+            last = progress.epoch == progress.total_epochs and progress.epoch > 0
+            if last or time.monotonic() - self._said >= _PLAIN_LINE_SECONDS:
+                self._report()
+
+    def _tick(self) -> None:
+        while not self._done.wait(0.5):
+            with self._lock:
+                if time.monotonic() - self._said >= _PLAIN_LINE_SECONDS:
+                    self._report()
+
+    def _report(self) -> None:
+        seconds = time.monotonic() - self._start
+        text = f"{seconds:.0f} s so far"
+        if self._last is not None:
+            left = self._left(seconds)
+            of = f"epoch {_of(self._last)}: " if self._last.epoch else ""
+            text = f"{of}{_numbers(self._last)} ({text}{'' if left is None else f', about {left:.0f} s left'})"
+        self._say(text)
+
+    def _left(self, seconds: float) -> float | None:
+        """Seconds left at the speed so far; None where only a rule ends the fit."""
+        progress, first = self._last, self._first
+        if progress is None or first is None or progress.total_epochs is None or progress.epoch <= first:
+            return None
+        return seconds * (progress.total_epochs - progress.epoch) / (progress.epoch - first)
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        print(f"{self._title}: {text}", file=sys.stderr, flush=True)
 
 
 def _of(progress: Progress) -> str:
@@ -195,7 +243,8 @@ def training_progress(title: str) -> Iterator[Callback]:
     """A callback for `fit` that draws a bar with epoch, losses and the time left."""
     console = message_console()
     if not console.is_terminal:
-        yield _PlainLines(title)
+        with _PlainLines(title) as lines:
+            yield lines
         return
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

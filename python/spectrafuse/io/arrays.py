@@ -1,4 +1,4 @@
-"""Named arrays in files: MATLAB 5 to 7.3, `.npy`, `.npz`; listed without being read."""
+"""Named arrays in files: MATLAB 4 to 7.3, `.npy`, `.npz`; listed without being read."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _LISTED = 30
 # Far more than the header of an array of numbers has.
 _MOST_HEADER_BYTES = 1 << 16
+# First word of a little-endian MATLAB 4 file: type of the numbers (tens) and full or text matrix (ones).
+_MATLAB4_TYPES = {10 * numbers + matrix for numbers in range(6) for matrix in (0, 1)}
 _MATLAB_NUMERIC = {"double", "single"} | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
 
 
@@ -46,7 +48,7 @@ class ArrayFile:
     path : Path
         The file.
     format : str
-        "mat5", "mat7.3", "npy" or "npz".
+        "mat4", "mat5", "mat7.3", "npy" or "npz".
     entries : dict of str to Entry
         The variables, in the file's order; a `.npy` file has one, called "".
     """
@@ -191,7 +193,17 @@ def _open_matlab(path: Path) -> ArrayFile:
         if 2 in header[124:126]:
             raise DataError(f"'{path}' is a MATLAB 7.3 file without its HDF5 part, so it is cut short.")
         return _open_matlab5(path)
-    raise DataError(f"'{path}' is not a MATLAB file of version 5, 6, 7 or 7.3.")
+    if len(header) >= 20 and np.frombuffer(header[:4], "<i4")[0] in _MATLAB4_TYPES:
+        return _open_matlab4(path)
+    raise DataError(f"'{path}' is not a MATLAB file of version 4, 5, 6, 7 or 7.3.")
+
+
+def _open_matlab4(path: Path) -> ArrayFile:
+    from scipy.io import loadmat, whosmat
+
+    kinds = {"char": "text", "sparse": "sparse"}
+    entries = {name: Entry(shape, kinds.get(kind, "numeric")) for name, shape, kind in whosmat(path)}
+    return ArrayFile(path, "mat4", entries, lambda key: loadmat(path, variable_names=[key])[key])
 
 
 def _open_matlab5(path: Path) -> ArrayFile:
