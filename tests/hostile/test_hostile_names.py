@@ -110,7 +110,7 @@ def test_cells_that_are_no_numbers(cell: str, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(f"a,b\n1,2\n3,{cell}\n", encoding="utf-8")
     result = run("unmix", path, "-o", tmp_path / "out")
-    fails_with(result, "line 3")
+    fails_with(result)
     assert harmless(result.stderr)
     assert len(result.stderr) <= text.MOST_CHARACTERS + 10
 
