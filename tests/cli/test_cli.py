@@ -145,8 +145,8 @@ def test_unmix_leaves_tables_pictures_model_and_record(table: Path, tmp_path: Pa
     assert names == {
         *("components.csv", "components.npz", "components.png", "concentrations.csv", "concentrations.npz"),
         *("concentrations.png", "concentrations_against_true.png", "count_curve.csv", "count_curve.png"),
-        *("count_path.csv", "count_path.png", "model", "run.json", "feasible_bands.png"),
-        *("feasible_concentrations.csv", "feasible_contributions.csv", "feasible_spectra.csv"),
+        *("count_path.csv", "count_path.png", "feasible_bands.png", "feasible_concentrations.csv"),
+        *("feasible_contributions.csv", "feasible_spectra.csv", "model", "residuals.png", "run.json"),
     }
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     count = record["n_components"]

@@ -61,9 +61,8 @@ def test_strides_constants_and_numbers_of_programs_do_not_matter(monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-# The interpreter has no bfloat16.
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float16] + [torch.bfloat16] * (TRITON_DEVICE == "cuda"))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_types_are_computed_in_float32(dtype):
     leaves, keywords, valid, upstream = triton_inputs(1, 4, 5, 9, 3)
     narrow = [leaf.to(dtype) for leaf in leaves]

@@ -14,6 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
+
+_ALIGNMENT = 16
+"""Bytes of the widest loads of CUDA kernels."""
 
 DTYPE_CODE = {torch.float32: 0, torch.float64: 1}
 """Floating-point types of the C++ kernels, and their numbers at the boundary."""
@@ -104,13 +108,29 @@ def cuda() -> ModuleType:
     return module
 
 
-def run(kernel: str, dtype: torch.dtype, device: torch.device, *arguments: Any) -> None:
-    """Call a kernel that both extensions have: the C++ one on all threads, or the CUDA one (float32) on its stream."""
-    if device.type == "cpu":
-        getattr(cpu(), kernel)(DTYPE_CODE[dtype], *arguments, torch.get_num_threads())
-        return
+def on_gpu(device: torch.device) -> bool:
+    """Whether kernels of the CUDA extension take tensors of this device."""
+    return device.type == "cuda"
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor, copied where it is strided, or on a GPU begins where several numbers cannot be read at once."""
+    found = tensor.contiguous()
+    return found.clone() if on_gpu(found.device) and found.data_ptr() % _ALIGNMENT else found
+
+
+def run_on_gpu(kernel: str, device: torch.device, *arguments: Any) -> None:
+    """Call a kernel of the CUDA extension on the current stream of a device."""
     with torch.cuda.device(device):
         getattr(cuda(), kernel)(*arguments, torch.cuda.current_stream().cuda_stream)
+
+
+def run(kernel: str, dtype: torch.dtype, device: torch.device, *arguments: Any) -> None:
+    """Call a kernel that both extensions have: the C++ one on all threads, or the CUDA one (float32) on its stream."""
+    if on_gpu(device):
+        run_on_gpu(kernel, device, *arguments)
+    else:
+        getattr(cpu(), kernel)(DTYPE_CODE[dtype], *arguments, torch.get_num_threads())
 
 
 def prepared(kernel: str, dtype: torch.dtype, *arguments: Any) -> Callable[[], Any]:

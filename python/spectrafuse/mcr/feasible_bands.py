@@ -91,6 +91,13 @@ class FeasibleBands(NamedTuple):
             )
         ]
 
+    def ordered(self, order: NDArray[np.int64]) -> FeasibleBands:
+        """The bands of components in another order, (k,), which are then numbered from 1."""
+        first = {name for name in self._fields if not name.startswith("concentrations")} - {"method"}
+        rows = {name: getattr(self, name)[order] for name in first}
+        columns = {name: getattr(self, name)[:, order] for name in self._fields if name.startswith("concentrations")}
+        return self._replace(**rows, **columns)._replace(component_ids=np.arange(1, len(order) + 1))
+
     def write(
         self,
         folder: str | os.PathLike[str],
