@@ -199,6 +199,12 @@ def test_they_survive_saving(tmp_path: Path, noisy: tuple[EBgMCR, np.ndarray, Fe
     assert again.lowest == pytest.approx(bands.lowest, abs=1e-6)
 
 
+def test_of_a_file(tmp_path: Path, noisy: tuple[EBgMCR, np.ndarray, FeasibleBands]) -> None:
+    estimator, X, bands = noisy
+    np.save(tmp_path / "spectra.npy", X.astype(np.float32))
+    assert estimator.feasible_bands(tmp_path / "spectra.npy").lowest == pytest.approx(bands.lowest, abs=1e-6)
+
+
 @pytest.mark.parametrize("options", [{"non_negative": False}, {"background": True}, {"sparse": True}])
 def test_every_form(options: dict[str, bool]) -> None:
     concentrations, spectra = chromatography(1)

@@ -535,7 +535,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         >>> bands = mcr.feasible_bands(X)  # doctest: +SKIP
         >>> print(*bands.sentences, sep="\\n")  # doctest: +SKIP
         """
-        data = self._read(X)
+        data = self._read(X)[:]
         if self.post_processing is not None or self.aggregate is not None:
             raise InvalidValueError("Feasible bands need plain mixing: this model was fitted with a plug-in.")
         if not len(self.components_):

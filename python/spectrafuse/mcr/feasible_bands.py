@@ -375,7 +375,7 @@ class _Solutions:
         if self.contributions(turn).max() > 1.0001:
             return False
         # Profiles and spectra together: spectra alone are often too alike to tell which is which.
-        likeness = _cosines(turn.T, self._overlap_c) * _cosines(np.linalg.inv(turn), self._overlap_s)
+        likeness = _cosines(turn.T, self._overlap_c) * _cosines(_inverse(turn), self._overlap_s)
         return bool((linear_sum_assignment(-likeness)[1] == np.arange(self.size)).all())
 
     def extremes(self, generator: np.random.Generator) -> list[Array]:
@@ -498,10 +498,9 @@ class _Solutions:
         for _ in range(count):
             trial: Array | None = turn
             for i, j in generator.permutation(np.repeat(np.argwhere(self._free), _SWEEPS, axis=0)):
-                low, high = self._range(trial, i, j)
-                trial = _mixed(trial, i, j, low + (high - low) * generator.random())
-                if trial is None:
-                    break
+                if trial is not None:
+                    low, high = self._range(trial, i, j)
+                    trial = _mixed(trial, i, j, low + (high - low) * generator.random())
             if trial is not None and self.allows(trial):
                 turn = trial
                 found.append(turn)
@@ -525,10 +524,14 @@ def _mixed(turn: Array, i: int, j: int, step: float) -> Array | None:
     return mixed / diagonal if (diagonal > _VANISHING).all() else None
 
 
+def _inverse(turn: Array) -> Array:
+    return np.asarray(np.linalg.inv(turn), np.float64)
+
+
 def _cosines(mixed: Array, overlap: Array) -> Array:
     """Cosines between mixtures (m, k) of vectors, whose products are `overlap` (k, k), and these: (m, k)."""
     along = mixed @ overlap
-    return along / np.sqrt(np.outer(np.einsum("ij,ij->i", along, mixed), overlap.diagonal()))
+    return np.asarray(along / np.sqrt(np.outer(np.einsum("ij,ij->i", along, mixed), overlap.diagonal())))
 
 
 def _least(room: Array, step: Array) -> float:
