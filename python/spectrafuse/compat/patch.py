@@ -169,13 +169,13 @@ def _patch_clustering(made: Patch, modules: list[ModuleType]) -> bool:
 def _patch_unmixing(made: Patch, modules: list[ModuleType]) -> bool:
     if not _classes(modules, "EBSelectiveMCR"):
         return False
-    from spectrafuse.compat.ebgmcr import ambiguity_penalty, core, mcr
+    from spectrafuse.compat.ebgmcr import ambiguity_penalty, analyzer, mcr
+    from spectrafuse.compat.ebgmcr.prepared import TAKEN_OVER
 
-    _take_over(made, modules, core.LangevinRefinedEnergyModule, ("forward", "options"))
-    _take_over(made, modules, core.EBSelectiveModule, ("forward", "_select", "_refinement"))
-    _take_over(made, modules, core.FixedEBSelectiveModule, ("forward", "lazy"))
-    _take_over(made, modules, core.DynamicEBSelectiveModule, ("forward",))
-    _take_over(made, modules, mcr.EBSelectiveMCR, ("forward", "parse_pattern", "_spectra", "_regress"))
+    for ours, names in TAKEN_OVER.items():
+        _take_over(made, modules, ours, names)
+    if any(hasattr(solver, "fit") for solver in _classes(modules, "BaseEBgMCR")):
+        _take_over(made, modules, analyzer.BaseEBgMCR, ("fit",))
 
     penalties: list[tuple[Any, Any]] = []
     for module in modules:
