@@ -112,7 +112,7 @@ def patch(module: ModuleType) -> Patch:
     Objects that exist already take part. Results stay those of the package, given the same random numbers; from the
     same seed on the CPU they are the same numbers, except that sparsity gates (`sparse_component=True`) are drawn
     from a seed of their own. `hsi_global_clustering`: mean shift, local and of all pairs, and the two augmented crops.
-    `ebgmcr`: gates, both networks' layers, mixture, and penalties; (n, N, d) results become lazy.
+    `ebgmcr`: gates, both networks' layers, mixture, penalties, and the solver's `fit`; (n, N, d) results become lazy.
     """
     if not isinstance(module, ModuleType):
         raise InvalidTypeError(f"`module` must be a module; got {type(module).__name__}.")
