@@ -1,5 +1,5 @@
-"""One training epoch of EB-gMCR: time of the solver and of the stand-in for the published one, each beside plain PyTorch
-and the published code, and the share of the bound.
+"""One training epoch of EB-gMCR: time of the solver and of the published one's stand-in, each beside plain PyTorch and
+the published code, and the share of the bound.
 
 `python -m pytest benchmarks/bench_ebgmcr_epoch.py`: 64 spectra of 512 channels in batches of 16, with the evaluation
 and the ambiguity penalty. "early": nearly all of the pool is used; "late": 22 components are.
@@ -71,8 +71,8 @@ def of_solver(pool: int, late: bool) -> Callable[[], object]:
 
 def of_drop_in(pool: int, late: bool) -> Callable[[], object]:
     """The stand-in for the published solver, as a script that imports the published package runs it."""
-    solver = DenseEBgMCR(pool, CHANNELS, mini_batch_size=BATCH, checkpoint_criterion=None)
-    solver._init_mcrs(pool, CHANNELS)
+    solver = DenseEBgMCR(pool, BANDS, mini_batch_size=BATCH, checkpoint_criterion=None)
+    solver._init_mcrs(pool, BANDS)
     solver.stored_mcrs[0].load_state_dict(new_model(pool, late).state_dict())
     quiet = FitOptions(False, False, 1, 10**9, None, 1, None, None)
     return Fitting(solver, spectra(), spectra(), quiet).run_epoch
