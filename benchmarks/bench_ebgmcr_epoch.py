@@ -1,5 +1,5 @@
-"""One training epoch of EB-gMCR: time of the solver, of plain PyTorch and of the published code, and the share of the
-bound.
+"""One training epoch of EB-gMCR: time of the solver and of the published one's stand-in, each beside plain PyTorch and
+the published code, and the share of the bound.
 
 `python -m pytest benchmarks/bench_ebgmcr_epoch.py`: 64 spectra of 512 channels in batches of 16, with the evaluation
 and the ambiguity penalty. "early": nearly all of the pool is used; "late": 22 components are.
@@ -21,6 +21,8 @@ from spectrafuse import RandomStream, use_backend
 from spectrafuse.benchmarks import harness, measure
 from spectrafuse.benchmarks.published import ebgmcr_epoch
 from spectrafuse.benchmarks.statistic import FEWEST
+from spectrafuse.compat.ebgmcr import DenseEBgMCR
+from spectrafuse.compat.ebgmcr.fitting import FitOptions, Fitting
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import published
@@ -67,6 +69,15 @@ def of_solver(pool: int, late: bool) -> Callable[[], object]:
     return trainer(pool, late).run_epoch
 
 
+def of_drop_in(pool: int, late: bool) -> Callable[[], object]:
+    """The stand-in for the published solver, as a script that imports the published package runs it."""
+    solver = DenseEBgMCR(pool, BANDS, mini_batch_size=BATCH, checkpoint_criterion=None)
+    solver._init_mcrs(pool, BANDS)
+    solver.stored_mcrs[0].load_state_dict(new_model(pool, late).state_dict())
+    quiet = FitOptions(False, False, 1, 10**9, None, 1, None, None)
+    return Fitting(solver, spectra(), spectra(), quiet).run_epoch
+
+
 def of_torch(pool: int, late: bool) -> Callable[[], object]:
     """The same algebra as a good user would write it: plain PyTorch and torch's fused AdamW."""
     plain = trainer(pool, late)
@@ -99,7 +110,8 @@ def of_reference(pool: int, late: bool) -> Callable[[], object]:
     return lambda: ebgmcr_epoch.training_epoch(parameters, optimizer, data, options, generator=generator)
 
 
-MAKERS = {"solver": of_solver, "torch": of_torch, "reference": of_reference}
+BASELINES = {"torch": of_torch, "reference": of_reference}
+MAKERS = {"solver": of_solver, "drop_in": of_drop_in}
 
 
 def stream(pool: int) -> Callable[[], object]:
@@ -127,21 +139,23 @@ def epoch_seconds(calls: measure.Calls, epochs: int, rounds: int) -> dict[str, l
     return {name: [seconds / epochs for seconds in column] for name, column in taken.items()}
 
 
-def run(pool: int, stage: str) -> dict[str, Any]:
+def run(pool: int, stage: str, own: str) -> dict[str, Any]:
     """A process of its own, as a training is: large arrays are mapped anew or not by what a process freed before.
 
     The published epoch of the largest pool takes too long for the rounds that an interval needs.
     """
-    calls = {name: make(pool, stage == "late") for name, make in MAKERS.items()}
-    found = harness.timed(epoch_seconds(calls, EPOCHS_A_TURN[pool], rounds=3 if pool == 1024 else FEWEST), "solver")
-    alone = {"solver": calls["solver"], "stream": stream(pool)}
-    beside = harness.ratios(epoch_seconds(alone, EPOCHS_A_TURN[pool], rounds=9), "solver")
-    peak = measure.peak_memory(calls["solver"]) / 2**20
+    makers = {own: MAKERS[own], **BASELINES}
+    calls = {name: make(pool, stage == "late") for name, make in makers.items()}
+    found = harness.timed(epoch_seconds(calls, EPOCHS_A_TURN[pool], rounds=3 if pool == 1024 else FEWEST), own)
+    alone = {own: calls[own], "stream": stream(pool)}
+    beside = harness.ratios(epoch_seconds(alone, EPOCHS_A_TURN[pool], rounds=9), own)
+    peak = measure.peak_memory(calls[own]) / 2**20
     return {**found, "peak_memory_mb": peak, "share_of_bound": beside["ratio_to_stream"]}
 
 
 @pytest.mark.parametrize("stage", ["early", "late"])
 @pytest.mark.parametrize("pool", EPOCHS_A_TURN)
-def test_ebgmcr_epoch(benchmark, pool, stage):
-    found = measure.in_a_fresh_process(__file__, f"run({pool}, {stage!r})")
-    harness.record(benchmark, lambda: None, "EB-gMCR epoch", "solver", str(pool), stage, found)
+@pytest.mark.parametrize("own", MAKERS)
+def test_ebgmcr_epoch(benchmark, own, pool, stage):
+    found = measure.in_a_fresh_process(__file__, f"run({pool}, {stage!r}, {own!r})")
+    harness.record(benchmark, lambda: None, "EB-gMCR epoch", own, str(pool), stage, found)

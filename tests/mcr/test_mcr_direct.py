@@ -65,11 +65,11 @@ def _trainer(model_options: dict[str, Any], options: dict[str, Any], recipe: Rec
 @pytest.mark.parametrize("case", CASES)
 def test_equals_training_through_autograd(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = _trainer(*CASES[case]), _trainer(*CASES[case])
-    assert cpu_epoch.applies(ours.model, ours.recipe)
+    assert cpu_epoch.why_not(ours.model, ours.recipe) is None
     for _ in range(9):  # 54 steps
         ours.run_epoch()
     with monkeypatch.context() as patch:
-        patch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
+        patch.setattr(cpu_epoch, "why_not", lambda *arguments: "Not now.")
         for _ in range(9):
             theirs.run_epoch()
     assert ours.stream.state == theirs.stream.state
@@ -91,7 +91,7 @@ def test_bits_are_those_of_autograd_without_a_penalty(sparse: bool, monkeypatch:
     for trainer in (ours, theirs):
         for _ in range(5):
             trainer.run_epoch()
-        monkeypatch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
+        monkeypatch.setattr(cpu_epoch, "why_not", lambda *arguments: "Not now.")
     for one, two in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         assert torch.equal(one, two)
 
@@ -99,7 +99,7 @@ def test_bits_are_those_of_autograd_without_a_penalty(sparse: bool, monkeypatch:
 @pytest.mark.parametrize("case", ["dense", "sparse", "no refinement", "known components"])
 def test_inputs_that_stay_in_place_change_no_bit(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The form of a step that a CUDA graph replays: buffers for its inputs, numbers of steps on the device."""
-    monkeypatch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
+    monkeypatch.setattr(cpu_epoch, "why_not", lambda *arguments: "Not now.")
     ordinary, static = _trainer(*CASES[case]), _trainer(*CASES[case])
     step = StaticStep(static.step_at(1.0), record=False)
     monkeypatch.setattr(static, "step_at", lambda temperature: step)
@@ -127,7 +127,7 @@ def test_losses_of_200_steps_are_those_of_the_reference(sparse: bool) -> None:
         options = {"batch_size": 7, "samples": 7, "learning_rate": 5e-3}
         trainer = _trainer({"sparse_component": sparse}, options, published)
         with use_backend(backend):
-            assert cpu_epoch.applies(trainer.model, trainer.recipe) == (backend == "auto")
+            assert (cpu_epoch.why_not(trainer.model, trainer.recipe) is None) == (backend == "auto")
             for _ in range(200):
                 trainer.run_epoch()
         losses.append([row[6] for row in trainer.history])
@@ -169,7 +169,7 @@ def test_data_and_pools_that_hurt(data: str, sparse: bool, pool: int, monkeypatc
         for _ in range(4):
             trainer.run_epoch()
         assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
-        monkeypatch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
+        monkeypatch.setattr(cpu_epoch, "why_not", lambda *arguments: "Not now.")
     for one, two in zip(ours.history, theirs.history, strict=True):
         assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
 
@@ -186,7 +186,7 @@ def test_gates_that_are_all_shut_or_open(used: int, sparse: bool, monkeypatch: p
         for _ in range(3):
             trainer.run_epoch()
         assert trainer.record.component_ids == list(range(used))
-        monkeypatch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
+        monkeypatch.setattr(cpu_epoch, "why_not", lambda *arguments: "Not now.")
     for one, two in zip(ours.history, theirs.history, strict=True):
         assert one == pytest.approx(two, rel=1e-5)
 
@@ -197,24 +197,26 @@ def test_training_goes_on_from_either_path(monkeypatch: pytest.MonkeyPatch) -> N
         for trainer in (mixed, theirs):
             with monkeypatch.context() as patch:
                 if trainer is theirs or epoch % 2:
-                    patch.setattr(cpu_epoch, "applies", lambda model, recipe: False)
+                    patch.setattr(cpu_epoch, "why_not", lambda *arguments: "Not now.")
                 trainer.run_epoch()
     for one, two in zip(mixed.history, theirs.history, strict=True):
         assert one == pytest.approx(two, rel=1e-5)
 
 
 def test_only_the_standard_model_on_its_kernels_is_trained_so() -> None:
-    def applies(recipe: Recipe = published, **options: Any) -> bool:
-        return cpu_epoch.applies(UnmixingModel(3, 4, initialise=False, **options), recipe)
+    def reason(recipe: Recipe = published, batch_size: int = 64, **options: Any) -> str:
+        return cpu_epoch.why_not(UnmixingModel(3, 4, initialise=False, **options), recipe, batch_size) or ""
 
-    assert applies()
-    assert not applies(component_norm=3)
-    assert not applies(component_post_processing=torch.abs)
-    assert not applies(aggregate_function=lambda c, s: (c * s).sum(1))
-    assert not applies(dataclasses.replace(published, ambiguity_kernel="linear"))
-    hooked = UnmixingModel(3, 4, initialise=False)
-    hooked.concentration_regressor.register_forward_pre_hook(lambda module, inputs: None)
-    assert not cpu_epoch.applies(hooked, published)
+    assert not reason()
+    assert "got 3" in reason(component_norm=3)
+    assert "post-processes" in reason(component_post_processing=torch.abs)
+    assert "mixes" in reason(aggregate_function=lambda c, s: (c * s).sum(1))
+    assert "got linear" in reason(dataclasses.replace(published, ambiguity_kernel="linear"))
+    assert "got 1000000" in reason(batch_size=10**6)
+    for register in ("register_forward_pre_hook", "register_full_backward_hook"):
+        hooked = UnmixingModel(3, 4, initialise=False)
+        getattr(hooked.concentration_regressor, register)(lambda *given: None)
+        assert "hook" in (cpu_epoch.why_not(hooked, published) or "")
     for backend in ("torch", "reference"):
         with use_backend(backend):
-            assert not applies()
+            assert "gated_mixture" in reason()

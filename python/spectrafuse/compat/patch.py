@@ -112,7 +112,7 @@ def patch(module: ModuleType) -> Patch:
     Objects that exist already take part. Results stay those of the package, given the same random numbers; from the
     same seed on the CPU they are the same numbers, except that sparsity gates (`sparse_component=True`) are drawn
     from a seed of their own. `hsi_global_clustering`: mean shift, local and of all pairs, and the two augmented crops.
-    `ebgmcr`: gates, both networks' layers, mixture, and penalties; (n, N, d) results become lazy.
+    `ebgmcr`: gates, both networks' layers, mixture, penalties, and the solver's `fit`; (n, N, d) results become lazy.
     """
     if not isinstance(module, ModuleType):
         raise InvalidTypeError(f"`module` must be a module; got {type(module).__name__}.")
@@ -169,13 +169,13 @@ def _patch_clustering(made: Patch, modules: list[ModuleType]) -> bool:
 def _patch_unmixing(made: Patch, modules: list[ModuleType]) -> bool:
     if not _classes(modules, "EBSelectiveMCR"):
         return False
-    from spectrafuse.compat.ebgmcr import ambiguity_penalty, core, mcr
+    from spectrafuse.compat.ebgmcr import ambiguity_penalty, analyzer, mcr
+    from spectrafuse.compat.ebgmcr.prepared import TAKEN_OVER
 
-    _take_over(made, modules, core.LangevinRefinedEnergyModule, ("forward", "options"))
-    _take_over(made, modules, core.EBSelectiveModule, ("forward", "_select", "_refinement"))
-    _take_over(made, modules, core.FixedEBSelectiveModule, ("forward", "lazy"))
-    _take_over(made, modules, core.DynamicEBSelectiveModule, ("forward",))
-    _take_over(made, modules, mcr.EBSelectiveMCR, ("forward", "parse_pattern", "_spectra", "_regress"))
+    for ours, names in TAKEN_OVER.items():
+        _take_over(made, modules, ours, names)
+    if any(hasattr(solver, "fit") for solver in _classes(modules, "BaseEBgMCR")):
+        _take_over(made, modules, analyzer.BaseEBgMCR, ("fit",))
 
     penalties: list[tuple[Any, Any]] = []
     for module in modules:

@@ -26,6 +26,9 @@ class BaseEBgMCR(SolverOptions, abc.ABC):
     words). Subclasses say how a fitted solver reads spectra and how it is saved.
     """
 
+    # Under its published name, since `spectrafuse.patch` gives `fit` to the published class.
+    __finish_analysis = False
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(eval_temperature={self.temperature_eval})"
 
@@ -119,6 +122,11 @@ class BaseEBgMCR(SolverOptions, abc.ABC):
             If a result file exists and must not be overwritten.
         KeyboardInterrupt
             Passed on after the files are written.
+
+        Notes
+        -----
+        Trains on the prepared kernel calls of the package's own trainer where nothing of the caller's has to be called
+        in between; else through autograd. `spectrafuse.compat.ebgmcr.prepared.why_autograd` says which, and why.
         """
         for name in (full_result_filename, final_result_filename):
             if name is not None and os.path.isfile(name) and not force_write_file:
@@ -135,20 +143,20 @@ class BaseEBgMCR(SolverOptions, abc.ABC):
             full_result_filename=full_result_filename,
             final_result_filename=final_result_filename,
         )
-        self._finished = False
+        self.__finish_analysis = False
         if len(self.stored_mcrs) == 0:
             self._init_mcrs(self.num_components, data.shape[-1])
         self.stored_mcrs = self.stored_mcrs.to(self.device)
         if show_args:
             self.summary()
         Fitting(self, data, data if eval_data is None else eval_data, options).run()
-        self._finished = True
+        self.__finish_analysis = True
 
     def insert_mcr(self, module: EBSelectiveMCR) -> None:
         """Add a module of one's own, before fitting."""
         if not isinstance(module, EBSelectiveMCR):
             raise InvalidTypeError(f"`module` must be an EBSelectiveMCR; got {type(module).__name__}.")
-        if self._finished:
+        if self.__finish_analysis:
             raise RuntimeError(
                 f"The {type(self).__name__}.insert_mcr function is used to insert user-defined MCR module before "
                 "fitting data."

@@ -28,12 +28,18 @@ def draw_gate_noise(shape: Sequence[int], like: Tensor, langevin: Langevin | Non
     The same numbers in the same order as the published code draws: first the refinement's, then both classes' Gumbel
     numbers. A seed therefore gives the published run.
     """
-    refinement = None
-    if langevin is not None and langevin.steps > 0:
-        xi = torch.randn(tuple(shape), dtype=like.dtype, device=like.device)
-        refinement = langevin.noise * xi * langevin.steps**0.5
-    exponential = torch.empty(tuple(shape), dtype=like.dtype, device=like.device).exponential_()
-    return GateNoise(refinement, -exponential.log())
+    gumbel = torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
+    refinement = torch.empty_like(gumbel) if langevin is not None and langevin.steps > 0 else None
+    fill_gate_noise(refinement, gumbel, langevin)
+    return GateNoise(refinement, gumbel)
+
+
+def fill_gate_noise(refinement: Tensor | None, gumbel: Tensor, langevin: Langevin | None) -> None:
+    """`draw_gate_noise` into tensors that exist already; None: no refinement."""
+    if refinement is not None:
+        assert langevin is not None
+        refinement.normal_().mul_(langevin.noise).mul_(langevin.steps**0.5)
+    gumbel.exponential_().log_().neg_()
 
 
 def draw_sparsity_source(shape: Sequence[int], like: Tensor, langevin: Langevin | None) -> Tensor | GateNoise:

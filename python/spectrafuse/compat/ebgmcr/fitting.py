@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,10 +15,18 @@ from torch.utils.data import DataLoader
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.ebgmcr.core import skip_evaluation_draws
+from spectrafuse.compat.ebgmcr.prepared import (
+    PublishedNoise,
+    SolverModel,
+    own_optimizer,
+    recipe_of,
+    why_autograd,
+)
 from spectrafuse.compat.ebgmcr.utils import EnergyL1Scheduler
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.training.checkpoint import Record, State, StateKeeper, copy_state, write_result
+from spectrafuse.mcr.training.cpu_epoch import DirectEpochs
 from spectrafuse.mcr.training.rules import EnergyStopRule, band_of, make_bands, temperature_at
 
 if TYPE_CHECKING:
@@ -44,7 +53,7 @@ class _StepFigures(NamedTuple):
     """Figures of one training step, on the device."""
 
     reconstruction: Tensor
-    similarity: Tensor
+    similarity: Tensor | float
     energy_sum: Tensor
     energies: int
 
@@ -89,10 +98,14 @@ class Fitting:
         self.modules: list[Any] = list(solver.stored_mcrs)
         dtype = next(solver.stored_mcrs.parameters()).dtype
         self.data, self.eval_data = data.to(dtype), eval_data.to(dtype)
-        self.optimizer = solver.optimizer_class(
-            [p for p in solver.stored_mcrs.parameters() if p.requires_grad],
-            **_fast(solver.optimizer_class, solver.optimizer_args),
-        )
+        parameters = [p for p in solver.stored_mcrs.parameters() if p.requires_grad]
+        self.optimizer: optim.Optimizer
+        self.prepared: DirectEpochs | None = None
+        if why_autograd(solver) is None:
+            self.optimizer = own_optimizer(solver, parameters)
+            self.prepared = DirectEpochs(SolverModel(self.modules[0]), recipe_of(solver), self.optimizer)
+        else:
+            self.optimizer = solver.optimizer_class(parameters, **_fast(solver.optimizer_class, solver.optimizer_args))
         self.pool = sum(module.num_components for module in self.modules)
         self.pressure = EnergyL1Scheduler(self.pool, target_ratio=solver.min_component_coef)
         self.stop = EnergyStopRule(nmse=solver.tol_pattern_nmse, energy_ratio=solver.tol_energy_ratio)
@@ -138,6 +151,11 @@ class Fitting:
         self._finish()
 
     def _finish(self) -> None:
+        self.solver.stored_mcrs = self.solver.stored_mcrs.eval()
+        if self.prepared is not None:
+            # Out of the memory they share while they train: a tensor that is saved brings all of its memory along.
+            for parameter in self.solver.stored_mcrs.parameters():
+                parameter.data = parameter.data.clone()
         self._write_states()
         if self.writer is not None:
             self.writer.close()
@@ -172,13 +190,21 @@ class Fitting:
 
     def train_epoch(self) -> Tensor:
         """One pass over all samples; the last batch's mean energy, on the device."""
-        self.solver.stored_mcrs = self.solver.stored_mcrs.train()
         steps = len(self.train_loader)
-        for step, indices in enumerate(self.train_loader, start=1):
-            figures = self.train_step(self.data[indices].to(self.solver.device))
+        for step, figures in enumerate(self._steps(), start=1):
             self.iteration += 1
             self._report_step(figures, step, steps)
         return figures.energy_sum / figures.energies
+
+    def _steps(self) -> Iterator[_StepFigures]:
+        if self.prepared is None:
+            self.solver.stored_mcrs = self.solver.stored_mcrs.train()
+            for indices in self.train_loader:
+                yield self.train_step(self.data[indices].to(self.solver.device))
+            return
+        noise = PublishedNoise(self.modules[0], training=True)
+        for step in self.prepared.train(self.data, list(self.train_loader), noise, self.pressure.coef):
+            yield _StepFigures(step.squared_error, step.penalty, step.energy_sum, step.energies)
 
     def train_step(self, target: Tensor) -> _StepFigures:
         """One step on a batch of spectra (B, d)."""
@@ -227,9 +253,13 @@ class Fitting:
     def evaluate(self) -> tuple[FitMetrics, Tensor]:
         """Fit over all samples, and components (N,) that some sample selects."""
         solver = self.solver
-        solver.stored_mcrs = solver.stored_mcrs.eval()
         threshold = _SPARSE_METRIC_THRESHOLD if solver.sparse_component else None
         metrics = FitMetrics(self.data.shape[1], threshold=threshold, device=solver.device)
+        if self.prepared is not None:
+            iter(self.eval_loader)  # draws its seed
+            noise = PublishedNoise(self.modules[0], training=False)
+            return metrics, self.prepared.evaluate(self.eval_data, solver.mini_batch_size, noise, metrics)
+        solver.stored_mcrs = solver.stored_mcrs.eval()
         used = torch.zeros(self.pool, dtype=torch.bool, device=solver.device)
         for indices in self.eval_loader:
             target = self.eval_data[indices].to(solver.device)
@@ -253,13 +283,13 @@ class Fitting:
         options = self.options
         if self.writer is not None and self.iteration % options.log_info_interval == 0:
             self.writer.add_scalar("train/reconstruct_error", figures.reconstruction.item(), self.iteration)
-            self.writer.add_scalar("train/component_similarity", figures.similarity.item(), self.iteration)
+            self.writer.add_scalar("train/component_similarity", float(figures.similarity), self.iteration)
         if not options.show_train_info:
             return
         if step == steps or step % options.train_info_display_interval == 0:
             print(
                 f"Epoch: {self.epoch + 1} [iter: {step}/{steps}] | Reconstruct Err. (↓): "
-                f"{figures.reconstruction.item():.6f} | Components' Similarity (↓): {figures.similarity.item():.6f} | "
+                f"{figures.reconstruction.item():.6f} | Components' Similarity (↓): {float(figures.similarity):.6f} | "
                 f"Energy (↓): {figures.energy_sum.item() / figures.energies:.6f}"
             )
         if step == steps:

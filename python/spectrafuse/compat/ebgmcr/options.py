@@ -19,7 +19,7 @@ from spectrafuse.compat.ebgmcr.ambiguity_penalty import (
 )
 from spectrafuse.compat.ebgmcr.checks import Option, extension, flag, integer, number, optional, whole_number
 
-_PENALTIES: dict[str, Callable[..., Tensor]] = {
+PENALTIES: dict[str, Callable[..., Tensor]] = {
     "linear": linear_penalty,
     "poly": polynomial_penalty,
     "laplacian": laplacian_penalty,
@@ -31,7 +31,7 @@ _PENALTIES: dict[str, Callable[..., Tensor]] = {
 def _penalty(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidTypeError(f"`{name}` must be a name; got {type(value).__name__}.")
-    return checks.choice(name, value.lower(), _PENALTIES)
+    return checks.choice(name, value.lower(), PENALTIES)
 
 
 def _criterion(name: str, value: Any) -> str:
@@ -145,7 +145,6 @@ class SolverOptions:
         self.optimizer: optim.Optimizer | None = None
         self._temperature_max: float | None = None
         self._temperature_min: float | None = None
-        self._finished = False
         for name, value in given.items():
             if name not in ("self", "__class__"):
                 setattr(self, name, value)
@@ -184,7 +183,7 @@ class SolverOptions:
     @ambiguity_penalty.setter
     def ambiguity_penalty(self, value: str) -> None:
         self._ambiguity_penalty = _penalty("ambiguity_penalty", value)
-        self.ambiguity_penalty_func = _PENALTIES[self._ambiguity_penalty]
+        self.ambiguity_penalty_func = PENALTIES[self._ambiguity_penalty]
 
     @property
     def temperature_max(self) -> Any:

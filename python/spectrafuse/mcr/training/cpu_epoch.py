@@ -8,9 +8,9 @@ is from one pass to the next, so its kernel calls are put together once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,43 +18,122 @@ from torch import Tensor, nn
 from spectrafuse import backends
 from spectrafuse._runtime import extensions
 from spectrafuse.mcr.metrics import FitMetrics
-from spectrafuse.mcr.model import UnmixingModel, linear_layers
+from spectrafuse.mcr.model import linear_layers
 from spectrafuse.mcr.recipes import Recipe
 from spectrafuse.mcr.training.huge_pages import place_together
-from spectrafuse.mcr.training.known_components import HeldRows
 from spectrafuse.mcr.training.optimizer import OuterAdamW, SteadySteps
 from spectrafuse.ops.adamw_outer import MOST_ROWS, addressed
 from spectrafuse.ops.ambiguity_penalty import component_penalty_call, kernel_options
-from spectrafuse.ops.gate import gate_backward_arguments, gate_forward_arguments
+from spectrafuse.ops.gate import Langevin, gate_backward_arguments, gate_forward_arguments
 from spectrafuse.ops.gated_mixture import mixture_arguments as dense_arguments
 from spectrafuse.ops.skinny_linear import MOST_ROWS as LAYER_ROWS
 from spectrafuse.ops.skinny_linear import input_gradient_call, layer_call
 from spectrafuse.ops.sparse_gated_mixture import mixture_arguments as sparse_arguments
 from spectrafuse.random import RandomStream
 
-__all__ = ["MOST_ROWS", "DirectEpochs", "applies"]
+__all__ = ["DirectEpochs", "EpochModel", "StreamNoise", "why_not"]
 
 _OPERATIONS = (
     "adamw_outer", "ambiguity_penalty", "energy_gate", "gate", "gated_mixture", "skinny_linear", "sparse_gated_mixture",
 )  # fmt: skip
 
 
-def applies(model: UnmixingModel, recipe: Recipe) -> bool:
-    """Whether a model, where it is, can be trained this way: no plug-ins, no hooks, and C++ kernels everywhere.
+class EpochModel(Protocol):
+    """What an epoch reads of a model: an `UnmixingModel`, or another package's model that is read as one."""
 
-    Batches may then have `MOST_ROWS` spectra.
+    num_components: int
+    dim_components: int
+    pool_size: int
+    sparse_component: bool
+    non_negative_component: bool
+    component_norm: int | None
+    temperature_train: float
+    temperature_eval: float
+    aggregate_function: Callable[..., Any] | None
+    component_post_processing: Callable[..., Any] | None
+    component_parser: nn.Module
+    component_sparsity: nn.Module
+    concentration_regressor: nn.Module
+
+    vanilla_components: nn.Parameter
+
+    @property
+    def select_threshold(self) -> float: ...
+
+    @property
+    def learnable_component(self) -> bool: ...
+
+    @property
+    def langevin(self) -> Langevin: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+class Noise(Protocol):
+    """Where the random numbers of a pass come from.
+
+    Attributes
+    ----------
+    of_both_classes : bool
+        Whether `draw` fills in Gumbel numbers (B, N, 2) of both classes, or their difference (B, N).
+    """
+
+    of_both_classes: bool
+
+    def draw(self, langevin: Tensor | None, gumbel: Tensor | None, rng: Tensor | None, langevin_std: float) -> None:
+        """Fill in a batch's numbers; None: not wanted. `rng` (2,) int64 takes the seed and step of sparsity gates."""
+
+
+class StreamNoise:
+    """Noise of a `RandomStream`, in the order of `UnmixingModel.draw_noise`."""
+
+    of_both_classes = False
+
+    def __init__(self, stream: RandomStream) -> None:
+        self._stream = stream
+
+    def draw(self, langevin: Tensor | None, gumbel: Tensor | None, rng: Tensor | None, langevin_std: float) -> None:
+        """As `Noise.draw`."""
+        if langevin is not None:
+            self._stream.fill(langevin, "normal", scale=langevin_std)
+        if gumbel is not None:
+            self._stream.fill(gumbel, "logistic")
+        if rng is not None:
+            rng.copy_(torch.tensor((self._stream.seed, self._stream.step)))
+            self._stream.step += 1
+
+
+def why_not(model: EpochModel, recipe: Recipe, batch_size: int = 1) -> str | None:
+    """Why a model, where it is, cannot be trained this way in batches of this size, in a sentence; None: it can.
+
+    It can without plug-ins, without hooks, and with C++ kernels everywhere.
     """
     values = model.vanilla_components
-    return (
-        not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-        and model.aggregate_function is None
-        and model.component_post_processing is None
-        and model.component_norm in (None, 1, 2)
-        and (recipe.ambiguity_coef <= 0 or recipe.ambiguity_kernel != "linear")
-        and values.device.type == "cpu"
-        and values.dtype in extensions.DTYPE_CODE
-        and all(backends.choose(operation, "cpu") == "cpu" for operation in _OPERATIONS)
-    )
+    if any(_hooked(module) for module in model.modules()) or nn.modules.module._has_any_global_hook():
+        return "A hook on a module has to be called."
+    if model.aggregate_function is not None or model.component_post_processing is not None:
+        return "A function of the caller's mixes or post-processes the components."
+    if model.component_norm not in (None, 1, 2):
+        return f"The kernels know components without a norm, and norms 1 and 2; got {model.component_norm}."
+    if recipe.ambiguity_coef > 0 and recipe.ambiguity_kernel == "linear":
+        return "The kernels know the ambiguity penalties laplacian, rbf, poly and matern; got linear."
+    if values.device.type != "cpu":
+        return f"The model is on {values.device}, where steps are recorded instead."
+    if values.dtype not in extensions.DTYPE_CODE:
+        return f"The model must be in float32 or float64; got {values.dtype}."
+    if batch_size > MOST_ROWS:
+        return f"A batch may have {MOST_ROWS} spectra; got {batch_size}."
+    other = [operation for operation in _OPERATIONS if backends.choose(operation, "cpu") != "cpu"]
+    return f"These operations do not run their C++ kernels here: {', '.join(other)}." if other else None
+
+
+def _hooked(module: nn.Module) -> bool:
+    hooks = (
+        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
+    )  # fmt: skip
+    return any(hooks)
 
 
 Call = Callable[[], Any]
@@ -117,7 +196,9 @@ class _Pass:
         batch.
     """
 
-    def __init__(self, epochs: DirectEpochs, rows: int, batch: int, *, training: bool, noisy: bool) -> None:
+    def __init__(
+        self, epochs: DirectEpochs, rows: int, batch: int, *, training: bool, noisy: bool, of_both_classes: bool
+    ) -> None:
         model, new = epochs.model, epochs.components.new_empty
         count = model.num_components
         self.epochs = epochs
@@ -133,7 +214,7 @@ class _Pass:
         self.shift = self.std = 0.0
         if langevin is not None:
             self.shift, self.std = langevin.step_size * langevin.steps, langevin.noise * math.sqrt(langevin.steps)
-        self.gumbel = new((rows, count)) if noisy else None
+        self.gumbel = new((rows, count, 2) if of_both_classes else (rows, count)) if noisy else None
         self.langevin = new((rows, count, 2)) if noisy and langevin is not None and langevin.steps > 0 else None
         self.rng = new(2, dtype=torch.int64) if noisy and model.sparse_component else None
         self.batches = [self._of_batch(i, slice(start, start + batch)) for i, start in enumerate(range(0, rows, batch))]
@@ -172,21 +253,14 @@ class _Pass:
             dtype, _, *rest = dense_arguments(*inputs, *epochs.form)
         return dtype, *rest
 
-    def forward(self, stream: RandomStream) -> None:
+    def forward(self, noise: Noise) -> None:
         """Mixture, gates and sums of what is in `x`."""
         for call in self.evaluator.calls:
             call()
         for call in self.regressor.calls:
             call()
         for gumbel, langevin, gate, mix in self.batches:
-            # In the order of `UnmixingModel.draw_noise`.
-            if langevin is not None:
-                stream.fill(langevin, "normal", scale=self.std)
-            if gumbel is not None:
-                stream.fill(gumbel, "logistic")
-            if self.rng is not None:
-                self.rng.copy_(torch.tensor((stream.seed, stream.step)))
-                stream.step += 1
+            noise.draw(langevin, gumbel, self.rng, self.std)
             gate()
             mix()
 
@@ -200,14 +274,20 @@ class _Step(_Pass):
         Of `sums` in the loss, the penalty aside; the one of the gates is to be filled in.
     pairs : list of (Tensor, Tensor)
         Whose products are the gradients of the trained parameters.
+    loss : Tensor, ()
+        Of the last run.
+    penalty : float
+        Of the components that the last run used, without its weight; 0 where it has none.
+    energies : int
+        Number of the energies whose sum `energy_sum` is.
     """
 
-    def __init__(self, epochs: DirectEpochs, rows: int) -> None:
-        super().__init__(epochs, rows, rows, training=True, noisy=True)
+    def __init__(self, epochs: DirectEpochs, rows: int, of_both_classes: bool) -> None:
+        super().__init__(epochs, rows, rows, training=True, noisy=True, of_both_classes=of_both_classes)
         model, recipe, x = epochs.model, epochs.recipe, self.x
-        self._energies = self.select_energy.numel()
+        self.energies = self.select_energy.numel()
         if model.sparse_component:
-            self._energies += 2 * rows * epochs.components.numel()
+            self.energies += 2 * rows * epochs.components.numel()
         self.weights = x.new_zeros(6)
         # Rounded step by step as autograd does.
         self.weights[1] = x.new_full((), recipe.energy_coef) / (2 * rows * model.pool_size)
@@ -253,16 +333,23 @@ class _Step(_Pass):
         if model.sparse_component:
             self.pairs.append((epochs.gradients[1].view(1, -1), one))
 
-    def run(self, stream: RandomStream) -> Tensor:
-        """The loss of what is in `x`; the gradients are ready then."""
-        self.forward(stream)
+    def run(self, noise: Noise) -> None:
+        """Loss and gradients of what is in `x`."""
+        self.forward(noise)
         for call in self._calls:
             call()
-        return torch.dot(self.sums, self.weights) + self.epochs.recipe.ambiguity_coef * self._penalty()
+        self.penalty = self._penalty()
+        self.loss = torch.dot(self.sums, self.weights) + self.epochs.recipe.ambiguity_coef * self.penalty
 
-    def mean_energy(self) -> Tensor:
-        """Of the last run."""
-        return (self.sums[0] + self.sums[3]) / self._energies
+    @property
+    def squared_error(self) -> Tensor:
+        """Mean squared error () of the last run."""
+        return self.sums[5] / self.x.numel()
+
+    @property
+    def energy_sum(self) -> Tensor:
+        """Sum () of all gates' energies in the last run, the sparse form's too."""
+        return self.sums[0] + self.sums[3]
 
 
 class DirectEpochs:
@@ -270,20 +357,24 @@ class DirectEpochs:
 
     Parameters
     ----------
-    model : UnmixingModel
-        One that `applies` accepts.
+    model : EpochModel
+        One that `why_not` accepts.
     recipe : Recipe
     optimizer : OuterAdamW
     """
 
-    def __init__(self, model: UnmixingModel, recipe: Recipe, optimizer: OuterAdamW) -> None:
+    def __init__(self, model: EpochModel, recipe: Recipe, optimizer: OuterAdamW) -> None:
         self.model, self.recipe, self.optimizer = model, recipe, optimizer
         self.evaluator: nn.Module = model.component_parser.energy_evaluator  # type: ignore[assignment]
         self.regressor = model.concentration_regressor
         energy = model.component_sparsity.energy
         assert isinstance(energy, nn.Parameter)
         layers = [*self.evaluator.parameters(), *self.regressor.parameters()]
-        self._trained = [*layers, *(p for p in (model.vanilla_components, energy) if p.requires_grad)]
+        self._trained = list(layers)
+        if model.learnable_component:
+            self._trained.append(model.vanilla_components)
+        if model.sparse_component:
+            self._trained.append(energy)
         # Apart from the moments, which go when training ends.
         place_together(self._trained)
         place_together([moment for parameter in self._trained for moment in optimizer.moments(parameter)])
@@ -308,34 +399,35 @@ class DirectEpochs:
             self._passes[kind] = settings, {}
         return self._passes[kind][1]
 
+    @torch.no_grad()
     def train(
-        self, spectra: Tensor, batches: Sequence[Tensor], stream: RandomStream, sparsity_weight: float, held: HeldRows
-    ) -> tuple[Tensor, Tensor]:
+        self, spectra: Tensor, batches: Sequence[Tensor], noise: Noise, sparsity_weight: float
+    ) -> Iterator[_Step]:
         """One step for each batch (B,) of sample numbers.
 
-        Returns
-        -------
-        loss, mean_energy : Tensor, ()
-            Mean loss, and the mean energy of the last batch.
+        Yields
+        ------
+        step : _Step
+            Right after it; valid until the next.
         """
-        losses, weight = [], spectra.new_full((), sparsity_weight)
+        weight = spectra.new_full((), sparsity_weight)
         with SteadySteps(self.optimizer, self._trained, self._shapes) as steps:
             passes = self._passes_of("train", [tensor for tensors in steps.tensors for tensor in tensors])
             for indices in batches:
                 rows = len(indices)
                 if rows not in passes:
-                    made = _Step(self, rows)
+                    made = _Step(self, rows, noise.of_both_classes)
                     entries = [(*pair, *tensors) for pair, tensors in zip(made.pairs, steps.tensors, strict=True)]
                     passes[rows] = made, [addressed(entry) for entry in entries]
                 step, addresses = passes[rows]
                 torch.index_select(spectra, 0, indices, out=step.x)
                 step.weights[2] = weight / rows / self.model.pool_size
-                losses.append(step.run(stream))
+                step.run(noise)
                 steps.step(addresses)
-                held.put_back()
-        return torch.stack(losses).mean(), step.mean_energy()
+                yield step
 
-    def evaluate(self, spectra: Tensor, batch_size: int, stream: RandomStream, metrics: FitMetrics) -> Tensor:
+    @torch.no_grad()
+    def evaluate(self, spectra: Tensor, batch_size: int, noise: Noise, metrics: FitMetrics) -> Tensor:
         """Adds the fit of spectra (n, d) to `metrics`, batch by batch; components (N,) that some sample selects.
 
         The networks see as many batches at a time as their kernel takes rows.
@@ -345,10 +437,13 @@ class DirectEpochs:
         for group in spectra.split(batch_size * max(1, LAYER_ROWS // batch_size)):
             sizes = len(group), batch_size
             if sizes not in passes:
-                passes[sizes] = _Pass(self, *sizes, training=False, noisy=self.recipe.noisy_evaluation)
+                passes[sizes] = _Pass(
+                    self, *sizes, training=False, noisy=self.recipe.noisy_evaluation,
+                    of_both_classes=noise.of_both_classes,
+                )  # fmt: skip
             found = passes[sizes]
             found.x.copy_(group)
-            found.forward(stream)
+            found.forward(noise)
             metrics.update(group, found.mixture, batch_size)
             used |= found.used.any(0)
         return used

@@ -93,7 +93,7 @@ class OuterAdamW(torch.optim.AdamW):
     ----------
     parameters : iterable of Parameter
         Dense.
-    lr, betas, weight_decay
+    lr, betas, weight_decay, eps
         As for `torch.optim.AdamW`.
 
     Attributes
@@ -103,9 +103,15 @@ class OuterAdamW(torch.optim.AdamW):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float], weight_decay: float
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        eps: float = 1e-8,
     ) -> None:
-        super().__init__(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+        super().__init__(parameters, lr=lr, betas=betas, weight_decay=weight_decay, eps=eps)
         self.stash = Stash()
 
     def zero_grad(self, set_to_none: bool = True) -> None:

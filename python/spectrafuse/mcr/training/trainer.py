@@ -332,9 +332,13 @@ class Trainer:
         sparsity_weight = self.pressure.weight
         order = self.stream.permutation(len(self.spectra), device=self.spectra.device)
         batches = order.split(self.batch_size)
-        if cpu_epoch.applies(self.pool.part, self.recipe) and self.batch_size <= cpu_epoch.MOST_ROWS:
-            with torch.no_grad():
-                return self.direct.train(self.spectra, batches, self.stream, sparsity_weight, self.held)
+        if cpu_epoch.why_not(self.pool.part, self.recipe, self.batch_size) is None:
+            losses = []
+            drawn = cpu_epoch.StreamNoise(self.stream)
+            for made in self.direct.train(self.spectra, batches, drawn, sparsity_weight):
+                self.held.put_back()
+                losses.append(made.loss)
+            return torch.stack(losses).mean(), made.energy_sum / made.energies
         model, done = self.pool.part.train(), self.optimizer.steps_done
         step = self.step_at(model.temperature_train)
         weight = self.spectra.new_full((), sparsity_weight)
@@ -377,8 +381,9 @@ class Trainer:
             device=self.spectra.device,
         )
         batch_size = self.recipe.evaluation_batch or self.batch_size
-        if cpu_epoch.applies(model, self.recipe):
-            return metrics, self.direct.evaluate(self.spectra, batch_size, self.stream, metrics)
+        if cpu_epoch.why_not(model, self.recipe) is None:
+            drawn = cpu_epoch.StreamNoise(self.stream)
+            return metrics, self.direct.evaluate(self.spectra, batch_size, drawn, metrics)
         used = torch.zeros(model.num_components, dtype=torch.bool, device=self.spectra.device)
         for x in self.spectra.split(batch_size):
             noise = model.draw_noise(len(x), self.stream) if self.recipe.noisy_evaluation else None
