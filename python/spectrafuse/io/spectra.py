@@ -6,15 +6,19 @@ import hashlib
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, existing_file, open_arrays
 from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks, unit_of
+from spectrafuse.io.cubes import open_cube
+from spectrafuse.io.envi import HEADER_SUFFIX, is_envi
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.fingerprint import sha256
-from spectrafuse.io.layouts import is_axis_name
+from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolded
+from spectrafuse.io.layouts import find_size, is_axis_name
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.tables import Table, read_table
 from spectrafuse.io.validate import check_spectra
@@ -51,6 +55,8 @@ class Spectra:
         Time, pH, temperature or the like of each spectrum, where the file has it, and what it is called.
     positions : ndarray, shape (n, 2), or None
         x and y of each spectrum of a map in a table.
+    grid : Grid or None
+        Places of the spectra on a map: pixels of a scene, or x and y that fill a raster.
     """
 
     data: np.ndarray
@@ -65,6 +71,7 @@ class Spectra:
     axis_unit: str | None = None
     process: tuple[str, np.ndarray] | None = None
     positions: np.ndarray | None = None
+    grid: Grid | None = None
 
     @property
     def reading(self) -> str:
@@ -85,8 +92,10 @@ def read_spectra(
     columns: str | None = None,
     decimal: str = "auto",
     drop_missing: str | None = None,
+    layout: str = "auto",
+    nodata: float | str | None = None,
 ) -> Spectra:
-    """Read spectra from a text table or from `.npy`, `.npz`, `.mat`.
+    """Read spectra from a text table, from `.npy`, `.npz`, `.mat`, or the pixels of a scene.
 
     Text tables (`.csv .tsv .txt .dpt .asc .dat .prn .xyz .xy .tab`) have cells separated by tab, semicolon, comma,
     bar or runs of blanks, with decimal points or commas. Blank lines and comments (`#`, `%`, `//`, `!`) are passed
@@ -122,6 +131,9 @@ def read_spectra(
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
     drop_missing : {None, "channels", "spectra"}
         What is left out where values are missing (empty cells, NaN, NA, --, infinity); None: they are an error.
+    layout, nodata
+        Of a scene (an ENVI image, an array with three axes, or a matrix of pixels whose file says how many rows and
+        columns it has), as in `spectrafuse.io.cubes.open_cube`. Pixels without data are left out.
 
     Returns
     -------
@@ -147,7 +159,9 @@ def read_spectra(
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
-    file = existing_file(path, TEXT_SUFFIXES + ARRAY_SUFFIXES)
+    if _is_scene(Path(path), key):
+        return _from_scene(path, key, layout, nodata)
+    file = existing_file(path, TEXT_SUFFIXES + ARRAY_SUFFIXES, also=(HEADER_SUFFIX,))
     if file.suffix.lower() not in TEXT_SUFFIXES:
         for name, value in (("columns", columns), ("header", header), ("index", index)):
             if value not in (None, "auto"):
@@ -218,6 +232,9 @@ def _finished(reading: Reading, source: str, digest: str, drop_missing: str | No
         words += remarks(axis)
     else:
         words.append("no axis" + (f": {reading.no_axis}" if reading.no_axis else ""))
+    grid = None if reading.positions is None else grid_of_positions(reading.positions)
+    if grid is not None:
+        words.append(f"a map of {grid.shape[0]} x {grid.shape[1]} places")
     words += [w for w in (reading.labels, reading.dialect) if w]
     if notes:
         words.append(f"left out: {', '.join(notes)}")
@@ -234,6 +251,7 @@ def _finished(reading: Reading, source: str, digest: str, drop_missing: str | No
         reading.axis_unit,
         None if reading.process is None else (reading.process[0], reading.process[1][keep_rows]),
         None if reading.positions is None else reading.positions[keep_rows],
+        None if grid is None else grid.kept(keep_rows),
     )
     if reading.decided_by_default and axis is None:
         _warn_if_turned(source, result.data)
@@ -276,6 +294,51 @@ def _roughness(data: np.ndarray) -> float:
     values = data.astype(np.float64)
     spread = 2 * float(values.var(axis=0).sum())
     return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
+
+
+def _is_scene(file: Path, key: str | None) -> bool:
+    """Whether a file is a scene: by its header, or by the shape of what it holds."""
+    suffix = file.suffix.lower()
+    if suffix in TEXT_SUFFIXES:
+        return suffix == ".dat" and any(p.is_file() for p in (file.with_suffix(".hdr"), Path(f"{file}.hdr")))
+    if suffix not in ARRAY_SUFFIXES:
+        return is_envi(file)
+    source = open_arrays(existing_file(file, ARRAY_SUFFIXES))
+    if key is not None:
+        return key in source.entries and len(source.entries[key].shape) == 3
+    if source.format == "npy":
+        return len(source.entries[""].shape) == 3
+    if any(k in _PREFERRED for k in source.numeric(2)):
+        return False
+    rows, columns = find_size(source, None, None)
+    matrix = source.entries.get("Y")
+    folded = rows is not None and columns is not None and matrix is not None and rows * columns in matrix.shape
+    return folded or bool(source.numeric(3))
+
+
+def _from_scene(path: str | os.PathLike[str], key: str | None, layout: str, nodata: float | str | None) -> Spectra:
+    with open_cube(path, key=key, layout=layout, nodata=nodata, zeros="accept") as cube:
+        data, grid = unfolded(cube), grid_of_scene(cube)
+    rows, columns = grid.shape
+    words = [f"a scene of {rows} rows and {columns} columns, each pixel a spectrum ({cube.layout})"]
+    axis = cube.wavelengths
+    if axis is not None:
+        words += [f"axis {span(axis)} {cube.wavelength_unit or ''}".rstrip(), *remarks(axis)]
+    else:
+        words.append("no axis")
+    if len(grid.pixels) < rows * columns:
+        words.append(f"left out: {rows * columns - len(grid.pixels)} pixels without data")
+    return Spectra(
+        check_spectra(f"'{path}'", data),
+        axis,
+        None,
+        str(path),
+        cube.sha256,
+        key=cube.key,
+        layout="; ".join(words),
+        axis_unit=None if cube.wavelength_unit is None else unit_of(cube.wavelength_unit),
+        grid=grid,
+    )
 
 
 def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str, drop_missing: str | None) -> Spectra:
