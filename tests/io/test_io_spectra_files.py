@@ -357,3 +357,69 @@ def test_scenes_are_unfolded_and_folded_back(tmp_path: Path) -> None:
     maps[:, 1, 2] = -9
     np.testing.assert_array_equal(maps, cube)
     assert "left out: 1 pixels without data" in got.reading
+
+
+def test_spreadsheets(tmp_path: Path) -> None:
+    pytest.importorskip("python_calamine", reason="the part excel is not installed")
+    openpyxl = pytest.importorskip("openpyxl", reason="the part excel is not installed")
+    book = openpyxl.Workbook()
+    book.active.append(["Measured on Monday"])
+    book.active.append(["Wavelength (nm)", *NAMES])
+    for position, row in zip(NM, X.T, strict=True):
+        book.active.append([float(position), *map(float, row)])
+    book.create_sheet("notes").append(["nothing"])
+    path = tmp_path / "x.xlsx"
+    book.save(path)
+    got = read_spectra(path)
+    np.testing.assert_allclose(got.data, X, rtol=1e-6)
+    assert (got.axis_unit, got.names, got.key) == ("nm", NAMES, "Sheet")
+    book["notes"].append([1, 2, 3, 4])
+    book.save(path)
+    with pytest.raises(DataError, match=r"2 sheets with numbers \(Sheet, notes\); choose one with .*key"):
+        read_spectra(path)
+    np.testing.assert_allclose(read_spectra(path, key="Sheet").data, X, rtol=1e-6)
+    with pytest.raises(DataError, match="no sheet 'x'; it has Sheet, notes"):
+        read_spectra(path, key="x")
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(DataError, match="cannot be read as a spreadsheet"):
+        read_spectra(path)
+
+
+def test_jcamp(tmp_path: Path) -> None:
+    pytest.importorskip("jcamp", reason="the part jcamp is not installed")
+    path = tmp_path / "x.jdx"
+    path.write_text(
+        "##TITLE=one\n##JCAMP-DX=4.24\n##DATA TYPE=INFRARED SPECTRUM\n##XUNITS=1/CM\n##YUNITS=ABSORBANCE\n"
+        "##XFACTOR=1.0\n##YFACTOR=0.001\n##FIRSTX=400\n##LASTX=409\n##NPOINTS=10\n##XYDATA=(X++(Y..Y))\n"
+        "400 1 2 3 4 5\n405 6 7 8 9 10\n##END=\n"
+    )
+    got = read_spectra(path)
+    np.testing.assert_allclose(got.data, [np.arange(1, 11) / 1000], rtol=1e-6)
+    np.testing.assert_allclose(got.axis, np.arange(400, 410))
+    assert (got.axis_unit, got.names) == ("cm-1", ["one"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x.spc", "GRAMS file: export it as CSV"),
+        ("x.0", r"OPUS file: save it as a data point table \(.dpt\)"),
+        ("x.wdf", "renishawWiRE"),
+        ("x.spa", "spectrochempy"),
+        ("x.parquet", "to_csv"),
+        ("x.unknown", "has the suffix '.unknown'; this can read .csv"),
+    ],
+)
+def test_other_formats_name_what_converts_them(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read(tmp_path / name, b"\0\1\2")
+
+
+@pytest.mark.parametrize(("name", "part"), [("x.xlsx", "excel"), ("x.jdx", "jcamp")])
+def test_missing_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, part: str) -> None:
+    def absent(module: str) -> None:
+        raise ImportError(module)
+
+    monkeypatch.setattr("spectrafuse.io.instruments.import_module", absent)
+    with pytest.raises(DataError, match=rf"pip install 'spectrafuse\[{part}\]'; or "):
+        read(tmp_path / name, b"x")

@@ -18,6 +18,7 @@ from spectrafuse.io.envi import HEADER_SUFFIX, is_envi
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolded
+from spectrafuse.io.instruments import JCAMP_SUFFIXES, SHEET_SUFFIXES, converter, read_jcamp, sheet_text
 from spectrafuse.io.layouts import find_size, is_axis_name
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.tables import Table, read_table
@@ -95,7 +96,9 @@ def read_spectra(
     layout: str = "auto",
     nodata: float | str | None = None,
 ) -> Spectra:
-    """Read spectra from a text table, from `.npy`, `.npz`, `.mat`, or the pixels of a scene.
+    """Read spectra from a text table, a spreadsheet, JCAMP-DX, from `.npy`, `.npz`, `.mat`, or the pixels of a scene.
+
+    Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`.
 
     Text tables (`.csv .tsv .txt .dpt .asc .dat .prn .xyz .xy .tab`) have cells separated by tab, semicolon, comma,
     bar or runs of blanks, with decimal points or commas. Blank lines and comments (`#`, `%`, `//`, `!`) are passed
@@ -108,8 +111,8 @@ def read_spectra(
     path : path
         The file.
     key : str, optional
-        The variable of a `.npz` or `.mat` file. Without it: `spectra`, `X`, `D`, `data`, `components` or
-        `concentrations`, or the only matrix of numbers.
+        The variable of a `.npz` or `.mat` file, or the sheet of a spreadsheet. Without it: `spectra`, `X`, `D`,
+        `data`, `components` or `concentrations`, or the only matrix of numbers; the only sheet with numbers.
     header : {"auto", True, False}
         Whether a text table's first row is a header. "auto": it is if it has words above numbers, or is an axis.
     index : {"auto", True, False}
@@ -161,23 +164,33 @@ def read_spectra(
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
     if _is_scene(Path(path), key):
         return _from_scene(path, key, layout, nodata)
-    file = existing_file(path, TEXT_SUFFIXES + ARRAY_SUFFIXES, also=(HEADER_SUFFIX,))
-    if file.suffix.lower() not in TEXT_SUFFIXES:
+    known = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES
+    file = Path(path)
+    what = converter(file) if file.is_file() and file.suffix.lower() not in known else None
+    if what is not None:
+        raise DataError(f"'{path}' is {what}.")
+    file = existing_file(path, known, also=(HEADER_SUFFIX,))
+    if file.suffix.lower() in ARRAY_SUFFIXES:
         for name, value in (("columns", columns), ("header", header), ("index", index)):
             if value not in (None, "auto"):
-                raise DataError(f"'{path}' is no text table, so leave {option(name)} out.")
+                raise DataError(f"'{path}' is no text table, so leave {option(name, function='')} out.")
         return _from_arrays(path, key, spectra_in, drop_missing)
-    if key is not None:
-        raise DataError(f"'{path}' is a text table without variables, so leave key={key!r} out.")
+    if file.suffix.lower() in JCAMP_SUFFIXES:
+        found = read_jcamp(file)
+        found.axis_unit = unit_of(found.axis_title or "")
+        return _finished(found, str(path), sha256(path), drop_missing)
+    if key is not None and file.suffix.lower() not in SHEET_SUFFIXES:
+        raise DataError(f"'{path}' is a text table without variables, so leave {option('key', key, function='')} out.")
     try:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    table = read_table(file, content, header=header, decimal=decimal)
+    cells, key = sheet_text(file, key) if file.suffix.lower() in SHEET_SUFFIXES else (content, None)
+    table = read_table(file, cells, header=header, decimal=decimal)
     if columns is not None:
         table = _chosen(table, columns)
     reading = interpret(table, index=index, spectra_in=spectra_in)
-    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing)
+    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing, key)
 
 
 def _chosen(table: Table, text: str) -> Table:
