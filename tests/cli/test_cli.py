@@ -112,6 +112,7 @@ def test_restart_replaces_results_and_spares_other_files(scene: Path, tmp_path: 
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.slow
 def test_several_scenes_get_a_folder_each_and_clusters_can_be_merged(scene: Path, tmp_path: Path) -> None:
     other = tmp_path / "scene.npz"
     with np.load(scene) as archive:

@@ -17,7 +17,7 @@ from helpers import seeds
 from helpers.io_files import scene, write_archive, write_array, write_matlab5, write_matlab73
 from spectrafuse.io.arrays import open_arrays
 from spectrafuse.io.cubes import open_cube, read_cube
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.io.labels import read_labels
 from spectrafuse.io.spectra import read_spectra
 
@@ -248,13 +248,19 @@ def test_contents_that_are_no_scene(tmp_path: Path, variables: dict[str, Any], w
         read_cube(path, key="cube")
 
 
-def test_zero_bands_are_refused_with_the_path_unless_accepted(tmp_path: Path) -> None:
+def test_zero_bands_are_left_out_and_said_unless_accepted(tmp_path: Path) -> None:
     cube = scene(4, 3, 3)
     cube[2] = 0
     path = write_array(tmp_path / "x.npy", cube)
-    with pytest.raises(DataError, match=r"'.*x\.npy': band 2 is zero everywhere \(1 of 4.*zeros='accept'"):
-        read_cube(path)
-    np.testing.assert_array_equal(open_cube(path, zeros="accept").read_rows(0, 3), cube.astype("float32"))
+    with pytest.warns(
+        ReadingNote, match=r"'.*x\.npy': 1 of 4 bands left out \(only zeros or no data: 2, .*--all-bands"
+    ):
+        read = read_cube(path)
+    np.testing.assert_array_equal(read.data, cube[[0, 1, 3]].astype("float32"))
+    assert "3 bands" in read.description
+    assert "1 of 4 bands left out: only zeros or no data (2)" in read.description
+    for options in ({"zeros": "accept"}, {"bands": "all"}):
+        np.testing.assert_array_equal(open_cube(path, **options).read_rows(0, 3), cube.astype("float32"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("read", [read_cube, read_labels, read_spectra])

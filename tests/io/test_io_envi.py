@@ -139,7 +139,7 @@ def test_which_data_file(tmp_path: Path) -> None:
         ({"file_compression": 1}, "compressed"),
         ({"major_frame_offsets": "{0, 8}"}, "major frame offsets"),
         ({"data_ignore_value": "x"}, "number as 'data ignore value'; got 'x'"),
-        ({"reflectance_scale_factor": 0}, "'reflectance scale factor' of at least 1; got 0"),
+        ({"reflectance_scale_factor": 0}, "a positive 'reflectance scale factor'; got 0"),
         ({"wavelength": "{1, 2"}, "ends within the braces of 'wavelength'"),
     ],
 )

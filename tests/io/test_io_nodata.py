@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from helpers.io_files import write_archive, write_array, write_matlab5, write_ma
 from spectrafuse.io import nodata as nodata_module
 from spectrafuse.io import open_cube, read_cube
 from spectrafuse.io.cubes import array_cube
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, ReadingNote
 
 BANDS, ROWS, COLUMNS = 4, 6, 5
 
@@ -114,44 +113,90 @@ def test_nan_in_one_band_hides_the_pixel_once_declared() -> None:
 
 
 @pytest.mark.usefixtures("blocks")
-def test_value_in_some_bands_only_is_data_with_a_warning() -> None:
+def test_value_in_some_bands_that_lies_outside_hides_the_pixel() -> None:
     cube = scene()
     cube[1, 2, 0], cube[:3, 4, 1], cube[:, 5, 3] = -1, -1, -1
+    source = array_cube("X", cube, nodata=-1, zeros="check")
+    assert source.valid is not None
+    assert np.argwhere(~source.valid).tolist() == [[2, 0], [4, 1], [5, 3]]
+    assert source.shape[0] == BANDS
+    assert "2 of these pixels have no data in some bands only" in source.description
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("value", [0.75, 0.0])
+def test_value_in_some_bands_that_can_be_measured_is_data_with_a_warning(value: float) -> None:
+    cube = scene() - (0.5 if value == 0 else 0)
+    cube[1, 2, 0], cube[:, 5, 3] = value, value
     with pytest.warns(
-        UserWarning, match=r"`X`: 2 pixels hold the no-data value -1 in some bands only, .*row 2, column 0"
+        UserWarning, match=rf"`X`: 1 pixels hold the no-data value {value:g} in some bands only, .*row 2, column 0"
     ):
-        source = array_cube("X", cube, nodata=-1, zeros="check")
+        source = array_cube("X", cube, nodata=value, zeros="check")
     assert source.valid is not None
     assert np.argwhere(~source.valid).tolist() == [[5, 3]]
-    assert source.read_rows(2, 3)[1, 0, 0] == -1
+    assert source.read_rows(2, 3)[1, 0, 0] == np.float32(value)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_few_bands_without_data_in_many_pixels_are_left_out_instead() -> None:
+    cube = np.random.default_rng(0).random((20, ROWS, COLUMNS)) + 0.5
+    cube[3, 1:] = cube[4, 2:] = -1
+    cube[7, 0, 0] = -1
+    with pytest.warns(ReadingNote, match=r"2 of 20 bands left out \(no data in many pixels: 3-4, counted from 0\)"):
+        source = array_cube("X", cube, nodata=-1, zeros="check")
+    assert source.band_numbers.tolist() == [*range(3), *range(5, 20)]
+    assert np.argwhere(~source.valid).tolist() == [[0, 0]]
+    with pytest.raises(DataError, match="no pixel with data in all its bands"):
+        cube[8, :3] = cube[9, 3:] = -1
+        array_cube("X", cube, nodata=-1, zeros="check", bands=[8, 9])
 
 
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("value", [-1.0, np.nan])
-def test_bands_without_any_data_decide_nothing(value: float) -> None:
+def test_bands_without_any_data_are_left_out(value: float) -> None:
     cube, absent = holes(-1.0)
     cube[1] = value
     cube[3, ~absent] = np.nan
-    with pytest.raises(DataError, match=r"bands 1, 3 are zero everywhere"):
-        array_cube("X", cube, nodata=-1, zeros="check")
-    source = array_cube("X", cube, nodata=-1, zeros="accept")
+    with pytest.warns(ReadingNote, match=r"2 of 4 bands left out \(only zeros or no data: 1, 3, counted from 0\)"):
+        source = array_cube("X", cube, nodata=-1, zeros="check")
+    assert source.band_numbers.tolist() == [0, 2]
     np.testing.assert_array_equal(source.valid, ~absent)
-    cube[[1, 3]], cube[:, absent] = 0, 0
+    cube[:, absent] = 0
+    np.testing.assert_array_equal(source.read_rows(0, ROWS), cube[[0, 2]].astype("float32"))
+    source = array_cube("X", np.where(absent, -1, cube), nodata=-1, zeros="accept")
+    np.testing.assert_array_equal(source.valid, ~absent)
+    cube[[1, 3]] = 0
     np.testing.assert_array_equal(source.read_rows(0, ROWS), cube.astype("float32"))
 
 
 @pytest.mark.usefixtures("blocks")
-def test_infinity_is_refused_where_there_are_data() -> None:
-    cube, absent = holes(-1.0)
-    row, column = np.argwhere(absent)[0]
-    cube[2, row, column] = np.inf
-    mask = np.zeros((ROWS, COLUMNS), bool)
-    mask[row, column] = True
-    assert array_cube("X", cube, nodata=-1, mask=mask, zeros="check").valid is not None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(DataError, match=rf"1 value .* at band 2, row {row}, column {column} .*: inf\.$"):
-            array_cube("X", cube, nodata=-1, zeros="check")
+def test_bands_of_nan_are_left_out_without_a_word_about_pixels() -> None:
+    cube = scene()
+    cube[2] = np.nan
+    with pytest.warns(ReadingNote, match="1 of 4 bands left out"):
+        source = array_cube("X", cube, zeros="check")
+    assert (source.band_numbers.tolist(), source.valid) == ([0, 1, 3], None)
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("value", [0.0, -0.005])
+def test_padding_that_nothing_declares_is_named(value: float) -> None:
+    cube = np.random.default_rng(0).random((6, ROWS, COLUMNS)) + 0.5
+    cube[:, :2] = value
+    with pytest.warns(UserWarning, match=rf"10 pixels hold {value:g} in every band .*--nodata {value:g}\)"):
+        assert array_cube("X", cube, zeros="check").valid is None
+
+
+@pytest.mark.usefixtures("blocks")
+def test_infinity_is_no_data_once_a_value_is_declared() -> None:
+    cube = scene()
+    cube[2, 3, 1] = np.inf
+    for value in (np.nan, -1):
+        assert np.argwhere(~array_cube("X", cube, nodata=value, zeros="check").valid).tolist() == [[3, 1]]
+    with pytest.raises(DataError, match=r"1 value .* at band 2, row 3, column 1 .*: inf; nodata=nan \(--nodata nan\)"):
+        array_cube("X", cube, zeros="check")
+    with pytest.raises(DataError, match="at band 2, row 3, column 1"):
+        array_cube("X", cube, mask=np.zeros((ROWS, COLUMNS), bool), zeros="check")
 
 
 def test_masked_arrays_of_numpy() -> None:

@@ -356,7 +356,7 @@ def test_scenes_are_unfolded_and_folded_back(tmp_path: Path) -> None:
     assert np.isnan(maps[:, 1, 2]).all()
     maps[:, 1, 2] = -9
     np.testing.assert_array_equal(maps, cube)
-    assert "left out: 1 pixels without data" in got.reading
+    assert "1 pixels without data (-9)" in got.reading
 
 
 def test_spreadsheets(tmp_path: Path) -> None:

@@ -12,19 +12,19 @@ from spectrafuse.mcr.refinement import many_spectra
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
 from spectrafuse.random import RandomStream
 
-COUNT, CHANNELS, RARE = 1500, 40, 5
+COUNT, BANDS, RARE = 1500, 40, 5
 
 
 @pytest.fixture(autouse=True)
 def _few_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many_spectra, "MOST_SEARCHED", 400)
     monkeypatch.setattr(many_spectra, "_SAMPLE", 150)
-    monkeypatch.setattr("spectrafuse.mcr.noise._BLOCK_ROWS", 256)
+    monkeypatch.setattr("spectrafuse.mcr.inputs._BLOCK_ROWS", 256)
 
 
 def _mixtures(rare: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Four components; with `rare` a fifth, in a few spectra that a sample is likely to miss."""
-    synthesizer = MixtureSynthesizer(5, CHANNELS, max_mixing=3, random_state=3)
+    synthesizer = MixtureSynthesizer(5, BANDS, max_mixing=3, random_state=3)
     drawn = synthesizer.generate(COUNT)
     concentrations, components = drawn.concentrations.numpy(), drawn.components.numpy()
     concentrations[:, 4] = 0
@@ -37,6 +37,7 @@ def _mixtures(rare: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return spectra.astype(np.float32), concentrations, components
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rare", [False, True])
 def test_all_components_are_found(rare: bool) -> None:
     spectra, concentrations, components = _mixtures(rare)

@@ -16,9 +16,9 @@ from spectrafuse.mcr.refinement.start import from_spectra, number_of_candidates
 from spectrafuse.mcr.synthesize import Mixtures, MixtureSynthesizer
 
 
-def _mixtures(count: int = 5, samples: int = 30, channels: int = 60, **options: object) -> Mixtures:
+def _mixtures(count: int = 5, samples: int = 30, bands: int = 60, **options: object) -> Mixtures:
     settings = {"max_mixing": 3, "snr_db": 30.0, "random_state": 1, **options}
-    return MixtureSynthesizer(count, channels, **settings).generate(samples)  # type: ignore[arg-type]
+    return MixtureSynthesizer(count, bands, **settings).generate(samples)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_number_of_candidates_follows_the_rank() -> None:
     assert number_of_candidates(spectra(2)) == 8
     assert number_of_candidates(spectra(12)) == 17
     assert number_of_candidates(spectra(2, rows=5)) == 5
-    # Nearly as many as there can be: there may be more components than channels.
+    # Nearly as many as there can be: there may be more components than bands.
     assert number_of_candidates(spectra(60, rows=200)) == 200
 
 
@@ -145,6 +145,7 @@ def test_plug_ins_and_other_recipes_train(mixtures: Mixtures) -> None:
         assert EBgMCR(8, recipe=recipe, max_epoch=2).fit(spectra).n_iter_ == 2
 
 
+@pytest.mark.slow
 def test_another_seed_may_choose_other_spectra(mixtures: Mixtures) -> None:
     spectra = mixtures.spectra.double().numpy()
     weights = [1 - 0.2 * np.random.default_rng(seed).random(len(spectra)) for seed in range(6)]
@@ -154,6 +155,7 @@ def test_another_seed_may_choose_other_spectra(mixtures: Mixtures) -> None:
     assert counts == {5}
 
 
+@pytest.mark.slow
 def test_the_same_bits_at_any_number_of_threads() -> None:
     spectra = _mixtures(12, 60, 300).spectra.numpy()
     before, found = torch.get_num_threads(), []

@@ -16,10 +16,10 @@ from spectrafuse.ops.clustering_objective import clustering_objective
 SHAPES = [
     (1, 5, 1, 1, 1, 5, 1, "corrected"),
     (2, 4, 1, 7, 3, 3, 2, "masked"),
-    (1, 3, 5, 2, 2, 7, 1, "published, masked"),
-    (1, 32, 3, 11, 4, 5, 1, "corrected"),
+    pytest.param((1, 3, 5, 2, 2, 7, 1, "published, masked"), marks=pytest.mark.slow),
+    pytest.param((1, 32, 3, 11, 4, 5, 1, "corrected"), marks=pytest.mark.slow),
     (1, 6, 5, 33, 3, 1, 1, "masked"),
-    (1, 7, 5, 7, 3, 3, 1, "published"),
+    pytest.param((1, 7, 5, 7, 3, 3, 1, "published"), marks=pytest.mark.slow),
     (1, 65, 1, 3, 5, 3, 1, "corrected"),
     (0, 4, 5, 5, 3, 5, 5, "masked"),
 ]

@@ -35,7 +35,10 @@ def _load(name: str) -> tuple[ModuleType | None, str | None]:
         if name == "_cpu" and not sys.platform.startswith("linux"):
             return None, f"kernels are built on Linux only, this is {sys.platform}"
         if name == "_cuda":
-            return None, "this installation was built without a CUDA compiler"
+            return (
+                None,
+                "this installation was built without CUDA: no NVIDIA GPU or CUDA compiler was found, or asked for",
+            )
         return None, f"the extension spectrafuse.{name} was not built"
     except ImportError as error:
         return None, f"spectrafuse.{name} failed to import: {error}"
@@ -77,6 +80,8 @@ def cuda_reason() -> str | None:
     if module is None:
         return reason
     report = module.report()
+    if report["driver_version"] == 0:
+        return "no NVIDIA driver"
     if report["problem"]:
         return str(report["problem"])
     failures = [f"{d['name']}: {d['self_test']}" for d in report["devices"] if d["self_test"]]

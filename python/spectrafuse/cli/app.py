@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spectrafuse.cli.terminal import CommandError, friendly
+from spectrafuse.cli.terminal import CommandError, catch_interrupts, friendly
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -467,11 +467,12 @@ def doctor(
         return
     from spectrafuse.cli.terminal import output_console
 
-    print_examination(found, output_console())
+    print_examination(found, output_console(markup=True))
 
 
 def main() -> None:
     """Entry point of the console script."""
+    catch_interrupts()
     app(prog_name="spectrafuse")
 
 

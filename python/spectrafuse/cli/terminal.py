@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+from spectrafuse._runtime import text as words
 from spectrafuse._runtime.errors import SpectrafuseError
 
 if TYPE_CHECKING:
@@ -38,23 +40,39 @@ class Interrupted(Exception):
     """A fit was interrupted; the message says where the state is and how to go on."""
 
 
-def output_console() -> Console:
-    """The console for results (standard output)."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+def output_console(*, markup: bool = False) -> Console:
+    """The console for results (standard output); with `markup`, what is printed must hold no text of the user's."""
+    return _console(markup=markup)
 
 
 def message_console() -> Console:
     """The console for progress, warnings and errors (standard error)."""
-    from rich.console import Console
+    return _console(stderr=True, markup=False)
 
-    return Console(stderr=True, highlight=False)
+
+def _console(**settings: Any) -> Console:
+    """A console that shows hidden characters as escapes, and text as it is unless it is asked for markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(words.printable(text, keep="\n"), **options)
+
+    _say_what_cannot_be_encoded()
+    return PlainConsole(highlight=False, emoji=False, **settings)
+
+
+def _say_what_cannot_be_encoded() -> None:
+    """Let a terminal that lacks a character show its number, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(kind: str, text: str) -> None:
-    """Write `kind: text` to standard error as one line, never wrapped."""
-    print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+    """Write `kind: text` to standard error as one line, never wrapped, of at most 500 characters."""
+    print(f"{kind}: {words.message(text)}", file=sys.stderr)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -82,12 +100,12 @@ def _show_bug() -> None:
     """The traceback of what is being handled, and how to report it."""
     from spectrafuse import __version__
 
-    traceback.print_exc()
+    print(words.printable(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)
     print(
         "bug: this is a mistake in spectrafuse, not in your data. To report it, send the lines above and below, and "
         "what `spectrafuse doctor` prints.",
         f"version: spectrafuse {__version__}",
-        f"command: {shlex.join(['spectrafuse', *sys.argv[1:]])}",
+        words.printable(f"command: {shlex.join(['spectrafuse', *sys.argv[1:]])}"),
         sep="\n",
         file=sys.stderr,
     )
@@ -104,11 +122,14 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         import typer
 
+        _say_what_cannot_be_encoded()
         try:
             from spectrafuse.io.errors import asked_by_command
 
             with warnings.catch_warnings(), asked_by_command():
                 warnings.simplefilter("always", UserWarning)
+                # Of names in pictures.
+                warnings.filterwarnings("ignore", message="Glyph .* missing from")
                 warnings.showwarning = _show_warning
                 command(*args, **kwargs)
         except Interrupted as error:
@@ -128,6 +149,26 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
             raise typer.Exit(USER_ERROR) from None
 
     return wrapper
+
+
+def catch_interrupts() -> None:
+    """Make the first Ctrl-C, or request to end, interrupt the command; the second is passed over while it ends.
+
+    The third ends the process at once; what was saved so far stays.
+    """
+    seen: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        if len(seen) > 2:
+            os._exit(INTERRUPTED)
+
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        # A shell lets its background jobs ignore interrupts.
+        if signal.getsignal(number) is usual:
+            signal.signal(number, interrupt)
 
 
 class _PlainLines:

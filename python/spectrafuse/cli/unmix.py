@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from spectrafuse.io.spectra import Spectra
 
 MOST_TABLE_ROWS = 64
+# Components and spectra in the results that are tried before the fit.
+_MOST_TRIED = 8
+# In the tables of components and concentrations, of one component.
+_BYTES_OF_NUMBER = 8
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
@@ -213,12 +217,62 @@ def unmix(request: UnmixRequest) -> None:
             "truth": known,
         },
         restart=request.restart,
+        trial=lambda place: _try_results(place, request, spectra, truth),
+        space=_BYTES_OF_NUMBER * (samples + bands),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
         _fit_and_write(request, spectra, truth, inputs, folder, console)
+
+
+def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Truth) -> None:
+    """Write all results for a few spectra and components, with the names and the axis of the real ones."""
+    from types import SimpleNamespace
+
+    rows, bands = min(len(spectra.data), _MOST_TRIED), spectra.data.shape[1]
+    known = [
+        table.shape[axis] for table, axis in ((truth.components, 0), (truth.concentrations, 1)) if table is not None
+    ]
+    count = min([*known, _MOST_TRIED])
+    components = np.ones((count, bands), np.float32)
+    concentrations = np.arange(1, rows * count + 1, dtype=np.float32).reshape(rows, count)
+    few = Truth(
+        None if truth.components is None else truth.components[:count],
+        None if truth.concentrations is None else truth.concentrations[:rows, :count],
+        truth.names,
+    )
+    step = {"r2_from": 0.0, "r2_to": 1.0, "count": 1, "r2": 0.5, "nmse": 0.5, "epoch": 1, "cost": 0.0, "chosen": True}
+    estimator = SimpleNamespace(
+        components_=components,
+        n_components_=count,
+        component_ids_=list(range(count)),
+        background_row_=None,
+        count_curve_=[step],
+        count_evidence_={"path": [step]},
+        chosen_reason_="",
+        stop_reason_="",
+        history_=[step],
+        save=lambda path: path.mkdir(),
+    )
+    write_unmixing(
+        place,
+        estimator,
+        replace(
+            spectra,
+            data=spectra.data[:rows],
+            names=spectra.names and spectra.names[:rows],
+            process=spectra.process and (spectra.process[0], spectra.process[1][:rows]),
+            positions=None,
+        ),
+        Solution(components, concentrations, np.arange(count), None),
+        axis_label=request.axis_label,
+        truth=few,
+        agreement=compare(components, concentrations, few),
+        scores=(0.5, 0.5),
+    )
+    (place / "model" / "param.json").touch()
 
 
 def _fit_and_write(

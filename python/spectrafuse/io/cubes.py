@@ -14,12 +14,14 @@ import numpy as np
 from spectrafuse._runtime import arguments
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.io.arrays import ArrayFile, open_arrays
+from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, suspicious
 from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size
 from spectrafuse.io.mapped import MappedArray
-from spectrafuse.io.nodata import as_mask, as_nodata, survey
+from spectrafuse.io.nodata import Survey, as_mask, as_nodata, survey
+from spectrafuse.io.units import unit_of
 from spectrafuse.io.validate import as_numeric, called
 
 _CUBE_NAME = "cube"
@@ -64,6 +66,20 @@ class Cube:
         Bands without data in any pixel, which are read as zero.
     dtype : numpy.dtype
         Type of the numbers that are read, float32 or float64.
+    bands : ndarray, shape (bands,), int, or None
+        Numbers of the bands in the file, from 0; None where they are all of them.
+    n_file_bands : int
+        Bands of the file or array; 0 stands for those of `stored`.
+    left_out : tuple of (str, ndarray of int)
+        Why bands of the file are left out, and their numbers.
+    notes : tuple of str
+        What else a person should know about how the scene was read.
+    gains, offsets : ndarray, shape (bands,), or None
+        Stored numbers are multiplied by the one, then the other is added, before `scale`.
+    nodata : float or None
+        The value that says that a pixel has no data, as stored.
+    place : dict of str to str, or None
+        Where the scene lies on Earth, as fields of an ENVI header.
     """
 
     stored: Any
@@ -78,6 +94,14 @@ class Cube:
     scale: float = 1.0
     dead_bands: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     dtype: Any = np.float32
+    bands: np.ndarray | None = None
+    n_file_bands: int = 0
+    left_out: tuple[tuple[str, np.ndarray], ...] = ()
+    notes: tuple[str, ...] = ()
+    gains: np.ndarray | None = None
+    offsets: np.ndarray | None = None
+    nodata: float | None = None
+    place: dict[str, str] | None = None
     _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -115,8 +139,73 @@ class Cube:
     @property
     def mapped(self) -> MappedArray | None:
         """The numbers in the file, where those of the scene are these, but for `scale`; else None."""
-        plain = isinstance(self.stored, MappedArray) and self.valid is None and not len(self.dead_bands)
-        return self.stored if plain else None
+        numbers = self.stored.stored if isinstance(self.stored, ChosenBands) else self.stored
+        plain = self.valid is None and not len(self.dead_bands) and self.gains is None and self.offsets is None
+        return self.stored if plain and isinstance(numbers, MappedArray) else None
+
+    @property
+    def band_numbers(self) -> np.ndarray:
+        """Numbers of the bands in the file, from 0, shape (bands,)."""
+        return np.arange(self.shape[0]) if self.bands is None else self.bands
+
+    @property
+    def unit(self) -> str | None:
+        """Unit of the wavelengths as it is shown, such as "nm"; the likely one where the file says none."""
+        return unit_of(self.wavelengths, self.wavelength_unit)
+
+    @property
+    def description(self) -> str:
+        """How the scene was read, in one line."""
+        bands, rows, columns = self.shape
+        parts = [f"{rows} rows, {columns} columns, {bands} bands"]
+        if self.wavelengths is not None:
+            unit = f" {self.unit or self.wavelength_unit or ''}".rstrip()
+            parts[0] += f" ({self.wavelengths.min():.6g} to {self.wavelengths.max():.6g}{unit})"
+        parts += [self.layout] if self.layout else []
+        parts += [f"variable {self.key!r}"] if self.key else []
+        if self.gains is not None or self.offsets is not None:
+            parts.append("multiplied by the bands' gains, then their offsets added")
+        if self.left_out:
+            reasons = "; ".join(f"{reason} ({listed(which)})" for reason, which in self.left_out)
+            count = sum(len(which) for _, which in self.left_out)
+            parts.append(f"{count} of {self.n_file_bands} bands left out: {reasons}")
+        if self.valid is not None:
+            value = "" if self.nodata is None else f" ({self.nodata:g})"
+            parts.append(f"{int((~self.valid).sum())} pixels without data{value}")
+        parts += self.notes
+        source = f"{self.source}: " if self.source else ""
+        return source + "; ".join(parts)
+
+    def with_bands(self, numbers: Any) -> Cube:
+        """The same scene with these of its bands only, by their numbers in the file.
+
+        Raises
+        ------
+        DataError
+            If the scene was read without one of them.
+        """
+        wanted, own = np.asarray(numbers), self.band_numbers
+        if np.array_equal(wanted, own):
+            return self
+        missing = np.setdiff1d(wanted, own)
+        if len(missing):
+            raise DataError(
+                f"{self.source or 'The scene'} was read without the bands {listed(missing)}, which are needed here; "
+                "give its path, or read it with bands='all'."
+            )
+        places = np.searchsorted(own, wanted)
+        others = np.setdiff1d(own, wanted)
+        return replace(
+            self,
+            stored=chosen(self.stored, places),
+            wavelengths=_at(self.wavelengths, places),
+            dead_bands=np.flatnonzero(np.isin(places, self.dead_bands)),
+            bands=wanted,
+            n_file_bands=self.n_file_bands or self.shape[0],
+            left_out=(*self.left_out, ("not used by the model or another scene", others)),
+            gains=_at(self.gains, places),
+            offsets=_at(self.offsets, places),
+        )
 
     def keep(self, name: Hashable, make: Callable[[], T]) -> T:
         """What `make` finds out about the scene, such as its statistics: run once, then kept under `name`."""
@@ -147,10 +236,13 @@ class Cube:
 
     def _read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
-            if isinstance(self.stored, MappedArray):
+            if isinstance(self.stored, (MappedArray, ChosenBands)):
                 values = self.stored.read((bands, rows, columns), self.dtype)
             else:
                 values = np.array(self.stored[bands, rows, columns], dtype=self.dtype, order="C")
+        for change, factors in ((np.multiply, self.gains), (np.add, self.offsets)):
+            if factors is not None:
+                change(values, factors[bands, None, None].astype(values.dtype), out=values)
         if self.scale != 1:
             values /= values.dtype.type(self.scale)
         dead = np.zeros(self.shape[0], dtype=bool)
@@ -168,7 +260,8 @@ class Cube:
     def held(self) -> Cube:
         """The same scene with all its numbers in memory, zero in pixels without data."""
         values = self.read_rows(0, self.shape[1])
-        return replace(self, stored=values, file_backed=False, scale=1.0, dead_bands=np.zeros(0, dtype=np.int64))
+        none = np.zeros(0, dtype=np.int64)
+        return replace(self, stored=values, file_backed=False, scale=1.0, dead_bands=none, gains=None, offsets=None)
 
     def close(self) -> None:
         """Close the file; it is opened again if a window is read after all."""
@@ -202,8 +295,23 @@ def as_cube(scene: Any) -> Cube:
     return Cube(values, dtype=np.float64 if values.dtype == np.float64 else np.float32)
 
 
-def checked_cube(name: str, stored: Any, *, nodata: float | None, mask: Any, zeros: str, **facts: Any) -> Cube:
-    """A scene from stored numbers, checked in one pass.
+def checked_cube(
+    name: str,
+    stored: Any,
+    *,
+    nodata: float | None,
+    mask: Any,
+    zeros: str,
+    bands: Any = None,
+    bad: np.ndarray | None = None,
+    wavelengths: np.ndarray | None = None,
+    wavelength_unit: str | None = None,
+    gains: np.ndarray | None = None,
+    offsets: np.ndarray | None = None,
+    notes: tuple[str, ...] = (),
+    **facts: Any,
+) -> Cube:
+    """A scene from stored numbers, checked in one pass, with the bands that are used.
 
     Parameters
     ----------
@@ -211,20 +319,125 @@ def checked_cube(name: str, stored: Any, *, nodata: float | None, mask: Any, zer
         What messages call the scene.
     stored : array_like, shape (bands, rows, columns)
         The stored numbers.
-    nodata, mask, zeros
+    nodata, mask
         As in `spectrafuse.io.nodata.survey`; `nodata` in stored numbers, before `scale` is applied.
+    zeros : {"check", "accept"}
+        Whether bands without data or with nothing but zeros are left out, or kept as zeros; so are chosen bands.
+    bands
+        As in `open_cube`.
+    bad : ndarray of int, optional
+        Bands that the file says are bad.
+    wavelengths, gains, offsets : ndarray, optional
+        Of all bands that are stored.
     **facts
         Other attributes of `Cube`.
+
+    Warns
+    -----
+    ReadingNote
+        Bands that are left out without being asked for, and what `notes` should make a person look at.
     """
+    arguments.choice("zeros", zeros, ("check", "accept"))
     if stored.ndim != 3:
         raise DataError(f"{called(name)} must be a cube (bands, rows, columns); got shape {tuple(stored.shape)}.")
+    count = stored.shape[0]
+    kept, dropped = parse_bands(bands, count, wavelengths, wavelength_unit)
+    left_out: list[tuple[str, np.ndarray]] = []
+    use = np.ones(count, dtype=bool)
+
+    def leave_out(reason: str, which: np.ndarray) -> None:
+        which = which[use[which]]
+        if len(which):
+            use[which] = False
+            left_out.append((reason, which))
+
+    if kept is not None:
+        leave_out("not asked for", np.setdiff1d(np.arange(count), kept))
+    elif bad is not None and len(bad) < count:
+        leave_out("bad by the file (bbl)", bad)
+    leave_out("dropped as asked for", dropped)
+    if not use.any():
+        raise DataError(f"{called(name)} has no band left: choose others with bands= (--bands, --drop).")
+    numbers = np.flatnonzero(use)
+    fixed = kept is not None or zeros == "accept"
     hidden = as_mask(name, mask, tuple(stored.shape[1:]))
-    found = survey(name, stored, nodata=as_nodata(nodata), mask=hidden, zeros=zeros)
-    return Cube(stored, valid=found.valid, dead_bands=found.dead_bands, **facts)
+    found = survey(name, chosen(stored, numbers), nodata=as_nodata(nodata), mask=hidden, bands_given=fixed)
+    if len(found.empty_bands) == len(numbers) and zeros == "check":
+        raise DataError(f"{called(name)} is zero everywhere, so there is nothing to learn from it.")
+    dead = found.dead_bands
+    if not fixed:
+        leave_out("only zeros or no data", numbers[found.empty_bands])
+        leave_out("no data in many pixels", numbers[found.partial_bands])
+        dead = dead[use[numbers[dead]]]
+    keep = np.flatnonzero(use[numbers])
+    numbers = numbers[keep]
+    cube = Cube(
+        chosen(stored, numbers),
+        valid=found.valid,
+        dead_bands=np.flatnonzero(np.isin(keep, dead)),
+        wavelengths=_at(wavelengths, numbers),
+        wavelength_unit=wavelength_unit,
+        bands=None if len(numbers) == count else numbers,
+        n_file_bands=count,
+        left_out=tuple(left_out),
+        gains=_at(gains, numbers),
+        offsets=_at(offsets, numbers),
+        nodata=as_nodata(nodata),
+        notes=(*notes, *_notes(found, keep, numbers, wavelengths, wavelength_unit, zeros)),
+        **facts,
+    )
+    asked = ("not asked for", "dropped as asked for")
+    unasked = [f"{reason}: {listed(which)}" for reason, which in left_out if reason not in asked]
+    if unasked:
+        total = sum(len(which) for reason, which in left_out if reason not in asked)
+        said = f"{total} of {count} bands left out ({'; '.join(unasked)}, counted from 0)"
+        warnings.warn(f"{called(name)}: {said}; bands='all' (--all-bands) keeps them.", ReadingNote, stacklevel=3)
+    if found.padding and zeros == "check":
+        value, pixels = max(found.padding.items(), key=lambda item: item[1])
+        text = np.format_float_positional(np.float32(value), trim="-")
+        warnings.warn(
+            f"{called(name)}: {pixels} pixels hold {text} in every band and are used like any other. If that means no "
+            f"data, leave them out with nodata={text} (--nodata {text}).",
+            UserWarning,
+            stacklevel=3,
+        )
+    return cube
 
 
-def array_cube(name: str, array: Any, *, nodata: float | None = None, mask: Any = None, zeros: str) -> Cube:
+def _at(values: np.ndarray | None, places: np.ndarray) -> np.ndarray | None:
+    return None if values is None else values[places]
+
+
+def _notes(
+    found: Survey, keep: np.ndarray, numbers: np.ndarray, wavelengths: np.ndarray | None, unit: str | None, zeros: str
+) -> list[str]:
+    """What to look at in the bands that are used."""
+    notes = []
+    if found.partial_pixels:
+        notes.append(f"{found.partial_pixels} of these pixels have no data in some bands only")
+    if zeros == "check":
+        jumps = suspicious(found.means[keep], numbers)
+        if len(jumps):
+            notes.append(f"look at the bands {listed(jumps)}, whose mean jumps (--drop leaves bands out)")
+        water = in_water_vapor(_at(wavelengths, numbers), unit, numbers)
+        if len(water):
+            notes.append(f"the bands {listed(water)} lie where water vapor takes the light of the sun")
+    return notes
+
+
+def array_cube(
+    name: str,
+    array: Any,
+    *,
+    nodata: float | None = None,
+    mask: Any = None,
+    zeros: str,
+    bands: Any = None,
+    **facts: Any,
+) -> Cube:
     """A scene in memory from an array or tensor (bands, rows, columns); a `numpy.ma` array brings its own mask.
+
+    `bands` as in `open_cube`; other facts as in `checked_cube`.
 
     Raises
     ------
@@ -241,7 +454,7 @@ def array_cube(name: str, array: Any, *, nodata: float | None = None, mask: Any 
         given, hidden = as_mask(name, mask, values.shape[1:]), own[~dead].any(axis=0)
         mask = hidden if given is None else hidden | given
         mask = mask if mask.any() else None
-    return checked_cube(name, values, nodata=nodata, mask=mask, zeros=zeros).held()
+    return checked_cube(name, values, nodata=nodata, mask=mask, zeros=zeros, bands=bands, **facts).held()
 
 
 def read_cube(
@@ -253,6 +466,7 @@ def read_cube(
     columns: int | None = None,
     nodata: float | str | None = None,
     mask: Any = None,
+    bands: Any = None,
 ) -> Cube:
     """Read a hyperspectral scene from a `.mat` (5 to 7.3), `.npy`, `.npz` or ENVI file.
 
@@ -280,12 +494,15 @@ def read_cube(
         has the rule. Without it, the `data ignore value` of an ENVI header.
     mask : array_like of bool, shape (rows, columns), optional
         True for pixels without data.
+    bands : str, array_like of int or bool, optional
+        The bands to use: numbers from 0, True or False for each, or text such as "0-95,110-", "450-900nm",
+        "drop 1340-1460nm,1790-1960nm" or "all". Without it, or with "drop" alone, bands that the file says are bad, and
+        those that hold nothing but zeros, NaN or the no-data value, are left out, which `Cube.description` says.
 
     Returns
     -------
     Cube
-        In memory: its `data` are float32, values as in the file (of an ENVI file divided by its reflectance scale
-        factor).
+        In memory: its `data` are float32, values as in the file (with the gains, offsets and scale factor that it says).
 
     Raises
     ------
@@ -297,7 +514,9 @@ def read_cube(
     UserWarning
         Wavelengths whose number is not that of the bands.
     """
-    with open_cube(path, key=key, layout=layout, rows=rows, columns=columns, nodata=nodata, mask=mask) as opened:
+    with open_cube(
+        path, key=key, layout=layout, rows=rows, columns=columns, nodata=nodata, mask=mask, bands=bands
+    ) as opened:
         cube = opened.held() if opened.file_backed else opened
     # Of the file as it was read: it may change later.
     _ = cube.sha256
@@ -313,6 +532,7 @@ def open_cube(
     columns: int | None = None,
     nodata: float | str | None = None,
     mask: Any = None,
+    bands: Any = None,
     zeros: str = "check",
 ) -> Cube:
     """Open a hyperspectral scene to read it window by window.
@@ -326,10 +546,10 @@ def open_cube(
 
     Parameters
     ----------
-    path, key, layout, rows, columns, nodata, mask
+    path, key, layout, rows, columns, nodata, mask, bands
         As in `read_cube`.
     zeros : {"check", "accept"}
-        What to do about bands that are zero everywhere, as in `spectrafuse.io.validate.check_cube`.
+        "check": bands that hold nothing are left out, and a scene of zeros is an error. "accept": neither.
 
     Raises
     ------
@@ -341,7 +561,7 @@ def open_cube(
     columns = columns if columns is None else arguments.integer("columns", columns)
     value = as_nodata(nodata)
     if is_envi(path):
-        return _open_image(path, key, layout, rows, columns, value, mask, zeros)
+        return _open_image(path, key, layout, rows, columns, value, mask, zeros, bands)
     source = open_arrays(path, also=(HEADER_SUFFIX,))
     found_rows, found_columns = find_size(source, rows, columns)
     name = _find(source, found_rows, found_columns) if key is None else source.require(key)
@@ -366,13 +586,14 @@ def open_cube(
         nodata=value,
         mask=mask,
         zeros=zeros,
+        bands=bands,
+        wavelengths=_matching(label, axes, stored.shape[0]),
         source=str(path),
         key=name or None,
         layout=words,
         file_backed=mapped is not None,
         data_path=str(path),
     )
-    opened = replace(opened, wavelengths=_matching(label, axes, opened.shape[0]))
     return opened.held() if mapped is None else opened
 
 
@@ -385,6 +606,7 @@ def _open_image(
     nodata: float | None,
     mask: Any,
     zeros: str,
+    bands: Any,
 ) -> Cube:
     if key is not None:
         raise DataError(f"'{path}' is an ENVI image without variables, so leave key={key!r} out.")
@@ -400,7 +622,13 @@ def _open_image(
         nodata=image.nodata if nodata is None else nodata,
         mask=mask,
         zeros=zeros,
+        bands=bands,
+        bad=image.bad_bands,
         scale=image.scale,
+        gains=image.gains,
+        offsets=image.offsets,
+        notes=image.notes,
+        place=image.place,
         wavelengths=image.wavelengths,
         wavelength_unit=image.wavelength_unit,
         source=str(path),

@@ -2,7 +2,8 @@
 
 After "ENVI Header Files" (NV5 Geospatial, ENVI documentation), read as leniently as files in circulation need: a
 missing `byte order` is little-endian, a missing `header offset` 0; lines that begin with `;` are comments; values in
-braces may span lines; case and spacing of names do not matter.
+braces may span lines; case and spacing of names do not matter; numbers may be written as Fortran or the C library of
+Windows writes them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ import numpy as np
 from spectrafuse.io.arrays import ARRAY_SUFFIXES
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.mapped import MappedArray
+from spectrafuse.io.signatures import signature, what_it_is
+from spectrafuse.io.units import short_unit
 
 HEADER_SUFFIX = ".hdr"
 DATA_SUFFIXES = (".img", ".raw", ".dat", ".bil", ".bip", ".bsq", ".bin")
@@ -27,6 +30,17 @@ DATA_TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 1
 _STORED_AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
 _MOST_HEADER_BYTES = 1 << 24
 _LARGEST_SCALE = 1e30
+# Where an image lies on Earth: fields with braces around their values, and without.
+_PLACE_IN_BRACES = (
+    "map info", "projection info", "coordinate system string", "geo points", "pixel size", "rpc info",
+)  # fmt: skip
+_PLACE = (*_PLACE_IN_BRACES, "x start", "y start")
+# What changes numbers and is not applied: it leads to other quantities than those that people look for.
+_NOT_APPLIED = ("data reflectance gain values", "data reflectance offset values")
+_KNOWN_KINDS = ("", "envi", "envi standard", "envi classification", "standard", "envi floating point")
+_NAN = re.compile(r"[-+]?(1\.#(qnan|snan|ind|nan)0*|nan(\(.*\))?|n/?a)")
+_INFINITE = re.compile(r"([-+]?)(1\.#inf0*|inf(inity)?)")
+_WITH_UNIT = re.compile(r"([-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)\s*([^\d\s.,()\[\]][^\s()\[\]]*)?", re.IGNORECASE)
 _WHOLE = re.compile(r"\+?\d{1,15}", re.ASCII)
 
 
@@ -52,9 +66,18 @@ class EnviImage:
     nodata : float or None
         The `data ignore value`, in stored numbers.
     scale : float
-        The `reflectance scale factor`, by which stored numbers are divided to get reflectance; 1 without one.
+        By which stored numbers are divided to get reflectance; 1 without a `reflectance scale factor`. A factor below
+        1 is one to multiply by, so this is its reciprocal.
     class_names : list of str
         Of a class map; else empty.
+    bad_bands : ndarray of int
+        Bands that the `bbl` (bad bands list) marks with 0.
+    gains, offsets : ndarray, shape (bands,), or None
+        `data gain values` and `data offset values`, where they change anything.
+    place : dict of str to str, or None
+        The fields that say where the image lies on Earth.
+    notes : tuple of str
+        What a person should know about how the header was read.
     """
 
     header: Path
@@ -68,6 +91,11 @@ class EnviImage:
     nodata: float | None
     scale: float
     class_names: list[str]
+    bad_bands: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    gains: np.ndarray | None = None
+    offsets: np.ndarray | None = None
+    place: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
@@ -100,8 +128,9 @@ def open_envi(path: str | os.PathLike[str]) -> EnviImage:
     ----------
     path : path
         The header (`.hdr`) or the data file. Beside a header `scene.hdr` the data are `scene` or `scene` with one of
-        the suffixes `.img`, `.raw`, `.dat`, `.bil`, `.bip`, `.bsq`, `.bin`; beside a data file `scene.img` the
-        header is `scene.img.hdr` or `scene.hdr`. Case does not matter in suffixes.
+        the suffixes `.img`, `.raw`, `.dat`, `.bil`, `.bip`, `.bsq`, `.bin`, else the only other `scene.*` of the size
+        that the header says; beside a data file `scene.img` the header is `scene.img.hdr` or `scene.hdr`. Case does
+        not matter.
 
     Raises
     ------
@@ -118,12 +147,14 @@ def open_envi(path: str | os.PathLike[str]) -> EnviImage:
     _require_file(path, file)
     if file.suffix.lower() == HEADER_SUFFIX:
         fields = read_header(file)
-        return _check_size(_interpret(file, _data_of(file, fields), fields))
+        header, data = file, _data_of(file, fields)
+        return _check_size(_interpret(header, data, fields), fields.get("file type", ""))
     header = _header_of(file)
     if header is None:
         beside = f"'{file.name}{HEADER_SUFFIX}' or '{file.stem}{HEADER_SUFFIX}'"
         raise DataError(f"'{path}' has no ENVI header beside it ({beside}), so its layout is not known.")
-    return _check_size(_interpret(header, file, read_header(header)))
+    fields = read_header(header)
+    return _check_size(_interpret(header, file, fields), fields.get("file type", ""))
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -192,37 +223,88 @@ def _beside(file: Path) -> list[Path]:
 
 def _header_of(file: Path) -> Path | None:
     others = _beside(file)
-    for stem in (file.name, file.stem):
-        for other in others:
-            if other.stem == stem and other.suffix.lower() == HEADER_SUFFIX:
-                return other
+    for fold in (str, str.lower):
+        for stem in (file.name, file.stem):
+            for other in others:
+                if fold(other.stem) == fold(stem) and other.suffix.lower() == HEADER_SUFFIX:
+                    return other
     return None
 
 
 def _data_of(header: Path, fields: dict[str, str]) -> Path:
-    found = [
+    stem = header.stem.lower()
+    others = [
         other
         for other in _beside(header)
-        if other.name == header.stem or (other.stem == header.stem and other.suffix.lower() in DATA_SUFFIXES)
+        if other.name.lower() == stem or (other.stem.lower() == stem and other.suffix.lower() != HEADER_SUFFIX)
     ]
-    if len(found) > 1:
+    exact = [other for other in others if other.stem == header.stem or other.name == header.stem]
+    others = exact or others
+    found = [other for other in others if other.name.lower() == stem or other.suffix.lower() in DATA_SUFFIXES]
+    if len(found) != 1 or _size(found[0]) != _expected_size(header, fields):
         # A file of the right size among others of the same name.
-        images = [_interpret(header, data, fields) for data in found]
-        fitting = [image.data for image in images if _size(image.data) == _expected_bytes(image)]
-        found = fitting or found
+        size = _expected_size(header, fields)
+        fitting = [other for other in found if _size(other) == size] or [o for o in others if _size(o) == size]
+        images = [other for other in others if signature(other) == "tiff"] if not fitting and not found else []
+        found = fitting or found or images
     if len(found) == 1:
         return found[0]
     if not found:
         names = f"'{header.stem}' with no suffix or one of {', '.join(DATA_SUFFIXES)}"
-        raise DataError(f"'{header}' has no data file beside it ({names}).")
+        near = ", ".join(f"'{other.name}' has {_size(other)}" for other in others[:3])
+        raise DataError(
+            f"'{header}' has no data file beside it ({names}, or any other of {_expected_size(header, fields)} bytes"
+            f"{f'; {near}' if near else ''})."
+        )
     listed = ", ".join(data.name for data in found)
     raise DataError(f"'{header}' has several files beside it that can be its data ({listed}); give the data file.")
 
 
+def _expected_size(header: Path, fields: dict[str, str]) -> int:
+    return _expected_bytes(_stored_as(header, header, fields))
+
+
 def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
-    kind = fields.get("file type", "").lower()
+    """All that a header says."""
+    image = _stored_as(header, data, fields)
+    bands, notes = image.shape[0], []
+    numbers = {
+        name: _per_band(header, fields, name, bands, notes) for name in ("data gain values", "data offset values")
+    }
+    gains, offsets = numbers["data gain values"], numbers["data offset values"]
+    for name in _NOT_APPLIED:
+        if name in fields:
+            notes.append(f"the header's {name!r} are not applied")
+    marks = _per_band(header, fields, "bbl", bands, notes)
+    wavelengths, unit, told = _wavelengths(header, fields, bands)
+    return replace(
+        image,
+        wavelengths=wavelengths,
+        wavelength_unit=unit,
+        nodata=_nodata(header, fields),
+        scale=_scale(header, fields),
+        class_names=_parts(fields.get("class names", "")),
+        bad_bands=np.zeros(0, dtype=np.int64) if marks is None else np.flatnonzero(marks == 0),
+        gains=None if gains is None or (gains == 1).all() else gains,
+        offsets=None if offsets is None or not offsets.any() else offsets,
+        place={name: " ".join(fields[name].split()) for name in _PLACE if fields.get(name)} or None,
+        notes=(*notes, *told),
+    )
+
+
+def place_lines(place: dict[str, str] | None) -> str:
+    """Lines of a header that say where an image lies on Earth, from the fields of another one."""
+    braced = {name: f"{{{value}}}" if name in _PLACE_IN_BRACES else value for name, value in (place or {}).items()}
+    return "".join(f"{name} = {value}\n" for name, value in braced.items())
+
+
+def _stored_as(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
+    """How a header says that the numbers are stored."""
+    kind = " ".join(fields.get("file type", "").lower().split())
     if "spectral library" in kind:
-        raise DataError(f"'{header}' describes a spectral library, which is not an image.")
+        raise DataError(
+            f"'{header}' describes a spectral library, which is not an image; read it with read_spectra or `unmix`."
+        )
     if fields.get("file compression", "0") not in ("0", ""):
         raise DataError(f"'{header}' describes compressed data, which cannot be read; save them uncompressed.")
     for name in ("major frame offsets", "minor frame offsets"):
@@ -246,11 +328,11 @@ def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
         np.dtype(("<", ">")[order] + DATA_TYPES[code]),
         interleave,
         _whole(header, fields, "header offset", 0, default=0),
-        _wavelengths(header, fields, bands),
-        fields.get("wavelength units") or None,
-        _number(header, fields, "data ignore value"),
-        _scale(header, fields),
-        _parts(fields.get("class names", "")),
+        None,
+        None,
+        None,
+        1.0,
+        [],
     )
 
 
@@ -264,42 +346,106 @@ def _whole(header: Path, fields: dict[str, str], name: str, least: int, default:
     return int(text)
 
 
+def as_number(text: str) -> float:
+    """A number as programs write it: `-1.#QNAN` and `1.#INF` of Windows, exponents with D of Fortran.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    plain = text.strip().lower()
+    infinite = _INFINITE.fullmatch(plain)
+    if infinite is not None:
+        return float(f"{infinite[1]}inf")
+    return float("nan") if _NAN.fullmatch(plain) else float(re.sub(r"(?<=[\d.])d(?=[-+\d])", "e", plain))
+
+
 def _number(header: Path, fields: dict[str, str], name: str) -> float | None:
     text = fields.get(name, "")
     if text.lower() in ("", "none"):
         return None
     try:
-        return float(text)
+        values = {str(as_number(part)) for part in _parts(text)}
     except ValueError:
-        raise DataError(f"'{header}' must have a number as {name!r}; got {text[:40]!r}.") from None
+        values = set()
+    if len(values) != 1:
+        what = "one number" if len(values) > 1 else "a number"
+        raise DataError(f"'{header}' must have {what} as {name!r}; got {text[:40]!r}.")
+    return float(values.pop())
+
+
+def _nodata(header: Path, fields: dict[str, str]) -> float | None:
+    return _number(header, fields, "data ignore value")
 
 
 def _scale(header: Path, fields: dict[str, str]) -> float:
     scale = _number(header, fields, "reflectance scale factor")
     if scale is None:
         return 1.0
-    if not 1 <= scale <= _LARGEST_SCALE:
-        raise DataError(f"'{header}' must have a 'reflectance scale factor' of at least 1; got {scale:g}.")
-    return scale
+    if not 1 / _LARGEST_SCALE <= scale <= _LARGEST_SCALE:
+        raise DataError(f"'{header}' must have a positive 'reflectance scale factor'; got {scale:g}.")
+    # Nobody stores reflectance as numbers below 1 that are divided by less than 1.
+    return scale if scale >= 1 else 1 / scale
+
+
+def _per_band(header: Path, fields: dict[str, str], name: str, bands: int, notes: list[str]) -> np.ndarray | None:
+    """A number for each band, from as many or one; None, with a note, where the field has neither."""
+    parts = _parts(fields.get(name, ""))
+    if not parts:
+        return None
+    try:
+        values = np.array([as_number(part) for part in parts])
+    except ValueError:
+        values = np.full(len(parts), np.nan)
+    if not np.isfinite(values).all():
+        notes.append(f"the header's {name!r} are not all numbers and are not applied")
+        return None
+    if len(values) not in (1, bands) or (len(values) == 1 and name == "bbl" and bands > 1):
+        notes.append(f"the header has {len(values)} {name!r} for {bands} bands, which are not applied")
+        return None
+    return np.broadcast_to(values, bands).copy()
 
 
 def _parts(value: str) -> list[str]:
     return [part for part in (x.strip() for x in value.split(",")) if part]
 
 
-def _wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray | None:
-    parts = _parts(fields.get("wavelength", ""))
-    if not parts:
-        return None
-    try:
-        values = np.array([float(part) for part in parts])
-    except ValueError:
-        values = np.full(len(parts), np.nan)
-    if len(values) == bands and np.isfinite(values).all():
-        return values
-    what = f"{len(values)} wavelengths" if np.isfinite(values).all() else "wavelengths that are not all numbers"
-    warnings.warn(f"'{header}' has {bands} bands and {what}: read without wavelengths.", UserWarning, stacklevel=5)
-    return None
+def _wavelengths(
+    header: Path, fields: dict[str, str], bands: int
+) -> tuple[np.ndarray | None, str | None, tuple[str, ...]]:
+    """Wavelengths, their unit, and what to say about where they come from."""
+    said = fields.get("wavelength units") or fields.get("wavelength unit") or None
+    if short_unit(said) == "index":
+        return None, None, ("the header's wavelengths are band numbers",)
+    name = next((name for name in ("wavelength", "wavelengths", "band centers") if _parts(fields.get(name, ""))), None)
+    if name is None:
+        values, unit = _with_units(_parts(fields.get("band names", "")), named=True)
+        if values is None or len(values) != bands or len(set(values)) < bands:
+            return None, said, ()
+        return values, unit or said, ("wavelengths from the names of the bands",)
+    parts = _parts(fields[name])
+    values, unit = _with_units(parts)
+    if values is not None and len(values) == bands:
+        return values, unit or said, ()
+    what = f"{len(parts)} wavelengths" if values is not None else "wavelengths that are not all numbers"
+    warnings.warn(f"'{header}' has {bands} bands and {what}: read without wavelengths.", UserWarning, stacklevel=6)
+    return None, said, ()
+
+
+def _with_units(parts: list[str], *, named: bool = False) -> tuple[np.ndarray | None, str | None]:
+    """Finite numbers that may each have a unit, the same one; of names, those that have one somewhere in them."""
+    values, units = [], set()
+    for part in parts:
+        matches = _WITH_UNIT.finditer(part) if named else filter(None, [_WITH_UNIT.fullmatch(part.strip())])
+        found = [match for match in matches if not named or short_unit(match[2]) not in (None, "index")]
+        if len(found) != 1 or (found[0][2] and short_unit(found[0][2]) is None):
+            return None, None
+        values.append(float(found[0][1]))
+        units.add(short_unit(found[0][2]))
+    if not values or len(units) > 1 or not np.isfinite(values).all():
+        return None, None
+    return np.array(values), units.pop()
 
 
 def _expected_bytes(image: EnviImage) -> int:
@@ -314,9 +460,28 @@ def _size(path: Path) -> int:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
 
 
-def _check_size(image: EnviImage) -> EnviImage:
+def _check_size(image: EnviImage, kind: str) -> EnviImage:
+    """The image itself, if its data file can be what the header says.
+
+    Raises
+    ------
+    DataError
+        If the file has a signature of another format and not exactly the size of raw numbers, is too short, or is
+        said to be of another format.
+    """
     bands, rows, columns = image.shape
     actual, expected = _size(image.data), _expected_bytes(image)
+    found = signature(image.data)
+    if found is not None and actual != expected:
+        raise DataError(
+            f"'{image.data}' is not raw numbers, as '{image.header.name}' says, but {what_it_is(image.data, found)}."
+        )
+    plain = " ".join(kind.lower().split())
+    if plain not in _KNOWN_KINDS and actual != expected:
+        raise DataError(
+            f"'{image.header}' has the file type {kind!r}, and '{image.data.name}' has not the {expected} bytes of raw "
+            f"numbers; convert it with `gdal_translate -of ENVI {image.data.name} {image.data.stem}-raw.img`."
+        )
     says = (
         f"'{image.data}' has {actual} bytes, but {bands} bands, {rows} lines and {columns} samples of "
         f"{image.dtype.itemsize} bytes after an offset of {image.offset} make {expected} bytes"

@@ -35,3 +35,7 @@ def option(name: str, value: str | None = None, *, function: str = "read_spectra
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value}")
     given = f"{name}={'...' if value is None else repr(value)}"
     return f"{function}(..., {given})" if function else given
+
+
+class ReadingNote(UserWarning):
+    """What was decided when data were read, such as bands that were left out; `Cube.description` says it too."""

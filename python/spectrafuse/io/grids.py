@@ -44,7 +44,7 @@ def grid_of_scene(cube: Cube) -> Grid:
     """The pixels of a scene that have data."""
     shape = cube.shape[1:]
     pixels = np.arange(shape[0] * shape[1]) if cube.valid is None else np.flatnonzero(cube.valid)
-    return Grid(shape, pixels, getattr(cube, "place", None) or {})
+    return Grid(shape, pixels, cube.place or {})
 
 
 def unfolded(cube: Cube) -> np.ndarray:

@@ -1,23 +1,28 @@
-"""Pixels without data, and the check of a scene that is read block by block.
+"""Pixels and bands without data, and the check of a scene that is read block by block.
 
 The rule. A pixel has no data
 
 - where a mask array says so (True: no data), or
-- where, once a no-data value (which may be NaN) or a mask is given, one of its bands is NaN, or
-- where all its bands hold the no-data value or NaN.
+- where, once a no-data value (which may be NaN) or a mask is given, one of its bands is NaN, or, with a no-data value,
+  infinite, or
+- where all its bands hold the no-data value or NaN, or
+- where some of its bands hold the no-data value, if that lies outside all other values of the scene (-9999 beside
+  reflectances). Where that would cost more of the scene than leaving out the bands that hold it, and these are few, the
+  bands are left out instead.
 
-A no-data value in some bands only does not make a pixel one without data, since such a value can be a measured one
-(noise cut off at 0); a warning counts such pixels, and a mask leaves them out. A no-data value that float32 cannot hold
-counts as NaN. Bands that hold no data in any pixel decide nothing: they are set to zero and named in a warning, like
-any band of zeros.
+Any other no-data value in some bands only does not make a pixel one without data, since it can be a measured one (noise
+cut off at 0); a warning counts such pixels, and a mask leaves them out. A no-data value that float32 cannot hold
+counts as NaN. Bands that hold no data in any pixel, or nothing but zeros, decide nothing: they are empty.
 
-Without a no-data value and a mask, NaN is an error. Infinity is an error in every pixel that has data.
+Without a no-data value and a mask, NaN is an error but in empty bands. Infinity is an error in every pixel that has
+data.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -25,9 +30,13 @@ import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.validate import as_numeric, called, report_not_finite, report_zeros
+from spectrafuse.io.validate import as_numeric, called, report_not_finite
 
 BLOCK_VALUES = 1 << 20
+# Pixels of one number, and bands, from which on they are named as padding.
+_LEAST_PADDING = 5
+# Share of the bands that may be left out so that no pixel is.
+_FEW_BANDS = 0.1
 
 
 class Survey(NamedTuple):
@@ -37,6 +46,16 @@ class Survey(NamedTuple):
     """(H, W) bool, True where there are data; None where all pixels have data."""
     dead_bands: np.ndarray
     """Indices of the bands that hold no data in any pixel."""
+    empty_bands: np.ndarray
+    """Indices of these, and of the bands that hold nothing but zeros where there are data."""
+    partial_bands: np.ndarray
+    """Indices of the bands to leave out since they have no data in many pixels that have data elsewhere."""
+    partial_pixels: int
+    """Pixels that are left out since some of their bands have no data."""
+    means: np.ndarray
+    """(C,) mean of each band over some of the pixels with data."""
+    padding: dict[float, int]
+    """Where nothing says what has no data: value that fills whole pixels, and how many."""
 
 
 def row_blocks(shape: tuple[int, ...], values: int = BLOCK_VALUES) -> Iterator[tuple[int, int]]:
@@ -95,8 +114,8 @@ def as_mask(name: str, mask: Any, size: tuple[int, int]) -> np.ndarray | None:
     return values.astype(bool)
 
 
-def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | None, zeros: str) -> Survey:
-    """Check a scene and find its pixels without data, in one pass by blocks.
+def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | None, bands_given: bool = False) -> Survey:
+    """Check a scene and find its pixels and bands without data, in one pass by blocks.
 
     Parameters
     ----------
@@ -108,13 +127,13 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
         See the rule of this module.
     mask : ndarray of bool, shape (H, W), or None
         True: no data.
-    zeros : {"check", "accept"}
-        As in `spectrafuse.io.validate.check_cube`.
+    bands_given : bool
+        Whether all bands are used whatever they hold.
 
     Raises
     ------
     DataError
-        Empty axes, numbers that are not finite, no pixel with data, a scene of zeros.
+        Empty axes, numbers that are not finite, no pixel with data.
     """
     if len(cube.shape) != 3 or 0 in cube.shape:
         what = "a cube (bands, rows, columns) with at least one of each"
@@ -124,22 +143,32 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     absences, nans = np.zeros((height, width), dtype=np.int32), np.zeros((height, width), dtype=np.int32)
     infinite = np.zeros((height, width), dtype=bool)
     present, nonzero = np.zeros(bands, dtype=bool), np.zeros(bands, dtype=bool)
+    padding: Counter[float] = Counter()
+    means = _Means(bands)
     for place in window_blocks(cube):
         block = _as_float32(cube[:, place[0], place[1]])
+        finite = np.isfinite(block)
         if declared:
-            absent = _is_absent(block, nodata)
+            absent = _is_absent(block, finite, nodata)
             absences[place] = absent.sum(axis=0)
-            nans[place] = (absent & ~np.isfinite(block)).sum(axis=0)
-            infinite[place] = (~(np.isfinite(block) | absent)).any(axis=0)
+            nans[place] = (absent & ~finite).sum(axis=0)
+            infinite[place] = (~(finite | absent)).any(axis=0)
             counted = ~absent if mask is None else ~absent & ~mask[place]
             present |= counted.any(axis=(1, 2))
             nonzero |= ((block != 0) & counted).any(axis=(1, 2))
+            means.add(block, counted)
         else:
-            infinite[place] = ~np.isfinite(block).all(axis=0)
+            if finite.all():
+                present[:] = True
+            else:
+                absences[place] = bands - finite.sum(axis=0)
+                present |= finite.any(axis=(1, 2))
             nonzero |= block.any(axis=(1, 2))
-    valid, dead = None, np.zeros(0, dtype=np.int64)
+            _count_constant(block, padding)
+            means.add(block, finite)
+    dead = np.flatnonzero(~present)
+    valid, partial_bands, partial_pixels = None, np.zeros(0, dtype=np.int64), 0
     if declared:
-        dead = np.flatnonzero(~present)
         for place in window_blocks(cube) if len(dead) else ():
             unusable = ~np.isfinite(_as_float32(cube[:, place[0], place[1]])[dead])
             nans[place] -= unusable.sum(axis=0, dtype=np.int32)
@@ -149,13 +178,108 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
         if not valid.any():
             raise DataError(f"{called(name)} has no pixel with data: all are masked, NaN or the no-data value.")
         infinite &= valid
-        if zeros == "check":
-            _report_partly(name, nodata, valid & (absences > len(dead)))
+        partly = valid & (absences > len(dead))
+        if partly.any() and nodata is not None:
+            valid, partial_bands = _settle(name, cube, nodata, valid, partly, dead, bands_given)
+            partial_pixels = int((partly & ~valid).sum())
+    else:
+        infinite = absences > (len(dead) if len(dead) < bands else 0)
     if infinite.any():
-        _raise_not_finite(name, cube, infinite, declared)
-    if zeros == "check":
-        report_zeros(name, np.flatnonzero(~nonzero), bands, cube=True)
-    return Survey(None if valid is None or valid.all() else valid, dead)
+        _raise_not_finite(name, cube, infinite, nodata is not None)
+    least = max(_LEAST_PADDING, height * width // 1000)
+    return Survey(
+        None if valid is None or valid.all() else valid,
+        dead,
+        np.flatnonzero(~(present & nonzero)),
+        partial_bands,
+        partial_pixels,
+        means.values(),
+        {value: count for value, count in padding.items() if count >= least},
+    )
+
+
+class _Means:
+    """Means of bands over every fourth row and column of blocks."""
+
+    def __init__(self, bands: int) -> None:
+        self.sums, self.counts = np.zeros(bands), np.zeros(bands, dtype=np.int64)
+
+    def add(self, block: np.ndarray, counted: np.ndarray) -> None:
+        values, kept = block[:, ::4, ::4], counted[:, ::4, ::4]
+        self.sums += np.where(kept, values, 0).sum(axis=(1, 2), dtype=np.float64)
+        self.counts += kept.sum(axis=(1, 2))
+
+    def values(self) -> np.ndarray:
+        return self.sums / np.maximum(self.counts, 1)
+
+
+def _count_constant(block: np.ndarray, found: Counter[float]) -> None:
+    """Count the pixels of a block that hold one number in all of several bands, by that number."""
+    if len(block) < _LEAST_PADDING:
+        return
+    same = (block[0] == block[-1]) & (block[0] == block[len(block) // 2])
+    if same.any():
+        spectra = block[:, same]
+        constant = spectra[0, (spectra == spectra[0]).all(axis=0)]
+        for value, count in zip(*np.unique(constant, return_counts=True), strict=True):
+            found[float(value)] += int(count)
+
+
+def _settle(
+    name: str, cube: Any, nodata: float, valid: np.ndarray, partly: np.ndarray, dead: np.ndarray, bands_given: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels with the no-data value in some bands are used after all, and the bands that are left out for it.
+
+    Where the value lies outside all others, of leaving out these pixels, the few bands that hold it, or the bands that
+    hold it mostly and then such pixels, what costs the least part of the scene.
+    """
+    alive = np.ones(cube.shape[0], dtype=bool)
+    alive[dead] = False
+    counts, low, high = np.zeros(cube.shape[0], dtype=np.int64), np.inf, -np.inf
+    for _, block, absent in _valid_blocks(cube, nodata, valid):
+        counts += absent.sum(axis=1)
+        low = min(low, float(np.min(block, where=~absent, initial=np.inf)))
+        high = max(high, float(np.max(block, where=~absent, initial=-np.inf)))
+    gap = max(low - nodata, nodata - high)
+    none = np.zeros(0, dtype=np.int64)
+    # Zero is also what noise is cut off at: it must be far away from what was measured.
+    if gap <= (0 if nodata != 0 else 0.05 * (high - low)):
+        _report_partly(name, nodata, partly)
+        return valid, none
+    whole = valid & ~partly
+    if bands_given:
+        if not whole.any():
+            raise _nothing_left(name, nodata)
+        return whole, none
+    holding = alive & (counts > 0)
+    mostly = holding & (counts > 0.5 * valid.sum())
+    ways = [(partly.sum() / valid.sum(), whole, np.zeros_like(holding))]
+    if holding.sum() <= _FEW_BANDS * alive.sum():
+        ways.append((holding.sum() / alive.sum(), valid, holding))
+    if mostly.any() and (alive & ~mostly).any():
+        kept = valid.copy()
+        for place, _, absent in _valid_blocks(cube, nodata, valid):
+            kept[place][valid[place]] = ~absent[alive & ~mostly].any(axis=0)
+        ways.append((1 - (1 - mostly.sum() / alive.sum()) * kept.sum() / valid.sum(), kept, mostly))
+    _, pixels, bands = min((way for way in ways if way[1].any()), key=lambda way: way[0], default=(0.0, None, none))
+    if pixels is None:
+        raise _nothing_left(name, nodata)
+    return pixels, np.flatnonzero(bands)
+
+
+def _nothing_left(name: str, nodata: float) -> DataError:
+    return DataError(
+        f"{called(name)} has no pixel with data in all its bands: each holds the no-data value {nodata:g} in some. "
+        "Choose bands with bands= (--bands, --drop)."
+    )
+
+
+def _valid_blocks(cube: Any, nodata: float, valid: np.ndarray) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    """Places, values and where they are absent, (bands, n), of the valid pixels of blocks."""
+    for place in window_blocks(cube):
+        block = _as_float32(cube[:, place[0], place[1]])[:, valid[place]]
+        if block.size:
+            yield place, block, _is_absent(block, np.isfinite(block), nodata)
 
 
 def _as_float32(values: Any) -> np.ndarray:
@@ -163,25 +287,23 @@ def _as_float32(values: Any) -> np.ndarray:
         return np.asarray(values, dtype=np.float32)
 
 
-def _is_absent(block: np.ndarray, nodata: float | None) -> np.ndarray:
-    """Where a float32 block is NaN or holds the no-data value."""
-    absent = np.isnan(block)
-    if nodata is not None and not math.isnan(nodata):
-        with np.errstate(over="ignore"):
-            absent |= block == np.float32(nodata)
-    return absent
+def _is_absent(block: np.ndarray, finite: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Where a float32 block is NaN or, with a no-data value, infinite or holds that value."""
+    if nodata is None:
+        return np.isnan(block)
+    with np.errstate(over="ignore"):
+        return ~finite | (block == np.float32(nodata))
 
 
-def _report_partly(name: str, nodata: float | None, partly: np.ndarray) -> None:
-    places = np.argwhere(partly)
-    if len(places):
-        row, column = (int(i) for i in places[0])
-        warnings.warn(
-            f"{called(name)}: {len(places)} pixels hold the no-data value {nodata:g} in some bands only, the first at "
-            f"row {row}, column {column} (counted from 0); they are used. Give a mask to leave them out.",
-            UserWarning,
-            stacklevel=5,
-        )
+def _report_partly(name: str, nodata: float, partly: np.ndarray) -> None:
+    row, column = (int(i) for i in np.argwhere(partly)[0])
+    warnings.warn(
+        f"{called(name)}: {int(partly.sum())} pixels hold the no-data value {nodata:g} in some bands only, the first at "
+        f"row {row}, column {column} (counted from 0); they are used, since it can be a measured value here. Give a "
+        "mask to leave them out.",
+        UserWarning,
+        stacklevel=6,
+    )
 
 
 def _raise_not_finite(name: str, cube: Any, where: np.ndarray, declared: bool) -> None:
@@ -196,5 +318,5 @@ def _raise_not_finite(name: str, cube: Any, where: np.ndarray, declared: bool) -
             place = int(bad[0, 0]), int(bad[0, 1]) + rows.start, int(bad[0, 2]) + columns.start
             if place < first:
                 first, value = place, given[tuple(bad[0])]
-    hint = "" if declared or not np.isnan(value) else "; nodata=nan (--nodata nan) leaves such pixels out"
+    hint = "" if declared else "; nodata=nan (--nodata nan) leaves such pixels out"
     report_not_finite(name, count, first, value, ("band", "row", "column"), hint=hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidTypeError, fail
+from spectrafuse._runtime.text import in_csv, in_json
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.class_maps import plain_name
 from spectrafuse.io.palette import MOST_COLORS, colors
@@ -272,7 +272,7 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
     """
     text = json.dumps(_plain(values, "values"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(in_json(text) + "\n", encoding="utf-8")
     return Path(path)
 
 
@@ -307,16 +307,6 @@ def _labels(argument: str, given: Sequence[str] | None, default: Iterable[Any]) 
     return otherwise if given is None else [str(x) for x in given]
 
 
-def table_cell(text: str) -> str:
-    """Text for a table's cell: what a spreadsheet would run as a formula gets an apostrophe before it."""
-    if text[:1] in tuple("=+-@\t\r") and text[:1]:
-        try:
-            float(text)
-        except ValueError:
-            return "'" + text
-    return text
-
-
 def _ids(ids: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
     numbers = np.arange(count) if ids is None else np.asarray(ids)
     if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
@@ -334,15 +324,13 @@ def _write_both(
     rows: list[str],
 ) -> tuple[Path, Path]:
     text, binary = Path(folder, f"{name}.csv"), Path(folder, f"{name}.npz")
-    header, rows = [table_cell(cell) for cell in header], [table_cell(cell) for cell in rows]
     # Excel takes a file without the mark for one in the machine's own encoding.
     encoding = "utf-8" if "".join([*header, *rows]).isascii() else "utf-8-sig"
     with atomic_write(text) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+        file.write(",".join(map(in_csv, header)) + "\n")
         for label, row in zip(rows, table, strict=True):
             # Nine significant digits give every float32 back.
-            writer.writerow([label, *(f"{x:.9g}" for x in row.tolist())])
+            file.write(",".join([in_csv(label), *(f"{x:.9g}" for x in row.tolist())]) + "\n")
     with atomic_write(binary) as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
     return text, binary

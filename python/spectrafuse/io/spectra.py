@@ -332,15 +332,9 @@ def _is_scene(file: Path, key: str | None) -> bool:
 def _from_scene(path: str | os.PathLike[str], key: str | None, layout: str, nodata: float | str | None) -> Spectra:
     with open_cube(path, key=key, layout=layout, nodata=nodata, zeros="accept") as cube:
         data, grid = unfolded(cube), grid_of_scene(cube)
-    rows, columns = grid.shape
-    words = [f"a scene of {rows} rows and {columns} columns, each pixel a spectrum ({cube.layout})"]
+        said = cube.description.removeprefix(f"{cube.source}: ")
     axis = cube.wavelengths
-    if axis is not None:
-        words += [f"axis {span(axis)} {cube.wavelength_unit or ''}".rstrip(), *remarks(axis)]
-    else:
-        words.append("no axis")
-    if len(grid.pixels) < rows * columns:
-        words.append(f"left out: {rows * columns - len(grid.pixels)} pixels without data")
+    words = ["a scene, each pixel a spectrum", said, *(["no axis"] if axis is None else remarks(axis))]
     return Spectra(
         check_spectra(f"'{path}'", data),
         axis,
@@ -349,7 +343,7 @@ def _from_scene(path: str | os.PathLike[str], key: str | None, layout: str, noda
         cube.sha256,
         key=cube.key,
         layout="; ".join(words),
-        axis_unit=None if cube.wavelength_unit is None else unit_of(cube.wavelength_unit),
+        axis_unit=cube.unit,
         grid=grid,
     )
 

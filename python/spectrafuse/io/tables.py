@@ -289,6 +289,12 @@ def read_table(
     return _Reading(path, lines, comments, split, run, decimal, header, index).table()
 
 
+def _holds_numbers(line: str) -> bool:
+    """Whether most cells are numbers, whatever separates them: a spectrum may be called "#1" or "%T"."""
+    cells = [cell for cell in re.split(r"[,;|\t ]+", line) if cell]
+    return 2 * sum(bool(re.fullmatch(r'"?[-+.]?\d[-+.\deE]*"?', cell)) for cell in cells) > len(cells)
+
+
 def _lines(path: Path, whole: str) -> tuple[list[tuple[int, str]], list[str], str | None]:
     """Lines with cells and their numbers, the comments, and the separator that a line `sep=;` names."""
     lines: list[tuple[int, str]] = []
@@ -302,7 +308,7 @@ def _lines(path: Path, whole: str) -> tuple[list[tuple[int, str]], list[str], st
             hint = found[1]
         elif re.fullmatch(r"sep=", stripped, re.IGNORECASE):
             hint = "\t"
-        elif stripped.startswith(_COMMENTS):
+        elif stripped.startswith(_COMMENTS) and not (any(t for _, t in lines) and _holds_numbers(stripped)):
             if not any(text for _, text in lines):
                 comments.append(stripped.lstrip("#%/!$").lstrip(" "))
         else:

@@ -24,11 +24,12 @@ from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.io.cubes import Cube
 from spectrafuse.mcr import inputs, model_io
-from spectrafuse.mcr.inputs import Spectra
+from spectrafuse.mcr.inputs import Spectra, Table
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
 from spectrafuse.mcr.recipes import Recipe, resolve
+from spectrafuse.mcr.refinement.band_noise import correlated
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.refinement.refine import refine_spectra, refine_trained
 from spectrafuse.mcr.refinement.stored_result import load_result, save_result
@@ -43,7 +44,7 @@ from spectrafuse.random import RandomStream
 class _Task(NamedTuple):
     """What a fit is about, read and checked."""
 
-    data: NDArray[np.float32]
+    data: Table
     noise: NoiseLevel
     recipe: Recipe
     stream: RandomStream
@@ -128,7 +129,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     stop_reason_, chosen_reason_ : str
         Why training stopped, and why this state was taken: a sentence each.
     noise_ : NoiseLevel
-        sigma (the spectra's unit), nmse (its share of the spectra's sum of squares), source.
+        sigma (the spectra's unit), nmse (its share of the spectra's sum of squares), source, correlation (of the noise
+        of neighboring bands; spectra are filtered for it).
     C_opt_, ST_opt_ : ndarray, (n, k) and (k, d)
         Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
@@ -237,7 +239,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         recipe = resolve(self.recipe)
         settings = self._settings()
-        data = inputs.read(X, zeros="check")
+        data = inputs.open_rows(X, zeros="check")
         places = self.pool_size - bool(self.background)
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
@@ -245,6 +247,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         device = checks.device(self.device)
         noise = noise_level(data, self.noise, floor=recipe.noise_floor)
         plugged = self.post_processing is not None or self.aggregate is not None
+        if recipe.refine and not plugged and not self.sparse:
+            noise = correlated(data, noise)
         find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
         result, model = find(
             _Task(data, noise, recipe, stream, device, given, callback),
@@ -255,9 +259,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         self._take(result, model)
         # A file's columns have no names.
-        validate_data(self, data if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
+        validate_data(self, data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
-        self.noise_: NoiseLevel | None = noise
+        # The refinement may find another level than the singular values show.
+        found = result.gates
+        self.noise_: NoiseLevel | None = noise if found is None or found.weights else found.noise
         if self._fitted_concentrations is None:
             self._fitted_concentrations = self._parse(data, "concentration")["concentration"]
         if self.n_components_ == 0:
@@ -270,8 +276,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Candidates chosen among the spectra, refined; a result that is in the folder is taken from there."""
 
         def build(size: int) -> UnmixingModel:
-            channels = task.data.shape[1]
-            model = self._build_model(task.recipe, channels, task.stream, task.known, places=size)
+            model = self._build_model(task.recipe, task.data.shape[1], task.stream, task.known, places=size)
             return model.to(task.device)
 
         accept = task.recipe.noise_factor * max(task.noise.nmse, task.recipe.noise_floor)
@@ -301,19 +306,19 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _train(self, task: _Task, **settings: Any) -> tuple[TrainingResult, UnmixingModel]:
         """Networks trained on the whole pool, refined if the recipe says so and no plug-in forbids it."""
-        channels = task.data.shape[1]
-        model = self._build_model(task.recipe, channels, task.stream, task.known).to(task.device)
+        model = self._build_model(task.recipe, task.data.shape[1], task.stream, task.known).to(task.device)
         fixed = [] if task.known is None else task.known.fixed.tolist()
         background = self.pool_size - 1 if self.background else None
         if background is not None:
             fixed.append(background)
-        spectra = torch.from_numpy(task.data).to(task.device)
+        data = task.data[:]
+        spectra = torch.from_numpy(data).to(task.device)
         trainer = Trainer(model, spectra, task.recipe, task.noise, task.stream, fixed=fixed, **settings)
         result = trainer.run(task.callback)
         if task.recipe.refine:
             with threadpool_limits(1, user_api="blas"):
                 result = refine_trained(
-                    result, model, task.data, task.noise, fixed, background=background, callback=task.callback
+                    result, model, data, task.noise, fixed, background=background, callback=task.callback
                 )
         return result, model
 
@@ -377,7 +382,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return model
 
     def _fingerprint(
-        self, recipe: Recipe, data: NDArray[np.float32], device: torch.device, known: KnownComponents | None
+        self, recipe: Recipe, data: Table, device: torch.device, known: KnownComponents | None
     ) -> dict[str, str]:
         """What identifies a run: a saved one is resumed only by the same."""
         parameters = self.get_params(deep=False)
@@ -443,19 +448,19 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.components_
 
-    def _read(self, X: Spectra) -> NDArray[np.float32]:
+    def _read(self, X: Spectra) -> Table:
         """Checked spectra (n, d) with as many bands as the fitted ones, and their names where there are names."""
         check_is_fitted(self, "model_")
         named = hasattr(X, "columns")
         if named:  # before the values: a data frame reindexed to other names holds NaN
             validate_data(self, X, reset=False, skip_check_array=True)
-        data = inputs.read(X, zeros="accept")
+        data = inputs.open_rows(X, zeros="accept")
         if not named:
-            given = data if isinstance(X, (str, os.PathLike, Cube)) else X
+            given = data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X
             validate_data(self, given, reset=False, skip_check_array=True)
         return data
 
-    def _parse(self, data: NDArray[np.float32], *wanted: str) -> dict[str, NDArray[Any]]:
+    def _parse(self, data: Table, *wanted: str) -> dict[str, NDArray[Any]]:
         return self.model_.parse_array(data, self._indices, wanted=wanted)
 
     def fit_transform(self, X: Spectra, y: Any = None, **fit_params: Any) -> NDArray[np.floating]:
@@ -655,5 +660,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return tags
 
 
-def _digest(array: NDArray[np.float32]) -> str:
-    return f"{array.shape} {hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()}"
+def _digest(spectra: Table) -> str:
+    digest = hashlib.sha256()
+    for _, block in inputs.blocks(spectra):
+        digest.update(np.ascontiguousarray(block).data)
+    return f"{spectra.shape} {digest.hexdigest()}"
