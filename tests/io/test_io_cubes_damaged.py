@@ -17,7 +17,7 @@ from helpers.io_files import quiet, scene, write_archive, write_array, write_mat
 from spectrafuse.io.cubes import Cube, read_cube
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.labels import read_labels
-from spectrafuse.io.spectra import read_spectra
+from spectrafuse.io.spectra import Spectra, read_spectra
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], Path]] = {
     "mat5": lambda folder, a: write_matlab5(folder / "x.mat", {"cube": a, "other": a[0]}),
@@ -46,6 +46,8 @@ def test_files_cut_short_are_right_or_refused(part: float, writer: str) -> None:
             # also hold abundances.
             if isinstance(got, Cube):
                 np.testing.assert_array_equal(got.data, expected.astype("float32"))
+            elif isinstance(got, Spectra):
+                np.testing.assert_array_equal(got.data, expected.reshape(4, -1).T.astype("float32"))
             else:
                 assert read is read_labels
                 np.testing.assert_array_equal(got, expected.argmax(0))

@@ -122,6 +122,22 @@ KeyOption = Annotated[
 ]
 
 
+LayoutOption = Annotated[
+    LayoutName,
+    typer.Option(
+        help="Order of a scene's axes: chw is bands, rows, columns; hwc is rows, columns, bands.",
+        rich_help_panel=READING,
+    ),
+]
+NodataOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Value that marks pixels of a scene without data, or nan. Default: what an ENVI header says.",
+        rich_help_panel=READING,
+    ),
+]
+
+
 def _given(**settings: Any) -> dict[str, Any]:
     """The settings that were given, as plain values; the estimator's own defaults stand for the others."""
     return {
@@ -177,12 +193,7 @@ def segment(
     merge: Annotated[str | None, typer.Option(help="Merge clusters: '0=0,2;1=1' makes 0 of clusters 0 and 2.")] = None,
     restart: RestartOption = False,
     key: KeyOption = None,
-    layout: Annotated[
-        LayoutName,
-        typer.Option(
-            help="Order of the axes: chw is bands, rows, columns; hwc is rows, columns, bands.", rich_help_panel=READING
-        ),
-    ] = LayoutName.auto,
+    layout: LayoutOption = LayoutName.auto,
     rows: Annotated[
         int | None,
         typer.Option(
@@ -195,13 +206,7 @@ def segment(
             min=1, help="Columns of the scene, if the file holds a bands x pixels matrix.", rich_help_panel=READING
         ),
     ] = None,
-    nodata: Annotated[
-        float | None,
-        typer.Option(
-            help="Value that marks pixels without data, or nan. Default: what an ENVI header says.",
-            rich_help_panel=READING,
-        ),
-    ] = None,
+    nodata: NodataOption = None,
     mask: Annotated[
         list[str] | None,
         typer.Option(
@@ -370,6 +375,8 @@ def unmix(
         DropName | None,
         typer.Option(help="Leave out channels or spectra that have missing values.", rich_help_panel=READING),
     ] = None,
+    layout: LayoutOption = LayoutName.auto,
+    nodata: NodataOption = None,
     axis_label: Annotated[
         str | None, typer.Option(help="Name of the spectral axis for the pictures, such as 'Raman shift (cm⁻¹)'.")
     ] = None,
@@ -424,6 +431,8 @@ def unmix(
             columns=table_columns,
             decimal=decimal.value,
             drop_missing=None if drop_missing is None else drop_missing.value,
+            layout=layout.value,
+            nodata=nodata,
             axis_label=axis_label,
             true_components=true_components,
             true_concentrations=true_concentrations,

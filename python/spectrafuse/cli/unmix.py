@@ -36,7 +36,7 @@ class UnmixRequest:
     ----------
     settings : dict
         Arguments of `EBgMCR`.
-    header, index, spectra_in, columns, decimal, drop_missing
+    header, index, spectra_in, columns, decimal, drop_missing, layout, nodata
         As in `spectrafuse.io.spectra.read_spectra`.
     bands : bool or None
         Compute feasible bands; None: for few components and not too many numbers.
@@ -52,6 +52,8 @@ class UnmixRequest:
     columns: str | None = None
     decimal: str = "auto"
     drop_missing: str | None = None
+    layout: str = "auto"
+    nodata: float | None = None
     axis_label: str | None = None
     true_components: Path | None = None
     true_concentrations: Path | None = None
@@ -171,6 +173,8 @@ def read_request(request: UnmixRequest) -> Spectra:
         columns=request.columns,
         decimal=request.decimal,
         drop_missing=request.drop_missing,
+        layout=request.layout,
+        nodata=request.nodata,
     )
     print(f"read: {spectra.reading}", flush=True)
     if len(spectra.data) == 1:
@@ -345,7 +349,7 @@ def _fit_and_write(
             agreement=agreement,
             scores=(r2, nmse),
         )
-    _print_summary(console, request, record, agreement, truth)
+    _print_summary(console, request, record, agreement, "concentration_maps" if spectra.grid else "concentrations")
 
 
 def shares(components: np.ndarray, concentrations: np.ndarray) -> np.ndarray:
@@ -440,11 +444,12 @@ def write_unmixing(
 ) -> None:
     """Write tables, pictures and the model of a fitted estimator into a folder."""
     from spectrafuse.io import axes
-    from spectrafuse.io.results import write_components, write_concentrations
+    from spectrafuse.io.results import write_components, write_concentrations, write_maps
     from spectrafuse.reports.style import save_curves
     from spectrafuse.reports.unmixing import (
         save_against_truth,
         save_components,
+        save_concentration_maps,
         save_concentrations,
         save_count_curve,
         save_count_path,
@@ -484,7 +489,12 @@ def write_unmixing(
         truth_names=truth.names,
         **spectral,
     )
-    save_concentrations(results / "concentrations.png", concentrations, names=names, **along)
+    if spectra.grid is None:
+        save_concentrations(results / "concentrations.png", concentrations, names=names, **along)
+    else:
+        maps = spectra.grid.maps(concentrations)
+        write_maps(results, maps, names, place=spectra.grid.place)
+        save_concentration_maps(results / "concentration_maps.png", maps, names=names)
     save_residuals(
         results / "residuals.png",
         spectra.data,
@@ -537,7 +547,7 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
 
 
 def _print_summary(
-    console: Console, request: UnmixRequest, record: dict[str, Any], agreement: Agreement | None, truth: Truth
+    console: Console, request: UnmixRequest, record: dict[str, Any], agreement: Agreement | None, picture: str
 ) -> None:
     from rich.table import Table
 
@@ -571,7 +581,7 @@ def _print_summary(
     console.print(record["stop_reason"])
     loss = "loss.png, " if record["epochs"] else ""
     console.print(
-        f"Results are in '{request.output}': components.png, concentrations.png, residuals.png, count_path.png, "
+        f"Results are in '{request.output}': components.png, {picture}.png, residuals.png, count_path.png, "
         f"{loss}"
         "components.csv, concentrations.csv, run.json, model/"
     )

@@ -73,7 +73,7 @@ interleave = bsq
 byte order = 0
 classes = {count + 1}
 class lookup = {{{", ".join(map(str, lookup))}}}
-class names = {{{", ".join(["Unclassified", *map(_plain, names)])}}}
+class names = {{{", ".join(["Unclassified", *map(plain_name, names)])}}}
 data ignore value = 0
 """
     text, numbers = Path(folder, f"{name}.hdr"), Path(folder, f"{name}.img")
@@ -85,6 +85,6 @@ data ignore value = 0
     return text, numbers
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name without what separates names in a header."""
     return printable(" ".join("".join(" " if c in ",{}=;" else c for c in name).split())) or "-"

@@ -33,7 +33,8 @@ def option(name: str, value: str | None = None, *, function: str = "read_spectra
     """How the caller sets an option: `--key x` in a command, `read_spectra(..., key='x')` in Python."""
     if _COMMAND.get():
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value}")
-    return f"{function}(..., {name}={'...' if value is None else repr(value)})"
+    given = f"{name}={'...' if value is None else repr(value)}"
+    return f"{function}(..., {given})" if function else given
 
 
 class ReadingNote(UserWarning):

@@ -31,6 +31,7 @@ from spectrafuse.io.tables import Table
 
 _COUNTED = ("channel", "channels", "band", "bands", "pixel", "pixels", "variable", "variables", "kanal")
 _FEWEST = 3
+_MOST_OTHERS = 50
 
 
 @dataclass
@@ -211,7 +212,7 @@ def _down(table: Table, numeric: Sequence[int], across: _Across | None) -> _Down
     for j in candidates:
         title = next(iter(_spectral_titles(table, j)), table.title(j))
         values = table.numbers([j])[:, 0] if _readable(table, j) else np.array([np.nan])
-        others = [table.numbers([k])[:, 0] for k in numeric if k != j and _readable(table, k)][:200]
+        others = [table.numbers([k])[:, 0] for k in numeric[:_MOST_OTHERS] if k != j and _readable(table, k)]
         unit = unit_of(title) or next((u for h in table.heads if (u := unit_of(h[j]))), None) or _unit_above(table)
         found = _Down(j, Axis(values, unit, True), _strength(title, values, others, bool(titled), j in places), title)
         if best is None or (found.strength > best.strength == 1):
@@ -429,6 +430,8 @@ def _pairs(table: Table) -> Reading | None:
         return None
     axes, data = list(range(0, width, 2)), list(range(1, width, 2))
     titled = all(_spectral_titles(table, j) for j in axes)
+    if not titled and any(table.rows[0][j] != table.rows[0][0] for j in axes):
+        return None
     positions = table.numbers(axes)
     complete = np.isfinite(positions).all(axis=1)
     first = positions[complete][:, 0]

@@ -14,6 +14,7 @@ import numpy as np
 from spectrafuse._runtime.errors import InvalidTypeError, fail
 from spectrafuse._runtime.text import in_csv, in_json
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.class_maps import plain_name
 from spectrafuse.io.palette import MOST_COLORS, colors
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "write_json",
     "write_label_map",
     "write_label_rows",
+    "write_maps",
 ]
 # Larger maps are thinned in the picture, which nobody can look at as a whole otherwise.
 _MOST_PICTURE_PIXELS = 1 << 24
@@ -195,6 +197,62 @@ def write_concentrations(
         arrays["names"] = np.array(rows, dtype=str)
     header = [title, *_labels("components", components, [f"component_{i}" for i in numbers])]
     return _write_both(folder, name, arrays, array, header, rows)
+
+
+def write_maps(
+    folder: str | os.PathLike[str],
+    maps: Any,
+    names: Sequence[str],
+    *,
+    place: Mapping[str, str] | None = None,
+    name: str = "concentration_maps",
+) -> tuple[Path, Path, Path]:
+    """Write maps as an array and as an ENVI image.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is missing.
+    maps : array_like, shape (m, rows, columns)
+        NaN where there is nothing.
+    names : sequence of str, length m
+        Names of the maps, which become band names.
+    place : mapping of str to str, optional
+        Fields of the header that say where the maps lie on Earth.
+    name : str
+        The files' name without suffix.
+
+    Returns
+    -------
+    tuple of Path
+        `<name>.npy`, float32, `<name>.hdr` and `<name>.img`, the same numbers.
+    """
+    array = np.ascontiguousarray(maps, dtype="<f4")
+    if array.ndim != 3 or len(names) != len(array):
+        raise fail("maps", f"{len(names)} maps (maps, rows, columns), one for each name", f"shape {array.shape}")
+    count, rows, columns = array.shape
+    fields = {
+        "samples": columns,
+        "lines": rows,
+        "bands": count,
+        "header offset": 0,
+        "file type": "ENVI Standard",
+        "data type": 4,
+        "interleave": "bsq",
+        "byte order": 0,
+        "data ignore value": "nan",
+        "band names": f"{{{', '.join(plain_name(x) for x in names)}}}",
+        **(place or {}),
+    }
+    header = "ENVI\n" + "".join(f"{key} = {value}\n" for key, value in fields.items())
+    numbers, text, image = (Path(folder, f"{name}{suffix}") for suffix in (".npy", ".hdr", ".img"))
+    with atomic_write(numbers) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+    with atomic_write(image) as temporary:
+        array.tofile(temporary)
+    with atomic_write(text) as temporary:
+        temporary.write_text(header, encoding="utf-8")
+    return numbers, text, image
 
 
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:

@@ -6,15 +6,20 @@ import hashlib
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, existing_file, open_arrays
 from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks, unit_of
+from spectrafuse.io.cubes import open_cube
+from spectrafuse.io.envi import HEADER_SUFFIX, is_envi
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.fingerprint import sha256
-from spectrafuse.io.layouts import is_axis_name
+from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolded
+from spectrafuse.io.instruments import JCAMP_SUFFIXES, SHEET_SUFFIXES, converter, read_jcamp, sheet_text
+from spectrafuse.io.layouts import find_size, is_axis_name
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.tables import Table, read_table
 from spectrafuse.io.validate import check_spectra
@@ -51,6 +56,8 @@ class Spectra:
         Time, pH, temperature or the like of each spectrum, where the file has it, and what it is called.
     positions : ndarray, shape (n, 2), or None
         x and y of each spectrum of a map in a table.
+    grid : Grid or None
+        Places of the spectra on a map: pixels of a scene, or x and y that fill a raster.
     """
 
     data: np.ndarray
@@ -65,6 +72,7 @@ class Spectra:
     axis_unit: str | None = None
     process: tuple[str, np.ndarray] | None = None
     positions: np.ndarray | None = None
+    grid: Grid | None = None
 
     @property
     def reading(self) -> str:
@@ -85,8 +93,12 @@ def read_spectra(
     columns: str | None = None,
     decimal: str = "auto",
     drop_missing: str | None = None,
+    layout: str = "auto",
+    nodata: float | str | None = None,
 ) -> Spectra:
-    """Read spectra from a text table or from `.npy`, `.npz`, `.mat`.
+    """Read spectra from a text table, a spreadsheet, JCAMP-DX, from `.npy`, `.npz`, `.mat`, or the pixels of a scene.
+
+    Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`.
 
     Text tables (`.csv .tsv .txt .dpt .asc .dat .prn .xyz .xy .tab`) have cells separated by tab, semicolon, comma,
     bar or runs of blanks, with decimal points or commas. Blank lines and comments (`#`, `%`, `//`, `!`) are passed
@@ -99,8 +111,8 @@ def read_spectra(
     path : path
         The file.
     key : str, optional
-        The variable of a `.npz` or `.mat` file. Without it: `spectra`, `X`, `D`, `data`, `components` or
-        `concentrations`, or the only matrix of numbers.
+        The variable of a `.npz` or `.mat` file, or the sheet of a spreadsheet. Without it: `spectra`, `X`, `D`,
+        `data`, `components` or `concentrations`, or the only matrix of numbers; the only sheet with numbers.
     header : {"auto", True, False}
         Whether a text table's first row is a header. "auto": it is if it has words above numbers, or is an axis.
     index : {"auto", True, False}
@@ -122,6 +134,9 @@ def read_spectra(
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
     drop_missing : {None, "channels", "spectra"}
         What is left out where values are missing (empty cells, NaN, NA, --, infinity); None: they are an error.
+    layout, nodata
+        Of a scene (an ENVI image, an array with three axes, or a matrix of pixels whose file says how many rows and
+        columns it has), as in `spectrafuse.io.cubes.open_cube`. Pixels without data are left out.
 
     Returns
     -------
@@ -147,23 +162,35 @@ def read_spectra(
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
-    file = existing_file(path, TEXT_SUFFIXES + ARRAY_SUFFIXES)
-    if file.suffix.lower() not in TEXT_SUFFIXES:
+    if _is_scene(Path(path), key):
+        return _from_scene(path, key, layout, nodata)
+    known = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES
+    file = Path(path)
+    what = converter(file) if file.is_file() and file.suffix.lower() not in known else None
+    if what is not None:
+        raise DataError(f"'{path}' is {what}.")
+    file = existing_file(path, known, also=(HEADER_SUFFIX,))
+    if file.suffix.lower() in ARRAY_SUFFIXES:
         for name, value in (("columns", columns), ("header", header), ("index", index)):
             if value not in (None, "auto"):
-                raise DataError(f"'{path}' is no text table, so leave {option(name)} out.")
+                raise DataError(f"'{path}' is no text table, so leave {option(name, function='')} out.")
         return _from_arrays(path, key, spectra_in, drop_missing)
-    if key is not None:
-        raise DataError(f"'{path}' is a text table without variables, so leave key={key!r} out.")
+    if file.suffix.lower() in JCAMP_SUFFIXES:
+        found = read_jcamp(file)
+        found.axis_unit = unit_of(found.axis_title or "")
+        return _finished(found, str(path), sha256(path), drop_missing)
+    if key is not None and file.suffix.lower() not in SHEET_SUFFIXES:
+        raise DataError(f"'{path}' is a text table without variables, so leave {option('key', key, function='')} out.")
     try:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    table = read_table(file, content, header=header, decimal=decimal)
+    cells, key = sheet_text(file, key) if file.suffix.lower() in SHEET_SUFFIXES else (content, None)
+    table = read_table(file, cells, header=header, decimal=decimal)
     if columns is not None:
         table = _chosen(table, columns)
     reading = interpret(table, index=index, spectra_in=spectra_in)
-    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing)
+    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing, key)
 
 
 def _chosen(table: Table, text: str) -> Table:
@@ -218,6 +245,9 @@ def _finished(reading: Reading, source: str, digest: str, drop_missing: str | No
         words += remarks(axis)
     else:
         words.append("no axis" + (f": {reading.no_axis}" if reading.no_axis else ""))
+    grid = None if reading.positions is None else grid_of_positions(reading.positions)
+    if grid is not None:
+        words.append(f"a map of {grid.shape[0]} x {grid.shape[1]} places")
     words += [w for w in (reading.labels, reading.dialect) if w]
     if notes:
         words.append(f"left out: {', '.join(notes)}")
@@ -234,6 +264,7 @@ def _finished(reading: Reading, source: str, digest: str, drop_missing: str | No
         reading.axis_unit,
         None if reading.process is None else (reading.process[0], reading.process[1][keep_rows]),
         None if reading.positions is None else reading.positions[keep_rows],
+        None if grid is None else grid.kept(keep_rows),
     )
     if reading.decided_by_default and axis is None:
         _warn_if_turned(source, result.data)
@@ -276,6 +307,45 @@ def _roughness(data: np.ndarray) -> float:
     values = data.astype(np.float64)
     spread = 2 * float(values.var(axis=0).sum())
     return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
+
+
+def _is_scene(file: Path, key: str | None) -> bool:
+    """Whether a file is a scene: by its header, or by the shape of what it holds."""
+    suffix = file.suffix.lower()
+    if suffix in TEXT_SUFFIXES:
+        return suffix == ".dat" and any(p.is_file() for p in (file.with_suffix(".hdr"), Path(f"{file}.hdr")))
+    if suffix not in ARRAY_SUFFIXES:
+        return is_envi(file)
+    source = open_arrays(existing_file(file, ARRAY_SUFFIXES))
+    if key is not None:
+        return key in source.entries and len(source.entries[key].shape) == 3
+    if source.format == "npy":
+        return len(source.entries[""].shape) == 3
+    if any(k in _PREFERRED for k in source.numeric(2)):
+        return False
+    rows, columns = find_size(source, None, None)
+    matrix = source.entries.get("Y")
+    folded = rows is not None and columns is not None and matrix is not None and rows * columns in matrix.shape
+    return folded or bool(source.numeric(3))
+
+
+def _from_scene(path: str | os.PathLike[str], key: str | None, layout: str, nodata: float | str | None) -> Spectra:
+    with open_cube(path, key=key, layout=layout, nodata=nodata, zeros="accept") as cube:
+        data, grid = unfolded(cube), grid_of_scene(cube)
+        said = cube.description.removeprefix(f"{cube.source}: ")
+    axis = cube.wavelengths
+    words = ["a scene, each pixel a spectrum", said, *(["no axis"] if axis is None else remarks(axis))]
+    return Spectra(
+        check_spectra(f"'{path}'", data),
+        axis,
+        None,
+        str(path),
+        cube.sha256,
+        key=cube.key,
+        layout="; ".join(words),
+        axis_unit=cube.unit,
+        grid=grid,
+    )
 
 
 def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str, drop_missing: str | None) -> Spectra:

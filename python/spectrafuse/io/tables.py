@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from spectrafuse.io.axes import is_name, is_process, is_spectral, looks_like_axi
 from spectrafuse.io.errors import DataError, option
 
 _DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar", " ": "blank"}
-_SAMPLED = 200
+_SAMPLED = 20
+# Rows that decide whether a column holds numbers or text.
+_DECIDING = 400
 _MOST_HEADS = 4
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _WITH_COMMA = re.compile(r"[-+]?(\d+,\d*|,\d+)([eE][-+]?\d+)?", re.ASCII)
@@ -73,7 +76,7 @@ class Table:
     @cached_property
     def kinds(self) -> list[str]:
         """Of each column: "number", "text" or "empty", as most of its cells are."""
-        return [_kind(self.column(j), self.decimal_comma) for j in range(self.width)]
+        return [_kind(row[j] for row in self.rows[:_DECIDING]) for j in range(self.width)]
 
     def column(self, j: int) -> list[str]:
         return [row[j] for row in self.rows]
@@ -92,7 +95,12 @@ class Table:
             For the first cell that is neither a number nor says that there is none.
         """
         values = np.empty((len(self.rows), len(columns)))
+        every = list(columns) == list(range(self.width))
         for i, row in enumerate(self.rows):
+            quick = _quick(row if every else [row[j] for j in columns], self.decimal_comma)
+            if quick is not None:
+                values[i] = quick
+                continue
             for k, j in enumerate(columns):
                 number = value_of(row[j], self.decimal_comma)
                 if number is None:
@@ -140,6 +148,18 @@ def value_of(cell: str, decimal_comma: bool) -> float | None:
     return np.nan if _MISSING.fullmatch(cell) else None
 
 
+def _quick(cells: list[str], decimal_comma: bool) -> list[float] | None:
+    """The numbers of cells that are plain finite numbers, all of them; else None."""
+    text = ";".join(cells)
+    if "_" in text or (decimal_comma and "." in text) or (not decimal_comma and "," in text):
+        return None
+    try:
+        values = [float(cell) for cell in (text.replace(",", ".").split(";") if decimal_comma else cells)]
+    except ValueError:
+        return None
+    return values if all(map(isfinite, values)) else None
+
+
 def looks_numeric(cell: str) -> bool:
     """Whether a cell is a number in any dialect."""
     return any(pattern.fullmatch(cell) for pattern in (_NUMBER, _WITH_COMMA, _THOUSANDS))
@@ -149,7 +169,7 @@ def _is_unit(cell: str) -> bool:
     return unit_of(cell) is not None and len(cell) < 8
 
 
-def _kind(cells: Iterable[str], decimal_comma: bool) -> str:
+def _kind(cells: Iterable[str]) -> str:
     numbers = texts = 0
     for cell in cells:
         if looks_numeric(cell):
@@ -197,8 +217,15 @@ class _Split:
     def __init__(self, lines: list[tuple[int, str]], delimiter: str) -> None:
         self.delimiter = delimiter
         self.cells = [_cells(text, delimiter) for _, text in lines]
-        self.numeric = [sum(map(looks_numeric, cells)) for cells in self.cells]
-        missing = [sum(bool(_MISSING.fullmatch(c)) for c in cells) for cells in self.cells]
+        plain = [bool(cells) and _quick(cells, False) is not None for cells in self.cells]
+        self.numeric = [
+            len(cells) if easy else sum(map(looks_numeric, cells))
+            for easy, cells in zip(plain, self.cells, strict=True)
+        ]
+        missing = [
+            0 if easy else sum(bool(_MISSING.fullmatch(c)) for c in cells)
+            for easy, cells in zip(plain, self.cells, strict=True)
+        ]
         self.is_row = [
             2 * (n + m) >= len(cells) and n > 0 for n, m, cells in zip(self.numeric, missing, self.cells, strict=True)
         ]
@@ -227,6 +254,8 @@ class _Split:
 def _cells(text: str, delimiter: str) -> list[str]:
     if delimiter == " ":
         return [cell.strip('"') for cell in re.findall(r'"[^"]*"|\S+', text)]
+    if '"' not in text:
+        return [cell.strip() for cell in text.split(delimiter)]
     try:
         row = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))
     except csv.Error:
@@ -383,7 +412,7 @@ class _Reading:
 
     def _heads(self, rows: list[list[str]]) -> tuple[list[list[str]], int, list[str]]:
         """The header's lines, how many of them are in the run itself, and the lines of text above."""
-        kinds = [_kind((row[j] for row in rows[1:] or rows), False) for j in range(len(rows[0]))]
+        kinds = [_kind(row[j] for row in rows[1 : 1 + _DECIDING] or rows) for j in range(len(rows[0]))]
         above = [i for i in range(self.run.start) if self.lines[i][1]]
         inside, heads = 0, []
         if self.header == "auto":

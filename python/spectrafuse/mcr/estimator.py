@@ -22,6 +22,7 @@ from spectrafuse import __version__
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.progress import Callback
+from spectrafuse.io.cubes import Cube
 from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.feasible_bands import FeasibleBands, feasible_bands, settled_factors
 from spectrafuse.mcr.inputs import Spectra, Table
@@ -202,8 +203,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d)
-            Spectra, one a row. Negative values are allowed: measured spectra have them.
+        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+            Spectra, one a row, or a scene, whose pixels with data are spectra. Negative values are allowed: measured
+            spectra have them.
         y : None
             Ignored.
         components : path or array_like, (m, d), optional
@@ -259,7 +261,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._fixed_ids = [] if given is None else given.fixed.tolist()
         self._take(result, model)
         # A file's columns have no names.
-        validate_data(self, data[:1] if isinstance(X, (str, os.PathLike)) else X, skip_check_array=True)
+        validate_data(self, data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
         # The refinement may find another level than the singular values show.
         found = result.gates
@@ -458,7 +460,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             validate_data(self, X, reset=False, skip_check_array=True)
         data = inputs.open_rows(X, zeros="accept")
         if not named:
-            given = data[:1] if isinstance(X, (str, os.PathLike)) else X
+            given = data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X
             validate_data(self, given, reset=False, skip_check_array=True)
         return data
 
@@ -466,24 +468,24 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.model_.parse_array(data, self._indices, wanted=wanted)
 
     def fit_transform(self, X: Spectra, y: Any = None, **fit_params: Any) -> NDArray[np.floating]:
-        """Fit, then give the concentrations (n, n_components_)."""
-        return self.fit(X, y, **fit_params).C_opt_.astype(inputs.result_dtype(X))
+        """Fit, then give the concentrations, as `transform` does."""
+        return inputs.folded(X, self.fit(X, y, **fit_params).C_opt_.astype(inputs.result_dtype(X)))
 
     def transform(self, X: Spectra) -> NDArray[np.floating]:
         """Concentrations of spectra.
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d)
+        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
 
         Returns
         -------
-        ndarray, (n, k)
-            Of the components in `components_`, 0 where one is not selected. float64 if X is, else float32; the model
-            computes in float32.
+        ndarray, (n, k); of a scene (k, rows, columns)
+            Of the components in `components_`, 0 where one is not selected, NaN where a scene has no data. float64 if X
+            is, else float32; the model computes in float32.
         """
         concentration = self._parse(self._read(X), "concentration")["concentration"]
-        return concentration.astype(inputs.result_dtype(X), copy=False)
+        return inputs.folded(X, concentration.astype(inputs.result_dtype(X), copy=False))
 
     def parse(self, X: Spectra) -> dict[str, NDArray[Any]]:
         """Everything the model says about spectra, computed in chunks and for used components only.

@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse._runtime.errors import InvalidTypeError
+from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.grids import grid_of_scene, unfolded
 from spectrafuse.io.validate import check_spectra, report_not_finite, report_zeros
 
 MAPPED_BYTES = 64 << 20
 """Larger tables that are mapped from a file stay there."""
 _BLOCK_ROWS, _SCATTERED_ROWS = 2**14, 64
 
-Spectra = str | os.PathLike[str] | np.ndarray | Tensor
-"""What `fit` and `transform` take: a file, an array or a tensor (n, d); also a data frame or nested lists."""
+Spectra = str | os.PathLike[str] | np.ndarray | Tensor | Cube
+"""What `fit` and `transform` take: a file, an array or tensor (n, d), a scene; also a data frame or nested lists."""
 
 
 class Table(Protocol):
@@ -131,6 +133,8 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
         from spectrafuse.io.spectra import read_spectra
 
         checked = check_spectra(str(X), read_spectra(X).data, zeros=zeros)
+    elif isinstance(X, Cube):
+        checked = check_spectra(name, unfolded(X), zeros=zeros)
     else:
         checked = check_spectra(name, _as_table(name, X), zeros=zeros)
     # A read-only array, such as a memory map, cannot become a tensor without a warning.
@@ -179,6 +183,11 @@ def _as_table(name: str, X: Any) -> Any:
         except (ValueError, OverflowError) as error:
             raise DataError(f"`{name}` must hold numbers: {error}.") from error
     return values
+
+
+def folded(X: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """Values (n, k) of spectra as they are, of a scene as maps (k, rows, columns) with NaN where it has no data."""
+    return grid_of_scene(X).maps(values) if isinstance(X, Cube) else values
 
 
 def result_dtype(X: Any) -> type[np.float32] | type[np.float64]:

@@ -1,0 +1,135 @@
+"""Files of spreadsheets and instruments, read through the optional parts that know them; what converts the others."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.orientation import Reading
+
+SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+JCAMP_SUFFIXES = (".jdx", ".dx", ".jcamp", ".jcm")
+_FEWEST_NUMBERS = 4
+_CONVERTERS = {
+    (".spc",): "a GRAMS file: export it as CSV or ASCII from the instrument's software, or read it with the Python "
+    "package spc-io and save a table",
+    (".spa", ".spg", ".srs"): "a Thermo OMNIC file: save it as CSV there, or read it with the Python package "
+    "spectrochempy (read_omnic) and save a table",
+    (".wdf", ".wxd"): "a Renishaw WiRE file: save it as text (.txt) there, or read it with the Python package "
+    "renishawWiRE and save a table",
+    (".l6s", ".l6m", ".ngs", ".ngc", ".tsf"): "a LabSpec file: save it as text (.txt) there",
+    (".sp", ".pri", ".fsm"): "a PerkinElmer file: export it as ASCII (.asc) or CSV there, or read it with the Python "
+    "package specio and save a table",
+    (".jws", ".jwb"): "a JASCO file: export it as text (.txt) or CSV there",
+    (".dsw", ".bsw", ".dsx", ".bsk"): "a Cary WinUV file: save it as 'Spreadsheet Ascii (*.csv)' there",
+    (".asd",): "an ASD file: export it as text with ViewSpec Pro",
+    (".sed", ".sig"): "a field spectrometer's file: save its columns of wavelengths and values as .csv",
+    (".dsp",): "a DSP file: save its spectrum as .csv",
+    (".rdata", ".rda", ".rds"): "a file of R: save the matrix there with write.csv(x, 'x.csv')",
+    (".parquet", ".feather", ".pkl", ".pickle"): "a table of Python: save it with DataFrame.to_csv('x.csv')",
+    (".h5", ".hdf5", ".hdf", ".nc", ".he5"): "an HDF5 or NetCDF file: save its arrays with numpy.savez('x.npz', "
+    "spectra=..., wavelengths=...)",
+    (".json", ".xml", ".yaml"): "no table: save the spectra as .csv",
+    (
+        ".tif",
+        ".tiff",
+        ".png",
+        ".jpg",
+    ): "an image: `spectrafuse unmix` takes a scene as an ENVI image (.hdr), .npy or .mat",
+    (".pdf", ".doc", ".docx"): "a document: save the table in it as .csv",
+    (".zip", ".gz", ".7z", ".rar", ".tar"): "packed: unpack it first",
+}
+
+
+def converter(file: Path) -> str | None:
+    """What a file that is not read here is and what to do with it; None if its suffix says nothing."""
+    suffix = file.suffix.lower()
+    if suffix[1:].isdigit():
+        return (
+            "a Bruker OPUS file: save it as a data point table (.dpt) there, or read it with the Python package "
+            "brukeropus and save a table"
+        )
+    return next((text for suffixes, text in _CONVERTERS.items() if suffix in suffixes), None)
+
+
+def _part(file: Path, module: str, extra: str, otherwise: str) -> Any:
+    """A reader's module, or an error that says how to get it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"'{file}' needs an optional part: pip install 'spectrafuse[{extra}]'; or {otherwise}."
+        ) from error
+
+
+def sheet_text(file: Path, key: str | None) -> tuple[bytes, str | None]:
+    """The cells of a sheet as a tab-separated table with the sheet's own line numbers, and the sheet's name.
+
+    Raises
+    ------
+    DataError
+        If several sheets have numbers and none is asked for; if the file cannot be read.
+    """
+    calamine = _part(file, "python_calamine", "excel", "save the sheet as .csv")
+    try:
+        with calamine.CalamineWorkbook.from_path(os.fspath(file)) as book:
+            sheets = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
+    except (calamine.CalamineError, OSError) as error:
+        raise DataError(f"'{file}' cannot be read as a spreadsheet: {' '.join(str(error).split())}.") from error
+    if key is not None and key not in sheets:
+        raise DataError(f"'{file}' has no sheet {key!r}; it has {', '.join(sheets)}.")
+    filled = [name for name, cells in sheets.items() if _numbers(cells) >= _FEWEST_NUMBERS]
+    if key is None and len(filled) != 1:
+        what = (
+            f"{len(filled)} sheets with numbers ({', '.join(filled)})" if filled else "no sheet with a table of numbers"
+        )
+        raise DataError(f"'{file}' has {what}" + (f"; choose one with {option('key')}." if filled else "."))
+    name = filled[0] if key is None else key
+    lines = ("\t".join(_text(cell) for cell in row) for row in sheets[name])
+    return "\n".join(lines).encode(), name if len(sheets) > 1 else None
+
+
+def _numbers(cells: list[list[Any]]) -> int:
+    return sum(isinstance(cell, (int, float)) for row in cells for cell in row)
+
+
+def _text(cell: Any) -> str:
+    return repr(cell) if isinstance(cell, float) else " ".join(str(cell).split())
+
+
+def read_jcamp(file: Path) -> Reading:
+    """The spectra of a JCAMP-DX file: one, or the linked ones, which must share their axis.
+
+    Raises
+    ------
+    DataError
+        No spectrum, other axes, a damaged file.
+    """
+    jcamp = _part(file, "jcamp", "jcamp", "export it as .csv from the instrument's software")
+    try:
+        content = jcamp.readfile(os.fspath(file))
+    except Exception as error:  # The reader documents no set of exceptions.
+        raise DataError(f"'{file}' cannot be read as JCAMP-DX: {' '.join(str(error).split())}.") from error
+    blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
+    if not blocks:
+        raise DataError(
+            f"'{file}' holds no spectrum that can be read; export it as .csv from the instrument's software."
+        )
+    axis = np.asarray(blocks[0]["x"], dtype=np.float64)
+    if any(not np.array_equal(axis, block["x"]) for block in blocks):
+        raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
+    title = str(blocks[0].get("xunits", "")).strip() or None
+    return Reading(
+        values=np.array([block["y"] for block in blocks], dtype=np.float64),
+        words="JCAMP-DX, as its values are after factors",
+        axis=axis,
+        axis_title=title,
+        axis_place="as the file says",
+        names=[str(block.get("title", i + 1)) for i, block in enumerate(blocks)],
+        labels="names from the titles",
+    )

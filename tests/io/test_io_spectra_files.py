@@ -1,0 +1,425 @@
+"""`read_spectra`: tables as instruments, spreadsheets and people write them; what cannot be told is asked."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from helpers.io_files import write_archive
+from spectrafuse.io.errors import DataError, asked_by_command
+from spectrafuse.io.spectra import Spectra, read_spectra
+
+NM = np.arange(400.0, 700.0, 10.0)
+CM = np.linspace(1800, 800, 30).round(2)
+NAMES = [f"S{i + 1:02d}" for i in range(9)]
+TIMES = [f"{5 * i}" for i in range(9)]
+
+
+def mixtures() -> np.ndarray:
+    rng = np.random.default_rng(3)
+    pure = np.array([np.exp(-0.5 * ((NM - c) / w) ** 2) for c, w in ((450, 25), (520, 30), (610, 35))])
+    return np.round(rng.uniform(0.05, 1, (9, 3)) @ pure + 0.002 * rng.standard_normal((9, 30)), 5)
+
+
+X = mixtures()
+COUNTS = 1000 + np.abs(X) * 20000
+
+
+def numbers(values: Any, comma: bool = False) -> list[str]:
+    return [f"{v:.10g}".replace(".", "," if comma else ".") for v in values]
+
+
+def text(
+    values: np.ndarray, head: list[str] | None = None, first: Any = None, sep: str = ",", *, comma: bool = False
+) -> str:
+    lines = [] if head is None else [sep.join(head)]
+    for i, row in enumerate(values):
+        own = [] if first is None else [first[i] if isinstance(first[i], str) else f"{first[i]:.10g}"]
+        cells = [*own, *(f"{v:.5f}" for v in row)]
+        lines.append(sep.join(c.replace(".", ",") if comma else c for c in cells))
+    return "\n".join(lines) + "\n"
+
+
+def columns(title: str, heads: list[str] = NAMES, axis: np.ndarray = NM, **options: Any) -> str:
+    return text(X.T, [title, *heads], axis.tolist(), **options)
+
+
+def rows(title: str = "sample", axis: Any = None, first: Any = None, **options: Any) -> str:
+    return text(X, [title, *(numbers(NM) if axis is None else axis)], NAMES if first is None else first, **options)
+
+
+def read(path: Path, content: str | bytes, **options: Any) -> Spectra:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_spectra(path, **options)
+
+
+def lines_with(content: str, change: Callable[[int, str], str]) -> str:
+    return "\n".join(change(i, line) for i, line in enumerate(content.splitlines())) + "\n"
+
+
+def pairs() -> str:
+    body = [",".join(f"{NM[j]:g},{v:.5f}" for v in X[:, j]) + "," for j in range(30)]
+    heads = ["".join(f"{n},," for n in NAMES), "Wavelength (nm),Abs," * 9]
+    return "\r\n".join([*heads, *body, "", "S01", "Collection Time: 1/2/2024", "Scan Rate (nm/min),600.0"])
+
+
+def overlapping() -> np.ndarray:
+    return np.r_[NM[:20], NM[:10] + 150]
+
+
+READ: dict[str, tuple[str | bytes, str, np.ndarray | None]] = {
+    **{
+        f"column titled {title}": (columns(title, axis=axis), ".csv", axis)
+        for title, axis in (
+            *((t, CM) for t in ("cm-1", "Raman Shift (cm⁻¹)", "X [1/cm]", "Wellenzahl", "Frequency (cm-1)")),
+            *(
+                (t, NM)
+                for t in ("Wavelength (nm)", "m/z", "Energy (eV)", "", "X", "波长", "Longueur d'onde (nm)", "nm")
+            ),
+        )
+    },
+    "column, no header, blanks": (text(X.T, None, NM.tolist(), " "), ".txt", NM),
+    "column, aligned with blanks": (
+        "".join(f"  {w:9.3f}   {a:9.5f}\n" for w, a in zip(NM, X[0], strict=True)),
+        ".asc",
+        NM,
+    ),
+    "column, counts larger than the axis": (text(COUNTS.T, None, NM.tolist()), ".csv", NM),
+    "column, Y above all": (columns("X", ["Y"] * 9), ".csv", NM),
+    "column beside sample numbers": (columns("Wavelength", [str(i + 1) for i in range(9)]), ".csv", NM),
+    "column beside times": (columns("", TIMES), ".csv", NM),
+    "column beside pH": (columns("nm", [f"{3 + 0.5 * i}" for i in range(9)]), ".csv", NM),
+    "column beside temperatures": (columns("Wavelength (nm)", [f"{300 + 10 * i}" for i in range(9)]), ".csv", NM),
+    "column behind an index": (
+        lines_with(columns("wavelength"), lambda i, line: ("" if i == 0 else str(i - 1)) + "," + line),
+        ".csv",
+        NM,
+    ),
+    "column of texts with units": (text(X.T, ["channel", *NAMES], [f"{w:g} nm" for w in NM]), ".csv", NM),
+    "column, unsorted but titled": (text(X.T, ["nm", *NAMES], overlapping().tolist()), ".csv", overlapping()),
+    "column, two detectors": (text(X.T, None, overlapping().tolist()), ".csv", overlapping()),
+    "column, lines of units": (
+        "Wavelength," + ",".join(NAMES) + "\nnm," + ",".join(["A.U."] * 9) + "\n" + text(X.T, None, NM.tolist()),
+        ".csv",
+        NM,
+    ),
+    "column, lines of times and units": (
+        "\n".join([f"Sample,{','.join(NAMES)}", f"Time (min),{','.join(TIMES)}", "Wavelength (nm)" + ",Abs" * 9, ""])
+        + text(X.T, None, NM.tolist()),
+        ".csv",
+        NM,
+    ),
+    "header in the last comment": (
+        "% by me\n% wl " + " ".join(NAMES) + "\n" + text(X.T, None, NM.tolist(), " "),
+        ".txt",
+        NM,
+    ),
+    "axis in the last comment": ("# " + " ".join(numbers(NM)) + "\n" + text(X, None, None, " "), ".txt", NM),
+    "rows, kinetics": (rows("t/min", first=[0.5 * i for i in range(9)]), ".csv", NM),
+    "rows, sample numbers": (rows("Sample Number:", first=[str(i + 1) for i in range(9)]), ".csv", NM),
+    "rows, pandas index": (rows("", first=[str(i) for i in range(9)]), ".csv", NM),
+    "rows, corner 0": (rows("0", first=[0.5 * i for i in range(9)]), ".csv", NM),
+    "rows, letters and unit": (rows(axis=[f"Abs@{w:g}nm" for w in NM]), ".csv", NM),
+    "rows, decimal commas in the axis": (rows(axis=numbers(CM, True), sep=";", comma=True), ".csv", CM),
+    "rows, decimal points in the axis": (
+        ";".join(["sample", *numbers(CM)]) + "\n" + text(X, None, NAMES, ";", comma=True),
+        ".csv",
+        CM,
+    ),
+    "rows, decimal commas in quotes": (
+        "".join(",".join(f'"{v:.5f}"'.replace(".", ",") for v in row) + "\n" for row in X),
+        ".csv",
+        None,
+    ),
+    "rows, sep=;": ("sep=;\n" + rows(sep=";", comma=True), ".csv", NM),
+    "rows, trailing separators": (lines_with(rows(), lambda i, line: line + "," * (i > 0)), ".csv", NM),
+    "rows, units below the header": (
+        lines_with(rows(), lambda i, line: line + "\nunit" + ",AU" * 30 if i == 0 else line),
+        ".csv",
+        NM,
+    ),
+    "rows, text around": ("Experiment 5\nOperator: Smith, J.\n\n" + rows() + "\nMean of 9 spectra\n", ".csv", NM),
+    "rows, exponents": (rows(axis=[f"{w:.6E}" for w in NM]), ".CSV", NM),
+    "rows, Unicode minus": (text(X, None, NAMES).replace("-", "−"), ".csv", None),
+    "rows, UTF-16 without a mark": (rows(sep="\t").encode("utf-16-le"), ".csv", NM),
+    "rows, two detectors": (rows(axis=numbers(overlapping())), ".csv", overlapping()),
+    "rows, concentrations before": (
+        text(X, ["fat", "moisture", *numbers(NM)], [f"{20 + i},{60 - i}" for i in range(9)]),
+        ".csv",
+        NM,
+    ),
+    "rows, class behind": (
+        lines_with(text(X, numbers(NM)), lambda i, line: line + (",class,c1" if i == 0 else f",k,{i}")),
+        ".csv",
+        NM,
+    ),
+    "rows, id and class before": (
+        text(X, ["id", "class", *numbers(NM)], [f"a{i},k{i % 3}" for i in range(9)]),
+        ".csv",
+        NM,
+    ),
+    "map in rows": (text(X, ["x", "y", *numbers(NM)], [f"{i % 3},{i // 3}" for i in range(9)]), ".csv", NM),
+    "map, empty corner": (
+        text(X, ["", "", *numbers(NM)], [f"{i % 3}\t{i // 3}" for i in range(9)], "\t"),
+        ".txt",
+        NM,
+    ),
+    "map, one value a line": (
+        "#X\t\t#Y\t\t#Wave\t\t#Intensity\n"
+        + "".join(f"{i % 3}\t{i // 3}\t{w}\t{v:.5f}\n" for i, r in enumerate(X) for w, v in zip(CM, r, strict=True)),
+        ".txt",
+        CM,
+    ),
+    "pairs": (pairs(), ".csv", NM),
+    "bars": (rows(sep="|"), ".csv", NM),
+    "carriage returns": (rows().replace("\n", "\r"), ".csv", NM),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_tables_that_are_read(tmp_path: Path, case: str) -> None:
+    content, suffix, axis = READ[case]
+    want = COUNTS if "counts larger" in case else X[:1] if "aligned" in case else X
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = read(tmp_path / f"x{suffix}", content)
+    np.testing.assert_allclose(got.data, want, rtol=1e-6, atol=1e-6)
+    assert (got.axis is None) == (axis is None)
+    if axis is not None:
+        np.testing.assert_allclose(got.axis, axis, rtol=1e-9)
+    assert (got.grid is not None) == case.startswith("map")
+    if got.grid is not None:
+        assert got.grid.shape == (3, 3)
+        np.testing.assert_array_equal(got.grid.maps(got.data)[:, 1, 2], got.data[5])
+
+
+def test_what_stands_with_the_spectra(tmp_path: Path) -> None:
+    got = read(tmp_path / "x.csv", *READ["column, lines of times and units"][:1])
+    assert got.names == NAMES
+    assert got.process is not None
+    assert got.process[0] == "Time (min)"
+    assert got.process[1].tolist() == [float(t) for t in TIMES]
+    assert (got.axis_title, got.axis_unit) == ("Wavelength (nm)", "nm")
+    kinetics = read(tmp_path / "y.csv", *READ["rows, kinetics"][:1])
+    assert kinetics.process is not None
+    assert kinetics.process[0] == "t/min"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            columns("Wavelength (nm)"),
+            "9 spectra of 30 channels; spectra in columns .*rises.*400 ... 690 nm in column 1",
+        ),
+        (READ["rows, concentrations before"][0], "left out: columns fat, moisture"),
+        (
+            READ["rows, text around"][0],
+            r"left out: 2 lines of text above the table \('Experiment 5'\), 1 line .* below",
+        ),
+        (READ["rows, two detectors"][0], "axis repeats 550, .*axis is not in order: from 590 to 550 at channel 21"),
+        (rows(axis=[*numbers(NM[:10]), "490.1", *numbers(NM[11:])]), "from 490 to 490.1 far smaller than the others"),
+        (rows(axis=["490", *numbers(NM[1:])]), "axis is not in order"),
+        (text(X[:1].T, None, CM.tolist()), "1 spectrum of 30 channels; .*two columns are one spectrum"),
+        (READ["rows, sep=;"][0], "semicolon-separated, decimal commas"),
+    ],
+)
+def test_what_was_read_is_said(tmp_path: Path, content: str, words: str) -> None:
+    reading = read(tmp_path / "x.csv", content).reading
+    assert "\n" not in reading
+    assert re.search(words, reading), reading
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (columns("", [f"{300 + 10 * i}" for i in range(9)]), "30 spectra in rows .*300 ... 380 .*9 spectra in columns"),
+        (text(X, None, [0.5 * i for i in range(9)]), "numbers or times of 9 spectra in rows .* 30 spectra in columns"),
+        (text(X, None, [str(i + 1) for i in range(9)]), "1 ... 9 in column 1: .*Say which one"),
+        (
+            "".join(";".join(f"{v:,.2f}" for v in r) + "\n" for r in COUNTS),
+            "thousands separators; write numbers without",
+        ),
+        (
+            "".join("\t".join(f"{v:,.0f}" for v in r) + "\n" for r in COUNTS),
+            r"1[.]\d+ \(decimal comma\) or 1\d+ \(thous",
+        ),
+        ("".join(";".join(f"{v:,.1f}".replace(",", "'") for v in r) + "\n" for r in COUNTS), "thousands separators"),
+        (pairs().replace("410,", "411,", 1), "axes of the pairs differ; bring the spectra to one axis"),
+    ],
+)
+def test_what_cannot_be_told_is_asked(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read(tmp_path / "x.csv", content)
+
+
+def test_questions_name_the_options_of_the_caller(tmp_path: Path) -> None:
+    content = columns("", [f"{300 + 10 * i}" for i in range(9)])
+    with pytest.raises(DataError, match=r"read_spectra\(\.\.\., spectra_in='rows'\)") as asked:
+        read(tmp_path / "x.csv", content)
+    assert "--" not in str(asked.value)
+    with asked_by_command(), pytest.raises(DataError, match=r"\(--spectra-in rows\)"):
+        read(tmp_path / "x.csv", content)
+    for place, shape in (("rows", (30, 9)), ("columns", (9, 30))):
+        assert read_spectra(tmp_path / "x.csv", spectra_in=place).data.shape == shape
+
+
+def test_missing_values_are_asked_about_or_left_out(tmp_path: Path) -> None:
+    holes = X.copy()
+    holes[2, 5] = holes[3, 5] = np.nan
+    path = tmp_path / "x.csv"
+    for mark in ("", "NA", "#N/A", "--", "nan", "-1.#QNAN"):
+        content = text(holes, ["sample", *numbers(NM)], NAMES).replace("nan", mark)
+        with pytest.raises(
+            DataError, match=r"2 values .*line 4, column 7.*leaves out 1 of 30 channels.* 2 of 9 spectra"
+        ):
+            read(path, content)
+    spectra = read_spectra(path, drop_missing="spectra")
+    np.testing.assert_allclose(spectra.data, np.delete(X, [2, 3], 0), atol=1e-6)
+    assert spectra.names == [*NAMES[:2], *NAMES[4:]]
+    channels = read_spectra(path, drop_missing="channels")
+    np.testing.assert_allclose(channels.data, np.delete(X, 5, 1), atol=1e-6)
+    np.testing.assert_array_equal(channels.axis, np.delete(NM, 5))
+    assert "left out: 1 of 30 channels with missing values (number 6)" in channels.layout
+
+
+def test_chosen_columns(tmp_path: Path) -> None:
+    content = text(X, ["name", "a", "b", *(f"v{i}" for i in range(28))], NAMES)
+    got = read(tmp_path / "x.csv", content, columns="name,4-")
+    np.testing.assert_allclose(got.data, X[:, 2:], atol=1e-6)
+    assert got.names == NAMES
+    assert "2 columns not asked for" in got.layout
+    for wrong in ("z", "40"):
+        with pytest.raises(DataError, match="column"):
+            read_spectra(tmp_path / "x.csv", columns=wrong)
+
+
+def test_spectra_in_columns_without_an_axis_are_suspected(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="neighbouring rows are far more alike .*spectra_in='columns'"):
+        got = read(tmp_path / "x.csv", text(X.T))
+    assert got.data.shape == (30, 9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(read_spectra(tmp_path / "x.csv", spectra_in="columns").data, X, atol=1e-6)
+        read(tmp_path / "y.csv", text(X))
+
+
+@pytest.mark.parametrize(
+    ("variables", "axis"),
+    [
+        ({"X": X.T, "wavelength": NM}, NM),
+        ({"data": X, "wl": NM}, NM),
+        ({"x": NM, "y": X.T}, NM),
+        ({"data": X.T, "ramanshift": CM}, CM),
+        ({"D": X.T, "freq": CM, "time": np.arange(9.0)}, CM),
+        ({"D": X, "anything": CM}, CM),
+    ],
+)
+def test_an_axis_of_the_other_length_turns_a_matrix(
+    tmp_path: Path, variables: dict[str, Any], axis: np.ndarray
+) -> None:
+    archive = write_archive(tmp_path / "x.npz", variables)
+    for version in ("4", "5"):
+        savemat(tmp_path / f"v{version}.mat", variables, format=version)
+    for path in (archive, tmp_path / "v4.mat", tmp_path / "v5.mat"):
+        got = read_spectra(path)
+        np.testing.assert_allclose(got.data, X, rtol=1e-6)
+        np.testing.assert_array_equal(got.axis, axis)
+
+
+def test_an_unknown_line_of_the_other_length_is_asked_about(tmp_path: Path) -> None:
+    path = write_archive(tmp_path / "x.npz", {"D": X.T, "anything": CM})
+    with pytest.raises(DataError, match="30 spectra of 9 channels .*'anything' .* 9 spectra of 30 channels"):
+        read_spectra(path)
+    assert read_spectra(path, spectra_in="columns").axis is not None
+
+
+def test_scenes_are_unfolded_and_folded_back(tmp_path: Path) -> None:
+    cube = np.random.default_rng(0).random((5, 3, 4)).astype(np.float32) + 1
+    cube[:, 1, 2] = -9
+    (tmp_path / "x.img").write_bytes(cube.tobytes())
+    (tmp_path / "x.hdr").write_text(
+        "ENVI\nsamples = 4\nlines = 3\nbands = 5\ndata type = 4\ninterleave = bsq\nbyte order = 0\n"
+        "data ignore value = -9\nwavelength units = nm\nwavelength = {400, 410, 420, 430, 440}\n"
+    )
+    got = read_spectra(tmp_path / "x.hdr")
+    assert got.data.shape == (11, 5)
+    assert got.grid is not None
+    maps = got.grid.maps(got.data)
+    assert np.isnan(maps[:, 1, 2]).all()
+    maps[:, 1, 2] = -9
+    np.testing.assert_array_equal(maps, cube)
+    assert "1 pixels without data (-9)" in got.reading
+
+
+def test_spreadsheets(tmp_path: Path) -> None:
+    pytest.importorskip("python_calamine", reason="the part excel is not installed")
+    openpyxl = pytest.importorskip("openpyxl", reason="the part excel is not installed")
+    book = openpyxl.Workbook()
+    book.active.append(["Measured on Monday"])
+    book.active.append(["Wavelength (nm)", *NAMES])
+    for position, row in zip(NM, X.T, strict=True):
+        book.active.append([float(position), *map(float, row)])
+    book.create_sheet("notes").append(["nothing"])
+    path = tmp_path / "x.xlsx"
+    book.save(path)
+    got = read_spectra(path)
+    np.testing.assert_allclose(got.data, X, rtol=1e-6)
+    assert (got.axis_unit, got.names, got.key) == ("nm", NAMES, "Sheet")
+    book["notes"].append([1, 2, 3, 4])
+    book.save(path)
+    with pytest.raises(DataError, match=r"2 sheets with numbers \(Sheet, notes\); choose one with .*key"):
+        read_spectra(path)
+    np.testing.assert_allclose(read_spectra(path, key="Sheet").data, X, rtol=1e-6)
+    with pytest.raises(DataError, match="no sheet 'x'; it has Sheet, notes"):
+        read_spectra(path, key="x")
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(DataError, match="cannot be read as a spreadsheet"):
+        read_spectra(path)
+
+
+def test_jcamp(tmp_path: Path) -> None:
+    pytest.importorskip("jcamp", reason="the part jcamp is not installed")
+    path = tmp_path / "x.jdx"
+    path.write_text(
+        "##TITLE=one\n##JCAMP-DX=4.24\n##DATA TYPE=INFRARED SPECTRUM\n##XUNITS=1/CM\n##YUNITS=ABSORBANCE\n"
+        "##XFACTOR=1.0\n##YFACTOR=0.001\n##FIRSTX=400\n##LASTX=409\n##NPOINTS=10\n##XYDATA=(X++(Y..Y))\n"
+        "400 1 2 3 4 5\n405 6 7 8 9 10\n##END=\n"
+    )
+    got = read_spectra(path)
+    np.testing.assert_allclose(got.data, [np.arange(1, 11) / 1000], rtol=1e-6)
+    np.testing.assert_allclose(got.axis, np.arange(400, 410))
+    assert (got.axis_unit, got.names) == ("cm-1", ["one"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x.spc", "GRAMS file: export it as CSV"),
+        ("x.0", r"OPUS file: save it as a data point table \(.dpt\)"),
+        ("x.wdf", "renishawWiRE"),
+        ("x.spa", "spectrochempy"),
+        ("x.parquet", "to_csv"),
+        ("x.unknown", "has the suffix '.unknown'; this can read .csv"),
+    ],
+)
+def test_other_formats_name_what_converts_them(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read(tmp_path / name, b"\0\1\2")
+
+
+@pytest.mark.parametrize(("name", "part"), [("x.xlsx", "excel"), ("x.jdx", "jcamp")])
+def test_missing_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, part: str) -> None:
+    def absent(module: str) -> None:
+        raise ImportError(module)
+
+    monkeypatch.setattr("spectrafuse.io.instruments.import_module", absent)
+    with pytest.raises(DataError, match=rf"pip install 'spectrafuse\[{part}\]'; or "):
+        read(tmp_path / name, b"x")
