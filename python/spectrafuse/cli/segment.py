@@ -260,7 +260,7 @@ def segment(request: SegmentRequest) -> None:
         for path, cube in zip(request.scenes, cubes, strict=True)
     ]
     for item in inputs:
-        console.print(item["reading"], markup=False)
+        console.print(item["reading"], markup=False, soft_wrap=True)
     folder = RunFolder(
         request.output,
         {

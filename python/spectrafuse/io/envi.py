@@ -244,9 +244,11 @@ def _data_of(header: Path, fields: dict[str, str]) -> Path:
         for other in _beside(header)
         if other.name.lower() == stem or (other.stem.lower() == stem and other.suffix.lower() != HEADER_SUFFIX)
     ]
-    exact = [other for other in others if other.stem == header.stem or other.name == header.stem]
-    others = exact or others
-    found = [other for other in others if other.name.lower() == stem or other.suffix.lower() in DATA_SUFFIXES]
+    # The header's own case first.
+    exact = [other for other in others if header.stem in (other.stem, other.name)]
+    found: list[Path] = []
+    for group in (exact, others):
+        found = found or [o for o in group if o.name.lower() == stem or o.suffix.lower() in DATA_SUFFIXES]
     if len(found) != 1 or _size(found[0]) != _expected_size(header, fields):
         # A file of the right size among others of the same name.
         size = _expected_size(header, fields)
