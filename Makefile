@@ -2,14 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find cmake csrc kernels python -type f ! -name '*.pyc') $(wildcard benchmarks/*.py) CMakeLists.txt pyproject.toml constraints.txt
-CXX_SOURCES := $(shell find csrc -type f) $(wildcard benchmarks/instructions/*.cpp benchmarks/instructions/*.h)
+SOURCES := $(shell find cmake csrc kernels python tests/emulated_cuda -type f ! -name '*.pyc') $(wildcard benchmarks/*.py) CMakeLists.txt pyproject.toml constraints.txt
+CXX_SOURCES := $(shell find csrc -type f) $(foreach folder,benchmarks/instructions tests/emulated_cuda,$(wildcard $(folder)/*.cpp $(folder)/*.h))
 
 WORKERS ?= 2
 # A file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-fast lint format bench bench-quick baseline headline sanitize resources resources-check clean
+.PHONY: demo test test-fast fuzz lint format bench bench-quick baseline headline sanitize resources resources-check clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
@@ -20,6 +20,11 @@ test: $(VENV)/test.stamp
 # Every part of the package in less than two minutes: all but the tests marked slow.
 test-fast: $(VENV)/test.stamp
 	$(PYTEST) -q -m "not slow" $(PYTEST_ARGUMENTS)
+
+# Ten minutes of damaged files for every reader, and a kill before every change of a file; `make test` has a slice of it.
+fuzz: $(VENV)/test.stamp
+	SPECTRAFUSE_FUZZ_SECONDS=600 $(BIN)/python -m pytest -q tests/hostile/test_hostile_fuzz.py $(PYTEST_ARGUMENTS)
+	SPECTRAFUSE_HOSTILE=all $(BIN)/python -m pytest -q -s tests/hostile/test_hostile_kills.py $(PYTEST_ARGUMENTS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -52,7 +57,8 @@ build/quick.jsonl: $(VENV)/test.stamp
 	$(BIN)/spectrafuse-bench run --quick --output $@
 
 # The tests of every operation that has a C++ kernel, with the address and undefined-behaviour sanitizers under them. The
-# instrumented package lies in a folder of its own that Python looks into before its site-packages.
+# instrumented package lies in a folder of its own that Python looks into before its site-packages. Then the CUDA
+# kernels, emulated, with these and the thread sanitizer.
 KERNELS := $(basename $(notdir $(wildcard csrc/cpu/*.cpp)))
 KERNEL_TESTS := $(sort $(shell grep -rl --include='test_*.py' pytest.mark.instruction_sets tests) \
 	$(wildcard $(KERNELS:%=tests/ops/test_%.py) $(KERNELS:%=tests/ops/test_%_kernel*.py)))
@@ -61,6 +67,7 @@ SANITIZERS = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-f
 sanitize: build/sanitize.stamp
 	PYTHONPATH=build/sanitize LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
 		$(PYTEST) -q -p no:cacheprovider -k "not compil" $(KERNEL_TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -q -p no:cacheprovider tests/emulated_cuda/sanitized.py
 
 build/sanitize.stamp: $(VENV)/test.stamp
 	rm -rf build/sanitize
@@ -86,5 +93,5 @@ $(VENV)/demo.stamp: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[test,lint]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt -Ccmake.define.SPECTRAFUSE_EMULATED_CUDA=ON ".[test,lint]"
 	touch $@

@@ -27,21 +27,21 @@ from spectrafuse.mcr.recipes import published
 from spectrafuse.mcr.training.step import penalty
 from spectrafuse.mcr.training.trainer import Trainer
 
-SAMPLES, CHANNELS, BATCH, LATE = 64, 512, 16, 22
+SAMPLES, BANDS, BATCH, LATE = 64, 512, 16, 22
 EPOCHS_A_TURN = {64: 8, 256: 2, 1024: 1}
 """By the size of the pool: the published epoch leaves nothing of a small pool in the caches, the epoch before does."""
 RECIPE = dataclasses.replace(published, unit_scale=False)
 
 
 def spectra() -> Tensor:
-    return torch.rand(SAMPLES, CHANNELS, generator=torch.Generator().manual_seed(0))
+    return torch.rand(SAMPLES, BANDS, generator=torch.Generator().manual_seed(0))
 
 
 def new_model(pool: int, late: bool) -> UnmixingModel:
     """The published solver's model; late in a run the gates of all but a few components are shut."""
     model = UnmixingModel(
         pool,
-        CHANNELS,
+        BANDS,
         sparse_component=False,
         component_norm=2,
         hidden_size_extension=RECIPE.hidden_size_extension,

@@ -15,7 +15,7 @@ from spectrafuse.benchmarks import harness, measure
 LIMITS = {"training 1024": 1.0, "training 4096": 9.0, "transform": 1.0}
 """Gigabytes, 10^9 bytes."""
 
-SPECTRA, CHANNELS, POOL = 100_000, 200, 1024
+SPECTRA, BANDS, POOL = 100_000, 200, 1024
 
 
 def training(pool: int) -> dict[str, float]:
@@ -37,7 +37,7 @@ def fit_and_save(folder: str) -> None:
 
     from spectrafuse import EBgMCR
 
-    data = np.random.default_rng(0).random((16, CHANNELS), dtype=np.float32)
+    data = np.random.default_rng(0).random((16, BANDS), dtype=np.float32)
     EBgMCR(pool_size=POOL, recipe="published", max_epoch=1, random_state=0).fit(data).save(folder)
 
 
@@ -47,7 +47,7 @@ def transform() -> dict[str, float]:
 
     from spectrafuse import EBgMCR
 
-    data = np.random.default_rng(0).random((SPECTRA, CHANNELS), dtype=np.float32)
+    data = np.random.default_rng(0).random((SPECTRA, BANDS), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
         measure.in_a_fresh_process(__file__, f"fit_and_save({folder!r})")
         estimator = EBgMCR.load(folder)

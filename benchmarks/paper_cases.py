@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-CHANNELS = 512
+BANDS = 512
 
 
 class Case(NamedTuple):
@@ -23,13 +23,18 @@ class Case(NamedTuple):
 
 
 def paper(count: int, snr: float, seed: int, samples: int | None = None, **options: Any) -> Case:
-    """Mixtures as the paper draws them: 4 N samples of 1 to 4 components, unless other `samples` are asked for."""
+    """Mixtures as the paper draws them: 4 N samples of 1 to 4 components, unless other `samples` are asked for.
+
+    A component that occurs in none of few samples is left out of the truth.
+    """
     from spectrafuse.mcr.synthesize import MixtureSynthesizer
 
     settings: dict[str, Any] = {"min_mixing": 1, "max_mixing": 4, "snr_db": snr, "random_state": seed, **options}
-    drawn = MixtureSynthesizer(count, CHANNELS, **settings).generate(samples or 4 * count)
+    drawn = MixtureSynthesizer(count, BANDS, **settings).generate(samples or 4 * count)
     sigma = float(drawn.noise.square().mean().sqrt())
-    return Case(drawn.spectra.numpy(), drawn.components.numpy(), drawn.concentrations.numpy(), sigma)
+    concentrations = drawn.concentrations.numpy()
+    occurs = concentrations.any(0)
+    return Case(drawn.spectra.numpy(), drawn.components.numpy()[occurs], concentrations[:, occurs], sigma)
 
 
 def correlated(count: int, snr: float, seed: int, cosine: float = 0.85) -> Case:
@@ -37,10 +42,10 @@ def correlated(count: int, snr: float, seed: int, cosine: float = 0.85) -> Case:
     import torch
 
     generator = np.random.default_rng(seed)
-    own = np.abs(generator.normal(size=(count, CHANNELS)))
+    own = np.abs(generator.normal(size=(count, BANDS)))
     own /= np.linalg.norm(own, axis=1, keepdims=True)
     base = 2 / np.pi
-    common = np.full(CHANNELS, CHANNELS**-0.5)
+    common = np.full(BANDS, BANDS**-0.5)
     # Adding w times the constant direction raises the cosine of two such components from 2 / pi to the one asked for.
     along = np.sqrt(base)
     weight = float(max(np.roots([1 - cosine, 2 * along * (1 - cosine), base - cosine]).real))
@@ -76,7 +81,7 @@ def nonlinear(count: int, snr: float, seed: int) -> Case:
 
 
 def coloured(count: int, snr: float, seed: int) -> Case:
-    """Noise that is smooth along the channels (correlation 0.8 from one to the next)."""
+    """Noise that is smooth along the bands (correlation 0.8 from one to the next)."""
     case = paper(count, snr, seed)
     return case._replace(spectra=_noisy(case.concentrations @ case.components, snr, seed, correlation=0.8))
 

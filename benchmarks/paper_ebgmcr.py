@@ -99,7 +99,8 @@ def _synthetic(count: int, seed: int) -> Iterator[Run]:
         for samples in _FEW:
             for snr in (20, 30, 40):
                 few = cases.paper, (count, snr, seed, samples)
-                yield Run(f"few-{count}-in-{samples}-{snr}dB", "few", count, seed, few, pool)
+                truth = cases.paper(*few[1]).concentrations.shape[1]
+                yield Run(f"few-{count}-in-{samples}-{snr}dB", "few", truth, seed, few, pool)
 
 
 def _with_bound(run: Run) -> Iterator[Run]:

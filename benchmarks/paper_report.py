@@ -234,7 +234,7 @@ def _carbs(folder: Path, case: cases.Case) -> None:
     for axis, found, true, cosine in zip(axes, match.found, match.true, match.cosine, strict=True):
         for values, label in ((case.components[true], "true"), (components[found], "found")):
             axis.plot(values / np.linalg.norm(values), label=label, linewidth=0.9)
-        axis.set(title=f"cosine {cosine:.3f}", xlabel="channel")
+        axis.set(title=f"cosine {cosine:.3f}", xlabel="band")
         axis.legend(frameon=False)
     save()
     scale = score_concentrations(concentrations, case.concentrations, match).scale

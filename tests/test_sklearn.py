@@ -76,6 +76,7 @@ def test_scikit_learns_own_checks() -> None:
     assert skipped <= {"check_array_api_input"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:No component was found", "ignore:X .* feature names")
 @pytest.mark.parametrize(
     "name",
@@ -188,6 +189,7 @@ def test_data_frames(fitted: EBgMCR) -> None:
     assert not hasattr(fitted, "feature_names_in_")
 
 
+@pytest.mark.slow
 def test_lists_and_files_have_channels_too(fitted: EBgMCR, tmp_path: Path) -> None:
     from_list = _quick().fit(SPECTRA.tolist())
     np.save(tmp_path / "spectra.npy", SPECTRA)

@@ -94,11 +94,8 @@ void adamw_outer_cuda(const AdamwOuter& a, const AdamwOptions& options, std::int
     const dim3 grid(blocks_of(a.columns, kThreads * (wide ? 4 : 1)), blocks_of(a.rows, kRows));
     // A grid is at most 65535 blocks high: half a million rows, 16 times the widest layer that fits into memory.
     if (grid.y > 65535) throw std::runtime_error("adamw_outer: weights of more than 524280 rows are not supported");
-    if (wide)
-        adamw_outer_kernel<4><<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a, options, step, device_step);
-    else
-        adamw_outer_kernel<1><<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a, options, step, device_step);
-    check_launch("adamw_outer");
+    launch("adamw_outer", wide ? adamw_outer_kernel<4> : adamw_outer_kernel<1>, grid, kThreads, stream, a, options,
+           step, device_step);
 }
 
 }  // namespace spectrafuse

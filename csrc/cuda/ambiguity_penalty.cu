@@ -199,28 +199,22 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(CudaAmbiguityPenalty
 }
 
 template <class T, Form form>
-void launch(const CudaAmbiguityPenalty& a, cudaStream_t stream) {
+void penalty_of(const CudaAmbiguityPenalty& a, void* stream) {
     const unsigned tiles = blocks_of(a.all.count, kTile), strips = blocks_of(a.all.dim, kTile);
-    if (tiles > 0) {
-        pair_kernel<T, form><<<dim3(tiles, tiles), kThreads, 0, stream>>>(a);
-        check_launch("ambiguity_penalty, pairs");
-    }
-    mean_kernel<T><<<1, kThreads, 0, stream>>>(a);
-    check_launch("ambiguity_penalty, mean");
-    if (a.all.gradient != nullptr && tiles > 0 && strips > 0) {
-        gradient_kernel<T, form><<<dim3(strips, tiles), kThreads, 0, stream>>>(a);
-        check_launch("ambiguity_penalty, gradient");
-    }
+    launch("ambiguity_penalty, pairs", pair_kernel<T, form>, dim3(tiles, tiles), kThreads, stream, a);
+    launch("ambiguity_penalty, mean", mean_kernel<T>, 1, kThreads, stream, a);
+    if (a.all.gradient != nullptr)
+        launch("ambiguity_penalty, gradient", gradient_kernel<T, form>, dim3(strips, tiles), kThreads, stream, a);
 }
 
 template <class T>
-void launch_form(const CudaAmbiguityPenalty& a, cudaStream_t stream) {
+void penalty_by_form(const CudaAmbiguityPenalty& a, void* stream) {
     if (a.all.kernel.kind == PairKind::poly)
-        launch<T, Form::products>(a, stream);
+        penalty_of<T, Form::products>(a, stream);
     else if (a.all.kernel.kind == PairKind::laplacian)
-        launch<T, Form::absolutes>(a, stream);
+        penalty_of<T, Form::absolutes>(a, stream);
     else
-        launch<T, Form::squares>(a, stream);
+        penalty_of<T, Form::squares>(a, stream);
 }
 
 }  // namespace
@@ -232,9 +226,9 @@ std::size_t ambiguity_penalty_workspace_cuda(std::int64_t count, int dtype, bool
 
 void ambiguity_penalty_cuda(const CudaAmbiguityPenalty& a, int dtype, void* stream) {
     if (dtype == 0)
-        launch_form<float>(a, static_cast<cudaStream_t>(stream));
+        penalty_by_form<float>(a, stream);
     else
-        launch_form<double>(a, static_cast<cudaStream_t>(stream));
+        penalty_by_form<double>(a, stream);
 }
 
 }  // namespace spectrafuse

@@ -1,6 +1,5 @@
-#include <cuda_runtime.h>
-
 #include "device.h"
+#include "launch.h"
 
 namespace spectrafuse {
 
@@ -15,10 +14,7 @@ std::string self_test(int device) {
     cudaError_t status = cudaGetDevice(&before);
     if (status == cudaSuccess) status = cudaSetDevice(device);
     if (status == cudaSuccess) status = cudaMalloc(&memory, sizeof host);
-    if (status == cudaSuccess) {
-        self_test_kernel<<<1, count>>>(memory);
-        status = cudaGetLastError();
-    }
+    if (status == cudaSuccess) status = try_launch(self_test_kernel, 1, count, nullptr, memory);
     if (status == cudaSuccess) status = cudaMemcpy(host, memory, sizeof host, cudaMemcpyDeviceToHost);
     cudaFree(memory);
     cudaSetDevice(before);

@@ -89,20 +89,13 @@ std::int64_t gate_blocks(std::int64_t components) { return (components + kThread
 
 void gate_forward_cuda(const Gate& a, double* block_sums, void* stream) {
     const unsigned blocks = blocks_of(a.components, kThreads);
-    if (blocks > 0) {
-        gate_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a, block_sums);
-        check_launch("gate");
-    }
-    add_blocks_kernel<<<1, 3, 0, static_cast<cudaStream_t>(stream)>>>(block_sums, blocks, static_cast<float*>(a.sum[0]),
-                                                                      static_cast<float*>(a.sum[1]),
-                                                                      static_cast<float*>(a.sum[2]));
-    check_launch("gate's sums");
+    launch("gate", gate_kernel, blocks, kThreads, stream, a, block_sums);
+    launch("gate's sums", add_blocks_kernel, 1, 3, stream, block_sums, blocks, static_cast<float*>(a.sum[0]),
+           static_cast<float*>(a.sum[1]), static_cast<float*>(a.sum[2]));
 }
 
 void gate_backward_cuda(const GateBackward& a, void* stream) {
-    if (a.batch * a.components == 0) return;
-    gate_backward_kernel<<<blocks_of(a.batch * a.components, 256), 256, 0, static_cast<cudaStream_t>(stream)>>>(a);
-    check_launch("gate's backward");
+    launch("gate's backward", gate_backward_kernel, blocks_of(a.batch * a.components, 256), 256, stream, a);
 }
 
 }  // namespace spectrafuse

@@ -68,19 +68,14 @@ void gated_mixture_forward_cuda(const GatedMixture& a, const MixtureWorkspace& w
     mixture_weights(p, w, stream);
     const dim3 grid(blocks_of(p.bands, kMixtureThreads), static_cast<unsigned>(mixture_parts(p.components)),
                     blocks_of(p.batch, kTileSamples));
-    if (p.batch * p.components * p.bands > 0) {
-        mixture_kernel<<<grid, kMixtureThreads, 0, static_cast<cudaStream_t>(stream)>>>(p, w.weights, w.partials);
-        check_launch("gated mixture");
-    }
+    launch("gated mixture", mixture_kernel, grid, kMixtureThreads, stream, p, w.weights, w.partials);
     add_parts(p, w, a.mixture, stream);
 }
 
 void gated_mixture_backward_cuda(const GatedMixtureBackward& a, const MixtureWorkspace& w, void* stream) {
     mixture_weights(a.pool, w, stream);
-    if (a.pool.components == 0) return;
-    mixture_backward_kernel<<<static_cast<unsigned>(a.pool.components), kMixtureThreads, 0,
-                              static_cast<cudaStream_t>(stream)>>>(a, w.lengths, w.weights);
-    check_launch("gated mixture's backward");
+    launch("gated mixture's backward", mixture_backward_kernel, static_cast<unsigned>(a.pool.components),
+           kMixtureThreads, stream, a, w.lengths, w.weights);
 }
 
 }  // namespace spectrafuse

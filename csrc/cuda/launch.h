@@ -1,4 +1,5 @@
-// What every launch shares: whole blocks over some elements, an exception where a launch failed, and sums in a block.
+// What every kernel shares: whole blocks over some elements, the launch, an exception where it failed, and sums in a
+// block. Only files for the CUDA compiler include it.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,12 +14,23 @@ inline unsigned blocks_of(std::int64_t elements, std::int64_t block) {
     return static_cast<unsigned>((elements + block - 1) / block);
 }
 
-inline void check_launch(const char* kernel) {
-    const cudaError_t status = cudaGetLastError();
-    if (status != cudaSuccess) throw std::runtime_error(std::string(kernel) + ": " + cudaGetErrorString(status));
+// Every launch of this package: no shared memory beside what the kernel declares; an empty grid has nothing to do.
+template <class... Parameters, class... Arguments>
+cudaError_t try_launch(void (*kernel)(Parameters...), dim3 grid, unsigned threads, void* stream,
+                       const Arguments&... arguments) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+    kernel<<<grid, threads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
+    return cudaGetLastError();
 }
 
-#ifdef __CUDACC__
+// The same, with an exception that says what was launched where it failed.
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads, void* stream,
+            const Arguments&... arguments) {
+    const cudaError_t status = try_launch(kernel, grid, threads, stream, arguments...);
+    if (status != cudaSuccess) throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(status));
+}
+
 // The sum over a block of up to 1024 threads, in a fixed order, for every thread; `shared` holds 32 numbers.
 template <class T>
 __device__ T block_sum(T value, T* shared) {
@@ -36,6 +48,5 @@ __device__ T block_sum(T value, T* shared) {
 __device__ inline float value_of(const void* scalar) {
     return scalar == nullptr ? 0.0f : *static_cast<const float*>(scalar);
 }
-#endif
 
 }  // namespace spectrafuse

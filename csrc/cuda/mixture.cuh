@@ -36,10 +36,8 @@ static __global__ void mixture_weights_kernel(MixturePool p, float* lengths, flo
 }
 
 inline void mixture_weights(const MixturePool& p, const MixtureWorkspace& w, void* stream) {
-    if (p.components == 0) return;
-    mixture_weights_kernel<<<static_cast<unsigned>(p.components), kMixtureThreads, 0,
-                             static_cast<cudaStream_t>(stream)>>>(p, w.lengths, w.weights);
-    check_launch("mixture weights");
+    launch("mixture weights", mixture_weights_kernel, static_cast<unsigned>(p.components), kMixtureThreads, stream, p,
+           w.lengths, w.weights);
 }
 
 static __global__ void add_parts_kernel(const float* partials, std::int64_t parts, std::int64_t size, float* mixture) {
@@ -52,10 +50,8 @@ static __global__ void add_parts_kernel(const float* partials, std::int64_t part
 
 inline void add_parts(const MixturePool& p, const MixtureWorkspace& w, void* mixture, void* stream) {
     const std::int64_t size = p.batch * p.bands;
-    if (size == 0) return;
-    add_parts_kernel<<<blocks_of(size, 256), 256, 0, static_cast<cudaStream_t>(stream)>>>(
-        w.partials, mixture_parts(p.components), size, static_cast<float*>(mixture));
-    check_launch("sum of partial mixtures");
+    launch("sum of partial mixtures", add_parts_kernel, blocks_of(size, 256), 256, stream, w.partials,
+           mixture_parts(p.components), size, static_cast<float*>(mixture));
 }
 
 // Gradients of one component's concentration and gate for sample b, from the one of weight times length.

@@ -104,23 +104,16 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void skinny_linear_forward_cuda(const SkinnyLinear& a, void* stream) {
-    if (a.batch == 0 || a.outputs == 0) return;
     const dim3 grid(blocks_of(a.outputs, kWarps * kOutputs), blocks_of(a.batch, kSamples));
-    forward_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
-    check_launch("skinny_linear");
+    launch("skinny_linear", forward_kernel, grid, kThreads, stream, a);
 }
 
 void skinny_linear_backward_cuda(const SkinnyLinearBackward& a, float* parts, void* stream) {
-    if (a.batch == 0 || a.inputs == 0) return;
     const std::int64_t number = (a.outputs + kLinearPart - 1) / kLinearPart, count = a.batch * a.inputs;
-    if (number > 0) {
-        const dim3 grid(blocks_of(a.inputs, kThreads), static_cast<unsigned>(number), blocks_of(a.batch, kSamples));
-        backward_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a, parts);
-        check_launch("skinny_linear, input gradient");
-    }
-    add_parts_kernel<<<blocks_of(count, kThreads), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-        parts, static_cast<float*>(a.grad_x), count, number);
-    check_launch("skinny_linear, sum of the input gradient's parts");
+    const dim3 grid(blocks_of(a.inputs, kThreads), static_cast<unsigned>(number), blocks_of(a.batch, kSamples));
+    launch("skinny_linear, input gradient", backward_kernel, grid, kThreads, stream, a, parts);
+    launch("skinny_linear, sum of the input gradient's parts", add_parts_kernel, blocks_of(count, kThreads), kThreads,
+           stream, parts, static_cast<float*>(a.grad_x), count, number);
 }
 
 }  // namespace spectrafuse

@@ -132,24 +132,17 @@ void sparse_gated_mixture_forward_cuda(const SparseGatedMixture& a, const Mixtur
     const MixturePool& p = a.pool;
     mixture_weights(p, w, stream);
     const std::int64_t parts = mixture_parts(p.components), columns = sparse_column_blocks(p.bands);
-    if (parts * columns > 0) {
-        const dim3 grid(static_cast<unsigned>(columns), static_cast<unsigned>(parts));
-        sparse_kernel<<<grid, kMixtureThreads, 0, static_cast<cudaStream_t>(stream)>>>(a, w.weights, w.partials,
-                                                                                       part_sums);
-        check_launch("sparse gated mixture");
-    }
+    launch("sparse gated mixture", sparse_kernel, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(parts)),
+           kMixtureThreads, stream, a, w.weights, w.partials, part_sums);
     add_parts(p, w, a.mixture, stream);
-    add_part_sums_kernel<<<1, 2, 0, static_cast<cudaStream_t>(stream)>>>(
-        part_sums, parts * columns, static_cast<float*>(a.energy_sum), static_cast<float*>(a.energy_square_sum));
-    check_launch("sparse gated mixture's sums");
+    launch("sparse gated mixture's sums", add_part_sums_kernel, 1, 2, stream, part_sums, parts * columns,
+           static_cast<float*>(a.energy_sum), static_cast<float*>(a.energy_square_sum));
 }
 
 void sparse_gated_mixture_backward_cuda(const SparseGatedMixtureBackward& a, const MixtureWorkspace& w, void* stream) {
     mixture_weights(a.pool, w, stream);
-    if (a.pool.components == 0) return;
-    sparse_backward_kernel<<<static_cast<unsigned>(a.pool.components), kMixtureThreads, 0,
-                             static_cast<cudaStream_t>(stream)>>>(a, w.lengths, w.weights);
-    check_launch("sparse gated mixture's backward");
+    launch("sparse gated mixture's backward", sparse_backward_kernel, static_cast<unsigned>(a.pool.components),
+           kMixtureThreads, stream, a, w.lengths, w.weights);
 }
 
 }  // namespace spectrafuse

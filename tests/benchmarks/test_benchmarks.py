@@ -149,6 +149,7 @@ def test_a_worker_says_what_it_cannot_prepare(monkeypatch):
     assert answer == {"error": "TypeError: gate() takes 3 positional arguments"}
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_version_that_cannot_be_built_leaves_its_log(tmp_path, monkeypatch):
     (tmp_path / "python" / "spectrafuse").mkdir(parents=True)
@@ -190,6 +191,7 @@ def test_no_speed_up_counts_where_tests_fail(tmp_path):
     assert command.broken_operations([outcome], version) == {"gate"}
 
 
+@pytest.mark.slow
 def test_tests_are_those_of_the_version_even_beside_an_editable_installation(tmp_path):
     (tmp_path / "built" / "spectrafuse").mkdir(parents=True)
     (tmp_path / "built" / "spectrafuse" / "__init__.py").write_text("NUMBER = 7\n", encoding="utf-8")

@@ -38,6 +38,7 @@ def carry_out(tmp_path, planned, record=None, say=lambda line: None):
     return passed, json.loads((tmp_path / "results" / "rtx-4090.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_or_hangs_loses_only_itself(tmp_path):
     child = tmp_path / "child"
     hanging = (

@@ -14,7 +14,7 @@ from helpers import rows_of_program
 def paper(monkeypatch: pytest.MonkeyPatch):
     import paper_ebgmcr
 
-    monkeypatch.setattr(paper_ebgmcr.cases, "CHANNELS", 64)
+    monkeypatch.setattr(paper_ebgmcr.cases, "BANDS", 64)
     monkeypatch.setattr(paper_ebgmcr.cases, "METHODS", ("NMF", "ICA"))  # MCR-ALS needs the extra `peers`
     return paper_ebgmcr
 

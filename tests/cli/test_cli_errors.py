@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,8 +195,23 @@ def test_progress_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture
     with terminal.training_progress("title") as report:
         for epoch in (1, 2, 3):
             report(Progress(epoch, 3, {"loss": 0.25}, ""))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == ["title: epoch 1/3: loss 0.25", "title: epoch 3/3: loss 0.25"]
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "title: started"
+    assert re.fullmatch(r"title: epoch 3/3: loss 0\.25 \(\d+ s so far, about 0 s left\)", last)
+
+
+def test_progress_lines_go_on_while_a_fit_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_PLAIN_LINE_SECONDS", 0.0)
+    seen = ""
+    with terminal.training_progress("title") as report:
+        report(Progress(2, 10, {"loss": 0.25}, ""))
+        report(Progress(3, 10, {"loss": 0.25}, ""))
+        while seen.count("epoch 3/10") < 2:
+            time.sleep(0.05)
+            seen += capsys.readouterr().err
+    assert re.search(r"epoch 3/10: loss 0\.25 \(\d+ s so far, about \d+ s left\)", seen)
 
 
 def test_segment_of_an_image_with_pixels_that_hold_no_data(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_kernels_are_seen_whichever_way_they_are_called(profiles: dict[str, Path
     assert direct[REST]["gb_per_s"] is None
 
 
+@pytest.mark.slow
 def test_traces_are_of_a_few_steps_and_name_the_kernels(profiles: dict[str, Path]) -> None:
     trace = json.loads((profiles["unmix"] / "trace-training.json").read_text(encoding="utf-8"))
     found = [event["name"] for event in trace["traceEvents"]]

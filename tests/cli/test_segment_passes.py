@@ -70,6 +70,7 @@ def written(folder: Path, kind: str) -> tuple[Path, Path, int]:
     return folder / "scene.hdr", folder / "labels.npy", 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["npy", "bsq", "bil", "no data"])
 def test_a_scene_is_read_in_few_passes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, labels, offset = written(tmp_path, kind)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +179,43 @@ def test_what_the_reader_raises_is_raised() -> None:
     assert next(items) == 1
     with pytest.raises(OSError, match="the disk is gone"):
         next(items)
+    assert not readers()
+
+
+def test_an_interrupt_while_closing_waits_for_the_reader() -> None:
+    """A thread left in compiled code when the interpreter ends takes the process down."""
+    reading, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        reading.set()
+        may_end.wait(30)
+        ended.set()
+        yield 2
+
+    def disturb() -> None:
+        assert reading.wait(10)
+        for _ in range(3):
+            time.sleep(0.1)
+            signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.1)
+        may_end.set()
+
+    items = one_ahead(slow())
+    next(items)
+    disturbing = threading.Thread(target=disturb)
+    disturbing.start()
+    assert reading.wait(10)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            items.close()
+        assert ended.is_set(), "the reader was left behind"
+    finally:
+        may_end.set()
+        while disturbing.is_alive():
+            with suppress(KeyboardInterrupt):
+                disturbing.join()
     assert not readers()
 
 

@@ -137,6 +137,7 @@ def test_scenes_without_contrast(cube: torch.Tensor, n_clusters: int) -> None:
     assert 0 <= labels.min() <= labels.max() < n_clusters
 
 
+@pytest.mark.slow
 def test_many_scenes_are_read_a_bounded_number_of_times() -> None:
     reads: list[tuple[int, ...]] = []
 

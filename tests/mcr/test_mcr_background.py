@@ -1,4 +1,4 @@
-"""The background: a component that is the same in all channels, fixed and not counted."""
+"""The background: a component that is the same in all bands, fixed and not counted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from spectrafuse.mcr.recipes import corrected
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.synthesize import Mixtures, MixtureSynthesizer
 
-POOL, CHANNELS, LEVEL = 12, 80, 0.5
+POOL, BANDS, LEVEL = 12, 80, 0.5
 RECIPE = dataclasses.replace(corrected, hidden_size_extension=1, hidden_layers=1)
 
 
 def _mixtures() -> Mixtures:
-    """Components with channels at zero, as peaks have them."""
-    return MixtureSynthesizer(3, CHANNELS, max_mixing=3, snr_db=30.0, sparsity=0.5, random_state=4).generate(24)
+    """Components with bands at zero, as peaks have them."""
+    return MixtureSynthesizer(3, BANDS, max_mixing=3, snr_db=30.0, sparsity=0.5, random_state=4).generate(24)
 
 
 def _fitted(spectra: np.ndarray, **options: Any) -> EBgMCR:
@@ -31,7 +31,7 @@ def _fitted(spectra: np.ndarray, **options: Any) -> EBgMCR:
 
 @pytest.fixture(scope="module")
 def spectra() -> np.ndarray:
-    noise = 0.05 * np.random.default_rng(5).normal(size=(24, CHANNELS))
+    noise = 0.05 * np.random.default_rng(5).normal(size=(24, BANDS))
     return (_mixtures().spectra.numpy() + LEVEL + noise).astype(np.float32)
 
 
@@ -60,6 +60,7 @@ def test_an_offset_is_found_and_not_counted(fitted: EBgMCR, spectra: np.ndarray)
     assert fitted.score(spectra) > 0.98
 
 
+@pytest.mark.slow
 def test_without_an_option_there_is_no_background(spectra: np.ndarray) -> None:
     plain = _fitted(spectra, background=False)
     assert plain.background_row_ is None
@@ -68,6 +69,7 @@ def test_without_an_option_there_is_no_background(spectra: np.ndarray) -> None:
     assert shifted < 0.99
 
 
+@pytest.mark.slow
 def test_a_background_is_saved_and_stays_beside_known_components(
     fitted: EBgMCR, spectra: np.ndarray, tmp_path: Path
 ) -> None:
@@ -93,7 +95,7 @@ def test_the_sparse_form_has_one_too(spectra: np.ndarray) -> None:
     assert estimator.n_components_ >= 3
 
 
-def test_what_channels_share_moves_without_changing_the_mixture() -> None:
+def test_what_bands_share_moves_without_changing_the_mixture() -> None:
     generator = np.random.default_rng(6)
     shapes = generator.random((2, 50)) * (generator.random((2, 50)) > 0.3) + 0.4
     amounts = generator.uniform(1e4, 2e4, (9, 2))

@@ -30,12 +30,12 @@ from spectrafuse.mcr.refinement.hard_gates import (
 from spectrafuse.mcr.seed_stability import count_stability
 from spectrafuse.mcr.synthesize import Mixtures, MixtureSynthesizer
 
-CHANNELS, POOL = 60, 16
+BANDS, POOL = 60, 16
 RECIPE = dataclasses.replace(corrected, hidden_size_extension=1, hidden_layers=1)
 
 
 def _mixtures(count: int = 4, seed: int = 0, snr: float = 30.0, **options: Any) -> Mixtures:
-    synthesizer = MixtureSynthesizer(count, CHANNELS, max_mixing=3, snr_db=snr, random_state=seed, **options)
+    synthesizer = MixtureSynthesizer(count, BANDS, max_mixing=3, snr_db=snr, random_state=seed, **options)
     return synthesizer.generate(6 * count)
 
 
@@ -48,7 +48,7 @@ def _search(mixtures: Mixtures, start: Factors, noise: NoiseLevel) -> Any:
 
 def _random_start(samples: int, seed: int = 0) -> Factors:
     generator = np.random.default_rng(seed)
-    components = np.abs(generator.normal(size=(POOL, CHANNELS)))
+    components = np.abs(generator.normal(size=(POOL, BANDS)))
     return Factors(np.abs(generator.normal(size=(samples, POOL))), components, np.arange(POOL))
 
 
@@ -89,7 +89,7 @@ def test_all_gates_open_is_non_negative_least_squares() -> None:
     assert ((sparse == 0) | (sparse**2 >= 4.0)).all()
 
 
-def test_held_components_stay_and_weak_channels_close() -> None:
+def test_held_components_stay_and_weak_bands_close() -> None:
     generator = np.random.default_rng(4)
     components, concentrations = np.abs(generator.normal(size=(3, 9))), np.abs(generator.normal(size=(12, 3)))
     spectra = concentrations @ np.abs(generator.normal(size=(3, 9)))
@@ -152,7 +152,7 @@ def test_the_count_is_found_whatever_noise_is_assumed(seed: int, factor: float) 
 
 def test_pure_noise_has_no_more_than_one_component() -> None:
     generator = np.random.default_rng(6)
-    refinement = Refinement(generator.normal(size=(40, CHANNELS)), 0.0, 0.0, non_negative=False)
+    refinement = Refinement(generator.normal(size=(40, BANDS)), 0.0, 0.0, non_negative=False)
     outcome = CountSearch(refinement, POOL).run(_random_start(40))
     assert len(outcome.factors.ids) <= 1
 
@@ -291,7 +291,7 @@ def test_fixed_components_are_kept_and_counted(norm: int | None, mixtures: Mixtu
     )
 
 
-def test_the_sparse_form_closes_channels() -> None:
+def test_the_sparse_form_closes_bands() -> None:
     mixtures = _mixtures(seed=3, sparsity=0.8)
     estimator = _quick(sparse=True).fit(mixtures.spectra.numpy())
     assert estimator.n_components_ == 4
@@ -308,6 +308,7 @@ def test_components_of_either_sign() -> None:
     assert match_components(estimator.components_, mixtures.components.numpy()).cosine.min() > 0.95
 
 
+@pytest.mark.slow
 def test_other_seeds_find_the_same_components(fitted: EBgMCR, mixtures: Mixtures) -> None:
     spectra = mixtures.spectra.numpy()
     before = fitted.components_.tobytes()
@@ -343,6 +344,7 @@ def test_the_same_bits_at_any_number_of_threads(mixtures: Mixtures) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_the_refinement_reports_and_can_be_ended(mixtures: Mixtures, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**9))
     monkeypatch.setattr("spectrafuse.mcr.refinement.refine.time.monotonic", lambda: float(next(clock)))

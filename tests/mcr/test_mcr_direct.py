@@ -153,7 +153,7 @@ def test_threads_and_temperature_may_change_between_epochs() -> None:
 HURTING = {
     "zeros": torch.zeros(6, 5),
     "constant columns": torch.ones(6, 1) * torch.arange(5.0),
-    "one channel": torch.arange(1.0, 7.0).unsqueeze(1),
+    "one band": torch.arange(1.0, 7.0).unsqueeze(1),
     "one sample": torch.arange(1.0, 6.0).unsqueeze(0),
 }
 

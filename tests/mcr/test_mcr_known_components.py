@@ -132,6 +132,7 @@ def test_a_pool_of_fixed_components_only() -> None:
     assert scores[0] > scores[1] + 0.2, "true components describe the spectra better than any others"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 5])
 def test_an_interrupted_fit_goes_on_with_equal_bits(stop_at: int, tmp_path: Path) -> None:
     def interrupt(progress: Progress) -> None:

@@ -97,6 +97,7 @@ def test_states_are_exchanged_with_torch_in_both_directions() -> None:
         torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparse", [False, True])
 def test_training_follows_the_reference_for_200_steps(sparse: bool) -> None:
     """Same start and noise: losses of the fused path against autograd, torch's AdamW and the reference operations."""

@@ -24,7 +24,7 @@ def _quick(pool_size: int = 16, **options: Any) -> EBgMCR:
 
 
 def _smoothed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two components of either sign with noise smoothed along the channels, and stronger along a few shapes."""
+    """Two components of either sign with noise smoothed along the bands, and stronger along a few shapes."""
     generator = np.random.default_rng(20)
     rows = generator.normal(size=(2 + 60, 98))
     rows[2:] += 2 * generator.normal(size=(60, 4)) @ generator.normal(size=(4, 98))
@@ -49,6 +49,7 @@ def test_noise_is_assumed_where_singular_values_never_level_off() -> None:
     assert not noise_level(mixtures.spectra).structured
 
 
+@pytest.mark.slow
 def test_drifts_are_not_counted_and_pure_spectra_part_the_components() -> None:
     spectra, components, concentrations = _smoothed()
     estimator = _quick().fit(spectra.astype(np.float32))

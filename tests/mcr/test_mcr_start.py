@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.signal import lfilter
+from threadpoolctl import threadpool_limits
 
 from spectrafuse.mcr.estimator import EBgMCR
 from spectrafuse.mcr.matching import match_components
@@ -16,9 +18,9 @@ from spectrafuse.mcr.refinement.start import from_spectra, number_of_candidates
 from spectrafuse.mcr.synthesize import Mixtures, MixtureSynthesizer
 
 
-def _mixtures(count: int = 5, samples: int = 30, channels: int = 60, **options: object) -> Mixtures:
+def _mixtures(count: int = 5, samples: int = 30, bands: int = 60, **options: object) -> Mixtures:
     settings = {"max_mixing": 3, "snr_db": 30.0, "random_state": 1, **options}
-    return MixtureSynthesizer(count, channels, **settings).generate(samples)  # type: ignore[arg-type]
+    return MixtureSynthesizer(count, bands, **settings).generate(samples)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_the_number_of_candidates_follows_the_rank() -> None:
     assert number_of_candidates(spectra(2)) == 8
     assert number_of_candidates(spectra(12)) == 17
     assert number_of_candidates(spectra(2, rows=5)) == 5
-    # Nearly as many as there can be: there may be more components than channels.
+    # Nearly as many as there can be: there may be more components than bands.
     assert number_of_candidates(spectra(60, rows=200)) == 200
 
 
@@ -145,6 +147,7 @@ def test_plug_ins_and_other_recipes_train(mixtures: Mixtures) -> None:
         assert EBgMCR(8, recipe=recipe, max_epoch=2).fit(spectra).n_iter_ == 2
 
 
+@pytest.mark.slow
 def test_another_seed_may_choose_other_spectra(mixtures: Mixtures) -> None:
     spectra = mixtures.spectra.double().numpy()
     weights = [1 - 0.2 * np.random.default_rng(seed).random(len(spectra)) for seed in range(6)]
@@ -154,16 +157,25 @@ def test_another_seed_may_choose_other_spectra(mixtures: Mixtures) -> None:
     assert counts == {5}
 
 
-def test_the_same_bits_at_any_number_of_threads() -> None:
-    spectra = _mixtures(12, 60, 300).spectra.numpy()
+@pytest.mark.parametrize("correlation", [0.0, pytest.param(0.8, marks=pytest.mark.slow)])
+def test_the_same_bits_at_any_number_of_threads(correlation: float) -> None:
+    # Large enough for products to be shared among threads.
+    clean = _mixtures(6, 64, 200, snr_db=None).spectra.double().numpy()
+    drawn = np.random.default_rng(0).normal(size=clean.shape)
+    noise = lfilter([np.sqrt(1 - correlation**2)], [1.0, -correlation], drawn, axis=1)
+    spectra = (clean + 0.03 * np.sqrt(np.square(clean).mean(1, keepdims=True)) * noise).astype(np.float32)
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 3):
+        for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            fitted = EBgMCR().fit(spectra)
-            found.append((fitted.components_.tobytes(), fitted.C_opt_.tobytes(), fitted.count_evidence_))
+            with threadpool_limits(threads):
+                fitted = EBgMCR().fit(spectra)
+                concentrations = fitted.transform(spectra)
+            bits = (fitted.components_.tobytes(), fitted.C_opt_.tobytes(), concentrations.tobytes())
+            found.append((*bits, fitted.noise_, fitted.count_evidence_))
     finally:
         torch.set_num_threads(before)
+    assert found[0][3].correlation == pytest.approx(correlation, abs=0.05)
     assert all(other == found[0] for other in found[1:])
 
 

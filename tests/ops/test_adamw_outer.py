@@ -114,6 +114,7 @@ def test_narrow_types_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert all(torch.equal(a, b.to(dtype)) for a, b in zip(narrow, wide, strict=True))
 
 
+@pytest.mark.slow
 def test_opcheck_and_compilation_without_graph_breaks() -> None:
     for dtype in (torch.float32, torch.float64):
         torch.library.opcheck(

@@ -311,6 +311,7 @@ def test_kernel_refuses_geometry_outside_the_scene(column, value):
         extract_crop_pairs(torch.zeros(1, 2, 8, 9), geometry, (4, 4))
 
 
+@pytest.mark.slow
 def test_opcheck_and_compile():
     cubes, geometry = RandomStream(1).normal((2, 3, 9, 10)), sample_crop_pairs(2, (9, 10), (4, 5), RandomStream(2))
     for out in (torch.empty(2, 2, 3, 4, 5), torch.empty(2, 2, 4, 5, 8)[..., :3].permute(0, 1, 4, 2, 3)):

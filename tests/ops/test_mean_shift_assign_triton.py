@@ -16,10 +16,10 @@ from spectrafuse.ops import mean_shift_assign, mean_shift_labels
 SHAPES = [
     (1, 5, 1, 1, 1, 5, 2),
     (1, 4, 1, 37, 3, 3, 1),
-    (2, 8, 7, 13, 3, 5, 2),
-    (1, 3, 9, 2, 2, 7, 1),
-    (2, 32, 5, 11, 4, 5, 3),
-    (1, 17, 3, 33, 7, 11, 1),
+    pytest.param((2, 8, 7, 13, 3, 5, 2), marks=pytest.mark.slow),
+    pytest.param((1, 3, 9, 2, 2, 7, 1), marks=pytest.mark.slow),
+    pytest.param((2, 32, 5, 11, 4, 5, 3), marks=pytest.mark.slow),
+    pytest.param((1, 17, 3, 33, 7, 11, 1), marks=pytest.mark.slow),
     (1, 6, 2, 33, 1, 1, 4),
     (1, 1, 3, 4, 2, 3, 2),
     (1, 128, 2, 35, 17, 3, 2),
@@ -117,8 +117,7 @@ def test_strides_beyond_2_to_the_31():
     assert torch.equal(got[0], want[0])
 
 
-# The interpreter has no bfloat16.
-@pytest.mark.parametrize("dtype", [torch.float16] + [torch.bfloat16] * (TRITON_DEVICE == "cuda"))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_types_are_computed_in_float32(dtype):
     *leaves, grads = triton_inputs(1, 8, 3, 11, 3, dtype=dtype)
     forward, backward = torch.ops.spectrafuse.mean_shift_assign, torch.ops.spectrafuse.mean_shift_assign_backward
@@ -129,8 +128,10 @@ def test_narrow_types_are_computed_in_float32(dtype):
         tensors = (*grads, *leaves, *narrow)
         narrow += backward(*tensors, 3, 0.2)
         wide += backward(*(x.float() for x in tensors), 3, 0.2)
+    # The interpreter cuts bfloat16 off where a GPU rounds.
+    unit = torch.finfo(dtype).eps if dtype == torch.bfloat16 and TRITON_DEVICE == "cpu" else 0.0
     for got, want in zip(narrow, wide, strict=True):
-        assert torch.equal(got, want.to(got.dtype))
+        torch.testing.assert_close(got, want.to(got.dtype), rtol=unit if got.dtype == dtype else 0.0, atol=0.0)
     assert [x.dtype for x in narrow] == [dtype, dtype, torch.float32, torch.float32, dtype, dtype, dtype]
 
 

@@ -6,9 +6,14 @@ in this package, and shows its traceback.
 
 from __future__ import annotations
 
+from spectrafuse._runtime.text import message
+
 
 class SpectrafuseError(Exception):
-    """Base of all errors that a caller can mend; the message is one sentence."""
+    """Base of all errors that a caller can mend; the message is one sentence of at most 500 characters."""
+
+    def __str__(self) -> str:
+        return message(super().__str__())
 
 
 class InvalidValueError(SpectrafuseError, ValueError):

@@ -14,6 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
+
+_ALIGNMENT = 16
+"""Bytes of the widest loads of CUDA kernels."""
 
 DTYPE_CODE = {torch.float32: 0, torch.float64: 1}
 """Floating-point types of the C++ kernels, and their numbers at the boundary."""
@@ -35,7 +39,10 @@ def _load(name: str) -> tuple[ModuleType | None, str | None]:
         if name == "_cpu" and not sys.platform.startswith("linux"):
             return None, f"kernels are built on Linux only, this is {sys.platform}"
         if name == "_cuda":
-            return None, "this installation was built without a CUDA compiler"
+            return (
+                None,
+                "this installation was built without CUDA: no NVIDIA GPU or CUDA compiler was found, or asked for",
+            )
         return None, f"the extension spectrafuse.{name} was not built"
     except ImportError as error:
         return None, f"spectrafuse.{name} failed to import: {error}"
@@ -77,6 +84,8 @@ def cuda_reason() -> str | None:
     if module is None:
         return reason
     report = module.report()
+    if report["driver_version"] == 0:
+        return "no NVIDIA driver"
     if report["problem"]:
         return str(report["problem"])
     failures = [f"{d['name']}: {d['self_test']}" for d in report["devices"] if d["self_test"]]
@@ -99,13 +108,29 @@ def cuda() -> ModuleType:
     return module
 
 
-def run(kernel: str, dtype: torch.dtype, device: torch.device, *arguments: Any) -> None:
-    """Call a kernel that both extensions have: the C++ one on all threads, or the CUDA one (float32) on its stream."""
-    if device.type == "cpu":
-        getattr(cpu(), kernel)(DTYPE_CODE[dtype], *arguments, torch.get_num_threads())
-        return
+def on_gpu(device: torch.device) -> bool:
+    """Whether kernels of the CUDA extension take tensors of this device."""
+    return device.type == "cuda"
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor, copied where it is strided, or on a GPU begins where several numbers cannot be read at once."""
+    found = tensor.contiguous()
+    return found.clone() if on_gpu(found.device) and found.data_ptr() % _ALIGNMENT else found
+
+
+def run_on_gpu(kernel: str, device: torch.device, *arguments: Any) -> None:
+    """Call a kernel of the CUDA extension on the current stream of a device."""
     with torch.cuda.device(device):
         getattr(cuda(), kernel)(*arguments, torch.cuda.current_stream().cuda_stream)
+
+
+def run(kernel: str, dtype: torch.dtype, device: torch.device, *arguments: Any) -> None:
+    """Call a kernel that both extensions have: the C++ one on all threads, or the CUDA one (float32) on its stream."""
+    if on_gpu(device):
+        run_on_gpu(kernel, device, *arguments)
+    else:
+        getattr(cpu(), kernel)(DTYPE_CODE[dtype], *arguments, torch.get_num_threads())
 
 
 def prepared(kernel: str, dtype: torch.dtype, *arguments: Any) -> Callable[[], Any]:

@@ -45,8 +45,9 @@ def register(
     fake : callable
         Returns empty tensors of the shapes and types of the results.
     cuda, triton : callable, optional
-        Takes CUDA tensors; `triton`, "file.function" of `spectrafuse.kernels` or a function that calls one, also CPU
-        tensors while the triton implementation is forced: in Triton's interpreter.
+        Takes CUDA tensors; `triton` is "file.function" of `spectrafuse.kernels` or a function that calls one. While
+        one of these implementations is forced it takes CPU tensors too: in Triton's interpreter, or where tests run
+        the CUDA kernels without a GPU.
     backward, setup_context : callable, optional
         As `torch.library.register_autograd` takes them.
     mutates : sequence of str
@@ -59,18 +60,14 @@ def register(
     """
     full = f"spectrafuse::{name}"
     torch.library.define(full, torch.library.infer_schema(cpu, mutates_args=tuple(mutates)))
-    if triton is not None:
-        on_triton = triton_function if isinstance(triton, str) else lambda kernel: kernel
 
-        def on_cpu(*arguments: Any) -> Any:
-            return (on_triton(triton) if backends.forced() == "triton" else cpu)(*arguments)
+    def on_triton(*arguments: Any) -> Any:
+        return (triton_function(triton) if isinstance(triton, str) else triton)(*arguments)  # type: ignore[misc]
 
-        torch.library.impl(full, "CPU", on_cpu)
-        torch.library.impl(full, "CUDA", lambda *arguments: on_triton(triton)(*arguments))
-    else:
-        torch.library.impl(full, "CPU", cpu)
-        if cuda is not None:
-            torch.library.impl(full, "CUDA", cuda)
+    for_gpu = {"triton": on_triton} if triton is not None else {"cuda": cuda} if cuda is not None else {}
+    torch.library.impl(full, "CPU", lambda *arguments: for_gpu.get(backends.forced(), cpu)(*arguments))
+    for kernel in for_gpu.values():
+        torch.library.impl(full, "CUDA", kernel)
     torch.library.register_fake(full, fake)
     if backward is not None:
         torch.library.register_autograd(full, backward, setup_context=setup_context)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spectrafuse.cli.terminal import friendly
+from spectrafuse.cli.terminal import CommandError, catch_interrupts, friendly
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +47,29 @@ class LayoutName(str, Enum):
     auto = "auto"
     chw = "chw"
     hwc = "hwc"
+
+
+class PlaceName(str, Enum):
+    """Where a spectrum stands in a table."""
+
+    auto = "auto"
+    rows = "rows"
+    columns = "columns"
+
+
+class DecimalName(str, Enum):
+    """Decimal sign of a table."""
+
+    auto = "auto"
+    point = "point"
+    comma = "comma"
+
+
+class DropName(str, Enum):
+    """What is left out where values are missing."""
+
+    channels = "channels"
+    spectra = "spectra"
 
 
 class NormalizationName(str, Enum):
@@ -298,7 +321,9 @@ def segment(
 @friendly
 def unmix(
     context: typer.Context,
-    spectra: Annotated[Path, typer.Argument(help="Spectra, one per row: .csv, .txt, .npy, .npz or .mat.")],
+    spectra: Annotated[
+        Path, typer.Argument(help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene.")
+    ],
     output: OutputOption,
     pool_size: Annotated[
         int, typer.Option(min=1, help="The most components there can be; training gets slow with many.")
@@ -322,6 +347,12 @@ def unmix(
         float | None,
         typer.Option(min=0.0, help="Standard deviation of the noise. Default: estimated from the data."),
     ] = None,
+    bands: Annotated[
+        bool | None,
+        typer.Option(
+            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 4 components."
+        ),
+    ] = None,
     restart: RestartOption = False,
     key: KeyOption = None,
     header: Annotated[
@@ -333,6 +364,28 @@ def unmix(
         typer.Option(
             help="The first column holds sample names, or numbers. Default: found out.", rich_help_panel=READING
         ),
+    ] = None,
+    spectra_in: Annotated[
+        PlaceName,
+        typer.Option(help="Where a spectrum stands: in rows or columns. Default: found out.", rich_help_panel=READING),
+    ] = PlaceName.auto,
+    transpose: Annotated[
+        bool, typer.Option("--transpose", help="The same as --spectra-in columns.", rich_help_panel=READING)
+    ] = False,
+    table_columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Columns of the table to read, from 1 or by title: '1,4-63'. Default: all.",
+            rich_help_panel=READING,
+        ),
+    ] = None,
+    decimal: Annotated[
+        DecimalName, typer.Option(help="Decimal sign of the table. Default: found out.", rich_help_panel=READING)
+    ] = DecimalName.auto,
+    drop_missing: Annotated[
+        DropName | None,
+        typer.Option(help="Leave out channels or spectra that have missing values.", rich_help_panel=READING),
     ] = None,
     axis_label: Annotated[
         str | None, typer.Option(help="Name of the spectral axis for the pictures, such as 'Raman shift (cm⁻¹)'.")
@@ -360,6 +413,8 @@ def unmix(
     from spectrafuse.cli.unmix import UnmixRequest
     from spectrafuse.cli.unmix import unmix as run
 
+    if transpose and spectra_in is PlaceName.rows:
+        raise CommandError("--transpose and --spectra-in rows say the opposite; give one of them.")
     settings = _given(
         pool_size=pool_size,
         recipe=recipe,
@@ -382,11 +437,16 @@ def unmix(
             key=key,
             header="auto" if header is None else header,
             index="auto" if index is None else index,
+            spectra_in="columns" if transpose else spectra_in.value,
+            columns=table_columns,
+            decimal=decimal.value,
+            drop_missing=None if drop_missing is None else drop_missing.value,
             axis_label=axis_label,
             true_components=true_components,
             true_concentrations=true_concentrations,
             threads=threads,
             restart=restart,
+            bands=bands,
         ),
         run,
     )
@@ -422,11 +482,12 @@ def doctor(
         return
     from spectrafuse.cli.terminal import output_console
 
-    print_examination(found, output_console())
+    print_examination(found, output_console(markup=True))
 
 
 def main() -> None:
     """Entry point of the console script."""
+    catch_interrupts()
     app(prog_name="spectrafuse")
 
 

@@ -105,8 +105,8 @@ def _write_data(folder: Path) -> None:
 
 
 def _announce(console: Console, title: str, words: list[str]) -> None:
-    console.print(f"\n[bold]{title}[/]")
-    console.print(f"[dim]$ spectrafuse {shlex.join(words)}[/]", soft_wrap=True)
+    console.print(f"\n{title}", style="bold")
+    console.print(f"$ spectrafuse {shlex.join(words)}", style="dim", soft_wrap=True)
 
 
 def _options(settings: dict[str, Any]) -> list[str]:
@@ -158,7 +158,7 @@ def demo(output: Path, *, seed: int = 0, threads: int | None = None, restart: bo
         )
     )
     _say_how_glucose_fared(console, target)
-    console.print("\n[bold]Pictures to look at[/]")
+    console.print("\nPictures to look at", style="bold")
     for path in sorted(output.rglob("*.png")):
         console.print(f"  {path}", soft_wrap=True)
 

@@ -188,16 +188,17 @@ def _mark(reason: str | None) -> str:
 
 
 def _print_machine(found: dict[str, Any], console: Console) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     machine = Table(box=None, show_header=False, title="Machine", title_justify="left", title_style="bold")
     machine.add_row("system", found["platform"])
     for row in found["devices"]:
         details = [f"{key} {value}" for key, value in row.items() if key not in ("device", "name")]
-        machine.add_row(row["device"], f"{row['name']}  ({', '.join(details)})")
+        machine.add_row(row["device"], escape(f"{row['name']}  ({', '.join(details)})"))
     if found["no_gpu_reason"]:
         machine.add_row("GPU", f"none: {found['no_gpu_reason']}")
-    machine.add_row("OpenMP", "\n".join(found["openmp"]) or "no runtime loaded")
+    machine.add_row("OpenMP", escape("\n".join(found["openmp"])) or "no runtime loaded")
     if len(found["openmp"]) > 1:
         machine.add_row("", "[yellow]two OpenMP runtimes in one process may start too many threads[/]")
     console.print(machine)

@@ -1,27 +1,32 @@
 """The output folder of a command: what it was asked, its state while it runs, its results when it is done.
 
 While a command runs, `OUTPUT/state` holds what it was asked (`command.json`) and the training state. Results are
-written into `OUTPUT/state/results` and moved into place file by file when all of them exist; `run.json` comes last,
-so a folder with a `run.json` and no `state` is complete.
+written into `OUTPUT/state/results`. When all of them exist, `OUTPUT/state/run.json` lists them, and from then on the
+run is done: they are moved into place, `run.json` last, also by the next command if this one is killed while it does.
+A folder with a `run.json` of the same run as its `state` is complete.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from spectrafuse._runtime.errors import SpectrafuseError
+from spectrafuse.cli import ownership
 from spectrafuse.cli.terminal import CommandError, Interrupted, say, training_progress
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.fingerprint import differences
+from spectrafuse.io.fingerprint import differences, sha256
+from spectrafuse.io.limits import in_words
 from spectrafuse.io.results import write_json
 
 if TYPE_CHECKING:
@@ -34,20 +39,39 @@ _CLOCK = "clock.json"
 _LOCK = "lock"
 _TRAINING = "training.pt"
 _STAGING = "results"
+_REPLACED = "replaced.json"
+_TRIAL = "trial"
+_MOST_RECORD_BYTES = 1 << 26
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Trial = Callable[[Path], None]
+"""Writes small results of the same names into a folder."""
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _read_json(path: Path, way_out: str = "Choose another --output, or add --restart.") -> dict[str, Any] | None:
+    """A record; None if there is none."""
+    if not os.path.lexists(path):
         return None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' is damaged ({error}). Choose another --output, or add --restart.") from error
-    return content if isinstance(content, dict) else {}
+    content, reason = None, "it holds no JSON object"
+    if not ownership.is_plain_file(path):
+        reason = "it is no regular file"
+    elif path.stat().st_size > _MOST_RECORD_BYTES:
+        reason = "it is too long"
+    else:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+    if not isinstance(content, dict):
+        raise DataError(f"'{path}' is damaged ({reason}). {way_out}")
+    return content
 
 
 class RunFolder:
     """One command's output folder.
+
+    Nothing is removed or replaced but what is ours (`spectrafuse.cli.ownership`); what is in the way is found here,
+    before any work.
 
     Parameters
     ----------
@@ -57,50 +81,134 @@ class RunFolder:
         What decides the results: the command, its parameters, the hashes of its data. Plain values.
     restart : bool
         Forget an unfinished run, and replace the results of a finished one when the new ones are complete.
+    trial : callable, optional
+        Writes results as the command will, of small made-up data: what cannot be written fails now.
+    space : int
+        Bytes that the results and the state will take at least.
 
     Raises
     ------
     DataError
         If the folder belongs to a different command, holds other files, is in use by another process
-        or cannot be written.
+        or cannot be written; if a record in it is damaged.
 
     Attributes
     ----------
     finished : bool
-        This very request is done already; nothing was touched.
+        This very request is done already.
     resumed : bool
         An interrupted run of this request is going on.
     epoch : int
         Epochs this process has seen the end of; its caller counts them.
     """
 
-    def __init__(self, path: str | os.PathLike[str], request: Mapping[str, Any], *, restart: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        request: Mapping[str, Any],
+        *,
+        restart: bool = False,
+        trial: Trial | None = None,
+        space: int = 0,
+    ) -> None:
         self.path = Path(path)
         self.request: dict[str, Any] = json.loads(json.dumps(request))
         self.state = self.path / STATE
         self.finished = False
         self.resumed = False
         self.epoch = 0
-        self._lock: IO[str] | None = None
+        self.space = space
+        self._lock: IO[bytes] | None = None
         self._make()
-        # A run that left no training state has nothing to lose.
-        unfinished = _read_json(self.state / _COMMAND) if self.has_state and not restart else None
-        record = _read_json(self.path / RECORD) if not restart else None
-        if unfinished is not None:
-            self._compare(unfinished, "an unfinished run of a different command")
-            self.resumed = True
-        elif record is not None:
-            self._compare(record.get("request", {}), "the results of a different command")
-            self.finished = True
-            return
-        elif not restart:
-            foreign = sorted(p.name for p in self.path.iterdir() if p.name != STATE)
-            if foreign:
-                raise DataError(
-                    f"'{self.path}' is not empty ({', '.join(foreign[:3])}{', ..' if len(foreign) > 3 else ''}) and "
-                    "holds no results of spectrafuse. Choose a new folder for --output."
-                )
-        self._begin(restart)
+        with self.reaching():
+            self._enter(restart, trial)
+
+    def _enter(self, restart: bool, trial: Trial | None) -> None:
+        ours = self._has_own_state(restart)
+        if ours and self._is_done(restart):
+            self._take_lock()
+            self._put_in_place()
+            ours = False
+        damaged = None
+        try:
+            record = _read_json(self.path / RECORD)
+        except DataError as error:
+            record, damaged = None, error
+        if not restart:
+            unfinished = _read_json(self.state / _COMMAND) if ours and self.has_state else None
+            if unfinished is not None and not (record and _run_of(unfinished) == _run_of(record)):
+                self._compare(unfinished, "an unfinished run of a different command")
+                self.resumed = True
+            elif damaged is not None:
+                raise damaged
+            elif record is not None:
+                self._compare(record.get("request"), "the results of a different command")
+                self.finished = True
+                self._tidy(ours)
+                return
+            else:
+                self._refuse_others()
+        self._begin(restart, trial, record)
+
+    def _has_own_state(self, restart: bool) -> bool:
+        """Whether there is a folder of state; a foreign one is refused, but where results are all that is wanted."""
+        try:
+            ownership.check_state(self.state)
+        except DataError:
+            if restart or not os.path.lexists(self.path / RECORD):
+                raise
+            return False
+        return self.state.is_dir()
+
+    def _refuse_others(self) -> None:
+        others = sorted(p.name for p in self.path.iterdir() if p.name != STATE)
+        if others:
+            raise DataError(
+                f"'{self.path}' is not empty ({', '.join(others[:3])}{', ..' if len(others) > 3 else ''}) and "
+                "holds no results of spectrafuse. Choose a new folder for --output."
+            )
+
+    def _tidy(self, ours: bool) -> None:
+        """Remove what a process that was killed in its last moments left of its state."""
+        if ours:
+            with suppress(DataError):
+                self._take_lock()
+                ownership.remove_state(self.state)
+            self.release()
+
+    def trouble(self, error: BaseException) -> str | None:
+        """The sentence for an error of a file system that the folder lies on; None for any other error."""
+        if not isinstance(error, OSError) or error.errno is None:
+            return None
+        place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        inside = place is None or self.path.resolve() in (place.resolve(), *place.resolve().parents)
+        if error.errno in _FULL:
+            where = self.path if inside or place is None else place.parent
+            needed = f", at least {in_words(self.space)} are needed" if self.space else ""
+            return f"There is no space left in '{where}'{needed}; run the same command after making room.{self._kept()}"
+        if not inside:
+            return None
+        if not self.state.is_dir():
+            return self._gone()
+        reason = error.strerror or type(error).__name__
+        return f"'{place or self.path}' cannot be used ({reason}); run the same command when it can.{self._kept()}"
+
+    def _gone(self) -> str:
+        return f"The folder '{self.state}' was removed while the command ran; the same command starts anew."
+
+    def _kept(self) -> str:
+        return f" What was trained is kept in '{self.state}'." if self.has_state else ""
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """Turn errors of the file system that the folder lies on into a sentence."""
+        try:
+            yield
+        except OSError as error:
+            sentence = self.trouble(error)
+            if sentence is None:
+                raise
+            raise CommandError(sentence) from error
 
     def _make(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -112,46 +220,99 @@ class RunFolder:
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise DataError(f"The output folder '{self.path}' cannot be written.")
 
-    def _compare(self, before: Mapping[str, Any], what: str) -> None:
-        different = differences(before, self.request)
+    def _compare(self, before: Any, what: str) -> None:
+        if not isinstance(before, Mapping):
+            raise DataError(f"'{self.path}' holds a damaged record. Choose another --output, or add --restart.")
+        different = differences({name: value for name, value in before.items() if name != "run"}, self.request)
         if different:
             raise DataError(
                 f"'{self.path}' holds {what} ({'; '.join(different[:4])}). Choose another --output, or add --restart "
                 "to replace it."
             )
 
-    def _begin(self, restart: bool) -> None:
-        self.state.mkdir(exist_ok=True)
+    def _begin(self, restart: bool, trial: Trial | None, record: dict[str, Any] | None) -> None:
+        had_state = self.state.is_dir()
         self._take_lock()
-        if restart:
-            for entry in self.state.iterdir():
-                if entry.name != _LOCK:
-                    _remove(entry)
+        try:
+            clock = _read_clock(self.state / _CLOCK) if self.resumed else {}
+            self._check_space()
+            self._earlier = self._try(trial, record)
+        except BaseException:
+            if not had_state:
+                ownership.remove_state(self.state)
+            self.release()
+            raise
         if not self.resumed:
-            write_json(self.state / _COMMAND, self.request)
-        clock = _read_json(self.state / _CLOCK) or {}
+            ownership.empty_state(self.state, _LOCK)
+            write_json(self.state / _COMMAND, {"run": secrets.token_hex(8), **self.request})
         self._before = float(clock.get("seconds", 0.0))
         self.starts = int(clock.get("starts", 0)) + 1
         self._started = time.monotonic()
         self._saved = 0.0
         self.save_clock(at_once=True)
 
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self.path).free
+        if free < self.space:
+            raise DataError(
+                f"There is no space left in '{self.path}': at least {in_words(self.space)} are needed, and "
+                f"{in_words(free)} are free. Run the same command after making room."
+            )
+
+    def _try(self, trial: Trial | None, record: dict[str, Any] | None) -> dict[str, str]:
+        """Write small results, and see that nothing is in the way of those that will have the same names.
+
+        Returns
+        -------
+        dict of str to str
+            The files of earlier results, which will be replaced, and their SHA-256.
+        """
+        place = self.state / _TRIAL
+        if place.is_dir():
+            shutil.rmtree(place)
+        place.mkdir()
+        try:
+            if trial is not None:
+                trial(place)
+            paths = [*ownership.files_in(place), RECORD]
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        known = {} if record is None else _digests_of(record)
+        if known is None or (record is None and os.path.lexists(self.path / RECORD)):
+            known = ownership.recognized(self.path, paths)
+        elif record is not None:
+            known = {**known, RECORD: sha256(self.path / RECORD)}
+        for name in sorted({path.split("/")[0] for path in (*paths, *known)}):
+            found = ownership.foreign(self.path, name, known) if _is_name(name) else None
+            if found is not None:
+                raise ownership.in_the_way(found)
+        return known
+
     def _take_lock(self) -> None:
+        ownership.mark(self.state)
         try:
             import fcntl
         except ImportError:
             return
-        self._lock = open(self.state / _LOCK, "w", encoding="utf-8")  # noqa: SIM115  held until release
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.release()
-            raise DataError(
-                f"Another spectrafuse command is using '{self.path}' right now. Wait, or choose another --output."
-            ) from error
-        except OSError:
-            # Some network file systems have no locks; the command then runs without one.
-            self.release()
+        while self._lock is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            held = os.fdopen(os.open(self.state / _LOCK, flags, 0o666), "rb+", buffering=0)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                held.close()
+                raise DataError(
+                    f"Another spectrafuse command is using '{self.path}' right now. Wait, or choose another --output."
+                ) from error
+            except OSError:
+                # Some network file systems have no locks; the command then runs without one.
+                held.close()
+                return
+            self._lock = held
+            # The process that held it may have removed it when it ended.
+            if not os.fstat(held.fileno()).st_nlink:
+                self.release()
+                ownership.mark(self.state)
 
     def release(self) -> None:
         """Let another process work in this folder."""
@@ -170,8 +331,16 @@ class RunFolder:
         return (self.state / _TRAINING).is_file()
 
     def save_clock(self, *, at_once: bool = False) -> None:
-        """Note the time used, at most every two seconds."""
+        """Note the time used, at most every two seconds.
+
+        Raises
+        ------
+        CommandError
+            If the folder has gone.
+        """
         if at_once or self.seconds - self._saved > 2.0:
+            if not self.state.is_dir():
+                raise CommandError(self._gone())
             self._saved = self.seconds
             write_json(self.state / _CLOCK, {"seconds": self._saved, "starts": self.starts})
 
@@ -182,27 +351,50 @@ class RunFolder:
         `record` becomes `run.json`, with the request, the versions, the times and the names of the files added.
         """
         staging = self.state / _STAGING
-        _remove(staging)
+        if staging.is_dir():
+            shutil.rmtree(staging)
         staging.mkdir()
         yield staging
         names = sorted(entry.name for entry in staging.iterdir())
-        for old in self._own_files():
-            _remove(self.path / old)
-        for name in names:
-            _remove(self.path / name)
-            os.replace(staging / name, self.path / name)
-        write_json(self.path / RECORD, {**self._circumstances(), **record, "files": [*names, RECORD]})
-        self.release()
-        _remove(self.state)
+        hashes = {path: sha256(staging / path) for path in ownership.files_in(staging)}
+        run = _run_of(_read_json(self.state / _COMMAND) or {})
+        listed = {"run": run, "files": [*names, RECORD], "sha256": hashes}
+        write_json(self.state / _REPLACED, self._earlier)
+        write_json(self.state / RECORD, {**self._circumstances(), **record, **listed})
+        self._put_in_place()
 
-    def _own_files(self) -> list[str]:
-        """Files of an earlier run in this folder, its record first: half-replaced results must not look complete."""
+    def _is_done(self, restart: bool) -> bool:
+        """Whether the state is of a run that is done but for moving its results into place."""
         try:
-            record = _read_json(self.path / RECORD) or {}
+            record = _read_json(self.state / RECORD)
+            if record is None:
+                return False
+            if _digests_of(record) is None:
+                raise DataError(f"'{self.state / RECORD}' is damaged. Choose another --output, or add --restart.")
         except DataError:
-            record = {}
-        names = [name for name in record.get("files", []) if isinstance(name, str) and Path(name).name == name]
-        return [RECORD, *(name for name in names if name not in (RECORD, STATE, "..", "."))]
+            if restart:
+                return False
+            raise
+        return True
+
+    def _put_in_place(self) -> None:
+        """Move results that are complete into place; can be begun again wherever it was cut off."""
+        record, replaced = _read_json(self.state / RECORD) or {}, _read_json(self.state / _REPLACED) or {}
+        staging = self.state / _STAGING
+        new = {name for name in record["files"] if _is_name(name)} - {RECORD}
+        if os.path.lexists(self.path / RECORD):
+            # Half-replaced results must not look complete.
+            ownership.remove(self.path, RECORD, replaced)
+        for name in sorted({path.split("/")[0] for path in replaced} - new):
+            if _is_name(name):
+                ownership.remove(self.path, name, replaced)
+        for name in sorted(new):
+            if os.path.lexists(staging / name):
+                ownership.remove(self.path, name, replaced)
+                os.replace(staging / name, self.path / name)
+        os.replace(self.state / RECORD, self.path / RECORD)
+        ownership.remove_state(self.state)
+        self.release()
 
     def _circumstances(self) -> dict[str, Any]:
         import torch
@@ -223,6 +415,34 @@ class RunFolder:
         }
 
 
+def _is_name(name: Any) -> bool:
+    """Whether a name of a record is that of a file or folder right in the output folder."""
+    return isinstance(name, str) and name not in ("", ".", "..", STATE) and "/" not in name and "\0" not in name
+
+
+def _run_of(record: Mapping[str, Any]) -> str | None:
+    """What tells a run from others of the same request."""
+    run = record.get("run")
+    return run if isinstance(run, str) else None
+
+
+def _digests_of(record: Mapping[str, Any]) -> dict[str, str] | None:
+    """SHA-256 of the results that a record lists; None if it is damaged, or no record of ours."""
+    found, names = record.get("sha256"), record.get("files")
+    if not isinstance(record.get("request"), dict) or not isinstance(found, dict) or not isinstance(names, list):
+        return None
+    return {path: value for path, value in found.items() if isinstance(value, str)}
+
+
+def _read_clock(path: Path) -> dict[str, Any]:
+    way_out = "Delete it to go on without the times so far, or add --restart to start from the beginning."
+    clock = _read_json(path, way_out) or {}
+    seconds, starts = clock.get("seconds", 0.0), clock.get("starts", 0)
+    if type(seconds) not in (int, float) or not 0 <= seconds < 1e12 or type(starts) is not int or starts < 0:
+        raise DataError(f"'{path}' is damaged (it holds no times). {way_out}")
+    return clock
+
+
 @contextmanager
 def working_in(folder: RunFolder) -> Iterator[None]:
     """Hold the folder for this process, and turn Ctrl-C into a sentence about how to resume.
@@ -231,11 +451,15 @@ def working_in(folder: RunFolder) -> Iterator[None]:
     ------
     Interrupted
         On Ctrl-C, if there is a checkpoint.
+    CommandError
+        If the folder can no longer be written: a full disk, a folder that has gone.
     """
     try:
-        yield
+        with folder.reaching():
+            yield
     except KeyboardInterrupt:
-        folder.save_clock(at_once=True)
+        with suppress(OSError, SpectrafuseError):
+            folder.save_clock(at_once=True)
         if not folder.has_state:
             raise
         raise Interrupted(
@@ -259,10 +483,20 @@ def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str) -> N
 
         try:
             estimator.fit(data, callback=report, checkpoint_dir=folder.state)
+        except OSError:
+            raise
         except SpectrafuseError as error:
-            if folder.resumed and not folder.epoch:
+            if folder.resumed:
                 raise CommandError(f"{error} With --restart the command starts from the beginning.") from error
             raise
+        except Exception as error:
+            if not folder.resumed or folder.epoch:
+                raise
+            # What does not fit together in a state that can be read shows itself in any way.
+            raise CommandError(
+                f"The state in '{folder.state}' cannot be resumed, it may be damaged ({type(error).__name__}: "
+                f"{error}). With --restart the command starts from the beginning."
+            ) from error
 
 
 def set_threads(threads: int | None) -> None:
@@ -273,10 +507,3 @@ def set_threads(threads: int | None) -> None:
         from spectrafuse._runtime import checks
 
         torch.set_num_threads(checks.integer("threads", threads))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

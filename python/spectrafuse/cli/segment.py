@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
+from spectrafuse._runtime.text import file_name
+from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.terminal import CommandError, output_console
 
 if TYPE_CHECKING:
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from spectrafuse.io.cubes import Cube
 
 MOST_TABLE_ROWS = 64
+# Clusters and labels in the pictures that are tried before the training.
+_MOST_TRIED = 8
 # Pixels from which on a label map stays in a file.
 _LARGE_MAP = 1 << 24
+# In labels.npy and classes.img.
+_BYTES_OF_PIXEL = 9
 CURVE_NAMES = {
     "balance": "balance (entropy of the shares)",
     "entropy": "entropy of the label maps",
@@ -30,7 +34,8 @@ CURVE_NAMES = {
     "nmi": "stability: NMI with the epoch before",
     "vi": "change: VI with the epoch before",
 }
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+# In the output folder beside the folders of several scenes.
+RESULTS = ("loss.png", "model")
 
 Statistics = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pixels (k,), mean spectra and standard deviations (k, bands) of clusters."""
@@ -117,12 +122,14 @@ def parse_classes(text: str | None) -> dict[str, int] | None:
 
 def parse_bytes(text: str | None) -> int | None:
     """`"700MB"`, `"1.5 GiB"` or `"1000000"` as a number of bytes."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", text.lower()) if text is not None else None
+    from spectrafuse.io.limits import bytes_of
+
     if text is None:
         return None
-    if found is None or float(found[1]) == 0:
+    found = bytes_of(text)
+    if found is None:
         raise CommandError(f"--max-memory must read like '700MB' or '1.5GiB'; got {text!r}.")
-    return int(float(found[1]) * _UNITS[found[2] or ""])
+    return found
 
 
 def split_key(text: str) -> tuple[str, str | None]:
@@ -222,26 +229,29 @@ def check_merge(request: SegmentRequest) -> None:
 
 
 def scene_names(paths: Sequence[Path]) -> list[str]:
-    """A folder name for each scene: its file's stem, numbered where two are the same."""
+    """A folder name for each scene: its file's stem, numbered where another scene or a result has that name."""
+    taken = {name.casefold() for name in (*RESULTS, STATE, RECORD)}
     names: list[str] = []
     for path in paths:
-        stem = path.stem or "scene"
+        stem = file_name(path.stem, "scene")
         name, number = stem, 2
-        while name in names:
+        while name.casefold() in taken:
             name, number = f"{stem}-{number}", number + 1
+        taken.add(name.casefold())
         names.append(name)
     return names
 
 
 def segment(request: SegmentRequest) -> None:
     """Segment the scenes and write the output folder."""
-    from spectrafuse.io.fingerprint import sha256
+    from spectrafuse.io.limits import at_least
 
     console = output_console()
     check_merge(request)
     set_threads(request.threads)
-    cubes = read_request_scenes(request)
-    truth = read_truth(request, cubes)
+    with at_least(request.settings.get("max_memory")):
+        cubes = read_request_scenes(request)
+        truth = read_truth(request, cubes)
     inputs = [
         {
             "file": str(path),
@@ -260,7 +270,7 @@ def segment(request: SegmentRequest) -> None:
         for path, cube in zip(request.scenes, cubes, strict=True)
     ]
     for item in inputs:
-        console.print(item["reading"], markup=False, soft_wrap=True)
+        console.print(item["reading"], soft_wrap=True)
     folder = RunFolder(
         request.output,
         {
@@ -268,19 +278,53 @@ def segment(request: SegmentRequest) -> None:
             # How much memory there is decides nothing.
             "parameters": {name: value for name, value in request.settings.items() if name != "max_memory"},
             "merge": request.merge,
-            "labels": list(request.labels),
+            "labels": [_content(text) for text in request.labels],
             "ignore_label": request.ignore_label,
             "classes": request.classes,
-            "masks": [{"file": text, "sha256": sha256(split_key(text)[0])} for text in request.masks],
+            "masks": [_content(text) for text in request.masks],
             "data": [{k: item[k] for k in ("sha256", "key", "layout")} for item in inputs],
         },
         restart=request.restart,
+        trial=lambda place: _try_results(place, request, cubes, truth),
+        space=sum(_BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds the results of this command (--restart).")
         return
     with working_in(folder):
         _fit_and_write(request, cubes, truth, inputs, folder, console)
+
+
+def _content(text: str) -> dict[str, str | None]:
+    """What a file of labels or a mask holds, whatever it is called: the hashes of its bytes, and the variable."""
+    from spectrafuse.io.envi import is_envi, open_envi
+    from spectrafuse.io.fingerprint import sha256
+
+    path, key = split_key(text)
+    if not is_envi(path):
+        return {"sha256": sha256(path), "key": key}
+    image = open_envi(path)
+    return {"sha256": sha256(image.data), "header": sha256(image.header), "key": key}
+
+
+def _try_results(place: Path, request: SegmentRequest, cubes: list[Cube], truth: list[np.ndarray]) -> None:
+    """Write all results for scenes of a few pixels, with the names, bands and labels of the real ones."""
+    from types import SimpleNamespace
+
+    from spectrafuse.io.cubes import Cube
+
+    values = [np.unique(image)[:_MOST_TRIED] for image in truth] or [np.zeros(1, int)] * len(cubes)
+    labels = [np.zeros((1, len(found)), int) for found in values]
+    k = min(max(request.merge) + 1 if request.merge else request.settings["n_clusters"], _MOST_TRIED)
+    sketches, statistics = [], []
+    for cube, image in zip(cubes, labels, strict=True):
+        bands = cube.shape[0]
+        sketches.append(Cube(np.zeros((bands, *image.shape), np.float32), wavelengths=cube.wavelengths))
+        statistics.append((np.ones(k, int), np.zeros((k, bands)), np.zeros((k, bands))))
+    estimator = SimpleNamespace(history_=[{"epoch": 1, "loss": 1.0}], stop_reason_="", save=lambda path: path.mkdir())
+    shown = [found[None] for found in values] if truth else []
+    _write(place, request, estimator, sketches, labels, statistics, shown, None)
+    (place / RESULTS[-1] / "config.json").touch()
 
 
 def _fit_and_write(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+from spectrafuse._runtime import text as words
 from spectrafuse._runtime.errors import SpectrafuseError
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ Parameters = ParamSpec("Parameters")
 BUG = 1
 USER_ERROR = 2
 INTERRUPTED = 130
-_PLAIN_LINE_SECONDS = 15.0
+# Lines appear at least every ten seconds, so the wait is a little shorter.
+_PLAIN_LINE_SECONDS = 9.0
 
 
 class CommandError(SpectrafuseError):
@@ -36,23 +40,39 @@ class Interrupted(Exception):
     """A fit was interrupted; the message says where the state is and how to go on."""
 
 
-def output_console() -> Console:
-    """The console for results (standard output)."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+def output_console(*, markup: bool = False) -> Console:
+    """The console for results (standard output); with `markup`, what is printed must hold no text of the user's."""
+    return _console(markup=markup)
 
 
 def message_console() -> Console:
     """The console for progress, warnings and errors (standard error)."""
-    from rich.console import Console
+    return _console(stderr=True, markup=False)
 
-    return Console(stderr=True, highlight=False)
+
+def _console(**settings: Any) -> Console:
+    """A console that shows hidden characters as escapes, and text as it is unless it is asked for markup."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(words.printable(text, keep="\n"), **options)
+
+    _say_what_cannot_be_encoded()
+    return PlainConsole(highlight=False, emoji=False, **settings)
+
+
+def _say_what_cannot_be_encoded() -> None:
+    """Let a terminal that lacks a character show its number, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(kind: str, text: str) -> None:
-    """Write `kind: text` to standard error as one line, never wrapped."""
-    print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+    """Write `kind: text` to standard error as one line, never wrapped, of at most 500 characters."""
+    print(f"{kind}: {words.message(text)}", file=sys.stderr)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -80,12 +100,12 @@ def _show_bug() -> None:
     """The traceback of what is being handled, and how to report it."""
     from spectrafuse import __version__
 
-    traceback.print_exc()
+    print(words.printable(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)
     print(
         "bug: this is a mistake in spectrafuse, not in your data. To report it, send the lines above and below, and "
         "what `spectrafuse doctor` prints.",
         f"version: spectrafuse {__version__}",
-        f"command: {shlex.join(['spectrafuse', *sys.argv[1:]])}",
+        words.printable(f"command: {shlex.join(['spectrafuse', *sys.argv[1:]])}"),
         sep="\n",
         file=sys.stderr,
     )
@@ -102,9 +122,14 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         import typer
 
+        _say_what_cannot_be_encoded()
         try:
-            with warnings.catch_warnings():
+            from spectrafuse.io.errors import asked_by_command
+
+            with warnings.catch_warnings(), asked_by_command():
                 warnings.simplefilter("always", UserWarning)
+                # Of names in pictures.
+                warnings.filterwarnings("ignore", message="Glyph .* missing from")
                 warnings.showwarning = _show_warning
                 command(*args, **kwargs)
         except Interrupted as error:
@@ -126,19 +151,83 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     return wrapper
 
 
+def catch_interrupts() -> None:
+    """Make the first Ctrl-C, or request to end, interrupt the command; the second is passed over while it ends.
+
+    The third ends the process at once; what was saved so far stays.
+    """
+    seen: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        if len(seen) > 2:
+            os._exit(INTERRUPTED)
+
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        # A shell lets its background jobs ignore interrupts.
+        if signal.getsignal(number) is usual:
+            signal.signal(number, interrupt)
+
+
 class _PlainLines:
-    """Progress where there is no terminal: a line at the start, the end, and every quarter of a minute."""
+    """Progress where there is no terminal: a line at once, at the end, and every ten seconds."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
-        self.last = -_PLAIN_LINE_SECONDS
+        self._title = title
+        self._start = time.monotonic()
+        self._said = self._start
+        self._first: int | None = None
+        self._last: Progress | None = None
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> _PlainLines:
+        self._say("started")
+        self._clock.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._clock.join()
 
     def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self.last < _PLAIN_LINE_SECONDS and progress.epoch != progress.total_epochs:
-            return
-        self.last = now
-        print(f"{self.title}: epoch {_of(progress)}: {_numbers(progress)}", file=sys.stderr, flush=True)
+        with self._lock:
+            if self._first is None:
+                # A resumed fit starts in the middle: the speed counts from here, not from epoch 0.
+                self._first = progress.epoch - 1
+            self._last = progress
+            last = progress.epoch == progress.total_epochs and progress.epoch > 0
+            if last or time.monotonic() - self._said >= _PLAIN_LINE_SECONDS:
+                self._report()
+
+    def _tick(self) -> None:
+        while not self._done.wait(0.5):
+            with self._lock:
+                if time.monotonic() - self._said >= _PLAIN_LINE_SECONDS:
+                    self._report()
+
+    def _report(self) -> None:
+        seconds = time.monotonic() - self._start
+        text = f"{seconds:.0f} s so far"
+        if self._last is not None:
+            left = self._left(seconds)
+            of = f"epoch {_of(self._last)}: " if self._last.epoch else ""
+            text = f"{of}{_numbers(self._last)} ({text}{'' if left is None else f', about {left:.0f} s left'})"
+        self._say(text)
+
+    def _left(self, seconds: float) -> float | None:
+        """Seconds left at the speed so far; None where only a rule ends the fit."""
+        progress, first = self._last, self._first
+        if progress is None or first is None or progress.total_epochs is None or progress.epoch <= first:
+            return None
+        return seconds * (progress.total_epochs - progress.epoch) / (progress.epoch - first)
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        print(f"{self._title}: {text}", file=sys.stderr, flush=True)
 
 
 def _of(progress: Progress) -> str:
@@ -154,7 +243,8 @@ def training_progress(title: str) -> Iterator[Callback]:
     """A callback for `fit` that draws a bar with epoch, losses and the time left."""
     console = message_console()
     if not console.is_terminal:
-        yield _PlainLines(title)
+        with _PlainLines(title) as lines:
+            yield lines
         return
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from spectrafuse.io.spectra import Spectra
 
 MOST_TABLE_ROWS = 64
+# Components and spectra in the results that are tried before the fit.
+_MOST_TRIED = 8
+# In the tables of components and concentrations, of one component.
+_BYTES_OF_NUMBER = 8
+MOST_BANDS, LARGEST_FOR_BANDS = 4, 2_000_000
+"""Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
@@ -30,8 +36,10 @@ class UnmixRequest:
     ----------
     settings : dict
         Arguments of `EBgMCR`.
-    header, index : "auto" or bool
-        Of a text table, as in `spectrafuse.io.spectra.read_spectra`.
+    header, index, spectra_in, columns, decimal, drop_missing
+        As in `spectrafuse.io.spectra.read_spectra`.
+    bands : bool or None
+        Compute feasible bands; None: for few components and not too many numbers.
     """
 
     spectra: Path
@@ -40,11 +48,16 @@ class UnmixRequest:
     key: str | None = None
     header: bool | str = "auto"
     index: bool | str = "auto"
+    spectra_in: str = "auto"
+    columns: str | None = None
+    decimal: str = "auto"
+    drop_missing: str | None = None
     axis_label: str | None = None
     true_components: Path | None = None
     true_concentrations: Path | None = None
     threads: int | None = None
     restart: bool = False
+    bands: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,31 @@ class Truth:
     components: np.ndarray | None = None
     concentrations: np.ndarray | None = None
     names: list[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Components as they are written and drawn, from the largest share to the smallest.
+
+    Attributes
+    ----------
+    components : ndarray, shape (k, d)
+    concentrations : ndarray, shape (n, k)
+    ids : ndarray of int, shape (k,)
+        The components' numbers in the model.
+    background : int or None
+        Row of `components` that is the background.
+    """
+
+    components: np.ndarray
+    concentrations: np.ndarray
+    ids: np.ndarray
+    background: int | None
+
+    @property
+    def names(self) -> list[str]:
+        """`component 1`, `component 2`, ..., `background`."""
+        return ["background" if i == self.background else f"component {i + 1}" for i in range(len(self.components))]
 
 
 @dataclass(frozen=True)
@@ -96,7 +134,7 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
             if np.allclose(known.axis[order], spectra.axis, rtol=1e-6):
                 components = components[:, order]
     if request.true_concentrations is not None:
-        table = read_spectra(request.true_concentrations)
+        table = read_spectra(request.true_concentrations, spectra_in="rows")
         concentrations, titles = table.data, table.band_names
         if len(concentrations) != samples:
             if concentrations.shape[1] != samples:
@@ -114,17 +152,44 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
     return Truth(components, concentrations, names)
 
 
+def read_request(request: UnmixRequest) -> Spectra:
+    """The spectra of a request, said in one line.
+
+    Raises
+    ------
+    CommandError
+        If it is one spectrum.
+    """
+    from spectrafuse.io.spectra import read_spectra
+
+    spectra = read_spectra(
+        request.spectra,
+        key=request.key,
+        header=request.header,
+        index=request.index,
+        spectra_in=request.spectra_in,
+        columns=request.columns,
+        decimal=request.decimal,
+        drop_missing=request.drop_missing,
+    )
+    print(f"read: {spectra.reading}", flush=True)
+    if len(spectra.data) == 1:
+        raise CommandError(
+            f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "
+            "into one table: a column for each beside the axis."
+        )
+    return spectra
+
+
 def unmix(request: UnmixRequest) -> None:
     """Unmix the spectra and write the output folder."""
     from spectrafuse.io.fingerprint import sha256
-    from spectrafuse.io.spectra import read_spectra
 
     console = output_console()
     set_threads(request.threads)
-    spectra = read_spectra(request.spectra, key=request.key, header=request.header, index=request.index)
+    spectra = read_request(request)
     truth = _read_truth(request, spectra)
     samples, bands = spectra.data.shape
-    console.print(f"{request.spectra}: {samples} spectra of {bands} bands ([dim]{spectra.layout}[/])")
     known = {
         name: sha256(path)
         for name, path in (
@@ -153,12 +218,62 @@ def unmix(request: UnmixRequest) -> None:
             "truth": known,
         },
         restart=request.restart,
+        trial=lambda place: _try_results(place, request, spectra, truth),
+        space=_BYTES_OF_NUMBER * (samples + bands),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
         _fit_and_write(request, spectra, truth, inputs, folder, console)
+
+
+def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Truth) -> None:
+    """Write all results for a few spectra and components, with the names and the axis of the real ones."""
+    from types import SimpleNamespace
+
+    rows, bands = min(len(spectra.data), _MOST_TRIED), spectra.data.shape[1]
+    known = [
+        table.shape[axis] for table, axis in ((truth.components, 0), (truth.concentrations, 1)) if table is not None
+    ]
+    count = min([*known, _MOST_TRIED])
+    components = np.ones((count, bands), np.float32)
+    concentrations = np.arange(1, rows * count + 1, dtype=np.float32).reshape(rows, count)
+    few = Truth(
+        None if truth.components is None else truth.components[:count],
+        None if truth.concentrations is None else truth.concentrations[:rows, :count],
+        truth.names,
+    )
+    step = {"r2_from": 0.0, "r2_to": 1.0, "count": 1, "r2": 0.5, "nmse": 0.5, "epoch": 1, "cost": 0.0, "chosen": True}
+    estimator = SimpleNamespace(
+        components_=components,
+        n_components_=count,
+        component_ids_=list(range(count)),
+        background_row_=None,
+        count_curve_=[step],
+        count_evidence_={"path": [step]},
+        chosen_reason_="",
+        stop_reason_="",
+        history_=[step],
+        save=lambda path: path.mkdir(),
+    )
+    write_unmixing(
+        place,
+        estimator,
+        replace(
+            spectra,
+            data=spectra.data[:rows],
+            names=spectra.names and spectra.names[:rows],
+            process=spectra.process and (spectra.process[0], spectra.process[1][:rows]),
+            positions=None,
+        ),
+        Solution(components, concentrations, np.arange(count), None),
+        axis_label=request.axis_label,
+        truth=few,
+        agreement=compare(components, concentrations, few),
+        scores=(0.5, 0.5),
+    )
+    (place / "model" / "param.json").touch()
 
 
 def _fit_and_write(
@@ -175,6 +290,10 @@ def _fit_and_write(
     fit_in_folder(estimator, spectra.data, folder, "unmixing")
     components = np.asarray(estimator.components_)
     concentrations = np.asarray(estimator.transform(spectra.data))
+    share = shares(components, concentrations)
+    order = by_share(share, estimator.background_row_)
+    background = None if estimator.background_row_ is None else len(order) - 1
+    components, concentrations, share = components[order], concentrations[:, order], share[order]
     r2, nmse = reconstruction_scores(spectra.data, concentrations @ components)
     agreement = compare(components, concentrations, truth)
     record = {
@@ -186,29 +305,67 @@ def _fit_and_write(
         "stop_reason": estimator.stop_reason_,
         "chosen_reason": estimator.chosen_reason_,
         "n_components": int(estimator.n_components_),
-        "component_ids": estimator.component_ids_,
-        "background_row": estimator.background_row_,
+        "component_ids": np.asarray(estimator.component_ids_)[order],
+        "background_row": background,
+        "shares": share,
         "r2": r2,
         "nmse": nmse,
+        "lack_of_fit_percent": 100 * nmse**0.5,
         "mean_concentrations": concentrations.mean(axis=0),
         "count_curve": estimator.count_curve_,
         "count_evidence": estimator.count_evidence_,
         "compactions": [one._asdict() for one in estimator.compactions_],
         "scores": None if agreement is None else {"matching": agreement.how, "pairs": agreement.rows},
     }
+    bands = None
+    if _wants_bands(request, estimator, spectra.data.size):
+        bands = estimator.feasible_bands(spectra.data).ordered(order[order != estimator.background_row_])
+        record["feasible_bands"] = {
+            **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
+            "sentences": bands.sentences,
+        }
     with folder.results(record) as results:
+        if bands is not None:
+            from spectrafuse.reports.feasible_bands import save_feasible_bands
+
+            bands.write(results, axis=spectra.axis, names=spectra.names)
+            save_feasible_bands(
+                results / "feasible_bands.png",
+                bands,
+                axis=spectra.axis,
+                axis_label=_axis_label(request.axis_label, spectra),
+            )
         write_unmixing(
             results,
             estimator,
-            concentrations,
-            axis=spectra.axis,
-            axis_label=request.axis_label or ("band number" if spectra.axis is None else "spectral axis of the file"),
+            spectra,
+            Solution(components, concentrations, np.asarray(estimator.component_ids_)[order], background),
+            axis_label=request.axis_label,
             truth=truth,
             agreement=agreement,
-            chosen=(r2, int(estimator.n_components_)),
-            sample_names=spectra.names,
+            scores=(r2, nmse),
         )
     _print_summary(console, request, record, agreement, truth)
+
+
+def shares(components: np.ndarray, concentrations: np.ndarray) -> np.ndarray:
+    """Share (k,) of the components in the spectra: mean concentration times the sum of the spectrum's sizes, of all."""
+    sizes = np.abs(concentrations).mean(axis=0) * np.abs(components).sum(axis=1)
+    return sizes / max(float(sizes.sum()), 1e-30)
+
+
+def by_share(share: np.ndarray, background: int | None) -> np.ndarray:
+    """The components' order, (k,): from the largest share to the smallest, a background last."""
+    order = np.argsort(-share, kind="stable")
+    return order if background is None else np.append(order[order != background], background)
+
+
+def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
+    """Whether feasible bands are asked for, or cost little."""
+    count = len(estimator.component_ids_)
+    if request.bands is None:
+        return 1 < count <= MOST_BANDS and size <= LARGEST_FOR_BANDS
+    return request.bands and count > 0
 
 
 def reconstruction_scores(data: np.ndarray, reconstruction: np.ndarray) -> tuple[float, float]:
@@ -262,19 +419,27 @@ def compare(components: np.ndarray, concentrations: np.ndarray, truth: Truth) ->
     return Agreement(pairs, how, rows)
 
 
+def _axis_label(asked: str | None, spectra: Spectra) -> str:
+    from spectrafuse.io import axes
+
+    if asked is not None:
+        return asked
+    return "band number" if spectra.axis is None else axes.axis_label(spectra.axis_title, spectra.axis_unit)
+
+
 def write_unmixing(
     results: Path,
     estimator: Any,
-    concentrations: np.ndarray,
+    spectra: Spectra,
+    solution: Solution,
     *,
-    axis: np.ndarray | None,
-    axis_label: str,
+    axis_label: str | None,
     truth: Truth,
     agreement: Agreement | None,
-    chosen: tuple[float, int],
-    sample_names: list[str] | None = None,
+    scores: tuple[float, float],
 ) -> None:
     """Write tables, pictures and the model of a fitted estimator into a folder."""
+    from spectrafuse.io import axes
     from spectrafuse.io.results import write_components, write_concentrations
     from spectrafuse.reports.style import save_curves
     from spectrafuse.reports.unmixing import (
@@ -283,27 +448,51 @@ def write_unmixing(
         save_concentrations,
         save_count_curve,
         save_count_path,
+        save_residuals,
     )
 
-    components, ids = np.asarray(estimator.components_), np.asarray(estimator.component_ids_)
-    write_components(results, components, axis, ids=ids)
-    write_concentrations(results, concentrations, ids=ids, names=sample_names)
-    names = [
-        "background" if row == estimator.background_row_ else f"component {number}" for row, number in enumerate(ids)
-    ]
+    components, concentrations, names = solution.components, solution.concentrations, solution.names
+    chosen = (scores[0], int(estimator.n_components_))
+    axis = spectra.axis
+    spectral: dict[str, Any] = {
+        "axis": axis,
+        "axis_label": _axis_label(axis_label, spectra),
+        "falling": axis is not None and axes.falls(spectra.axis_title, spectra.axis_unit, axis),
+    }
+    process = spectra.process
+    along: dict[str, Any] = {
+        "sample_label": "spectrum number, as in the file" if process is None else process[0],
+        "positions": None if process is None else process[1],
+    }
+    write_components(results, components, axis, ids=solution.ids, names=names)
+    write_concentrations(
+        results,
+        concentrations,
+        ids=solution.ids,
+        names=spectra.names or [str(i + 1) for i in range(len(concentrations))],
+        components=names,
+        title="spectrum" if process is None or spectra.names is None else process[0],
+    )
     pairs = agreement.pairs if agreement is not None else {}
     save_components(
         results / "components.png",
         components,
-        axis=axis,
-        axis_label=axis_label,
         names=names,
         weights=concentrations.mean(axis=0),
         truth=truth.components,
         match=pairs,
         truth_names=truth.names,
+        **spectral,
     )
-    save_concentrations(results / "concentrations.png", concentrations, names=names)
+    save_concentrations(results / "concentrations.png", concentrations, names=names, **along)
+    save_residuals(
+        results / "residuals.png",
+        spectra.data,
+        concentrations @ components,
+        lack_of_fit=100 * scores[1] ** 0.5,
+        **spectral,
+        **along,
+    )
     if agreement is not None and truth.concentrations is not None:
         measured = correlations(concentrations.astype(np.float64), truth.concentrations.astype(np.float64))
         save_against_truth(
@@ -354,7 +543,7 @@ def _print_summary(
 
     count = record["n_components"]
     table = Table(title=f"\n{count} component{'s' * (count != 1)}", title_justify="left", title_style="bold")
-    for column in ("component", "mean concentration"):
+    for column in ("component", "share", "mean concentration"):
         table.add_column(column, justify="right")
     by_component = {row["index"]: row for row in agreement.rows} if agreement is not None else {}
     measures = [m for m in ("cosine", "correlation", "r2", "rmse") if any(m in r for r in by_component.values())]
@@ -363,22 +552,26 @@ def _print_summary(
         for measure in measures:
             table.add_column(measure, justify="right")
     for index in range(min(count, MOST_TABLE_ROWS)):
-        cells = [str(record["component_ids"][index]), f"{record['mean_concentrations'][index]:.4g}"]
+        name = "background" if index == record["background_row"] else str(index + 1)
+        cells = [name, f"{100 * record['shares'][index]:.1f} %", f"{record['mean_concentrations'][index]:.4g}"]
         if by_component:
             row = by_component.get(index)
             cells += ["-"] * (1 + len(measures)) if row is None else [str(row["true"])]
             cells += [f"{row[measure]:.3f}" for measure in measures] if row is not None else []
         table.add_row(*cells)
     console.print(table)
-    console.print(f"R2 {record['r2']:.4f}, nMSE {record['nmse']:.3g}")
+    console.print(f"R2 {record['r2']:.4f}, lack of fit {record['lack_of_fit_percent']:.3g} %")
     if agreement is not None:
         console.print(f"Compared with the truth: {agreement.how}.")
     console.print(record["chosen_reason"])
     for caution in (record["count_evidence"] or {}).get("cautions", ()):
         console.print(f"Caution: {caution}")
+    for sentence in record.get("feasible_bands", {}).get("sentences", ()):
+        console.print(sentence)
     console.print(record["stop_reason"])
     loss = "loss.png, " if record["epochs"] else ""
     console.print(
-        f"Results are in '{request.output}': components.png, concentrations.png, count_path.png, {loss}"
+        f"Results are in '{request.output}': components.png, concentrations.png, residuals.png, count_path.png, "
+        f"{loss}"
         "components.csv, concentrations.csv, run.json, model/"
     )

@@ -12,9 +12,9 @@ depend on what is stored there either; its own label is -1.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -202,12 +202,35 @@ def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     What the thread raises is raised here; the thread has ended when the iterator is exhausted or closed. It runs under
     the caller's `use_backend`.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="spectrafuse-reader") as pool:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="spectrafuse-reader")
 
-        def read_next() -> Future[T | None]:
-            return pool.submit(copy_context().run, lambda: next(items, None))
+    def read_next() -> Future[T | None]:
+        return pool.submit(copy_context().run, lambda: next(items, None))
 
-        following = read_next()
+    following = read_next()
+    try:
         while (item := following.result()) is not None:
             following = read_next()
             yield item
+    finally:
+        try:
+            _finish(following)
+        finally:
+            pool.shutdown()
+
+
+def _finish(reading: Future[Any]) -> None:
+    """Wait until a thread has read what it reads, and only then let an interrupt through.
+
+    Joining the thread itself would not do: an interrupt there makes Python 3.11 take a thread that still runs for one
+    that has ended (its mend of bpo-45274), and a thread in compiled code when the interpreter ends takes the process
+    down.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    while not reading.done():
+        try:
+            wait([reading])
+        except KeyboardInterrupt as error:  # noqa: PERF203  an interrupt is no usual case
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

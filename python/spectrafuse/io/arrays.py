@@ -1,7 +1,9 @@
-"""Named arrays in files: MATLAB 5 to 7.3, `.npy`, `.npz`; listed without being read."""
+"""Named arrays in files: MATLAB 4 to 7.3, `.npy`, `.npz`; listed without being read."""
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import warnings
 import zipfile
@@ -13,7 +15,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.hdf5 import Hdf5Array, data_set
+from spectrafuse.io.hdf5 import Hdf5Array, data_set, foreign_storage
+from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.matlab5 import HEADER_BYTES, list_variables, map_variable, read_variable
 
@@ -22,8 +25,10 @@ _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _LISTED = 30
-# zlib packs at most about 1030 to 1.
-_MOST_PACKED = 4096
+# First word of a little-endian MATLAB 4 file: type of the numbers (tens) and full or text matrix (ones).
+_MATLAB4_TYPES = {10 * numbers + matrix for numbers in range(6) for matrix in (0, 1)}
+# Far more than the header of an array of numbers has.
+_MOST_HEADER_BYTES = 1 << 16
 _MATLAB_NUMERIC = {"double", "single"} | {f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)}
 
 
@@ -43,7 +48,7 @@ class ArrayFile:
     path : Path
         The file.
     format : str
-        "mat5", "mat7.3", "npy" or "npz".
+        "mat4", "mat5", "mat7.3", "npy" or "npz".
     entries : dict of str to Entry
         The variables, in the file's order; a `.npy` file has one, called "".
     """
@@ -188,7 +193,17 @@ def _open_matlab(path: Path) -> ArrayFile:
         if 2 in header[124:126]:
             raise DataError(f"'{path}' is a MATLAB 7.3 file without its HDF5 part, so it is cut short.")
         return _open_matlab5(path)
-    raise DataError(f"'{path}' is not a MATLAB file of version 5, 6, 7 or 7.3.")
+    if len(header) >= 20 and np.frombuffer(header[:4], "<i4")[0] in _MATLAB4_TYPES:
+        return _open_matlab4(path)
+    raise DataError(f"'{path}' is not a MATLAB file of version 4, 5, 6, 7 or 7.3.")
+
+
+def _open_matlab4(path: Path) -> ArrayFile:
+    from scipy.io import loadmat, whosmat
+
+    kinds = {"char": "text", "sparse": "sparse"}
+    entries = {name: Entry(shape, kinds.get(kind, "numeric")) for name, shape, kind in whosmat(path)}
+    return ArrayFile(path, "mat4", entries, lambda key: loadmat(path, variable_names=[key])[key])
 
 
 def _open_matlab5(path: Path) -> ArrayFile:
@@ -205,27 +220,39 @@ def _open_matlab73(path: Path) -> ArrayFile:
     def read(key: str) -> np.ndarray:
         with h5py.File(path, "r") as file:
             if "MATLAB_empty" in file[key].attrs:
-                return np.zeros(file[key][()].astype(int))
-            believable(file[key].nbytes, key)
+                return np.zeros(empty_shape(key, file[key]))
+            check(key, file[key])
             # HDF5 stores MATLAB's axes in reverse order.
             return np.asarray(file[key][()]).T
 
-    def believable(size: int, key: str) -> None:
+    def check(key: str, item: Any) -> None:
         # Numbers that were never written take no room in the file, so a damaged shape can claim any size.
-        if size > _MOST_PACKED * path.stat().st_size:
-            raise DataError(f"'{path}', variable {key!r}, says it has {size} bytes, far more than the file can hold.")
+        size = math.prod(item.chunks) * item.dtype.itemsize if item.chunks else 0
+        check_size(f"'{path}', variable {key!r},", max(item.nbytes, size), path.stat().st_size)
 
     def mapped(key: str) -> Hdf5Array | MappedArray | None:
         with h5py.File(path, "r") as file:
-            believable(file[key].nbytes, key)
+            check(key, file[key])
         found = data_set(path, key)
         # The pixels of a window lie in all chunks of a matrix.
         return found if isinstance(found, MappedArray) or found.ndim == 3 else None
 
+    def empty_shape(key: str, item: Any) -> tuple[int, ...]:
+        """The shape of an array without numbers, which the file holds in their place."""
+        sizes = [int(n) for n in item[()]] if item.ndim == 1 and item.size <= 32 and item.dtype.kind in "iu" else []
+        if not sizes or min(sizes) != 0:
+            raise DataError(f"'{path}', variable {key!r}, says that it is empty, but its shape is damaged.")
+        return tuple(sizes)
+
     entries = {}
     with h5py.File(path, "r") as file:
+        check_count(f"'{path}'", len(file))
         for name in file:
             if name.startswith("#"):
+                continue
+            elsewhere = foreign_storage(file, name)
+            if elsewhere is not None:
+                entries[name] = Entry((), elsewhere)
                 continue
             item = file[name]
             label = item.attrs.get("MATLAB_class", b"")
@@ -235,7 +262,7 @@ def _open_matlab73(path: Path) -> ArrayFile:
                 entries[name] = Entry((), "sparse" if sparse else label or "struct")
                 continue
             # A data set without a dataspace has no shape.
-            sizes = item[()] if "MATLAB_empty" in item.attrs else (item.shape or ())[::-1]
+            sizes = empty_shape(name, item) if "MATLAB_empty" in item.attrs else (item.shape or ())[::-1]
             entries[name] = Entry(tuple(int(n) for n in sizes), _kind_of(item.dtype, label))
     return ArrayFile(path, "mat7.3", entries, read, mapped)
 
@@ -268,11 +295,13 @@ def _open_npy(path: Path) -> ArrayFile:
     return ArrayFile(path, "npy", {"": entry}, read, lambda key: _map_npy(path, 0))
 
 
-def _map_npy(path: Path, start: int) -> MappedArray:
-    """The numbers of an `.npy` file, or of one that lies at a place of another file."""
+def _map_npy(path: Path, start: int, size: int | None = None) -> MappedArray:
+    """The numbers of an `.npy` file, or of one of `size` bytes that lies at a place of another file."""
     with path.open("rb") as file:
         file.seek(start)
         shape, fortran, dtype = _npy_header(path, file)
+        if size is not None and file.tell() - start + math.prod(shape) * dtype.itemsize != size:
+            raise DataError(f"'{path}' is damaged: a variable has not as many bytes as its header says.")
         return MappedArray.contiguous(path, dtype, file.tell(), shape, "F" if fortran else "C")
 
 
@@ -282,16 +311,29 @@ def _open_npz(path: Path) -> ArrayFile:
             raise DataError(f"'{path}' is not an .npz file: it does not begin like a zip archive.")
     entries = {}
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith(".npy"):
-                with archive.open(name) as member:
-                    entries[name.removesuffix(".npy")] = _npy_entry(path, member)
+        check_count(f"'{path}'", len(archive.infolist()))
+        for found in archive.infolist():
+            if not found.filename.endswith(".npy"):
+                continue
+            name = found.filename.removesuffix(".npy")
+            if found.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                entries[name] = Entry((), "packed in a way that NumPy does not write")
+                continue
+            with archive.open(found) as member:
+                entries[name] = _npy_entry(path, member)
 
     def read(key: str) -> np.ndarray:
         if entries[key].kind == "Python objects":
             raise DataError(f"'{path}', variable {key!r}, {_OBJECTS}")
-        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
-            return np.lib.format.read_array(member, allow_pickle=False)
+        with zipfile.ZipFile(path) as archive:
+            found = archive.getinfo(f"{key}.npy")
+            check_size(f"'{path}', variable {key!r},", found.file_size, path.stat().st_size)
+            with archive.open(found) as member:
+                shape, _, dtype = _npy_header(path, member)
+                if member.tell() + math.prod(shape) * dtype.itemsize != found.file_size:
+                    raise DataError(f"'{path}' is damaged: variable {key!r} has not as many bytes as its header says.")
+            with archive.open(found) as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
 
     def mapped(key: str) -> MappedArray | None:
         with zipfile.ZipFile(path) as archive:
@@ -306,7 +348,7 @@ def _open_npz(path: Path) -> ArrayFile:
             # The local header: two lengths at byte 26, then a name and extra bytes of these lengths.
             file.seek(found.header_offset + 26)
             lengths = np.frombuffer(file.read(4), "<u2")
-        return _map_npy(path, found.header_offset + 30 + int(lengths.sum(dtype=np.int64)))
+        return _map_npy(path, found.header_offset + 30 + int(lengths.sum(dtype=np.int64)), found.file_size)
 
     return ArrayFile(path, "npz", entries, read, mapped)
 
@@ -329,5 +371,11 @@ def _npy_header(path: Path, file: BinaryIO | Any) -> tuple[tuple[int, ...], bool
     if reader is None:
         # Version 3 only exists for field names beyond latin-1: such an array is never one of numbers.
         return (), False, np.dtype("V1")
-    shape, fortran, dtype = reader(file)
+    length = file.read(2 if start[-2] == 1 else 4)
+    size = int.from_bytes(length, "little")
+    if size > _MOST_HEADER_BYTES:
+        raise DataError(f"'{path}' is damaged: a header of {size} bytes is none of an array of numbers.")
+    shape, fortran, dtype = reader(io.BytesIO(length + file.read(size)))
+    if min(shape, default=0) < 0:
+        raise DataError(f"'{path}' is damaged: its header has the shape {shape}.")
     return tuple(int(n) for n in shape), fortran, dtype

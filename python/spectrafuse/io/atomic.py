@@ -6,10 +6,11 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LONGEST_STEM = 100
+_PROBE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -32,6 +33,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the target is a folder.
     FileNotFoundError
         If the block ends without having written anything.
+    OSError
+        If the disk is full or cannot be written, also where the writer has another error for that, as torch has.
 
     Examples
     --------
@@ -52,6 +55,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         _to_disk(temporary)
         os.replace(temporary, target)
         _to_disk(target.parent)
+    except Exception as error:
+        raise_cause(error, target.parent)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -94,11 +100,34 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.rename(target, aside)
         os.rename(temporary, target)
         _to_disk(target.parent)
+    except Exception as error:
+        raise_cause(error, target.parent)
+        raise
     finally:
         if aside.exists() and not target.exists():
             os.rename(aside, target)
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def raise_cause(error: Exception, folder: Path) -> None:
+    """Raise what a file system says, if a writer's own error hides it: torch and NumPy have errors without a reason.
+
+    Whether there is one is found by writing a megabyte into the folder.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return
+    probe = _beside(folder / "probe", "tmp")
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as cause:
+        raise cause from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _beside(target: Path, kind: str) -> Path:

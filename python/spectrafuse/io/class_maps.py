@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spectrafuse._runtime.errors import fail
+from spectrafuse._runtime.text import printable
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.envi import place_lines
 from spectrafuse.io.palette import colors
@@ -90,4 +91,4 @@ data ignore value = 0
 
 def _plain(name: str) -> str:
     """A name without what separates names in a header."""
-    return " ".join("".join(" " if c in ",{}=;" else c for c in name).split()) or "-"
+    return printable(" ".join("".join(" " if c in ",{}=;" else c for c in name).split())) or "-"

@@ -29,7 +29,7 @@ _NOT_ENVI = (*ARRAY_SUFFIXES, ".json", ".pth", ".pt", ".csv", ".tsv", ".txt")
 # The codes of real types; 6 and 9 are complex.
 DATA_TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
 _STORED_AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
-_MOST_HEADER_BYTES = 1 << 24
+_MOST_HEADER_BYTES = 1 << 22
 _LARGEST_SCALE = 1e30
 # Where an image lies on Earth: fields with braces around their values, and without.
 _PLACE_IN_BRACES = (

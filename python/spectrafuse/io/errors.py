@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from spectrafuse._runtime.errors import InvalidValueError
+
+_COMMAND: ContextVar[bool] = ContextVar("from_command", default=False)
 
 
 class DataError(InvalidValueError):
@@ -11,6 +17,23 @@ class DataError(InvalidValueError):
     The message is one sentence for the person who owns the data: which file or argument, what is wrong with
     it (with the position, where there is one) and, where there is a way out, what to do.
     """
+
+
+@contextmanager
+def asked_by_command() -> Iterator[None]:
+    """Let messages name options of the command line, not arguments."""
+    token = _COMMAND.set(True)
+    try:
+        yield
+    finally:
+        _COMMAND.reset(token)
+
+
+def option(name: str, value: str | None = None, *, function: str = "read_spectra") -> str:
+    """How the caller sets an option: `--key x` in a command, `read_spectra(..., key='x')` in Python."""
+    if _COMMAND.get():
+        return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value}")
+    return f"{function}(..., {name}={'...' if value is None else repr(value)})"
 
 
 class ReadingNote(UserWarning):

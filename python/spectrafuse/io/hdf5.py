@@ -104,6 +104,28 @@ class Hdf5Array:
         self.file.close()
 
 
+def foreign_storage(file: Any, name: str) -> str | None:
+    """How a variable's numbers lie elsewhere than in their place of this file; None for those that do not.
+
+    Such places are never gone to: another file can be one that no one wants read, or a pipe; a data set that is made up
+    of itself ends the process.
+    """
+    import h5py
+
+    try:
+        link = file.get(name, getlink=True)
+    except TypeError:
+        link = None
+    if not isinstance(link, h5py.HardLink):
+        return "a link to another place, which is never followed"
+    item = file[name]
+    if isinstance(item, h5py.Dataset) and item.is_virtual:
+        return "a virtual data set, which is put together from other files and never read"
+    if isinstance(item, h5py.Dataset) and item.external:
+        return "numbers in another file, which is never read"
+    return None
+
+
 def data_set(path: Path, key: str) -> Hdf5Array | MappedArray:
     """A data set with its axes in reverse order, as MATLAB shows them: mapped where its numbers lie in one piece."""
     import h5py

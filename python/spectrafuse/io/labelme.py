@@ -16,10 +16,13 @@ from spectrafuse._runtime import arguments
 from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.arrays import existing_file
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.limits import check_size
 
 SUFFIX = ".json"
 _LARGEST = 1e9
 _MOST_PIXELS = 1 << 28
+# Pixels of boxes around shapes and rows of their sides, all shapes together: some seconds.
+_MOST_WORK = 1 << 30
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _CIRCLE_POINTS = 128
 
@@ -66,7 +69,7 @@ def read_labelme(
         raise DataError(f"'{path}' is not a LabelMe file: it has no list of 'shapes'.")
     labels = np.zeros((height, width), dtype=np.int64)
     found: dict[str, int] = {}
-    unknown, flat = [], 0
+    unknown, flat, work = [], 0, 0
     for number, item in enumerate(shapes):
         where = f"'{path}', shape {number}"
         name = item.get("label") if isinstance(item, dict) else None
@@ -82,7 +85,9 @@ def read_labelme(
         else:
             found[name] = classes.get(name, 0)
             unknown += [name] if name not in classes and name not in unknown else []
-        _fill(labels, _outline(f"{where} ({name!r})", kind, points), found[name])
+        work += _fill(labels, _outline(f"{where} ({name!r})", kind, points), found[name])
+        if work > _MOST_WORK:
+            raise DataError(f"'{path}' has more and larger shapes than can be drawn: up to shape {number}, too many.")
     if flat:
         warnings.warn(f"'{path}': {flat} points or lines have no area and are left out.", UserWarning, stacklevel=2)
     if unknown:
@@ -132,6 +137,7 @@ def _size(path: str | os.PathLike[str], content: dict[str, Any], shape: tuple[in
         raise DataError(f"'{path}' does not say the size of its image (imageHeight, imageWidth); give the shape.")
     if own[0] * own[1] > _MOST_PIXELS:
         raise DataError(f"'{path}' says its image has {own[0]} x {own[1]} pixels; at most {_MOST_PIXELS} can be drawn.")
+    check_size(f"'{path}', drawn,", 8 * own[0] * own[1], os.path.getsize(path))
     return own
 
 
@@ -164,15 +170,18 @@ def _outline(where: str, kind: Any, points: np.ndarray) -> np.ndarray:
     raise DataError(f"{where} has the shape type {str(kind)[:40]!r}, which cannot be drawn.")
 
 
-def _fill(labels: np.ndarray, corners: np.ndarray, value: int) -> None:
-    """Give `value` to the pixels whose centers lie inside a polygon, by the even-odd rule."""
+def _fill(labels: np.ndarray, corners: np.ndarray, value: int) -> int:
+    """Give `value` to the pixels whose centers lie inside a polygon, by the even-odd rule; how much work it was."""
     height, width = labels.shape
     top = max(int(np.floor(corners[:, 1].min())), 0)
     bottom = min(int(np.ceil(corners[:, 1].max())), height)
-    if top >= bottom:
-        return
+    left = max(int(np.floor(corners[:, 0].min())), 0)
+    right = min(int(np.ceil(corners[:, 0].max())), width)
+    if top >= bottom or left >= right:
+        return len(corners)
     # A crossing of a row's center line changes inside to outside for all pixels to its right.
-    crossings = np.zeros((bottom - top, width + 1), dtype=np.uint8)
+    crossings = np.zeros((bottom - top, right - left + 1), dtype=np.uint8)
+    work = crossings.size
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         if y0 > y1:
             x0, y0, x1, y1 = x1, y1, x0, y0
@@ -181,7 +190,10 @@ def _fill(labels: np.ndarray, corners: np.ndarray, value: int) -> None:
             continue
         rows = np.arange(first, last)
         x = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-        columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-        crossings[rows - top, columns] ^= 1
-    inside = np.cumsum(crossings[:, :width], axis=1, dtype=np.uint8) & 1
-    labels[top:bottom][inside.astype(bool)] = value
+        columns = np.clip(np.ceil(x - 0.5), left, right).astype(np.int64)
+        crossings[rows - top, columns - left] ^= 1
+        # A side costs about as much as so many pixels, whatever its length.
+        work += 1000 + len(rows)
+    inside = np.cumsum(crossings[:, :-1], axis=1, dtype=np.uint8) & 1
+    labels[top:bottom, left:right][inside.astype(bool)] = value
+    return work

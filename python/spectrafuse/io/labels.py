@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickletools
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,12 @@ from spectrafuse.io.errors import DataError
 from spectrafuse.io.labelme import SUFFIX as LABELME_SUFFIX
 from spectrafuse.io.labelme import read_labelme
 from spectrafuse.io.layouts import bands_first, find_size
+from spectrafuse.io.limits import check_size
 from spectrafuse.io.validate import as_numeric
 
 TENSOR_SUFFIXES = (".pth", ".pt")
+# Bytes of the program that puts tensors together: more than a thousand tensors take.
+_MOST_PROGRAM = 1 << 20
 
 
 def read_labels(
@@ -117,7 +123,10 @@ def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, n
 
     file = existing_file(path, TENSOR_SUFFIXES)
     try:
+        _check_tensor_file(file)
         content = tensor_files.load_tensors(file)
+    except DataError:
+        raise
     except Exception as error:  # torch documents no set of exceptions for files that it refuses
         raise DataError(
             f"'{path}' is not a file of plain tensors: it is damaged, or needs unpickling, which can run code and is "
@@ -136,9 +145,33 @@ def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, n
     elif key is not None:
         raise DataError(f"'{path}' holds one tensor without a name, so leave key={key!r} out.")
     values = tensor_files.as_array(content)
+    if values is not None:
+        # A tensor can repeat one number along its axes.
+        check_size(label, values.nbytes, file.stat().st_size)
     if values is None:
         raise DataError(f"{label} must hold a dense tensor of plain numbers; got {type(content).__name__}.")
     return label, values
+
+
+def _check_tensor_file(file: Path) -> None:
+    """Refuse a file whose parts are packed to far more than its size, or that takes a program to put together."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+        check_size(f"'{file}'", sum(part.file_size for part in parts), file.stat().st_size)
+        if sum(part.file_size for part in parts if part.filename.endswith(".pkl")) > _MOST_PROGRAM:
+            raise DataError(f"'{file}' holds more than labels; save the labels alone, as a tensor or as .npy.")
+        return
+    steps = 0
+    # Before torch 1.6 a file began with four pickles.
+    with file.open("rb") as content, suppress(Exception):
+        for _ in range(4):
+            for _ in pickletools.genops(content):
+                steps += 1
+                if steps > _MOST_PROGRAM // 10:
+                    break
+    if steps > _MOST_PROGRAM // 10:
+        raise DataError(f"'{file}' holds more than labels; save the labels alone, as a tensor or as .npy.")
 
 
 def _own_shape(source: ArrayFile) -> tuple[int, int] | None:

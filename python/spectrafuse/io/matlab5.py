@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.mapped import MappedArray
 
 HEADER_BYTES = 128
@@ -48,11 +49,12 @@ def list_variables(path: Path) -> list[Variable]:
         If the file is cut short or its structure is damaged.
     """
     end = path.stat().st_size
-    found = []
+    found: list[Variable] = []
     with path.open("rb") as file:
         order = _byte_order(file)
         start = HEADER_BYTES
         while start < end:
+            check_count(f"'{path}'", len(found))
             file.seek(start)
             tag = file.read(8)
             if len(tag) < 8:
@@ -137,6 +139,8 @@ def _inner(path: Path, content: bytes, order: str, most: int | None) -> tuple[by
         if len(tag) < 8 or int(np.frombuffer(tag, f"{order}u4")[0]) != _MATRIX:
             raise _damaged(path, "compressed bytes hold no variable")
         size = int(np.frombuffer(tag, f"{order}u4")[1])
+        if most is None:
+            check_size(f"'{path}', a variable,", size, path.stat().st_size)
         # A few bytes more than promised, so that the stream's check sum is read as well.
         body = stream.decompress(stream.unconsumed_tail, most or size + 64)
     except zlib.error as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidTypeError, fail
+from spectrafuse._runtime.text import in_csv, in_json
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.palette import MOST_COLORS, colors
 
@@ -115,6 +115,7 @@ def write_components(
     axis: Any = None,
     *,
     ids: Sequence[int] | np.ndarray | None = None,
+    names: Sequence[str] | None = None,
     name: str = "components",
 ) -> tuple[Path, Path]:
     """Write component spectra as CSV and NPZ; `read_spectra` reads both back to the same float32 numbers.
@@ -129,6 +130,8 @@ def write_components(
         Wavelengths or the like for the header; without it bands are counted from 0.
     ids : sequence of int, length n, optional
         The components' numbers in the pool, for the first column; without it they are counted from 0.
+    names : sequence of str, length n, optional
+        What stands in the first column instead.
     name : str
         The files' name without suffix.
 
@@ -147,8 +150,7 @@ def write_components(
             raise fail("axis", f"{array.shape[1]} numbers, one for each band", f"shape {positions.shape}")
         arrays["axis"] = positions
         header = [repr(float(x)).removesuffix(".0") for x in positions]
-    rows = [str(i) for i in numbers]
-    return _write_both(folder, name, arrays, array, ["component", *header], rows)
+    return _write_both(folder, name, arrays, array, ["component", *header], _labels("names", names, numbers))
 
 
 def write_concentrations(
@@ -157,6 +159,8 @@ def write_concentrations(
     *,
     ids: Sequence[int] | np.ndarray | None = None,
     names: Sequence[str] | None = None,
+    components: Sequence[str] | None = None,
+    title: str = "spectrum",
     name: str = "concentrations",
 ) -> tuple[Path, Path]:
     """Write concentrations as CSV and NPZ.
@@ -171,6 +175,10 @@ def write_concentrations(
         The components' numbers in the pool, for the header (`component_12`); without it counted from 0.
     names : sequence of str, length n, optional
         Names of the spectra, for the first column; without it they are counted from 0.
+    components : sequence of str, length m, optional
+        Names of the components, which stand in the header instead of their numbers.
+    title : str
+        Header of the first column.
     name : str
         The files' name without suffix.
 
@@ -182,13 +190,10 @@ def write_concentrations(
     array = _matrix("concentrations", concentrations)
     numbers = _ids(ids, array.shape[1])
     arrays = {"concentrations": array, "component_ids": numbers}
-    rows = [str(i) for i in range(len(array))]
+    rows = _labels("names", names, range(len(array)))
     if names is not None:
-        rows = [str(x) for x in names]
-        if len(rows) != len(array):
-            raise fail("names", f"{len(array)} names, one for each spectrum", f"{len(rows)} of them")
         arrays["names"] = np.array(rows, dtype=str)
-    header = ["spectrum", *(f"component_{i}" for i in numbers)]
+    header = [title, *_labels("components", components, [f"component_{i}" for i in numbers])]
     return _write_both(folder, name, arrays, array, header, rows)
 
 
@@ -209,7 +214,7 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
     """
     text = json.dumps(_plain(values, "values"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(in_json(text) + "\n", encoding="utf-8")
     return Path(path)
 
 
@@ -236,6 +241,14 @@ def _matrix(name: str, values: Any) -> np.ndarray:
     return array.astype(np.float32)
 
 
+def _labels(argument: str, given: Sequence[str] | None, default: Iterable[Any]) -> list[str]:
+    """The labels that were given, or the default ones, as many as these."""
+    otherwise = [str(x) for x in default]
+    if given is not None and len(given) != len(otherwise):
+        raise fail(argument, f"{len(otherwise)} names", f"{len(given)} of them")
+    return otherwise if given is None else [str(x) for x in given]
+
+
 def _ids(ids: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
     numbers = np.arange(count) if ids is None else np.asarray(ids)
     if numbers.shape != (count,) or (count and numbers.dtype.kind not in "iu"):
@@ -253,12 +266,13 @@ def _write_both(
     rows: list[str],
 ) -> tuple[Path, Path]:
     text, binary = Path(folder, f"{name}.csv"), Path(folder, f"{name}.npz")
-    with atomic_write(text) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+    # Excel takes a file without the mark for one in the machine's own encoding.
+    encoding = "utf-8" if "".join([*header, *rows]).isascii() else "utf-8-sig"
+    with atomic_write(text) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
+        file.write(",".join(map(in_csv, header)) + "\n")
         for label, row in zip(rows, table, strict=True):
             # Nine significant digits give every float32 back.
-            writer.writerow([label, *(f"{x:.9g}" for x in row.tolist())])
+            file.write(",".join([in_csv(label), *(f"{x:.9g}" for x in row.tolist())]) + "\n")
     with atomic_write(binary) as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
     return text, binary

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
-from spectrafuse.io.arrays import ARRAY_SUFFIXES, existing_file, open_arrays
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, existing_file, open_arrays
+from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks, unit_of
+from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.fingerprint import sha256
-from spectrafuse.io.layouts import find_axes, is_axis_name
-from spectrafuse.io.tables import Table, axis_of, monotonic, read_table
+from spectrafuse.io.layouts import is_axis_name
+from spectrafuse.io.orientation import Reading, interpret, span
+from spectrafuse.io.tables import Table, read_table
 from spectrafuse.io.validate import check_spectra
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
 _PREFERRED = ("spectra", "X", "D", "data", "components", "concentrations")
 
 
@@ -37,11 +40,17 @@ class Spectra:
     sha256 : str
         Hash of the file's bytes.
     band_names : list of str or None
-        Header cells above the bands, where there is a header.
+        Header cells above the bands, where there is a header and spectra stand in rows.
     key : str or None
         Variable of the file; None where it has none.
     layout : str
         How the file was read, in words.
+    axis_title, axis_unit : str or None
+        What the file calls the axis, and its unit.
+    process : (str, ndarray of shape (n,)) or None
+        Time, pH, temperature or the like of each spectrum, where the file has it, and what it is called.
+    positions : ndarray, shape (n, 2), or None
+        x and y of each spectrum of a map in a table.
     """
 
     data: np.ndarray
@@ -52,6 +61,18 @@ class Spectra:
     band_names: list[str] | None = None
     key: str | None = None
     layout: str = ""
+    axis_title: str | None = None
+    axis_unit: str | None = None
+    process: tuple[str, np.ndarray] | None = None
+    positions: np.ndarray | None = None
+
+    @property
+    def reading(self) -> str:
+        """What was read, in one line: file, size, and how the file was read."""
+        n, d = self.data.shape
+        what = f"{self.source}" + (f", variable {self.key!r}" if self.key else "")
+        spectra, channels = ("spectrum" if n == 1 else "spectra"), ("channel" if d == 1 else "channels")
+        return f"{what}: {n} {spectra} of {d} {channels}; {self.layout}"
 
 
 def read_spectra(
@@ -60,12 +81,18 @@ def read_spectra(
     key: str | None = None,
     header: bool | str = "auto",
     index: bool | str = "auto",
+    spectra_in: str = "auto",
+    columns: str | None = None,
+    decimal: str = "auto",
+    drop_missing: str | None = None,
 ) -> Spectra:
-    """Read spectra from a text table (`.csv`, `.tsv`, `.txt`) or from `.npy`, `.npz`, `.mat`.
+    """Read spectra from a text table or from `.npy`, `.npz`, `.mat`.
 
-    Text tables have one spectrum a line; cells are separated by tab, semicolon or comma; with the first two,
-    decimal commas are understood. Blank lines and lines that begin with `#` are passed over. A byte order
-    mark and cells in double quotes are understood.
+    Text tables (`.csv .tsv .txt .dpt .asc .dat .prn .xyz .xy .tab`) have cells separated by tab, semicolon, comma,
+    bar or runs of blanks, with decimal points or commas. Blank lines and comments (`#`, `%`, `//`, `!`) are passed
+    over, and so is text above and below the table, which `layout` then says. Byte order marks, UTF-16, cells in
+    double quotes, a line `sep=;`, a line of units below the header and separators at the ends of lines are
+    understood; a header may be the last comment.
 
     Parameters
     ----------
@@ -75,88 +102,252 @@ def read_spectra(
         The variable of a `.npz` or `.mat` file. Without it: `spectra`, `X`, `D`, `data`, `components` or
         `concentrations`, or the only matrix of numbers.
     header : {"auto", True, False}
-        Whether a text table's first row is a header. "auto": it is,
-
-        - if at least half of its cells, a first one above a column of names aside, are not numbers;
-        - if the first cell says that it stands above names or an axis ("sample", "", "wavelength", ...);
-        - if all are numbers and look like an axis: at least three, strictly rising or falling, the largest
-          step at most ten times the smallest, and either all of them more than ten times larger than
-          anything in the next 20 rows, or at least eight of them while none of those rows rises or falls
-          throughout.
-
-        `layout` of the result says what was taken.
+        Whether a text table's first row is a header. "auto": it is if it has words above numbers, or is an axis.
     index : {"auto", True, False}
-        Whether a text table's first column holds names. "auto": it does, if most of its first 20 cells are
-        not numbers; if the header is one cell shorter than the rows (as R writes it), calls the column
-        "index", "id", "sample", "name" or the like or nothing, or is an axis from its second cell on. A first
-        column of strictly rising or falling numbers under a header such as "wavelength" or "wavenumber" is
-        the axis of spectra that stand in columns; the table is then turned.
+        Whether a text table's first column holds names. "auto": it does if most of its cells are no numbers; if the
+        header calls it "sample", "id" or the like or nothing, or is an axis from its second cell on.
+    spectra_in : {"auto", "rows", "columns"}
+        Where a spectrum stands: in a row or in a column of a table or matrix. "auto": in columns
+
+        - if the first column of numbers is an axis: its title says so ("Wavelength (nm)", "cm-1", "Wellenzahl", "m/z",
+          ...), or its numbers rise or fall evenly and are unlike the other columns (`io.axes.looks_like_axis`);
+        - of a matrix in an array file, if its wavelengths fit the rows alone;
+
+        else in rows. If the header is an axis as well, titles and units decide, then which of the two can be
+        wavelengths (all from 50 on); where neither does, an error asks. Numbers that only count are never an axis.
+    columns : str, optional
+        Columns of a text table that are read, from 1 or by title: "1,4-63", "2-", "sample,400-700". The others are
+        left out.
+    decimal : {"auto", "point", "comma"}
+        The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
+    drop_missing : {None, "channels", "spectra"}
+        What is left out where values are missing (empty cells, NaN, NA, --, infinity); None: they are an error.
 
     Returns
     -------
     Spectra
-        The axis is read from a header whose cells are numbers that strictly rise or fall ("1115", "X1115.0",
-        "1115 nm"; a mere count is none), or from a variable `wavelength`, `wavenumbers`, `axis`, ... of the
-        right length.
+        An axis is kept as the file has it: repeated numbers and reversals are said in `layout`.
 
     Raises
     ------
     DataError
         Whatever is wrong with the file or its contents: for text, with line, column and the cell.
+
+    Warns
+    -----
+    UserWarning
+        If there is no axis and neighbouring rows are far more alike than neighbouring columns.
     """
-    for name, option in (("header", header), ("index", index)):
-        if option not in (True, False, "auto"):
-            raise InvalidValueError(f"`{name}` must be one of 'auto', True, False; got {option!r}.")
+    for name, given, values in (
+        ("header", header, ("auto", True, False)),
+        ("index", index, ("auto", True, False)),
+        ("spectra_in", spectra_in, ("auto", "rows", "columns")),
+        ("decimal", decimal, ("auto", "point", "comma")),
+        ("drop_missing", drop_missing, (None, "channels", "spectra")),
+    ):
+        if given not in values:
+            raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
     file = existing_file(path, TEXT_SUFFIXES + ARRAY_SUFFIXES)
     if file.suffix.lower() not in TEXT_SUFFIXES:
-        return _from_arrays(path, key)
+        for name, value in (("columns", columns), ("header", header), ("index", index)):
+            if value not in (None, "auto"):
+                raise DataError(f"'{path}' is no text table, so leave {option(name)} out.")
+        return _from_arrays(path, key, spectra_in, drop_missing)
     if key is not None:
         raise DataError(f"'{path}' is a text table without variables, so leave key={key!r} out.")
     try:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    table = read_table(file, content, header=header, index=index)
-    digest = hashlib.sha256(content).hexdigest()
-    if index == "auto" and _in_columns(table):
-        data = check_spectra(f"'{path}'", table.values[:, 1:].T)
-        axis, names = table.values[:, 0], (table.header or [""])[1:]
-        words = f"{table.words}, spectra in columns beside the axis {table.corner!r}"
-        return Spectra(data, axis, names, str(path), digest, layout=words)
-    axis_found = axis_of(table.header)
-    words = table.words
-    if axis_found is not None:
-        words += f", axis {axis_found[0]:g} ... {axis_found[-1]:g} in the header"
-    data = check_spectra(f"'{path}'", table.values)
-    return Spectra(data, axis_found, table.names, str(path), digest, table.header, layout=words)
+    table = read_table(file, content, header=header, decimal=decimal)
+    if columns is not None:
+        table = _chosen(table, columns)
+    reading = interpret(table, index=index, spectra_in=spectra_in)
+    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing)
 
 
-def _in_columns(table: Table) -> bool:
-    """Whether the first column is the axis of spectra that stand in the other columns."""
-    return (
-        table.names is None
-        and is_axis_name(table.corner)
-        and min(table.values.shape) >= 2
-        and monotonic(table.values[:, 0])
+def _chosen(table: Table, text: str) -> Table:
+    """The columns that a text names: numbers from 1, ranges of them, titles."""
+    titles = {table.title(j).lower(): j for j in reversed(range(table.width)) if table.title(j)}
+    chosen: list[int] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = part.partition("-")
+        if part.lower() in titles:
+            chosen.append(titles[part.lower()])
+        elif (first.isdigit() or not first) and (last.isdigit() or not last) and (first or last):
+            start = int(first or 1)
+            stop = int(last) if last else (table.columns[-1] if dash else start)
+            found = [j for j, number in enumerate(table.columns) if start <= number <= stop]
+            if not found:
+                raise DataError(f"'{table.path}' has no column {part}; it has {table.columns[-1]}, counted from 1.")
+            chosen += found
+        else:
+            raise DataError(
+                f"{option('columns')} must name columns by number from 1 or by title, such as '1,4-63'; '{table.path}' "
+                f"has none called {part!r}."
+            )
+    kept = sorted(set(chosen))
+    left = table.width - len(kept)
+    if left:
+        table.notes.append(f"{left} column{'s' * (left > 1)} not asked for")
+    return table.keep(kept)
+
+
+def _finished(reading: Reading, source: str, digest: str, drop_missing: str | None, key: str | None = None) -> Spectra:
+    values = reading.values
+    notes = list(reading.left_out)
+    keep_rows, keep_bands = np.ones(len(values), dtype=bool), np.ones(values.shape[1], dtype=bool)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        rows, bands = bad.any(axis=1), bad.any(axis=0)
+        if drop_missing is None:
+            _report_missing(reading, source, bad)
+        keep_rows, keep_bands = (~rows, keep_bands) if drop_missing == "spectra" else (keep_rows, ~bands)
+        count, total = (rows.sum(), len(rows)) if drop_missing == "spectra" else (bands.sum(), len(bands))
+        if count == total:
+            raise DataError(f"'{source}' has missing values in all {total} {drop_missing}, so that none is left.")
+        which = [str(i + 1) for i in np.flatnonzero(rows if drop_missing == "spectra" else bands)]
+        listed = ", ".join(which[:5]) + (", ..." if len(which) > 5 else "")
+        notes.append(f"{count} of {total} {drop_missing} with missing values (number {listed})")
+    values = values[keep_rows][:, keep_bands]
+    axis = None if reading.axis is None else reading.axis[keep_bands]
+    words = [reading.words]
+    if axis is not None:
+        unit = f" {reading.axis_unit}" if reading.axis_unit else ""
+        words.append(f"axis {axis[0]:g} ... {axis[-1]:g}{unit} {reading.axis_place}")
+        words += remarks(axis)
+    else:
+        words.append("no axis" + (f": {reading.no_axis}" if reading.no_axis else ""))
+    words += [w for w in (reading.labels, reading.dialect) if w]
+    if notes:
+        words.append(f"left out: {', '.join(notes)}")
+    result = Spectra(
+        check_spectra(f"'{source}'", values),
+        axis,
+        None if reading.names is None else [n for n, k in zip(reading.names, keep_rows, strict=True) if k],
+        source,
+        digest,
+        None if reading.band_names is None else [n for n, k in zip(reading.band_names, keep_bands, strict=True) if k],
+        key,
+        "; ".join(words),
+        reading.axis_title,
+        reading.axis_unit,
+        None if reading.process is None else (reading.process[0], reading.process[1][keep_rows]),
+        None if reading.positions is None else reading.positions[keep_rows],
+    )
+    if reading.decided_by_default and axis is None:
+        _warn_if_turned(source, result.data)
+    return result
+
+
+def _report_missing(reading: Reading, source: str, bad: np.ndarray) -> None:
+    count = int(bad.sum())
+    row, band = (int(i) for i in np.argwhere(bad)[0])
+    rows, bands = int(bad.any(axis=1).sum()), int(bad.any(axis=0).sum())
+    values = "1 value that is" if count == 1 else f"{count} values that are"
+    ways = [
+        f"{option('drop_missing', what)} leaves out {n} of {total} {what}"
+        for what, n, total in (("channels", bands, bad.shape[1]), ("spectra", rows, bad.shape[0]))
+        if n < total
+    ]
+    raise DataError(
+        f"'{source}' has {values} missing or not finite, {'the first' if count > 1 else 'it is'} "
+        f"{reading.where(row, band)}. "
+        + (", ".join(ways) + "." if ways else "No channel and no spectrum is without one.")
     )
 
 
-def _from_arrays(path: str | os.PathLike[str], key: str | None) -> Spectra:
+def _warn_if_turned(source: str, data: np.ndarray) -> None:
+    """Warn where each column runs smoothly from row to row, but rows jump from column to column."""
+    if data.shape[0] < 8 or data.shape[1] < 4:
+        return
+    down, across = (_roughness(x) for x in (data, data.T))
+    if down < 0.1 and across > max(0.5, 10 * down):
+        warnings.warn(
+            f"'{source}' is read as {data.shape[0]} spectra of {data.shape[1]} channels, but neighbouring rows are far "
+            f"more alike than neighbouring columns; if they stand in columns, give {option('spectra_in', 'columns')}.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _roughness(data: np.ndarray) -> float:
+    """Mean square of steps along the first axis over that of unrelated neighbours: 0 smooth, 1 without any order."""
+    values = data.astype(np.float64)
+    spread = 2 * float(values.var(axis=0).sum())
+    return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
+
+
+def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str, drop_missing: str | None) -> Spectra:
     source = open_arrays(path)
-    if key is not None:
-        name = source.require(key)
-    elif source.format == "npy":
-        name = ""
-    else:
-        axes = {k for k in source.entries if is_axis_name(k)}
-        tables = [k for k in source.numeric(2) if k not in axes and max(source.entries[k].shape) > 1]
-        preferred = [k for k in _PREFERRED if k in tables]
-        if not preferred and len(tables) != 1:
-            number = "several matrices" if tables else "no matrix"
-            raise DataError(f"'{path}' has {number} of numbers; choose one with key= (--key): {source.listing()}.")
-        name = (preferred or tables)[0]
+    lines = _axis_variables(source)
+    name = _variable(source, path, lines) if key is None else source.require(key)
     label = source.label(name)
-    data = np.require(check_spectra(label, source.load(name)), requirements=["C", "W"])
-    axis = next((a for a in find_axes(source).values() if a.size == data.shape[1]), None)
-    words = f"{data.shape} read as (spectra, bands)"
-    return Spectra(data, axis, None, str(path), sha256(path), key=name or None, layout=words)
+    values = np.asarray(source.load(name))
+    if values.ndim != 2:
+        check_spectra(label, values)
+    lines = {k: v for k, v in lines.items() if k != name}
+    named = {k: v for k, v in lines.items() if _is_axis(k)}
+    n, d = values.shape
+    fits_rows = next((k for k, v in named.items() if v.size == n), None)
+    fits_bands = next((k for k, v in named.items() if v.size == d), None)
+    unknown = [k for k, v in lines.items() if k not in named and not is_process(k) and evenly(v) and plausible(v)]
+    if not named and n != d and unknown:
+        fits_bands = next((k for k in unknown if lines[k].size == d), None)
+        at_rows = next((k for k in unknown if lines[k].size == n), None)
+        if fits_bands is None and at_rows is not None and spectra_in == "auto":
+            raise DataError(
+                f"{label} of shape {values.shape} can be {n} spectra of {d} channels ({option('spectra_in', 'rows')}) "
+                f"or, if {at_rows!r} ({span(lines[at_rows])}) is their axis, {d} spectra of {n} channels "
+                f"({option('spectra_in', 'columns')}). Say which one."
+            )
+        fits_rows = at_rows
+    turned = spectra_in == "columns" or (spectra_in == "auto" and fits_bands is None and fits_rows is not None)
+    axis_name = fits_rows if turned else fits_bands
+    process = next((k for k in lines if is_process(k) and lines[k].size == (d if turned else n) and n != d), None)
+    others = [f"{k} ({v.size})" for k, v in named.items() if v.size not in values.shape]
+    if spectra_in != "auto":
+        how = "as asked for"
+    else:
+        how = "as nothing says otherwise" if axis_name is None else f"as {axis_name!r} is {lines[axis_name].size} long"
+    reading = Reading(
+        values=np.array(values.T if turned else values, dtype=np.float64, order="C"),
+        words=f"{values.shape} read as {'(channels, spectra)' if turned else '(spectra, channels)'}, {how}",
+        axis=None if axis_name is None else lines[axis_name],
+        axis_title=axis_name,
+        axis_unit=None if axis_name is None else unit_of(axis_name.replace("_", " ")),
+        axis_place=f"in {axis_name!r}",
+        process=None if process is None else (process, lines[process]),
+        left_out=[f"{', '.join(others)} (of another length)"] if others else [],
+        decided_by_default=spectra_in == "auto" and axis_name is None,
+    )
+    return _finished(reading, str(path), sha256(path), drop_missing, key=name or None)
+
+
+def _is_axis(name: str) -> bool:
+    return is_axis_name(name) or is_spectral(name.replace("_", " ")) or name in ("x", "xx")
+
+
+def _axis_variables(source: ArrayFile) -> dict[str, np.ndarray]:
+    """The variables that are lines of finite numbers, float64."""
+    found = {}
+    for name, entry in source.entries.items():
+        if entry.kind == "numeric" and 1 < max(entry.shape, default=0) == int(np.prod(entry.shape)):
+            values = source.load(name).reshape(-1).astype(np.float64)
+            if np.isfinite(values).all():
+                found[name] = values
+    return found
+
+
+def _variable(source: ArrayFile, path: str | os.PathLike[str], lines: dict[str, np.ndarray]) -> str:
+    """The variable that holds the spectra."""
+    if source.format == "npy":
+        return ""
+    tables = [k for k in source.numeric(2) if max(source.entries[k].shape) > 1 and not (k in lines and _is_axis(k))]
+    whole = [k for k in tables if k not in lines]
+    tables = whole or tables
+    preferred = [k for k in _PREFERRED if k in tables]
+    if not preferred and len(tables) != 1:
+        number = "several matrices" if tables else "no matrix"
+        raise DataError(f"'{path}' has {number} of numbers; choose one with {option('key')}: {source.listing()}.")
+    return (preferred or tables)[0]

@@ -1,278 +1,530 @@
-"""Tables of numbers in text files: what separates the cells, what is a header, what is a column of names."""
+"""Tables of numbers in text files: what separates the cells, which lines are the table and which stand around it."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from spectrafuse.io.errors import DataError
-from spectrafuse.io.layouts import is_axis_name
+from spectrafuse.io.axes import is_name, is_process, is_spectral, looks_like_axis, number_of, unit_of
+from spectrafuse.io.errors import DataError, option
 
-_DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma"}
-_SAMPLED = 20
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
-_WITH_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?", re.ASCII)
+_DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar", " ": "blank"}
+_SAMPLED = 200
+_MOST_HEADS = 4
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+_WITH_COMMA = re.compile(r"[-+]?(\d+,\d*|,\d+)([eE][-+]?\d+)?", re.ASCII)
 _WITH_POINT = re.compile(r"[-+]?\d*\.\d*([eE][-+]?\d+)?", re.ASCII)
-_INDEX_NAME = re.compile(r"(index|id|row|no|nr|names?|samples?(id|name)?|spectr(um|a)|components?|unnamed0)?")
-_AXIS_CELL = re.compile(
-    r"(?P<prefix>[A-Za-z_]*[ ._]?)(?P<number>[-+]?\d+(\.\d*)?([eE][-+]?\d+)?)\s*(nm|um|µm|cm-1|cm\^-1|1/cm)?",
-    re.ASCII,
+_THOUSANDS = re.compile(
+    r"[-+]?[1-9]\d{0,2}((\.\d{3})+,\d+|(,\d{3})+\.\d+|(['’ \u00a0\u202f]\d{3})+([.,]\d+)?|(\.\d{3}){2,}|(,\d{3}){2,})"
 )
+_GROUP = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}", re.ASCII)
+_MISSING = re.compile(
+    r"|[-+]?nan|n/?a|#n/?a|<na>|null|none|nil|missing|-{1,3}|\*+|\?|\.|[-+]?inf(inity)?|#div/0!|#value!|#num!|#ref!"
+    r"|-?1\.#(qnan|ind|inf|snan)0*|over(flow)?|ovrflw|saturated",
+    re.IGNORECASE,
+)
+_COMMENTS = ("#", "%", "//", "!", "$$", "##")
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table as it was read.
+    """A table as it stands in a file, with its lines told apart but nothing said about what they mean.
 
     Attributes
     ----------
-    values : ndarray, shape (rows, columns), float64
-        The numbers, without the column of names; all finite.
-    header : list of str or None
-        Cells of the header row above `values`.
-    names : list of str or None
-        Cells of the first column, where that is not data.
-    corner : str
-        Header cell above the names, else above the first column.
-    words : str
-        What was found, for a person.
+    path : Path
+    heads : list of list of str
+        The header's lines, from top to bottom, each as wide as the rows; empty without a header.
+    rows : list of list of str
+        Cells of the rows.
+    lines : list of int
+        Number of each row's line in the file, from 1.
+    columns : list of int
+        Number of each column in the file, from 1.
+    decimal_comma : bool
+    dialect : str
+        How cells are separated, in words.
+    notes : list of str
+        What was passed over, in words.
+    comments : list of str
+        Lines of text above the table.
     """
-
-    values: np.ndarray
-    header: list[str] | None
-    names: list[str] | None
-    corner: str
-    words: str
-
-
-class _Lines(NamedTuple):
-    """Lines that hold cells, with the numbers that they have in the file (from 1)."""
 
     path: Path
-    text: list[str]
-    number: list[int]
-    delimiter: str
+    heads: list[list[str]]
+    rows: list[list[str]]
+    lines: list[int]
+    columns: list[int]
     decimal_comma: bool
+    dialect: str
+    notes: list[str] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
 
-    def cells(self, line: int) -> list[str]:
-        try:
-            row = next(csv.reader([self.text[line]], delimiter=self.delimiter, skipinitialspace=True))
-        except csv.Error as error:
-            raise DataError(f"'{self.path}', line {self.number[line]}: {error}.") from error
-        return [cell.strip() for cell in row]
+    @property
+    def width(self) -> int:
+        return len(self.rows[0])
 
-    def value(self, cell: str) -> float | None:
-        if self.decimal_comma:
-            cell = cell.replace(",", ".")
-        return float(cell) if _NUMBER.fullmatch(cell) else None
+    @cached_property
+    def kinds(self) -> list[str]:
+        """Of each column: "number", "text" or "empty", as most of its cells are."""
+        return [_kind(self.column(j), self.decimal_comma) for j in range(self.width)]
 
+    def column(self, j: int) -> list[str]:
+        return [row[j] for row in self.rows]
 
-def read_table(path: Path, content: bytes, *, header: bool | str, index: bool | str) -> Table:
-    """Read a table; see `spectrafuse.io.spectra.read_spectra` for the rules.
+    def title(self, j: int) -> str:
+        """The lowest header cell of a column that is not empty, and no unit alone."""
+        cells = [head[j] for head in reversed(self.heads) if head[j]]
+        return next((c for c in cells if not _is_unit(c)), cells[0] if cells else "")
 
-    Raises
-    ------
-    DataError
-        No rows, rows of different lengths, cells that are no finite numbers: with line, column and text.
-    """
-    lines = _split(path, content)
-    sample = [lines.cells(i) for i in range(min(len(lines.text), _SAMPLED + 1))]
-    has_header = _has_header(lines, sample) if header == "auto" else bool(header)
-    titles = sample[0] if has_header else None
-    start = 1 if has_header else 0
-    if len(lines.text) == start:
-        raise DataError(f"'{path}' has a header (line {lines.number[0]}) but no rows of numbers.")
-    width = len(sample[start])
-    has_names = _has_names(lines, titles, sample[start:]) if index == "auto" else bool(index)
-    if has_names and width < 2:
-        raise DataError(f"'{path}' has a single column, which cannot be names alone: there are no numbers.")
-    if titles is not None and len(titles) not in (width, width - has_names):
-        raise DataError(
-            f"'{path}' has a header of {len(titles)} cells (line {lines.number[0]}), but {width} cells in "
-            f"line {lines.number[start]}."
+    def numbers(self, columns: Sequence[int]) -> np.ndarray:
+        """The numbers of columns, float64 (rows, columns); NaN where a cell says that there is none.
+
+        Raises
+        ------
+        DataError
+            For the first cell that is neither a number nor says that there is none.
+        """
+        values = np.empty((len(self.rows), len(columns)))
+        for i, row in enumerate(self.rows):
+            for k, j in enumerate(columns):
+                number = value_of(row[j], self.decimal_comma)
+                if number is None:
+                    raise DataError(f"{self.place(i, j)}: {self._fault(row[j])}")
+                values[i, k] = number
+        return values
+
+    def place(self, i: int, j: int) -> str:
+        return f"'{self.path}', line {self.lines[i]}, column {self.columns[j]}"
+
+    def _fault(self, cell: str) -> str:
+        if _THOUSANDS.fullmatch(cell):
+            return (
+                f"{cell!r} has thousands separators; write numbers without them (in a spreadsheet: format the cells "
+                "as plain numbers and export again)."
+            )
+        if self.decimal_comma and _WITH_POINT.fullmatch(cell):
+            return f"{cell!r} has a decimal point where other cells have commas; use one of them throughout."
+        return f"{cell!r} is not a number."
+
+    def keep(self, columns: Sequence[int]) -> Table:
+        """The same table with some of its columns."""
+        return Table(
+            self.path,
+            [[head[j] for j in columns] for head in self.heads],
+            [[row[j] for j in columns] for row in self.rows],
+            self.lines,
+            [self.columns[j] for j in columns],
+            self.decimal_comma,
+            self.dialect,
+            self.notes,
+            self.comments,
         )
-    values = _numbers(lines, start, width, has_names)
-    names = [_first_cell(lines, i) for i in range(start, len(lines.text))] if has_names else None
-    corner = titles[0] if titles and len(titles) == width else ""
-    words = f"{_DELIMITERS[lines.delimiter]}-separated, {'a' if has_header else 'no'} header row, " + (
-        "names in the first column" if has_names else "no column of names"
-    )
-    if lines.decimal_comma:
-        words += ", decimal commas"
-    above = titles[-values.shape[1] :] if titles is not None else None
-    return Table(values, above, names, corner, words)
 
 
-def axis_of(header: list[str] | None) -> np.ndarray | None:
-    """The numbers in a header's cells, if it is an axis.
-
-    Every cell is a number, with the same letters before it or none ("X1115.0") and perhaps a unit after it;
-    the numbers strictly rise or fall. A mere count (0, 1, 2, ...; with letters also 1, 2, 3, ...) is none.
-    """
-    matches = [_AXIS_CELL.fullmatch(cell) for cell in header or []]
-    found = [m for m in matches if m is not None]
-    if not found or len(found) < len(matches) or len({m["prefix"] for m in found}) > 1:
+def value_of(cell: str, decimal_comma: bool) -> float | None:
+    """The number in a cell, NaN where it says that there is none, None where it is other text."""
+    if decimal_comma and "," in cell:
+        cell = cell.replace(",", ".") if "." not in cell else "x"
+    elif decimal_comma and "." in cell and _NUMBER.fullmatch(cell):
         return None
-    values = np.array([float(m["number"]) for m in found])
-    counts = (0.0, 1.0) if found[0]["prefix"] else (0.0,)
-    if any(np.array_equal(values, np.arange(len(values)) + first) for first in counts):
-        return None
-    return values if np.isfinite(values).all() and monotonic(values) else None
+    if _NUMBER.fullmatch(cell):
+        number = float(cell)
+        return number if np.isfinite(number) else np.nan
+    return np.nan if _MISSING.fullmatch(cell) else None
 
 
-def monotonic(values: np.ndarray) -> bool:
-    """Whether numbers strictly rise or strictly fall."""
-    steps = np.diff(values)
-    return bool((steps > 0).all() or (steps < 0).all())
+def looks_numeric(cell: str) -> bool:
+    """Whether a cell is a number in any dialect."""
+    return any(pattern.fullmatch(cell) for pattern in (_NUMBER, _WITH_COMMA, _THOUSANDS))
 
 
-def _split(path: Path, content: bytes) -> _Lines:
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+def _is_unit(cell: str) -> bool:
+    return unit_of(cell) is not None and len(cell) < 8
+
+
+def _kind(cells: Iterable[str], decimal_comma: bool) -> str:
+    numbers = texts = 0
+    for cell in cells:
+        if looks_numeric(cell):
+            numbers += 1
+        elif not _MISSING.fullmatch(cell):
+            texts += 1
+    if not numbers and not texts:
+        return "empty"
+    return "number" if numbers >= texts and numbers else "text"
+
+
+def decode(path: Path, content: bytes) -> str:
+    """A file's bytes as text: UTF-8, UTF-16 with or without a mark, or an older encoding."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    else:
+        start = content[:4096]
+        odd, even = start[1::2].count(0), start[0::2].count(0)
+        half = len(start) // 2
+        wide = "utf-16-le" if odd > 0.7 * half else "utf-16-be" if even > 0.7 * half else ""
+        encoding = wide if wide and half else "utf-8-sig"
     try:
         whole = content.decode(encoding)
     except UnicodeDecodeError:
         # Names in an older encoding; numbers are the same in all of them.
-        whole = content.decode("latin-1")
+        whole = content.decode("cp1252", errors="replace")
     if "\0" in whole:
         raise DataError(f"'{path}' is not a text file: it holds zero bytes.")
-    text, number = [], []
-    for i, line in enumerate(whole.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
-        stripped = line.lstrip()
-        if stripped and not stripped.startswith("#"):
-            text.append(line)
-            number.append(i)
-    if not text:
-        raise DataError(f"'{path}' has no rows: nothing but blank lines and comments.")
-    seen = [re.sub(r'"[^"]*"', "", line) for line in text[: _SAMPLED + 1]]
-    delimiter = next((d for d in _DELIMITERS if all(d in line for line in seen)), None)
-    delimiter = delimiter or next((d for d in _DELIMITERS if any(d in line for line in seen)), ",")
-    lines = _Lines(path, text, number, delimiter, False)
-    return lines if delimiter == "," else lines._replace(decimal_comma=_decimal_comma(lines))
+    return whole.replace("−", "-").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _decimal_comma(lines: _Lines) -> bool:
-    """Whether numbers have decimal commas; then none but the first line, perhaps a header, may have points."""
-    with_comma = [i for i, line in enumerate(lines.text) if "," in line]
-    if not any(_WITH_COMMA.fullmatch(cell) for i in with_comma[:_SAMPLED] for cell in lines.cells(i)):
-        return False
-    for i in range(1, len(lines.text)):
-        if "." in lines.text[i]:
-            for column, cell in enumerate(lines.cells(i), start=1):
-                if _WITH_POINT.fullmatch(cell):
-                    where = f"'{lines.path}', line {lines.number[i]}, column {column}"
-                    raise DataError(f"{where}: {cell!r} has a decimal point where other cells have commas.")
-    return True
+@dataclass(frozen=True)
+class _Run:
+    """Consecutive lines with the same number of cells, half of them numbers."""
+
+    start: int
+    stop: int
+    numbers: int
+    total: int
 
 
-def _is_index_name(cell: str) -> bool:
-    return _INDEX_NAME.fullmatch("".join(c for c in cell.lower() if c.isalnum())) is not None
+class _Split:
+    """A file's lines as cells under one separator."""
+
+    def __init__(self, lines: list[tuple[int, str]], delimiter: str) -> None:
+        self.delimiter = delimiter
+        self.cells = [_cells(text, delimiter) for _, text in lines]
+        self.numeric = [sum(map(looks_numeric, cells)) for cells in self.cells]
+        missing = [sum(bool(_MISSING.fullmatch(c)) for c in cells) for cells in self.cells]
+        self.is_row = [
+            2 * (n + m) >= len(cells) and n > 0 for n, m, cells in zip(self.numeric, missing, self.cells, strict=True)
+        ]
+
+    def best_run(self) -> _Run | None:
+        best: _Run | None = None
+        start = 0
+        for i in range(len(self.cells) + 1):
+            if i < len(self.cells) and self.is_row[i] and (i == start or len(self.cells[i]) == len(self.cells[start])):
+                continue
+            if i > start:
+                run = _Run(start, i, sum(self.numeric[start:i]), sum(len(c) for c in self.cells[start:i]))
+                best = run if best is None or run.numbers > best.numbers else best
+            start = i if i < len(self.cells) and self.is_row[i] else i + 1
+        return best
+
+    def odd(self, run: _Run) -> bool:
+        """Whether cells of a run hold what only another separator would split."""
+        pattern = re.compile(r"\d\s+[-+.]?\d|\d[;\t]|[;\t]\d")
+        thousands = _THOUSANDS
+        lines = self.cells[run.start : min(run.stop, run.start + _SAMPLED)]
+        found = sum(bool(pattern.search(c)) and not thousands.fullmatch(c) for line in lines for c in line)
+        return found > 0.2 * sum(map(len, lines))
 
 
-def _mostly_text(lines: _Lines, rows: list[list[str]]) -> bool:
-    """Whether the first cells of rows are names rather than numbers."""
-    return 2 * sum(lines.value(row[0]) is None for row in rows if row) > len(rows)
-
-
-def _has_header(lines: _Lines, sample: list[list[str]]) -> bool:
-    first, rest = sample[0], sample[1:]
-    text_names = bool(rest) and len(rest[0]) > 1 and _mostly_text(lines, rest)
-    titled = len(first) > 1 and lines.value(first[0]) is None
-    short = text_names and len(first) == len(rest[0]) - 1
-    cells = first[1:] if titled and not short else first
-    numbers = [x for x in map(lines.value, cells) if x is not None]
-    if len(numbers) < len(cells):
-        return 2 * len(numbers) <= len(cells)
-    if not rest:
-        return False
-    if titled and (_is_index_name(first[0]) or is_axis_name(first[0])):
-        return True
-    others = []
-    for row in rest:
-        values = [lines.value(cell) for cell in row[len(row) - len(cells) :]]
-        others.append(np.array([x for x in values if x is not None]))
-    return _looks_like_axis(np.array(numbers), others)
-
-
-def _looks_like_axis(values: np.ndarray, others: list[np.ndarray]) -> bool:
-    """The rule for a first row of numbers alone, stated in `read_spectra`."""
-    if len(values) < 3 or not np.isfinite(values).all() or not monotonic(values):
-        return False
-    steps = np.abs(np.diff(values))
-    if steps.max() > 10 * steps.min():
-        return False
-    largest = max((np.abs(row).max() for row in others if row.size), default=np.inf)
-    if np.abs(values).min() > 10 * largest:
-        return True
-    return len(values) >= 8 and not any(row.size == values.size and monotonic(row) for row in others)
-
-
-def _has_names(lines: _Lines, titles: list[str] | None, rows: list[list[str]]) -> bool:
-    width = len(rows[0])
-    if width < 2:
-        return False
-    if _mostly_text(lines, rows):
-        return True
-    if titles is None:
-        return False
-    if len(titles) == width - 1 or _is_index_name(titles[0]):
-        return True
-    return _AXIS_CELL.fullmatch(titles[0]) is None and axis_of(titles[1:]) is not None
-
-
-def _first_cell(lines: _Lines, i: int) -> str:
-    line = lines.text[i].lstrip()
-    return lines.cells(i)[0] if line.startswith('"') else line.partition(lines.delimiter)[0].strip()
-
-
-def _numbers(lines: _Lines, start: int, width: int, has_names: bool) -> np.ndarray:
-    body = lines.text[start:]
-    if lines.decimal_comma:
-        body = [line.replace(",", ".") for line in body]
-    converters: dict[int | str, Callable[[str], float]] | None = {0: lambda cell: 0.0} if has_names else None
+def _cells(text: str, delimiter: str) -> list[str]:
+    if delimiter == " ":
+        return [cell.strip('"') for cell in re.findall(r'"[^"]*"|\S+', text)]
     try:
-        values = np.loadtxt(
-            body,
-            dtype=np.float64,
-            delimiter=lines.delimiter,
-            comments=None,
-            quotechar='"',
-            converters=converters,
-            encoding=None,
-            ndmin=2,
+        row = next(csv.reader([text], delimiter=delimiter, skipinitialspace=True))
+    except csv.Error:
+        row = text.split(delimiter)
+    return [cell.strip() for cell in row]
+
+
+def _trimmed(text: str) -> str:
+    return text.lstrip("\ufeff").strip("\n")
+
+
+def read_table(
+    path: Path, content: bytes, *, header: bool | str = "auto", index: bool | str = "auto", decimal: str = "auto"
+) -> Table:
+    """Read the cells of a text table; see `spectrafuse.io.spectra.read_spectra` for the rules.
+
+    Raises
+    ------
+    DataError
+        No rows, rows of different lengths, a separator that cannot be told: with line, column and text.
+    """
+    lines, comments, hint = _lines(path, decode(path, content))
+    split = _choose(path, lines, hint)
+    run = split.best_run()
+    if run is None:
+        number, text = lines[0]
+        cell = next((c for c in split.cells[1 if len(lines) > 1 else 0] if c), text)
+        if len(lines) == 1:
+            raise DataError(f"'{path}' has a header (line {number}) but no rows of numbers.")
+        raise DataError(f"'{path}', line {lines[1][0]}, column 1: {cell!r} is not a number.")
+    return _Reading(path, lines, comments, split, run, decimal, header, index).table()
+
+
+def _holds_numbers(line: str) -> bool:
+    """Whether most cells are numbers, whatever separates them: a spectrum may be called "#1" or "%T"."""
+    cells = [cell for cell in re.split(r"[,;|\t ]+", line) if cell]
+    return 2 * sum(bool(re.fullmatch(r'"?[-+.]?\d[-+.\deE]*"?', cell)) for cell in cells) > len(cells)
+
+
+def _lines(path: Path, whole: str) -> tuple[list[tuple[int, str]], list[str], str | None]:
+    """Lines with cells and their numbers, the comments, and the separator that a line `sep=;` names."""
+    lines: list[tuple[int, str]] = []
+    comments: list[str] = []
+    hint = None
+    for i, line in enumerate(whole.split("\n"), start=1):
+        stripped = line.strip()
+        if not stripped.strip(",;|"):
+            lines.append((i, ""))
+        elif (found := re.fullmatch(r'"?sep=(.)"?', stripped, re.IGNORECASE)) and not any(t for _, t in lines):
+            hint = found[1]
+        elif re.fullmatch(r"sep=", stripped, re.IGNORECASE):
+            hint = "\t"
+        elif stripped.startswith(_COMMENTS) and not (any(t for _, t in lines) and _holds_numbers(stripped)):
+            if not any(text for _, text in lines):
+                comments.append(stripped.lstrip("#%/!$").lstrip(" "))
+        else:
+            lines.append((i, line))
+    while lines and not lines[-1][1]:
+        lines.pop()
+    if not any(text for _, text in lines):
+        raise DataError(f"'{path}' has no rows: nothing but blank lines and comments.")
+    return lines, comments, hint
+
+
+def _choose(path: Path, lines: list[tuple[int, str]], hint: str | None) -> _Split:
+    """The separator: the first of tab, semicolon, comma and bar that makes rows of numbers; else runs of blanks."""
+    filled = [text for _, text in lines if text]
+    fallback: _Split | None = None
+    for delimiter in [hint] if hint in _DELIMITERS else [d for d in _DELIMITERS if any(d in text for text in filled)]:
+        split = _Split(lines, delimiter)
+        run = split.best_run()
+        if run is None:
+            continue
+        if run.total > run.stop - run.start and not split.odd(run):
+            return split
+        fallback = fallback or split
+    return (
+        fallback
+        if fallback is not None and not fallback.odd(fallback.best_run() or _Run(0, 0, 0, 0))
+        else _Split(
+            lines, hint if hint in _DELIMITERS else next((d for d in "\t;," if any(d in text for text in filled)), ",")
         )
-    except (ValueError, OverflowError) as error:
-        _find_fault(lines, start, width, has_names)
-        raise DataError(f"'{lines.path}' cannot be read: {' '.join(str(error).split())}") from error
-    if values.shape != (len(body), width):
-        _find_fault(lines, start, width, has_names)
-        raise DataError(f"'{lines.path}' has {len(body)} lines of cells, but {values.shape[0]} were understood.")
-    values = values[:, int(has_names) :]
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        row, column = int(bad[0, 0]) + start, int(bad[0, 1]) + has_names
-        where = f"the first in line {lines.number[row]}, column {column + 1}"
-        count = f"{len(bad)} values that are" if len(bad) > 1 else "1 value that is"
-        text = lines.cells(row)[column]
-        raise DataError(f"'{lines.path}' has {count} not finite (NaN or infinity), {where}: {text!r}.")
-    return values
+    )
 
 
-def _find_fault(lines: _Lines, start: int, width: int, has_names: bool) -> None:
-    """Raise for the first row of another length or the first cell that is not a number."""
-    for i in range(start, len(lines.text)):
-        cells = lines.cells(i)
-        where = f"'{lines.path}', line {lines.number[i]}"
-        for column, cell in enumerate(cells[:width]):
-            if lines.value(cell) is None and not (has_names and column == 0):
-                what = f"{cell!r} is not a number" if cell else "the cell is empty"
-                raise DataError(f"{where}, column {column + 1}: {what}.")
-        if len(cells) != width:
-            first = lines.number[start]
-            extra = f", column {width + 1}: {cells[width]!r} is one too many" if len(cells) > width else ""
-            raise DataError(f"{where}{extra}: {len(cells)} cells where line {first} has {width}.")
+@dataclass
+class _Reading:
+    """The steps from lines of cells to a table."""
+
+    path: Path
+    lines: list[tuple[int, str]]
+    comments: list[str]
+    split: _Split
+    run: _Run
+    decimal: str
+    header: bool | str
+    index: bool | str
+
+    def table(self) -> Table:
+        stop = self._end()
+        body = [i for i in range(self.run.start, stop) if self.lines[i][1]]
+        width = len(self.split.cells[self.run.start])
+        rows = [self.split.cells[i][:width] for i in body]
+        heads, first, above = self._heads(rows)
+        rows, body = rows[first:], body[first:]
+        if not rows:
+            raise DataError(
+                f"'{self.path}' has a header (line {self.lines[self.run.start][0]}) but no rows of numbers."
+            )
+        comma = self._decimal_comma(rows, body)
+        notes = self._passed_over(above, [self.lines[i][1].strip() for i in range(stop, len(self.lines))])
+        name = _DELIMITERS[self.split.delimiter]
+        dialect = f"{name}-separated" + (", decimal commas" if comma else "")
+        numbers = [self.lines[i][0] for i in body]
+        table = Table(
+            self.path, heads, rows, numbers, list(range(1, width + 1)), comma, dialect, notes, [*self.comments, *above]
+        )
+        return _without_empty_columns(table)
+
+    def _end(self) -> int:
+        """Where the table ends: text after a blank line, or of another number of cells, is below it."""
+        split, run = self.split, self.run
+        width = len(split.cells[run.start])
+        stop = run.stop
+        for i in range(run.stop, len(self.lines)):
+            if split.is_row[i] and _width(split.cells[i], width) and not self._apart(i):
+                stop = i + 1
+        for i in range(run.stop, stop):
+            if self.lines[i][1] and not _width(split.cells[i], width):
+                self._ragged(i, width)
+        after = next((i for i in range(stop, len(self.lines)) if self.lines[i][1]), None)
+        if after is None or self._below(after, width):
+            return stop
+        if not _width(split.cells[after], width):
+            self._ragged(after, width)
+        return after + 1
+
+    def _apart(self, i: int) -> bool:
+        """Whether a line with text in its first cell follows a blank line, and rows have numbers there."""
+        cell = self.split.cells[i][0]
+        own = looks_numeric(self.split.cells[self.run.stop - 1][0])
+        before = any(not self.lines[j][1] for j in range(self.run.stop, i))
+        return own and before and not looks_numeric(cell) and not _MISSING.fullmatch(cell)
+
+    def _below(self, i: int, width: int) -> bool:
+        blank = i > 0 and not self.lines[i - 1][1]
+        return self._apart(i) or (self.split.numeric[i] == 0 and (blank or not _width(self.split.cells[i], width)))
+
+    def _ragged(self, i: int, width: int) -> None:
+        cells, line = self.split.cells[i], self.lines[i][0]
+        first = self.lines[self.run.start][0]
+        extra = f", column {width + 1}: {cells[width]!r} is one too many" if len(cells) > width else ""
+        raise DataError(f"'{self.path}', line {line}{extra}: {len(cells)} cells where line {first} has {width}.")
+
+    def _heads(self, rows: list[list[str]]) -> tuple[list[list[str]], int, list[str]]:
+        """The header's lines, how many of them are in the run itself, and the lines of text above."""
+        kinds = [_kind((row[j] for row in rows[1:] or rows), False) for j in range(len(rows[0]))]
+        above = [i for i in range(self.run.start) if self.lines[i][1]]
+        inside, heads = 0, []
+        if self.header == "auto":
+            while inside < min(len(rows), _MOST_HEADS) and self._titled(rows, inside, kinds):
+                inside += 1
+            if inside == 0 and _first_row_is_axis(rows, kinds):
+                inside = 1
+            heads = rows[:inside]
+        most = {"auto": _MOST_HEADS, True: 1, False: 0}[self.header]
+        while above and len(heads) < most:
+            cells = self._as_head(self.split.cells[above[-1]], kinds)
+            if cells is None:
+                self._check_above(above[-1], len(kinds), bool(heads))
+                break
+            heads = [cells, *heads]
+            above.pop()
+        if not heads and most and self.comments:
+            cells = self._as_head([c.lstrip("#% ") for c in _cells(self.comments[-1], self.split.delimiter)], kinds)
+            if cells is not None and any(cells):
+                heads, self.comments = [cells], self.comments[:-1]
+        if not heads and self.header is True:
+            heads, inside = rows[:1], 1
+        return heads, inside, [self.lines[i][1].strip() for i in above]
+
+    def _check_above(self, i: int, width: int, has_head: bool) -> None:
+        """Refuse a line above that does not fit the table but holds numbers, or is the header that was asked for."""
+        cells = self.split.cells[i]
+        if (self.split.numeric[i] >= 3 and 2 * len(cells) > width) or (self.header is True and not has_head):
+            raise DataError(
+                f"'{self.path}' has a header of {len(cells)} cells (line {self.lines[i][0]}), but {width} cells in "
+                f"line {self.lines[self.run.start][0]}; give both the same number of cells."
+            )
+
+    def _as_head(self, cells: list[str], kinds: list[str]) -> list[str] | None:
+        """Cells of a line above as a header of the rows' width; None if they do not fit."""
+        width = len(kinds)
+        while len(cells) > width and not cells[-1]:
+            cells = cells[:-1]
+        filled = [c for c in cells if c]
+        if len(cells) != width and len(filled) == width:
+            cells = filled
+        if len(cells) == width - 1 > 1:
+            cells = [*cells, ""] if kinds[-1] == "empty" else ["", *cells]
+        return cells if len(cells) == width and (width > 1 or not looks_numeric(cells[0])) else None
+
+    def _titled(self, rows: list[list[str]], i: int, kinds: list[str]) -> bool:
+        """Whether a row of the run is a header: text where the rows below have numbers."""
+        row = rows[i]
+        if len(rows) == i + 1 and len(rows) > 1:
+            return False
+        numeric = [j for j, kind in enumerate(kinds) if kind == "number"]
+        texts = [j for j in numeric if not looks_numeric(row[j]) and not (_MISSING.fullmatch(row[j]) and row[j])]
+        words = [j for j in texts if row[j]]
+        if not numeric:
+            return False
+        if len(words) == len(numeric) or 2 * len(words) >= len(numeric) > 2:
+            return True
+        known = number_of(row[0]) is None and (is_name(row[0]) or is_spectral(row[0]) or is_process(row[0]))
+        if kinds[0] != "number":
+            return not looks_numeric(row[0]) and known and not _below_is_named_so(rows, i) and i == 0
+        others = len(numeric) - len(texts)
+        leading = texts == numeric[: len(texts)] or texts == numeric[len(numeric) - len(texts) :]
+        if not texts:
+            return False
+        if texts == [numeric[0]] and (known or others >= 2):
+            return bool(row[0]) or i == 0
+        return leading and others >= 3 and _rising([row[j] for j in numeric if j not in texts])
+
+    def _decimal_comma(self, rows: list[list[str]], body: list[int]) -> bool:
+        if self.decimal != "auto":
+            return self.decimal == "comma"
+        commas = [(i, j, c) for i, row in enumerate(rows) for j, c in enumerate(row) if "," in c]
+        found = [(i, j, c) for i, j, c in commas if _WITH_COMMA.fullmatch(c)]
+        if not found:
+            return False
+        grouped = [c for _, _, c in found if _GROUP.fullmatch(c)]
+        whole = [c for row in rows for c in row if c.lstrip("-+").isdigit()]
+        if len(grouped) == len(found) and not any(_WITH_POINT.fullmatch(c) for row in rows for c in row if "." in c):
+            i, j, c = found[0]
+            where = f"'{self.path}', line {self.lines[body[i]][0]}, column {j + 1}"
+            if len(found) >= 2 and (whole or len(found) >= 4):
+                raise DataError(
+                    f"{where}: {c!r} can be {c.replace(',', '.')} (decimal comma) or {c.replace(',', '')} (thousands "
+                    f"separator). Say {option('decimal', 'comma')} for the first; for the second write the numbers "
+                    "without separators."
+                )
+        return True
+
+    def _passed_over(self, above: list[str], below: list[str]) -> list[str]:
+        notes = []
+        for where, texts in (("above", above), ("below", [text for text in below if text])):
+            if texts:
+                lines = f"{len(texts)} line{'s' * (len(texts) > 1)}"
+                notes.append(f"{lines} of text {where} the table ({_short(texts[0])})")
+        return notes
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.strip(",;\t ").split())
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _width(cells: list[str], width: int) -> bool:
+    return len(cells) == width or (len(cells) == width + 1 and not cells[-1])
+
+
+def _rising(cells: list[str]) -> bool:
+    values = [value_of(c, "," in c) for c in cells]
+    if any(v is None or np.isnan(v) for v in values):
+        return False
+    steps = np.diff(np.array(values, dtype=float))
+    return bool((steps > 0).all() or (steps < 0).all())
+
+
+def _below_is_named_so(rows: list[list[str]], i: int) -> bool:
+    """Whether most rows begin with an empty cell or a word like "sample": then the first one is no header."""
+    known = sum(is_name(row[0]) for row in rows[i + 1 :])
+    return 2 * known > len(rows) - i - 1
+
+
+def _first_row_is_axis(rows: list[list[str]], kinds: list[str]) -> bool:
+    """The rule for a first row of numbers alone."""
+    numeric = [j for j, kind in enumerate(kinds) if kind == "number"]
+    table = [[value_of(row[j], "," in row[j]) for j in numeric] for row in rows[: 1 + _SAMPLED]]
+    if len(rows) < 2 or not numeric or any(v is None for v in table[0]):
+        return False
+    values = np.array([[np.nan if v is None else v for v in row] for row in table])
+    return looks_like_axis(values[0], list(values[1:])) or (
+        values.shape[1] > 3 and not values[0, 0] > 0 and looks_like_axis(values[0, 1:], list(values[1:, 1:]))
+    )
+
+
+def _without_empty_columns(table: Table) -> Table:
+    """Without columns that hold nothing: separators at the ends of lines, or titles without values, which are said."""
+    empty = [j for j, kind in enumerate(table.kinds) if kind == "empty" and not any(c for c in table.column(j))]
+    if not empty:
+        return table
+    titled = [table.title(j) for j in empty if table.title(j)]
+    if titled:
+        table.notes.append(f"{len(titled)} column{'s' * (len(titled) > 1)} without a value ({', '.join(titled[:3])})")
+    kept = [j for j in range(table.width) if j not in set(empty)]
+    if not kept:
+        raise DataError(f"'{table.path}' has no numbers: all cells are empty.")
+    return table.keep(kept)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,10 +14,98 @@ from torch import Tensor
 
 from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.validate import check_spectra
+from spectrafuse.io.validate import check_spectra, report_not_finite, report_zeros
+
+MAPPED_BYTES = 64 << 20
+"""Larger tables that are mapped from a file stay there."""
+_BLOCK_ROWS, _SCATTERED_ROWS = 2**14, 64
 
 Spectra = str | os.PathLike[str] | np.ndarray | Tensor
 """What `fit` and `transform` take: a file, an array or a tensor (n, d); also a data frame or nested lists."""
+
+
+class Table(Protocol):
+    """Spectra (n, d) of which rows can be taken: an array, or `MappedSpectra`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def size(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]: ...
+
+
+class MappedSpectra:
+    """Spectra (n, d) that stay in a file; rows are read as they are taken, as float32, and no page of it is kept.
+
+    Parameters
+    ----------
+    values : memmap, (n, d)
+        Of real numbers, C-contiguous.
+    weights : ndarray, (d,), optional
+        Factors of the bands.
+    """
+
+    def __init__(self, values: np.memmap[Any, Any], weights: NDArray[np.float64] | None = None) -> None:
+        self._values, self._weights = values, weights
+        self.shape, self.size = values.shape, values.size
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.float32]:
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            return self._taken(rows)
+        # Rows far apart: each may bring in what lies around it.
+        which = np.arange(len(self))[rows]
+        taken = np.empty((len(which), self.shape[1]), np.float32)
+        for start in range(0, len(which), _SCATTERED_ROWS):
+            taken[start : start + _SCATTERED_ROWS] = self._taken(which[start : start + _SCATTERED_ROWS])
+        return taken
+
+    def _taken(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        taken = np.array(self._values[rows] if self._weights is None else self._values[rows] * self._weights)
+        # Pages of a file that was opened to be written to may not have been written yet.
+        if self._values.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+            self._values._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+        with np.errstate(over="ignore"):
+            return taken.astype(np.float32, order="C", copy=False)
+
+    def weighted(self, weights: NDArray[np.float64]) -> MappedSpectra:
+        """The same spectra with bands multiplied by factors (d,)."""
+        return MappedSpectra(self._values, weights)
+
+    def check(self, name: str, zeros: str) -> None:
+        """What `check_spectra` does, block by block."""
+        empty = np.ones(self.shape[1], bool)
+        for rows, block in blocks(self):
+            bad = ~np.isfinite(block)
+            if bad.any():
+                row, band = (int(i) for i in np.argwhere(bad)[0])
+                count = int(bad.sum()) + sum(
+                    int((~np.isfinite(later)).sum()) for after, later in blocks(self) if after.start > rows.start
+                )
+                position = rows.start + row, band
+                report_not_finite(name, count, position, self._values[position], ("spectrum", "band"))
+            empty &= ~block.any(0)
+        if zeros == "check":
+            report_zeros(name, np.flatnonzero(empty), self.shape[1], cube=False)
+
+
+def blocks(spectra: Table) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Spectra (n, d), so many rows at a time that they need little memory."""
+    for start in range(0, len(spectra), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        yield rows, spectra[rows]
+
+
+def open_rows(X: Any, *, zeros: str) -> NDArray[np.float32] | MappedSpectra:
+    """`read`, except that a large map, or a large NumPy file, stays where it is."""
+    mapped = _mapped(X)
+    if mapped is None:
+        return read(X, zeros=zeros)
+    mapped.check(f"'{X}'" if isinstance(X, (str, os.PathLike)) else "X", zeros)
+    return mapped
 
 
 def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
@@ -45,6 +135,18 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
         checked = check_spectra(name, _as_table(name, X), zeros=zeros)
     # A read-only array, such as a memory map, cannot become a tensor without a warning.
     return checked if checked.flags.writeable else checked.copy()
+
+
+def _mapped(X: Any) -> MappedSpectra | None:
+    """Spectra that stay in their file: a large map, or the path of a large NumPy file."""
+    if isinstance(X, (str, os.PathLike)):
+        try:
+            large = str(X).endswith(".npy") and os.path.getsize(X) > MAPPED_BYTES
+            X = np.load(X, mmap_mode="r") if large else None
+        except (OSError, ValueError):
+            return None  # which reading it as a whole reports
+    fits = isinstance(X, np.memmap) and X.ndim == 2 and X.dtype.kind in "iuf" and X.flags.c_contiguous
+    return MappedSpectra(X) if fits and X.nbytes > MAPPED_BYTES else None
 
 
 def _as_table(name: str, X: Any) -> Any:

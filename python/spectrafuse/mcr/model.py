@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from spectrafuse._runtime import checks
+from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.training.optimizer import Stash, stashing_network
 from spectrafuse.ops.energy_gate import energy_gate
@@ -429,7 +430,7 @@ class UnmixingModel(nn.Module):
         whole[:, places] = torch.from_numpy(gates.concentrations(x.cpu().numpy(), components)).to(x)
         return whole[:, indices], (whole[:, indices] > 0).to(x.dtype)
 
-    def chunks(self, array: NDArray[np.float32]) -> Iterator[tuple[slice, Tensor]]:
+    def chunks(self, array: Table) -> Iterator[tuple[slice, Tensor]]:
         """An array's rows (n, ...) on the model's device, as many at a time as fit into moderate memory.
 
         Yields
@@ -444,9 +445,7 @@ class UnmixingModel(nn.Module):
             rows = slice(start, start + size)
             yield rows, torch.from_numpy(array[rows]).to(self.vanilla_components.device)
 
-    def parse_array(
-        self, data: NDArray[np.float32], indices: Tensor, *, wanted: Sequence[str]
-    ) -> dict[str, NDArray[Any]]:
+    def parse_array(self, data: Table, indices: Tensor, *, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
         """`parse` of any number of spectra; memory beyond the results is that of a chunk.
 
         Parameters

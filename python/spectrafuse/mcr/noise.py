@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from spectrafuse.mcr.inputs import Table, blocks
+
 _FALLBACK_NMSE = 0.005
 """The published solver's margin, taken where too few spectra leave nothing to estimate from."""
 
 _LEAST_NOISE = 1e-4
 """Smallest noise, as a share of the spectra's root mean square: float32 spectra are met no more exactly."""
-
-
-_BLOCK_ROWS = 2**14
 
 _MOST_ASIDE, _FEWEST_LEFT = 0.8, 6
 """Share of the singular values that may be set aside as those of components, and how many must be left."""
@@ -48,6 +47,8 @@ class NoiseLevel(NamedTuple):
         one component.
     white : bool
         The singular values end in those of white noise, or the level was given; else components may be part of it.
+    correlation : float
+        Of the noise of neighboring bands, falling with a power of their distance; 0: independent.
     """
 
     sigma: float
@@ -56,6 +57,12 @@ class NoiseLevel(NamedTuple):
     proportional: bool = False
     structured: bool = False
     white: bool = True
+    correlation: float = 0.0
+
+    def at(self, nmse: float, source: str, *, white: bool) -> NoiseLevel:
+        """The same kind of noise at another level."""
+        sigma = self.sigma * math.sqrt(nmse / self.nmse)
+        return self._replace(sigma=sigma, nmse=nmse, source=source, structured=False, white=white)
 
 
 def _median_of_noise(rows: int, columns: int) -> float:
@@ -127,14 +134,13 @@ def _is_white_after_step(values: NDArray[np.float64], aside: int, rows: int, col
     return bool(values[aside - 1] >= values[aside] * max(_LEAST_STEP, math.exp(_STEADY * neighbours)))
 
 
-def row_blocks(spectra: NDArray[np.floating]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+def row_blocks(spectra: Table) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Spectra (n, d) as float64, so many rows at a time that no copy of them all is made."""
-    for start in range(0, len(spectra), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        yield rows, spectra[rows].astype(np.float64)
+    for rows, block in blocks(spectra):
+        yield rows, block.astype(np.float64)
 
 
-def squares(spectra: NDArray[np.floating]) -> tuple[float, float]:
+def squares(spectra: Table) -> tuple[float, float]:
     """Sum of squares of spectra (n, d), and about their column means."""
     mean = sum(block.sum(0) for _, block in row_blocks(spectra)) / len(spectra)
     parts = [(np.square(block).sum(), np.square(block - mean).sum()) for _, block in row_blocks(spectra)]
@@ -142,7 +148,7 @@ def squares(spectra: NDArray[np.floating]) -> tuple[float, float]:
     return power, variation
 
 
-def singular_values(spectra: NDArray[np.floating], scale: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+def singular_values(spectra: Table, scale: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Singular values of spectra (n, d), each divided by its `scale` (n,), in ascending order.
 
     The smaller Gram matrix has the same ones and is cheap for long spectra, and for many.
@@ -154,7 +160,7 @@ def singular_values(spectra: NDArray[np.floating], scale: NDArray[np.float64] | 
     # The last bits of both steps depend on how many threads share them.
     with threadpool_limits(1, user_api="blas"):
         if len(spectra) <= spectra.shape[1]:
-            wide = scaled(slice(None), spectra.astype(np.float64))
+            wide = scaled(slice(None), spectra[:].astype(np.float64))
             gram = wide @ wide.T
         else:
             blocks = (scaled(rows, block) for rows, block in row_blocks(spectra))
@@ -162,9 +168,7 @@ def singular_values(spectra: NDArray[np.floating], scale: NDArray[np.float64] | 
         return np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
 
 
-def noise_level(
-    spectra: Tensor | NDArray[np.floating], noise: float | None = None, *, floor: float = 1e-3
-) -> NoiseLevel:
+def noise_level(spectra: Tensor | Table, noise: float | None = None, *, floor: float = 1e-3) -> NoiseLevel:
     """The noise level of spectra (n, d).
 
     Parameters
@@ -205,7 +209,7 @@ def noise_level(
         return NoiseLevel(
             math.sqrt(_FALLBACK_NMSE * power / (n * d)),
             _FALLBACK_NMSE,
-            f"assumed, as {n} spectra of {d} channels are too few to estimate it",
+            f"assumed, as {n} spectra of {d} bands are too few to estimate it",
         )
     source, nmse = "estimated from the tail of the singular values", n * d * even.sigma**2 / power
     if grows:
@@ -217,11 +221,11 @@ def noise_level(
     return NoiseLevel(math.sqrt(nmse * power / (n * d)), nmse, source, grows, structured, white)
 
 
-def _row_squares(spectra: NDArray[np.floating]) -> NDArray[np.float64]:
+def _row_squares(spectra: Table) -> NDArray[np.float64]:
     return np.concatenate([np.square(block).sum(1) for _, block in row_blocks(spectra)] or [np.empty(0)])
 
 
-def noise_of_rows(spectra: np.ndarray, noise: NoiseLevel) -> np.ndarray:
+def noise_of_rows(spectra: Table, noise: NoiseLevel) -> np.ndarray:
     """Standard deviation of the noise in each of the spectra (n, d): (n,), float64 and above 0."""
     size = np.sqrt(_row_squares(spectra) / spectra.shape[1])
     # Data without noise, or a spectrum without signal, would weigh infinitely much.

@@ -179,12 +179,12 @@ def gate_kernel(
     used_threshold: float,
 ) -> GateOutputs:
     """The gate of energies (B, N, 2) by the kernel of their device."""
-    dense = energy.contiguous()
-    gumbel = None if gumbel is None else gumbel.contiguous()
-    langevin = None if langevin is None else langevin.contiguous()
+    dense = extensions.dense(energy)
+    gumbel = None if gumbel is None else extensions.dense(gumbel)
+    langevin = None if langevin is None else extensions.dense(langevin)
     out = empty_outputs(dense)
     workspace = []
-    if energy.is_cuda:
+    if extensions.on_gpu(energy.device):
         workspace.append(energy.new_empty((3 * extensions.cuda().gate_blocks(energy.shape[1]),), dtype=torch.float64))
     arguments = forward_arguments(dense, gumbel, langevin, tau, shift, hard_threshold, used_threshold, out)
     extensions.run("gate_forward", energy.dtype, energy.device, *arguments, *map(address, workspace))

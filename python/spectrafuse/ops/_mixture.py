@@ -31,7 +31,7 @@ def check_mixture(concentration: Tensor, select_prob: Tensor, components: Tensor
 
 def mixture_workspace(batch: int, components: Tensor, forward: bool) -> list[Tensor]:
     """What the CUDA kernels of both mixtures take as workspace: lengths, weights and partial mixtures; else nothing."""
-    if not components.is_cuda:
+    if not extensions.on_gpu(components.device):
         return []
     count, bands = components.shape
     parts = extensions.cuda().mixture_parts(count) if forward else 0

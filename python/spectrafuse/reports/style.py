@@ -11,9 +11,12 @@ import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from spectrafuse._runtime.text import in_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,10 +38,30 @@ def palette(k: int) -> np.ndarray:
 
 
 def new_figure(width: float, height: float, *, layout: Any = "none") -> Figure:
-    """A white figure of the given size in inches."""
-    from matplotlib.figure import Figure
+    """A white figure of the given size in inches, which draws names as they are: a dollar sign begins no formula."""
+    return _figure_class()(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
 
-    return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
+
+@cache
+def _figure_class() -> type[Figure]:
+    from matplotlib import figure
+    from matplotlib.text import Text
+
+    class PlainFigure(figure.Figure):
+        def savefig(self, *arguments: Any, **settings: Any) -> None:
+            # Numbers at the axes are matplotlib's own, and formulas where the scale is logarithmic.
+            numbers = [tick.label1 for ax in self.axes for axis in (ax.xaxis, ax.yaxis) for tick in _ticks(axis)]
+            ours = {id(text) for text in numbers}
+            for text in self.findobj(Text):
+                if id(text) not in ours:
+                    text.set_text(in_picture(text.get_text()))
+            super().savefig(*arguments, **settings)
+
+    return PlainFigure
+
+
+def _ticks(axis: Any) -> list[Any]:
+    return [*axis.get_major_ticks(), *axis.get_minor_ticks()]
 
 
 def tidy(ax: Axes, *, grid: bool = True) -> None:

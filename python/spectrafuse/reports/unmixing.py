@@ -23,6 +23,8 @@ from spectrafuse.reports.style import (
 )
 
 MOST_PANELS = 64
+MOST_RESIDUALS = 200
+MOST_MAP_PIXELS = 1000
 TRUE_STYLE: dict[str, Any] = {"color": "black", "linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 3}
 CHOSEN = "#d1495b"
 
@@ -42,6 +44,7 @@ def save_components(
     *,
     axis: np.ndarray | None = None,
     axis_label: str = "band number",
+    falling: bool = False,
     names: Sequence[str] | None = None,
     weights: np.ndarray | None = None,
     truth: np.ndarray | None = None,
@@ -58,6 +61,8 @@ def save_components(
     axis : ndarray, shape (d,), optional
         Wavelengths or the like.
     axis_label : str
+    falling : bool
+        Whether the axis is drawn from large to small, as that of IR spectra is.
     names : sequence of str, optional
         Names of the components.
     weights : ndarray, shape (n,), optional
@@ -99,6 +104,8 @@ def save_components(
         ax.plot(*broken(x, found[order]), color=colors[index], linewidth=width)
         ax.set_title(text, fontsize=8, loc="left")
         ax.margins(x=0.01)
+        if falling:
+            ax.invert_xaxis()
     if dashed is not None:
         figure.legend([dashed], ["true spectrum, scaled"], loc="upper right", frameon=False, fontsize=8)
     figure.savefig(path)
@@ -113,7 +120,8 @@ def save_concentrations(
     concentrations: np.ndarray,
     *,
     names: Sequence[str] | None = None,
-    sample_label: str = "sample",
+    sample_label: str = "spectrum number",
+    positions: np.ndarray | None = None,
 ) -> None:
     """Concentrations over the samples: lines for few components, a heat map for many.
 
@@ -126,14 +134,16 @@ def save_concentrations(
     names : sequence of str, optional
         Names of the components.
     sample_label : str
-        What a sample is called.
+        What the spectra stand along.
+    positions : ndarray, shape (n,), optional
+        Time, pH or the like of each spectrum; without it they are counted from 1.
     """
     samples, n = concentrations.shape
     if n == 0:
         _save_note(path, "No component was found, so there are no concentrations.")
         return
     labels = list(names) if names is not None else [f"component {i}" for i in range(n)]
-    if n > 12 or samples > 400:
+    if n > 12 or (samples > 400 and positions is None):
         _save_heat_map(path, concentrations, labels, sample_label)
         return
     colors = palette(n)
@@ -142,17 +152,20 @@ def save_concentrations(
         (n, 1),
         (7.2, 0.85),
         title="Concentration of each component",
-        xlabel=f"{sample_label} number",
+        xlabel=sample_label,
         ylabel="concentration",
     )
+    x = np.arange(1, samples + 1) if positions is None else positions
+    order = np.argsort(x, kind="stable")
     for index, ax in enumerate(axes):
         values = concentrations[:, index]
         markers: dict[str, Any] = {"marker": "o", "markersize": 3.5} if samples <= 80 else {}
-        ax.plot(np.arange(1, samples + 1), values, color=colors[index], linewidth=1.1, **markers)
+        ax.plot(x[order], values[order], color=colors[index], linewidth=1.1, **markers)
         ax.set_ylim(bottom=min(0.0, float(values.min())))
         ax.set_title(labels[index], fontsize=8, loc="left")
         ax.tick_params(labelbottom=index == n - 1)
-        whole_numbers(ax)
+        if positions is None:
+            whole_numbers(ax)
     figure.savefig(path)
 
 
@@ -175,7 +188,7 @@ def _save_heat_map(path: PathLike, concentrations: np.ndarray, labels: list[str]
         extent=(0.5, samples + 0.5, len(shown) - 0.5, -0.5),
     )
     ax.set_yticks(np.arange(len(shown)), [labels[i] for i in shown], fontsize=7)
-    ax.set_xlabel(f"{sample_label} number", fontsize=9)
+    ax.set_xlabel(sample_label, fontsize=9)
     ax.tick_params(colors=GRAY, labelsize=7)
     whole_numbers(ax)
     figure.colorbar(image, ax=ax, label="concentration", shrink=0.9)
@@ -237,6 +250,97 @@ def save_against_truth(
         ax.set(xlim=(0, top), ylim=(min(0.0, float((scale * found).min())), top), aspect="equal")
         ax.set_xlabel(f"true {_name(column, truth_names)}", fontsize=8)
         ax.set_ylabel("found, scaled by one factor", fontsize=8)
+    figure.savefig(path)
+
+
+def save_residuals(
+    path: PathLike,
+    data: np.ndarray,
+    reconstruction: np.ndarray,
+    *,
+    axis: np.ndarray | None = None,
+    axis_label: str = "band number",
+    falling: bool = False,
+    sample_label: str = "spectrum number",
+    positions: np.ndarray | None = None,
+    lack_of_fit: float,
+) -> None:
+    """What the components leave unexplained: residual spectra, and the lack of fit of every spectrum.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    data, reconstruction : ndarray, shape (n, d)
+    axis, axis_label, falling
+        As in `save_components`.
+    sample_label, positions
+        As in `save_concentrations`.
+    lack_of_fit : float
+        Of all spectra, in percent.
+    """
+    residual = data.astype(np.float64) - reconstruction
+    x, order = spectral_positions(axis, data.shape[1])
+    figure = new_figure(8.0, 5.6, layout="constrained")
+    title = f"Residuals (data minus reconstruction), lack of fit {lack_of_fit:.3g} %"
+    figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
+    upper, lower = figure.subplots(2, 1)
+    largest = np.argsort(-(residual**2).sum(axis=1), kind="stable")[:MOST_RESIDUALS]
+    for row in largest:
+        upper.plot(*broken(x, residual[row, order]), color=LIGHT, linewidth=0.6)
+    rms = np.sqrt((residual**2).mean(axis=0))
+    upper.plot(*broken(x, rms[order]), color="#1f5fa8", linewidth=1.3, label="root mean square")
+    upper.axhline(0.0, color=GRAY, linewidth=0.6)
+    upper.legend(loc="upper right", frameon=False, fontsize=8)
+    upper.set_xlabel(axis_label, fontsize=9)
+    of_all = "" if len(largest) == len(data) else f" (the {len(largest)} largest of {len(data)})"
+    upper.set_ylabel(f"residual{of_all}", fontsize=9)
+    if falling:
+        upper.invert_xaxis()
+    sizes = np.sqrt((data.astype(np.float64) ** 2).sum(axis=1))
+    each = 100 * np.sqrt((residual**2).sum(axis=1)) / np.where(sizes > 0, sizes, 1.0)
+    places = np.arange(1, len(data) + 1) if positions is None else positions
+    lower.plot(places, each, color=CHOSEN, linewidth=0, marker="o", markersize=3 if len(data) <= 400 else 1)
+    lower.set_ylim(bottom=0)
+    lower.set_xlabel(sample_label, fontsize=9)
+    lower.set_ylabel("lack of fit (%)", fontsize=9)
+    for ax in (upper, lower):
+        tidy(ax)
+    figure.savefig(path)
+
+
+def save_concentration_maps(path: PathLike, maps: np.ndarray, *, names: Sequence[str]) -> None:
+    """A map of every component's concentration, on one page.
+
+    Parameters
+    ----------
+    path : path
+        The PNG to write.
+    maps : ndarray, shape (m, rows, columns)
+        NaN where there is no spectrum.
+    names : sequence of str
+        Names of the components.
+    """
+    if not len(maps):
+        _save_note(path, "No component was found, so there are no concentrations.")
+        return
+    shown = _largest(np.nanmean(maps, axis=(1, 2)))
+    rows, columns = maps.shape[1:]
+    width = 2.6
+    figure, axes = panel_grid(
+        len(shown),
+        grid_shape(len(shown), most_columns=4),
+        (width, float(np.clip(width * rows / columns, 0.6, 6.0))),
+        title=_title("Concentration of each component", len(shown), len(maps)),
+        gap=(0.75, 0.4),
+    )
+    step = max(1, max(rows, columns) // MOST_MAP_PIXELS)
+    for ax, index in zip(axes, shown, strict=True):
+        image = ax.imshow(maps[index, ::step, ::step], cmap="viridis", interpolation="nearest")
+        ax.set_title(names[index], fontsize=8, loc="left")
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
     figure.savefig(path)
 
 

@@ -118,11 +118,11 @@ def _segmenting(request: SegmentRequest) -> Run:
 
 
 def _unmixing(request: UnmixRequest) -> Run:
-    from spectrafuse.io.spectra import read_spectra
+    from spectrafuse.cli.unmix import read_request
     from spectrafuse.mcr.estimator import EBgMCR
     from spectrafuse.mcr.training.trainer import Trainer
 
-    spectra = read_spectra(request.spectra, key=request.key, header=request.header, index=request.index)
+    spectra = read_request(request)
     settings = dict(request.settings)
     if settings.get("recipe", "corrected") == "corrected":
         # Without training there is no step to record.

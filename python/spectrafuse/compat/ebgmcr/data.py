@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.ebgmcr.checks import Option, flag, integer, number, optional, whole_number
 from spectrafuse.compat.ebgmcr.lazy import LazyTensor
 from spectrafuse.compat.ebgmcr.recipes import SelectedComponents
-from spectrafuse.io.tables import read_table
+from spectrafuse.io.spectra import read_spectra
 from spectrafuse.mcr.synthesize import Mixtures, MixtureSynthesizer
 
 __all__ = ["CsvComponentMixtureLoader", "RandomComponentMixtureSynthesizer"]
@@ -189,8 +188,8 @@ class CsvComponentMixtureLoader:
         }
 
     def _read(self, name: str) -> Tensor:
-        path = Path(os.path.join(self.data_dir, name))
-        return torch.from_numpy(read_table(path, path.read_bytes(), header=True, index=False).values).float()
+        path = os.path.join(self.data_dir, name)
+        return torch.from_numpy(read_spectra(path, header=True, index=False, spectra_in="rows").data)
 
     def __call__(
         self, batch_size: int | None = None, dataset: str = "carbs", device: str | torch.device = "cpu"

@@ -13,6 +13,7 @@ import torch
 
 from spectrafuse import __version__
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.tensor_files import load_state
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.cubes import Cube
@@ -91,14 +92,10 @@ def load_training(folder: str | os.PathLike[str], fingerprint: Mapping[str, Any]
     path = Path(folder) / FILE_NAME
     if not path.exists():
         return None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        saved, state = content["fingerprint"], content["state"]
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise InvalidValueError(
-            f"{path} is no state of a training run ({reason}); delete it to start again."
-        ) from error
+    content = load_state(path)
+    saved, state = content.get("fingerprint"), content.get("state")
+    if not isinstance(saved, Mapping) or not isinstance(state, dict):
+        raise InvalidValueError(f"'{path}' is no state of a training run; delete it to start again.")
     different = differences(saved, fingerprint)
     if different:
         raise InvalidValueError(

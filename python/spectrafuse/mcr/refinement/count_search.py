@@ -77,27 +77,30 @@ class Outcome(NamedTuple):
     cost: float
 
 
-def component_price(samples: int, channels: int, colour: float = 1.0) -> float:
+def component_price(samples: int, bands: int, colour: float = 1.0) -> float:
     """Squared largest singular value of noise: what one superfluous component can explain of it."""
-    return (math.sqrt(samples * colour) + math.sqrt(channels)) ** 2
+    return (math.sqrt(samples * colour) + math.sqrt(bands)) ** 2
 
 
 def residual_excess(refinement: Refinement, factors: Factors) -> float:
     """Variance of the residual for each degree of freedom left, at least 1; 1 if too few are left to tell."""
-    size = refinement.spectra.size
+    free = degrees_of_freedom(refinement.spectra.size, factors)
+    return max(1.0, float(refinement.residual_power(factors).sum()) / free) if free else 1.0
+
+
+def degrees_of_freedom(size: int, factors: Factors) -> int:
+    """How many of so many numbers a mixture leaves free; 0 if they are too few to tell anything."""
     free = size - np.count_nonzero(factors.components) - np.count_nonzero(factors.concentrations)
-    if free < _LEAST_FREEDOM * size:
-        return 1.0
-    return max(1.0, float(refinement.residual_power(factors).sum()) / free)
+    return free if free >= _LEAST_FREEDOM * size else 0
 
 
 def residual_colour(residual: Array) -> float:
-    """How far the residual's spectral density along the channels rises above its mean; 1 for white noise.
+    """How far the residual's spectral density along the bands rises above its mean; 1 for white noise.
 
     The two strongest directions are taken out first: what is left of a component is no noise.
     """
-    samples, channels = residual.shape
-    if min(samples, channels) < 8:
+    samples, bands = residual.shape
+    if min(samples, bands) < 8:
         return 1.0
     u, s, v = np.linalg.svd(residual, full_matrices=False)
     density = (np.abs(np.fft.rfft(residual - (u[:, :2] * s[:2]) @ v[:2], axis=1)) ** 2).mean(0)[1:]
@@ -140,9 +143,9 @@ class CountSearch:
         self._set_prices()
 
     def _set_prices(self) -> None:
-        samples, channels = self.refinement.spectra.shape
+        samples, bands = self.refinement.spectra.shape
         self.refinement.gate_price = price_of_gate(samples, self.pool) * self.excess * self.colour
-        explained = samples * channels if self.structured else component_price(samples, channels, self.colour)
+        explained = samples * bands if self.structured else component_price(samples, bands, self.colour)
         self.refinement.component_price = explained * self.excess
 
     def run(self, factors: Factors) -> Outcome:
@@ -172,9 +175,9 @@ class CountSearch:
         return Outcome(factors, self.path, chosen, rise, refinement.component_price, self.excess, self.colour, cost)
 
     def _comparable(self, factors: Factors) -> float:
-        samples, channels = self.refinement.spectra.shape
+        samples, bands = self.refinement.spectra.shape
         gates = price_of_gate(samples, self.pool) * np.count_nonzero(factors.concentrations)
-        components = component_price(samples, channels) * len(factors.ids)
+        components = component_price(samples, bands) * len(factors.ids)
         return float(self.refinement.residual_power(factors).sum()) + gates + components
 
     def _finished(self, factors: Factors) -> Factors:
@@ -186,7 +189,7 @@ class CountSearch:
             # close for what would be negative only.
             refinement.gate_price = 0.0
             factors = refinement.converged(factors)
-        elif (factors.concentrations > 0).mean() > _HALF_OPEN:
+        elif np.count_nonzero(factors.concentrations) > _HALF_OPEN * factors.concentrations.size:
             factors = self._without_prices(factors)
         if not refinement.non_negative:
             return refinement.purest(factors)
@@ -294,8 +297,7 @@ class CountSearch:
         """
         refinement = self.refinement
         residual = refinement.residual(factors)
-        part = np.maximum(residual, 0.0) if refinement.non_negative else residual
-        spectra = np.maximum(refinement.spectra, 0.0) if refinement.non_negative else refinement.spectra
+        part, spectra = refinement.shapes(residual), refinement.shapes(refinement.spectra)
         for row in np.argsort(-(part * part).sum(1))[:_FORWARD_TRIES]:
             common = _unit(part[row])
             for _ in range(10):

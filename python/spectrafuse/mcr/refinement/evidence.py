@@ -15,6 +15,17 @@ from spectrafuse.mcr.refinement.hard_gates import Array
 _FEW, _ALIKE, _LOUD, _COLOURED, _MISFIT, _NOISY = 2.0, 0.95, 1.3, 1.5, 10.0, 0.05
 _MOST_PAIRS = 6
 
+AT_WHITE_PRICES = (
+    "With a level of noise that the singular values do not show, the first search ended in components that leave "
+    "more than ten times as much unexplained. It was repeated as if the noise were white at that level: drifts may be "
+    "counted as components."
+)
+AT_A_LOWER_LEVEL = (
+    "There are more components than the singular values can tell, as with more components than bands or spectra. The "
+    "level of the noise was measured on what the components leave."
+)
+"""Why a search was repeated."""
+
 
 def numerical_rank(spectra: Array) -> int:
     """Singular values of spectra (n, d), in units of their noise, above the optimal hard threshold for known noise.
@@ -74,6 +85,11 @@ def misfits(nmse: float, noise: NoiseLevel) -> bool:
     return nmse > _MISFIT * noise.nmse > 0
 
 
+def as_expected(outcome: Outcome) -> bool:
+    """Whether the residual is the white noise that was expected."""
+    return outcome.excess <= _LOUD and outcome.colour <= _COLOURED
+
+
 def cautions(
     outcome: Outcome,
     nmse: float,
@@ -81,7 +97,7 @@ def cautions(
     noise: NoiseLevel,
     background: int | None = None,
     *,
-    again: bool = False,
+    again: str = "",
     weighted: bool = False,
 ) -> list[str]:
     """What the data cannot tell, a sentence each.
@@ -90,15 +106,15 @@ def cautions(
     ----------
     outcome : Outcome
     nmse : float
-        Of the mixture.
+        Of the mixture, weighted as the noise is.
     rank : int
         The numerical rank.
     noise : NoiseLevel
     background : int or None
-    again : bool
-        The outcome is that of a second search, as that of the first fitted far worse than the noise.
+    again : str
+        Why the outcome is that of a second search, if it is.
     weighted : bool
-        Channels were weighted.
+        Bands were weighted.
     """
     factors = outcome.factors
     told = []
@@ -111,27 +127,28 @@ def cautions(
     elif not noise.white or (noise.nmse > _NOISY and noise.source != "given"):
         told.append(
             f"What was taken for noise ({noise.nmse:.2g} of the sum of squares) may hold weak components too, as where "
-            "there are nearly as many components as spectra or channels, or more. Give `noise` if it is known."
+            "there are nearly as many components as spectra or bands, or more. Give `noise` if it is known."
         )
     if weighted:
         told.append(
-            "The noise of the channels is unlike, so that they were weighted by it; noise, cost and the path of counts "
+            "The noise of the bands is unlike, so that they were weighted by it; noise, cost and the path of counts "
             "are those of weighted spectra."
         )
-    if again:
+    if noise.correlation:
         told.append(
-            "With a level of noise that the singular values do not show, the first search ended in components that "
-            "leave more than ten times as much unexplained. It was repeated as if the noise were white at that level: "
-            "drifts may be counted as components."
+            f"The noise of neighboring bands is correlated ({noise.correlation:.2f}): spectra and components were "
+            "filtered for it, and noise, cost and the path of counts are those behind the filter."
         )
-    if misfits(nmse, noise) and not weighted:
+    if again:
+        told.append(again)
+    if misfits(nmse, noise):
         told.append(
             f"The components leave {nmse:.3g} of the sum of squares unexplained, more than ten times the noise "
             f"({noise.nmse:.2g}): do not rely on their number. Mixing may not be linear, or the noise is another."
         )
     if 1.0 < outcome.rise / outcome.component_price < _FEW:
         told.append("The least component stands out of the noise by less than a factor of two: it may be none.")
-    if not noise.structured and (outcome.excess > _LOUD or outcome.colour > _COLOURED):
+    if not noise.structured and not as_expected(outcome):
         told.append(
             f"The residual is not the white noise that was expected (variance {outcome.excess:.3g} times as large, "
             f"spectral density up to {outcome.colour:.3g} times its mean): the noise is larger or coloured, or mixing "

@@ -21,6 +21,7 @@ from spectrafuse.mcr.refinement.hard_gates import (
     tensors,
     update_components,
 )
+from spectrafuse.mcr.refinement.whitening import restored, whitened
 from spectrafuse.ops.gated_descent import descend_open_gates, mixture_residual, residual_power
 
 _ROUNDS, _SWEEPS = 12, 12
@@ -98,14 +99,16 @@ class Refinement:
     spectra : ndarray, (n, d)
         In units of each spectrum's noise.
     gate_price, component_price : float
+    correlation : float
+        Of the noise of neighboring bands. Spectra and the components of all mixtures here are filtered by it.
     non_negative : bool
         Components are non-negative.
     sparse : bool
-        Channels of components have gates too, at the price of the others.
+        Bands of components have gates too, at the price of the others.
     fixed : sequence of int
         Components that keep their shape.
     background : int or None
-        The one of them that is the same in all channels.
+        The one of them that is the same in all bands.
     report : callable, optional
         Called again and again with a number of components.
     """
@@ -116,16 +119,34 @@ class Refinement:
         gate_price: float,
         component_price: float,
         *,
+        correlation: float = 0.0,
         non_negative: bool = True,
         sparse: bool = False,
         fixed: tuple[int, ...] = (),
         background: int | None = None,
         report: Callable[[int], None] | None = None,
     ) -> None:
-        self.spectra = np.ascontiguousarray(spectra, np.float64)
+        self._plain, self._correlation = np.ascontiguousarray(spectra, np.float64), correlation
+        self.spectra = whitened(self._plain, correlation)
         self.gate_price, self.component_price = gate_price, component_price
         self.non_negative, self.sparse, self.fixed = non_negative, sparse, fixed
         self.background, self._report = background, report
+
+    def filtered(self, factors: Factors) -> Factors:
+        """A mixture with its components filtered."""
+        return factors._replace(components=whitened(factors.components, self._correlation))
+
+    def plain(self, factors: Factors) -> Factors:
+        """A mixture with its components as they are."""
+        if self._correlation == 0:
+            return factors
+        return factors._replace(components=restored(factors.components, self._correlation)).at_unit_norm()
+
+    def shapes(self, rows: Array) -> Array:
+        """Filtered rows (m, d) as shapes of components: without what would be negative."""
+        if not self.non_negative:
+            return rows
+        return whitened(np.maximum(restored(rows, self._correlation), 0.0), self._correlation)
 
     def count(self, factors: Factors) -> int:
         """Components, the background aside."""
@@ -146,8 +167,8 @@ class Refinement:
 
     def cost(self, factors: Factors) -> float:
         rows = costs(self.spectra, factors.concentrations, factors.components, self.gate_price)
-        channels = self.gate_price * np.count_nonzero(factors.components) if self.sparse else 0.0
-        return float(rows.sum()) + channels + self.component_price * len(factors.ids)
+        bands = self.gate_price * np.count_nonzero(factors.components) if self.sparse else 0.0
+        return float(rows.sum()) + bands + self.component_price * len(factors.ids)
 
     def descend(self, factors: Factors, sweeps: int, gate_price: float | None = None) -> Factors:
         """Components and concentrations in turn; components that no gate opens for any more are dropped.
@@ -156,20 +177,21 @@ class Refinement:
         the products of all spectra with all components that this needs would take nearly all of the time.
         """
         price = self.gate_price if gate_price is None else gate_price
-        channel_price = price if self.sparse else 0.0
+        band_price = price if self.sparse else 0.0
         if self._report is not None:
             self._report(self.count(factors))
         for left in reversed(range(sweeps)):
-            held = np.isin(factors.ids, self.fixed)
+            # The best shape of a component, the others given, is the same with and without the filter; whether it is
+            # negative is seen without it.
             shapes = update_components(
-                self.spectra,
+                self._plain,
                 factors.concentrations,
-                factors.components,
+                restored(factors.components, self._correlation),
                 non_negative=self.non_negative,
-                price=channel_price,
-                held=held,
+                price=band_price,
+                held=np.isin(factors.ids, self.fixed),
             )
-            factors = factors._replace(components=shapes).used()
+            factors = self.filtered(factors._replace(components=shapes)).used()
             if left % _OPEN_EVERY == 0 or self._crowded(factors):
                 descend(*products(self.spectra, factors.components), factors.concentrations, price)
             else:
@@ -260,22 +282,24 @@ class Refinement:
         return factors._replace(concentrations=concentrations, components=components).used()
 
     def levelled(self, factors: Factors) -> Factors:
-        """The mixture with what all channels of a component share made part of the background."""
+        """The mixture with what all bands of a component share made part of the background."""
         if self.background is None:
             return factors
+        factors = self.plain(factors)
         if self.background not in factors.ids:
             size = self.spectra.shape[1]
             factors = factors.having(np.full(size, size**-0.5), np.zeros(len(self.spectra)), self.background)
         learned = np.flatnonzero(~np.isin(factors.ids, self.fixed))
         amounts, shapes = factors.concentrations[:, learned], factors.components[learned]
-        # The least of a spectrum's channels lies below its level by as much as the least of their errors does.
+        # The least of a spectrum's bands lies below its level by as much as the least of their errors does.
         error = np.sqrt(np.linalg.pinv(amounts.T @ amounts).diagonal() * 2 * math.log(max(shapes.shape[1], 2)))
         shared = np.maximum(shapes.min(1) + error, 0.0)
         components, concentrations = factors.components.copy(), factors.concentrations.copy()
         components[learned] = np.maximum(shapes - shared[:, None], 0.0)
         place = factors.ids == self.background
         concentrations[:, place] += (amounts @ shared * math.sqrt(shapes.shape[1]))[:, None]
-        return factors._replace(concentrations=concentrations, components=components).at_unit_norm()
+        levelled = factors._replace(concentrations=concentrations, components=components)
+        return self.filtered(levelled).at_unit_norm()
 
     def attempt(self, factors: Factors, limit: float, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
         """Descend from a changed mixture, whose gates of `rows` are to be decided anew, until it costs below `limit`.

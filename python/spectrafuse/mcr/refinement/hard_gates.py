@@ -17,9 +17,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
+from spectrafuse.mcr.refinement.whitening import Array, whitened
 from spectrafuse.ops.gated_descent import descend_components, gated_descent, residual_power
-
-Array = NDArray[np.float64]
 
 _SETTLE, _STEPS, _SHARES = 60, 4, (0.1, 0.3, 1.0)
 _STILL = 1e-10
@@ -38,7 +37,7 @@ class ExactGates(NamedTuple):
     open_ids : tuple of int
         Components of the pool whose gates may open; the others stay closed.
     weights : tuple of float, (d,), or None
-        Of the channels, where their noise is unlike; the noise is then that of weighted spectra.
+        Of the bands, where their noise is unlike; the noise is then that of weighted spectra.
     """
 
     noise: NoiseLevel
@@ -57,7 +56,8 @@ class ExactGates(NamedTuple):
         level = noise_of_rows(spectra, self.noise)[:, None]
         length = np.linalg.norm(components.astype(np.float64), axis=1)
         unit = components / np.where(length > 0, length, 1.0)[:, None]
-        found = gates_of(spectra / level, unit, self.price)
+        correlation = self.noise.correlation
+        found = gates_of(whitened(spectra / level, correlation), whitened(unit, correlation), self.price)
         return found * level / np.where(length > 0, length, 1.0)
 
 
@@ -101,7 +101,7 @@ def update_components(
 ) -> Array:
     """Components (k, d) after one sweep of coordinate descent, rows `held` aside.
 
-    With a `price`, the sparse form's, channels that explain no more than it become 0.
+    With a `price`, the sparse form's, bands that explain no more than it become 0.
     """
     found = components.copy()
     fixed = None if held is None else torch.from_numpy(held)
@@ -110,7 +110,7 @@ def update_components(
 
 
 def gates_of(spectra: Array, components: Array, price: float) -> Array:
-    """Gated concentrations (n, k) of spectra (n, d), settled, for components (k, d) of unit norm or zero."""
+    """Gated concentrations (n, k) of spectra (n, d), settled, for components (k, d)."""
     along, overlap = products(spectra, components)
     found = _opened(along, overlap, price, _SETTLE)
     descend(along, overlap, found, price, _SETTLE)

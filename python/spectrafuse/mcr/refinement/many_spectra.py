@@ -8,9 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows, row_blocks
 from spectrafuse.mcr.refinement.factors import Factors
 from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, costs, descend, gates_of, products
+from spectrafuse.mcr.refinement.whitening import whitened
 from spectrafuse.random import RandomStream
 
 MOST_SEARCHED = 5000
@@ -27,25 +29,24 @@ def sample(count: int, stream: RandomStream) -> NDArray[np.int64]:
 
 
 def described_badly(
-    spectra: NDArray[np.float32], level: Array, components: Array, price: float, usual: Array
+    spectra: Table, noise: NoiseLevel, components: Array, price: float, usual: Array
 ) -> NDArray[np.int64]:
     """Numbers of the spectra whose residual noise does not explain, the worst first and not too many of them.
 
     Parameters
     ----------
     spectra : ndarray, (n, d)
-    level : ndarray, (n,)
-        Of their noise.
+    noise : NoiseLevel
     components : ndarray, (k, d)
-        Of unit norm.
     price : float
         Of a gate.
     usual : ndarray, (m,)
         Squared residuals, in units of the noise's variance, of spectra that were searched.
     """
-    power = np.empty(len(spectra))
+    level, power = noise_of_rows(spectra, noise), np.empty(len(spectra))
+    components = whitened(components, noise.correlation)
     for rows, block in row_blocks(spectra):
-        scaled = block / level[rows, None]
+        scaled = whitened(block / level[rows, None], noise.correlation)
         power[rows] = costs(scaled, gates_of(scaled, components, price), components, 0.0)
     middle = float(np.median(usual))
     # The spread of what is usual, whatever few spectra among them say.
@@ -55,7 +56,7 @@ def described_badly(
 
 
 def settled_on_all(
-    spectra: NDArray[np.float32],
+    spectra: Table,
     noise: NoiseLevel,
     factors: Factors,
     gates: ExactGates,
@@ -85,15 +86,16 @@ def settled_on_all(
     found = np.zeros((len(spectra), len(components)), np.float32)
     for sweep in range(_SWEEPS):
         overlap, along = np.zeros((len(components),) * 2), np.zeros_like(components)
+        filtered = whitened(components, noise.correlation)
         for rows, block in row_blocks(spectra):
             if report is not None:
                 report(len(components))
             scaled = block / level[rows, None]
             if sweep == 0:
-                amounts = gates_of(scaled, components, gates.price)
+                amounts = gates_of(whitened(scaled, noise.correlation), filtered, gates.price)
             else:
                 amounts = found[rows].astype(np.float64)
-                descend(*products(scaled, components), amounts, gates.price)
+                descend(*products(whitened(scaled, noise.correlation), filtered), amounts, gates.price)
             found[rows] = amounts
             overlap += amounts.T @ amounts
             along += amounts.T @ scaled

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse._runtime.progress import Callback, Progress
+from spectrafuse.mcr.inputs import MappedSpectra, Table
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
 from spectrafuse.mcr.refinement import evidence, many_spectra
-from spectrafuse.mcr.refinement.channel_noise import channel_weights
-from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome
+from spectrafuse.mcr.refinement.band_noise import band_weights
+from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome, degrees_of_freedom
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, price_of_gate
 from spectrafuse.mcr.refinement.start import from_spectra
+from spectrafuse.mcr.refinement.whitening import whitened
 from spectrafuse.mcr.training.checkpoint import Record
 from spectrafuse.mcr.training.known_components import FAR_ENERGY, KnownComponents
 from spectrafuse.mcr.training.rules import Band
@@ -34,7 +36,10 @@ _INDIFFERENCE = (0.2, 0.9)
 _STARTS, _LITTLE_EXCESS, _ALIKE = 6, 1.02, 0.01
 """Searches from other candidates at most, while the residual is larger than the noise by that factor: now and then one
 ends with three components in the place of two. They ended alike if costs differ by that share of a component's."""
-
+_CONTRADICTED, _BETTER = 2.0, 10.0
+"""Noise is looked for below a tail of singular values that is not white if components leave that many times as much as
+it; it is believed if they then leave that many times less, and what they leave is white."""
+_LEFT_BY_COMPONENTS = "measured on what the components leave, as the tail of the singular values holds components"
 
 NO_TRAINING = "Nothing was trained: candidates chosen among the spectra were refined on hard gates."
 
@@ -89,7 +94,7 @@ def refine_trained(
     fixed : sequence of int
         Components that keep their shape.
     background : int or None
-        The one of them that is the same in all channels.
+        The one of them that is the same in all bands.
     callback : callable, optional
         Told how far the refinement is, once a second.
 
@@ -118,7 +123,7 @@ def refine_trained(
 
 def refine_spectra(
     build: Callable[[int], UnmixingModel],
-    spectra: NDArray[np.float32],
+    spectra: Table,
     noise: NoiseLevel,
     *,
     pool: int,
@@ -146,7 +151,7 @@ def refine_spectra(
         As the estimator's.
     bands : sequence of Band
     floor : float
-        As for `noise_level`, where channels are weighted.
+        As for `noise_level`, where bands are weighted.
     stream : RandomStream
         Which of spectra that are nearly as different from the others is chosen first.
     callback : callable, optional
@@ -159,9 +164,12 @@ def refine_spectra(
     """
     given = np.empty((0, spectra.shape[1])) if known is None else known.spectra.astype(np.float64)
     original = spectra
-    weights = None if background or sparse else channel_weights(spectra, noise)
+    weights = None if background or sparse or noise.correlation else band_weights(spectra, noise)
     if weights is not None:
-        spectra, given = (spectra * weights).astype(np.float32), given * weights
+        if isinstance(spectra, MappedSpectra):
+            spectra, given = spectra.weighted(weights), given * weights
+        else:
+            spectra, given = (spectra[:] * weights).astype(np.float32), given * weights
         noise = noise_level(spectra, floor=floor)
     last = pool - 1 if background else None
     fixed = (() if known is None else tuple(known.fixed.tolist())) + (() if last is None else (last,))
@@ -172,20 +180,45 @@ def refine_spectra(
     few = len(spectra) <= many_spectra.MOST_SEARCHED
     rows = np.arange(len(spectra)) if few else many_spectra.sample(len(spectra), stream)
 
-    def search(rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]) -> tuple[_Data, _Refined]:
-        data = _Data.of(spectra if len(rows) == len(spectra) else spectra[rows], noise)
+    def search_at(
+        noise: NoiseLevel, rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]
+    ) -> tuple[_Data, _Refined]:
+        data = _Data.of(spectra[:] if len(rows) == len(spectra) else spectra[rows], noise)
         spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
         places, found = len(ids) + len(spare), list[_Refined]()
         while len(found) < _STARTS and not (found and _trusted(found, noise)):
             chance = 1.0 - _INDIFFERENCE[bool(found)] * stream.uniform((len(rows),), dtype=torch.float64).numpy()
             start = from_spectra(
-                data.scaled, before, places, non_negative=non_negative, background=background, weights=chance
+                data.scaled,
+                before,
+                places,
+                non_negative=non_negative,
+                background=background,
+                correlation=noise.correlation,
+                weights=chance,
             )
             start = start._replace(ids=np.append(ids, spare)[: len(start.ids)])
             found.append(_search(data, start, form, report))
         return data, min(found, key=lambda refined: refined.outcome.cost)
 
-    data, refined = search(rows, first, first_ids)
+    def search(
+        noise: NoiseLevel, rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]
+    ) -> tuple[_Data, _Refined]:
+        usual = search_at(noise, rows, before, ids)
+        if noise.white or noise.structured or usual[1].outcome.excess < _CONTRADICTED:
+            return usual
+        level, most = floor, _level_left(*usual) / _BETTER
+        # Prices rise where the level is too low, so that any low one leads to the right one.
+        for white in (False, True):
+            data, refined = search_at(noise.at(level, _LEFT_BY_COMPONENTS, white=white), rows, before, ids)
+            level = _level_left(data, refined)
+            if level > most:
+                return usual
+        if not evidence.as_expected(refined.outcome):
+            return usual
+        return data, refined._replace(again=evidence.AT_A_LOWER_LEVEL)
+
+    data, refined = search(noise, rows, first, first_ids)
     reason = NO_TRAINING
     if len(rows) < len(spectra):
         data, refined, searched = _on_all(spectra, data, refined, rows, search, form, report)
@@ -214,11 +247,11 @@ def refine_spectra(
 
 
 def _on_all(
-    spectra: NDArray[np.float32],
+    spectra: Table,
     data: _Data,
     refined: _Refined,
     rows: NDArray[np.int64],
-    search: Callable[[NDArray[np.int64], Array, NDArray[np.int64]], tuple[_Data, _Refined]],
+    search: Callable[[NoiseLevel, NDArray[np.int64], Array, NDArray[np.int64]], tuple[_Data, _Refined]],
     form: _Form,
     report: Callable[[int], None] | None,
 ) -> tuple[_Data, _Refined, int]:
@@ -231,13 +264,13 @@ def _on_all(
     searched : int
         Spectra that were searched.
     """
-    noise, level = data.noise, noise_of_rows(spectra, data.noise)
-    outcome = refined.outcome
+    noise, outcome = data.noise, refined.outcome
     usual = outcome.path[outcome.chosen].power
-    badly = many_spectra.described_badly(spectra, level, outcome.factors.components, refined.gates.price, usual)
+    badly = many_spectra.described_badly(spectra, noise, outcome.factors.components, refined.gates.price, usual)
     rows = np.union1d(rows, badly)
     if len(badly):
-        data, refined = search(rows, outcome.factors.components, outcome.factors.ids)
+        data, refined = search(noise, rows, outcome.factors.components, outcome.factors.ids)
+        noise = data.noise
         outcome = refined.outcome
     dearer = price_of_gate(len(spectra), form.pool) / price_of_gate(len(rows), form.pool)
     gates = refined.gates._replace(price=refined.gates.price * dearer)
@@ -284,7 +317,15 @@ class _Form(NamedTuple):
 class _Refined(NamedTuple):
     outcome: Outcome
     gates: ExactGates
-    again: bool
+    again: str = ""
+
+
+def _level_left(data: _Data, refined: _Refined) -> float:
+    """What the components leave for each degree of freedom, as a share of the spectra's; infinite if few are left."""
+    outcome, size = refined.outcome, data.spectra.size
+    left = float(outcome.path[outcome.chosen].power @ data.level**2)
+    free = degrees_of_freedom(size, outcome.factors)
+    return left / free * size / data.power if free else math.inf
 
 
 def _trusted(found: Sequence[_Refined], noise: NoiseLevel) -> bool:
@@ -302,22 +343,24 @@ def _search(data: _Data, start: Factors, form: _Form, report: Callable[[int], No
             data.scaled,
             0.0,
             0.0,
+            correlation=noise.correlation,
             non_negative=form.non_negative,
             sparse=form.sparse,
             fixed=form.fixed,
             background=form.background,
             report=report,
         )
-        outcome = CountSearch(refinement, form.pool, structured=noise.structured, reserved=form.reserved).run(start)
+        search = CountSearch(refinement, form.pool, structured=noise.structured, reserved=form.reserved)
+        outcome = search.run(refinement.filtered(start))
+        outcome = outcome._replace(factors=refinement.plain(outcome.factors))
         return outcome, ExactGates(noise, refinement.gate_price, tuple(sorted(int(i) for i in outcome.factors.ids)))
 
     outcome, gates = search(data.noise)
     unexplained = float(outcome.path[outcome.chosen].power @ data.level**2)
-    again = data.noise.structured and evidence.misfits(nmse_of(unexplained, data.power), data.noise)
-    if again:
+    if data.noise.structured and evidence.misfits(nmse_of(unexplained, data.power), data.noise):
         # The price of a component was all that the noise may be, and too high for every one of them.
-        outcome, gates = search(data.noise._replace(structured=False))
-    return _Refined(outcome, gates, again)
+        return _Refined(*search(data.noise._replace(structured=False)), evidence.AT_WHITE_PRICES)
+    return _Refined(outcome, gates)
 
 
 def _result(
@@ -326,7 +369,7 @@ def _result(
     data: _Data,
     refined: _Refined,
     form: _Form,
-    spectra: NDArray[np.float32],
+    spectra: Table,
 ) -> TrainingResult:
     """The result with the refined state, and the model in it; `spectra` are all, `data` those that were searched."""
     outcome, noise, background = refined.outcome, data.noise, form.background
@@ -342,9 +385,12 @@ def _result(
     nmse = nmse_of(residual, power)
     final = Factors(concentrations.astype(np.float64), components, np.asarray(ids, np.int64))
     outcome = outcome._replace(factors=final)
-    rank = evidence.numerical_rank(data.scaled)
+    rank = evidence.numerical_rank(whitened(data.scaled, noise.correlation))
     count = len(ids) - (background in ids)
     chosen = evidence.reason(count, nmse, outcome, noise)
+    weighted_nmse = nmse
+    if gates.weights is not None:
+        weighted_nmse = nmse_of(float(outcome.path[outcome.chosen].power @ data.level**2), data.power)
     before = result.record
     return result._replace(
         state=state,
@@ -362,7 +408,7 @@ def _result(
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
             "cautions": evidence.cautions(
-                outcome, nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
+                outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
             ),
         },
     )
@@ -393,9 +439,7 @@ def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequen
     return written
 
 
-def _settled(
-    model: UnmixingModel, gates: ExactGates, spectra: NDArray[np.float32]
-) -> tuple[ExactGates, NDArray[np.float32]]:
+def _settled(model: UnmixingModel, gates: ExactGates, spectra: Table) -> tuple[ExactGates, NDArray[np.float32]]:
     """The gates without components that no spectrum opens, and concentrations (n, k) of the others."""
     while True:
         model.gates = gates

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spectrafuse.mcr.refinement.evidence import numerical_rank
 from spectrafuse.mcr.refinement.factors import Factors
 from spectrafuse.mcr.refinement.hard_gates import Array, descend
+from spectrafuse.mcr.refinement.whitening import restored, whitened
 
 _LEAST, _MORE, _SURPLUS = 8, 1.25, 2
 """Candidates: at least so many; so many times the numerical rank, and so many beyond."""
@@ -34,6 +35,7 @@ def from_spectra(
     *,
     non_negative: bool = True,
     background: bool = False,
+    correlation: float = 0.0,
     weights: Array | None = None,
 ) -> Factors:
     """Known components, then those spectra that mixtures of what was chosen before describe worst.
@@ -47,9 +49,11 @@ def from_spectra(
     places : int
         Components there can be, the known ones among them.
     non_negative : bool
-        Negative channels of a chosen spectrum become 0.
+        Negative bands of a chosen spectrum become 0.
     background : bool
-        What all channels of a chosen spectrum share is no part of a non-negative component.
+        What all bands of a chosen spectrum share is no part of a non-negative component.
+    correlation : float
+        Of the noise of neighboring bands.
     weights : ndarray, (n,), optional
         What the squared residual of a spectrum counts for in the choice.
 
@@ -64,9 +68,10 @@ def from_spectra(
     shrinks as components are added, so that old ones are upper bounds, and only spectra that lead with an old residual
     are fitted anew.
     """
-    count = min(number_of_candidates(spectra), places - len(known))
     shapes = spectra - spectra.min(1, keepdims=True) if background and non_negative else spectra
-    shapes = np.maximum(shapes, 0.0) if non_negative else shapes
+    shapes = whitened(np.maximum(shapes, 0.0) if non_negative else shapes, correlation)
+    spectra, known = whitened(spectra, correlation), whitened(known, correlation)
+    count = min(number_of_candidates(spectra), places - len(known))
     length = np.linalg.norm(shapes, axis=1)
     chosen = np.empty((len(known) + count, spectra.shape[1]))
     chosen[: len(known)] = known / np.linalg.norm(known, axis=1, keepdims=True)
@@ -88,7 +93,7 @@ def from_spectra(
         along[:, size] = spectra @ chosen[size]
         overlap[size, : size + 1] = overlap[: size + 1, size] = chosen[: size + 1] @ chosen[size]
         left[row], size = 0.0, size + 1
-    return Factors(np.zeros((len(spectra), size)), chosen[:size].copy(), np.arange(size))
+    return Factors(np.zeros((len(spectra), size)), restored(chosen[:size].copy(), correlation), np.arange(size))
 
 
 def _worst(

@@ -11,6 +11,7 @@ import torch
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.safetensors import write_tensors
+from spectrafuse._runtime.tensor_files import load_state
 from spectrafuse.io.atomic import atomic_folder, atomic_write
 from spectrafuse.io.fingerprint import differences
 from spectrafuse.mcr.model import UnmixingModel, layer_names
@@ -227,15 +228,15 @@ def load_training(folder: Path, fingerprint: dict[str, str]) -> dict[str, Any] |
     Raises
     ------
     ValueError
-        If the folder holds a run of other parameters or data; the message names what differs.
+        If the file is damaged, or the folder holds a run of other parameters or data; the message names what differs.
     """
     path = folder / TRAINING_FILE
     if not path.is_file():
         return None
-    contents = torch.load(path, map_location="cpu", weights_only=True)
+    contents = load_state(path)
     if contents.get("version") != _TRAINING_VERSION:
         raise InvalidValueError(f"'{path}' was written by another version of this package; give another folder.")
-    different = differences(contents["fingerprint"], fingerprint)
+    different = differences(contents.get("fingerprint", {}), fingerprint)
     if different:
         raise InvalidValueError(
             f"'{folder}' holds a run with other settings, so it cannot be resumed: {'; '.join(different)}. "

@@ -47,14 +47,13 @@ def _update_natively(entries: Sequence[Entry], options: AdamwOptions, step: int 
         dense = [t if t.dtype is working and t.is_contiguous() else t.to(working).contiguous() for t in entry]
         addresses.append(addressed(tuple(dense)))  # type: ignore[arg-type]
         all_dense.append((entry, dense))
-    if not entries[0][2].is_cuda:
+    device = entries[0][2].device
+    if not extensions.on_gpu(device):
         update_cpu(working, addresses, options, int(step))
     else:
-        on_device = isinstance(step, Tensor) and step.is_cuda
+        on_device = isinstance(step, Tensor) and extensions.on_gpu(step.device)
         number, address = (0, step.data_ptr()) if on_device else (int(step), 0)  # type: ignore[union-attr]
-        with torch.cuda.device(entries[0][2].device):
-            stream = torch.cuda.current_stream().cuda_stream
-            extensions.cuda().adamw_outer(addresses, *options, number, address, stream)
+        extensions.run_on_gpu("adamw_outer", device, addresses, *options, number, address)
     for entry, dense in all_dense:
         for tensor, copy in zip(entry[2:], dense[2:], strict=True):
             if copy is not tensor:

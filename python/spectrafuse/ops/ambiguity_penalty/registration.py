@@ -100,16 +100,14 @@ def _forward_cuda(
     rows = components.to(working).contiguous()
     penalty, gradient = rows.new_empty(()), rows.new_empty(rows.shape if needs_gradient else 0)
     order, selected = (None, None) if mask is None else selection(mask)
-    module, code, sizes = extensions.cuda(), extensions.DTYPE_CODE[working], tuple(rows.shape)
-    size = module.ambiguity_penalty_workspace(sizes[0], code, needs_gradient)
+    code, sizes = extensions.DTYPE_CODE[working], tuple(rows.shape)
+    size = extensions.cuda().ambiguity_penalty_workspace(sizes[0], code, needs_gradient)
     workspace = torch.empty(size, dtype=torch.uint8, device=rows.device)
-    with torch.cuda.device(rows.device):
-        module.ambiguity_penalty(
-            code, sizes, kind, power, offset, scale, quadratic, rows.data_ptr(),
-            0 if order is None else order.data_ptr(), 0 if selected is None else selected.data_ptr(),
-            penalty.data_ptr(), gradient.data_ptr() if needs_gradient else 0, workspace.data_ptr(),
-            torch.cuda.current_stream().cuda_stream,
-        )  # fmt: skip
+    extensions.run_on_gpu(
+        "ambiguity_penalty", rows.device, code, sizes, kind, power, offset, scale, quadratic, rows.data_ptr(),
+        0 if order is None else order.data_ptr(), 0 if selected is None else selected.data_ptr(),
+        penalty.data_ptr(), gradient.data_ptr() if needs_gradient else 0, workspace.data_ptr(),
+    )  # fmt: skip
     return penalty.to(components.dtype), gradient
 
 

@@ -40,9 +40,9 @@ def gate_backward_kernel(
     tau: float,
     hard: bool,
 ) -> Tensor:
-    grad_prob = None if grad_prob is None else grad_prob.contiguous()
-    grad_energy = None if grad_energy is None else grad_energy.contiguous()
-    prob, energy = select_prob.contiguous(), select_energy.contiguous()
+    grad_prob = None if grad_prob is None else extensions.dense(grad_prob)
+    grad_energy = None if grad_energy is None else extensions.dense(grad_energy)
+    prob, energy = extensions.dense(select_prob), extensions.dense(select_energy)
     grad = torch.empty_like(energy)
     grads = (grad_prob, grad_energy, grad_energy_sum, grad_energy_square_sum, grad_select_sum)
     extensions.run(

@@ -84,7 +84,7 @@ def descend_components(
     non_negative : bool
         What would be negative becomes 0.
     price : float
-        A channel that lowers the squared residual by less becomes 0.
+        A band that lowers the squared residual by less becomes 0.
     held : Tensor (k,), bool, optional
         Components that keep their shape.
 
@@ -145,9 +145,9 @@ def work(samples: int, components: int) -> Work:
 
 
 def _of_mixture(sizes: tuple[int, int, int], *others: object) -> Work:
-    """As if each spectrum had one gate open: two operations a channel."""
-    samples, channels, components = sizes
-    return Work(2 * samples * channels, BYTES * (channels + components) * samples + BYTES * components * channels)
+    """As if each spectrum had one gate open: two operations a band."""
+    samples, bands, components = sizes
+    return Work(2 * samples * bands, BYTES * (bands + components) * samples + BYTES * components * bands)
 
 
 operation = backends.declare(

@@ -1,4 +1,4 @@
-"""Coordinate descent on a gated mixture, one component at a time for all spectra, or all channels, at once."""
+"""Coordinate descent on a gated mixture, one component at a time for all spectra, or all bands, at once."""
 
 from __future__ import annotations
 

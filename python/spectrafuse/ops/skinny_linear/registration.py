@@ -91,26 +91,22 @@ def _forward_cuda(x: Tensor, weight: Tensor, bias: Tensor | None, activation: in
     batch, inputs = x.shape
     y = dense.new_empty((batch, weight.shape[0]))
     before = torch.empty_like(y) if ACTIVATIONS[activation] == "abs" else dense.new_empty(0)
-    with torch.cuda.device(x.device):
-        extensions.cuda().skinny_linear_forward(
-            batch, inputs, weight.shape[0], activation, dense.data_ptr(), weights.data_ptr(),
-            0 if added is None else added.data_ptr(), y.data_ptr(), before.data_ptr(),
-            torch.cuda.current_stream().cuda_stream,
-        )  # fmt: skip
+    extensions.run_on_gpu(
+        "skinny_linear_forward", x.device, batch, inputs, weight.shape[0], activation, dense.data_ptr(),
+        weights.data_ptr(), 0 if added is None else added.data_ptr(), y.data_ptr(), before.data_ptr(),
+    )  # fmt: skip
     return y.to(x.dtype), before.to(x.dtype)
 
 
 def _input_gradient_cuda(grad_y: Tensor, weight: Tensor) -> Tensor:
     upstream, weights = grad_y.float().contiguous(), weight.float().contiguous()
     batch, (outputs, inputs) = len(grad_y), weight.shape
-    module = extensions.cuda()
-    grad_x, parts = upstream.new_empty((batch, inputs)), -(-outputs // module.linear_part)
+    grad_x, parts = upstream.new_empty((batch, inputs)), -(-outputs // extensions.cuda().linear_part)
     workspace = upstream.new_empty((parts, batch, inputs))
-    with torch.cuda.device(grad_y.device):
-        module.skinny_linear_backward(
-            batch, inputs, outputs, weights.data_ptr(), upstream.data_ptr(), grad_x.data_ptr(), workspace.data_ptr(),
-            torch.cuda.current_stream().cuda_stream,
-        )  # fmt: skip
+    extensions.run_on_gpu(
+        "skinny_linear_backward", grad_y.device, batch, inputs, outputs, weights.data_ptr(), upstream.data_ptr(),
+        grad_x.data_ptr(), workspace.data_ptr(),
+    )  # fmt: skip
     return grad_x.to(grad_y.dtype)
 
 

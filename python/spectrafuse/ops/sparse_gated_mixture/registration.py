@@ -43,7 +43,7 @@ def shared_arguments(
 
 
 def _dense(*tensors: Tensor | None) -> tuple[Any, ...]:
-    return tuple(None if t is None else t.contiguous() for t in tensors)
+    return tuple(None if t is None else extensions.dense(t) for t in tensors)
 
 
 def forward_kernel(

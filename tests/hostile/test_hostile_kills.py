@@ -1,0 +1,137 @@
+"""Runs that are killed before any one of their changes of files: the same command ends with the same bits.
+
+All points of a run with a fit that takes no time are tried; of real runs a few, or all with SPECTRAFUSE_HOSTILE=all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.command_line import SEGMENT, UNMIX, run
+from helpers.kill_points import KILLED, in_child
+from spectrafuse.cli import ownership
+from spectrafuse.cli.run_folder import RunFolder, working_in
+
+pytestmark = [pytest.mark.process, pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")]
+TRIED = 4
+Action = Callable[[], int]
+
+
+def state_of(folder: Path) -> dict[str, str]:
+    """All files of an output folder and their hashes, but for the record's times."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.name == "run.json":
+                record = json.loads(content)
+                content = json.dumps([record["request"], record["files"], sorted(record["sha256"])]).encode()
+            found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def small_run(output: Path, word: str, restart: bool = False) -> Action:
+    """A command whose fit takes no time: it leaves a training state, files and folders, and replaces older ones."""
+
+    def action() -> int:
+        def write(place: Path) -> None:
+            (place / "labels.npy").write_text(word)
+            (place / f"only-{word}.csv").write_text(word)
+            (place / "model").mkdir()
+            (place / "model" / "weights").write_text(word * 100)
+
+        folder = RunFolder(output, {"command": word}, restart=restart, trial=write)
+        if folder.finished:
+            return 0
+        with working_in(folder):
+            (folder.state / "training.pt").write_text(word)
+            with folder.results({"inputs": []}) as place:
+                write(place)
+        return 0
+
+    return action
+
+
+@pytest.mark.parametrize("before", ["nothing", "results", "unfinished"])
+def test_a_run_that_is_killed_anywhere_ends_as_others_do(before: str, tmp_path: Path) -> None:
+    straight = tmp_path / "straight"
+    assert in_child(small_run(straight, "new"), straight)[0] == 0
+    expected = state_of(straight)
+    counts = {"tried": 0, "handled": 0}
+    for point in range(10_000):
+        output = tmp_path / f"{before}-{point}"
+        if before == "results":
+            assert in_child(small_run(output, "old"), output)[0] == 0
+        elif before == "unfinished":
+            assert in_child(small_run(output, "old"), output, 8)[0] == KILLED
+        first = small_run(output, "new", restart=before != "nothing")
+        code, _ = in_child(first, output, point)
+        if code == 0:
+            break
+        assert code == KILLED
+        counts["tried"] += 1
+        again = in_child(small_run(output, "new"), output)[0]
+        if again != 0:
+            # Killed before the old run was forgotten: the old results or state are whole, and --restart is the way.
+            assert before != "nothing"
+            again = in_child(first, output)[0]
+        assert again == 0, point
+        # A second time there is nothing to do, and what is left of a state goes.
+        assert in_child(small_run(output, "new"), output)[0] == 0
+        assert state_of(output) == expected, point
+        assert not (output / "state").exists(), point
+        counts["handled"] += 1
+    assert counts["tried"] == counts["handled"] > 20
+    print(f"kill points ({before}): {counts['tried']} tried, {counts['handled']} handled")
+
+
+def test_old_results_are_whole_until_the_new_ones_are(tmp_path: Path) -> None:
+    for point in range(10_000):
+        output = tmp_path / f"{point}"
+        in_child(small_run(output, "old"), output)
+        old = state_of(output)
+        code, _ = in_child(small_run(output, "new", restart=True), output, point)
+        if code == 0:
+            break
+        now = {name: value for name, value in state_of(output).items() if not name.startswith("state/")}
+        complete = (output / "state" / "results").exists() and ownership.is_plain_file(output / "state" / "run.json")
+        assert now == old or complete or "only-new.csv" in now
+
+
+def real_runs(scene: Path, table: Path) -> Iterator[tuple[str, list[object]]]:
+    yield "segment", ["segment", scene, *SEGMENT, "--max-epoch", 2, "--threads", 1]
+    yield "unmix", ["unmix", table, *UNMIX, "--threads", 1]
+    yield "unmix trained", ["unmix", table, *UNMIX, "--recipe", "trained", "--threads", 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3), ids=["segment", "unmix", "unmix-trained"])
+def test_a_command_that_is_killed_anywhere_ends_as_others_do(
+    number: int, scene: Path, table: Path, tmp_path: Path
+) -> None:
+    name, words = list(real_runs(scene, table))[number]
+    straight = tmp_path / "straight"
+    code, changes = in_child(lambda: run(*words, "-o", straight).exit_code, straight)
+    assert code == 0
+    expected = state_of(straight)
+    every = os.environ.get("SPECTRAFUSE_HOSTILE") == "all"
+    points = range(changes) if every else range(changes // (2 * TRIED), changes, max(1, changes // TRIED))
+    for point in points:
+        output = tmp_path / f"killed-{point}"
+
+        def action(output: Path = output) -> int:
+            return run(*words, "-o", output).exit_code
+
+        first, again = (in_child(action, output, kill)[0] for kill in (point, None))
+        assert (first, again) == (KILLED, 0), point
+        assert {k: v for k, v in state_of(output).items() if k != "model/spectrafuse.json"} == {
+            k: v for k, v in expected.items() if k != "model/spectrafuse.json"
+        }, point
+        assert not (output / "state").exists(), point
+    print(f"kill points of {name}: {len(points)} of {changes} tried, all handled")
