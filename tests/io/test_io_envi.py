@@ -299,3 +299,93 @@ def test_real_images(shared_data: Path) -> None:
     assert 0.25 < inside.mean() < 0.33
     assert not inside[[0, -1]].any()
     assert not inside[:, [0, -1]].any()
+
+
+@pytest.mark.parametrize(("factor", "divisor"), [("0.0001", 10000), ("10000", 10000), ("1.0D+4", 10000)])
+def test_scale_factors_of_both_directions(tmp_path: Path, factor: str, divisor: float) -> None:
+    expected = scene(dtype="u2")
+    cube = read_cube(write_envi(tmp_path, expected, reflectance_scale_factor=factor))
+    np.testing.assert_array_equal(cube.data, expected.astype("f4") / np.float32(divisor))
+    assert "divided by the reflectance scale factor 10000" in cube.description
+
+
+def test_gains_and_offsets_of_bands(tmp_path: Path) -> None:
+    stored = scene(dtype="u2")
+    path = write_envi(tmp_path, stored, data_gain_values="{0.5, 1, 2, 4}", data_offset_values="{-1, 0, 0, 1}")
+    gains, offsets = np.array([0.5, 1, 2, 4], "f4"), np.array([-1, 0, 0, 1], "f4")
+    expected = stored.astype("f4") * gains[:, None, None] + offsets[:, None, None]
+    opened = open_cube(path)
+    np.testing.assert_array_equal(opened.data, expected)
+    np.testing.assert_array_equal(opened[1:3, 1:2], expected[1:3, 1:2])
+    np.testing.assert_array_equal(open_cube(path, bands="2-").held().data, expected[2:])
+    path = write_envi(tmp_path, stored, data_gain_values="{0.5, 1}", data_reflectance_gain_values="{1, 1, 1, 1}")
+    assert "2 'data gain values' for 4 bands, which are not applied" in open_cube(path).description
+    assert "'data reflectance gain values' are not applied" in open_cube(path).description
+
+
+@pytest.mark.parametrize("text", ["-1.#QNAN", "1.#IND", "nan", "-nan(ind)", "1.#INF"])
+def test_no_data_values_as_windows_writes_them(tmp_path: Path, text: str) -> None:
+    expected = scene()
+    expected[:, 1, 2] = np.inf if "INF" in text else np.nan
+    cube = read_cube(write_envi(tmp_path, expected, data_ignore_value=text))
+    assert cube.valid is not None
+    assert np.argwhere(~cube.valid).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "unit"),
+    [
+        ({"wavelengths": "{400, 500, 600, 700}", "wavelength_units": "Nanometers"}, "nm"),
+        ({"wavelength": "{400 nm, 500.0 nm, 600nm, 700 nm}"}, "nm"),
+        ({"band_names": "{Band 1 (400 nm), Band 2 (500 nm), Band 3 (600 nm), Band 4 (700 nm)}"}, "nm"),
+        ({"wavelength": "{400, 500, 600, 700}", "wavelength_units": "cm-1"}, "cm⁻¹"),
+        ({"wavelength": "{400, 500, 600, 700}", "wavelength_units": "Angstroms"}, "Å"),
+    ],
+)
+def test_wavelengths_as_they_are_written(tmp_path: Path, fields: dict[str, str], unit: str) -> None:
+    cube = read_cube(write_envi(tmp_path, scene(), **fields))
+    assert cube.wavelengths is not None
+    assert (cube.wavelengths.tolist(), cube.unit) == ([400, 500, 600, 700], unit)
+    assert f"(400 to 700 {unit})" in cube.description
+
+
+def test_numbers_of_bands_are_no_wavelengths(tmp_path: Path) -> None:
+    fields = {"wavelength": "{1, 2, 3, 4}", "wavelength_units": "Index"}
+    assert read_cube(write_envi(tmp_path, scene(), **fields)).wavelengths is None
+
+
+@pytest.mark.parametrize("name", ["x.hyspex", "x.PIX", "X.cub"])
+def test_any_data_file_of_the_right_size(tmp_path: Path, name: str) -> None:
+    expected = scene()
+    path = write_envi(tmp_path, expected, name=name)
+    (tmp_path / "x.txt").write_text("notes")
+    np.testing.assert_array_equal(read_cube(path).data, expected.astype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        (b"II*\0", "a TIFF image"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not the data: fetch .*git lfs pull"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"PK\x03\x04", "a zip archive: unpack it"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    ],
+)
+def test_files_of_other_formats_beside_a_header(tmp_path: Path, first: bytes, words: str) -> None:
+    expected = scene()
+    path = write_envi(tmp_path, expected)
+    (tmp_path / "x.img").write_bytes(first + bytes(expected.nbytes))
+    with pytest.raises(DataError, match=words):
+        read_cube(path)
+    # Raw numbers may begin like anything, if there are exactly as many as the header says.
+    (tmp_path / "x.img").write_bytes((first + bytes(expected.nbytes))[: expected.nbytes - 8] + b"\1" * 8)
+    assert open_cube(path, zeros="accept", nodata="nan").shape == expected.shape
+
+
+def test_place_on_earth_goes_to_class_maps(tmp_path: Path) -> None:
+    fields = {"map_info": "{UTM, 1, 1, 380000, 5820000, 30, 30, 33, North, WGS-84}", "x_start": "17"}
+    cube = read_cube(write_envi(tmp_path, scene(), **fields))
+    text, _ = write_class_map(tmp_path / "out", np.zeros(cube.shape[1:], int), place=cube.place)
+    written = read_header(text)
+    assert (written["map info"], written["x start"]) == (fields["map_info"].strip("{}"), "17")

@@ -146,8 +146,8 @@ def test_few_bands_without_data_in_many_pixels_are_left_out_instead() -> None:
         source = array_cube("X", cube, nodata=-1, zeros="check")
     assert source.band_numbers.tolist() == [*range(3), *range(5, 20)]
     assert np.argwhere(~source.valid).tolist() == [[0, 0]]
+    cube[8, :3] = cube[9, 3:] = -1
     with pytest.raises(DataError, match="no pixel with data in all its bands"):
-        cube[8, :3] = cube[9, 3:] = -1
         array_cube("X", cube, nodata=-1, zeros="check", bands=[8, 9])
 
 

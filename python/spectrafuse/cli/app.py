@@ -215,6 +215,22 @@ def segment(
             rich_help_panel=READING,
         ),
     ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Bands to use, counted from 0: '0-95,110-'; or by wavelength: '450-900nm'.", rich_help_panel=READING
+        ),
+    ] = None,
+    drop: Annotated[
+        str | None,
+        typer.Option(help="Bands to leave out: '1340-1460nm,1790-1960nm' or '0-3,220-'.", rich_help_panel=READING),
+    ] = None,
+    all_bands: Annotated[
+        bool,
+        typer.Option(
+            "--all-bands", help="Use bands that the file calls bad or that are empty, too.", rich_help_panel=READING
+        ),
+    ] = False,
     max_memory: Annotated[
         str | None,
         typer.Option(
@@ -266,7 +282,7 @@ def segment(
 
     [bold]spectrafuse segment[/] scene.mat --n-clusters 4 --output out/
     """
-    from spectrafuse.cli.segment import SegmentRequest, parse_bytes, parse_classes, parse_merge
+    from spectrafuse.cli.segment import SegmentRequest, parse_bands_options, parse_bytes, parse_classes, parse_merge
     from spectrafuse.cli.segment import segment as run
 
     settings = _given(
@@ -280,6 +296,7 @@ def segment(
         random_state=seed,
         device=device,
         nodata=None if nodata is None else str(nodata),
+        bands=parse_bands_options(bands, drop, all_bands),
         max_memory=parse_bytes(max_memory),
     )
     _carry_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,22 +142,37 @@ def split_key(text: str) -> tuple[str, str | None]:
 
 def read_request_scenes(request: SegmentRequest) -> list[Cube]:
     """The scenes of a request, opened and checked, with their masks."""
+    from spectrafuse.dgc.scenes import common_bands
     from spectrafuse.io.cubes import open_cube
+    from spectrafuse.io.errors import ReadingNote
 
     _once_per_scene("--mask", request.masks, request)
     masks: list[Any] = [_read_mask(text) for text in request.masks] or [None] * len(request.scenes)
-    return [
-        open_cube(
-            path,
-            key=request.key,
-            layout=request.layout,
-            rows=request.rows,
-            columns=request.columns,
-            nodata=request.settings.get("nodata"),
-            mask=mask,
-        )
-        for path, mask in zip(request.scenes, masks, strict=True)
-    ]
+    with warnings.catch_warnings():
+        # The line that describes a scene says it.
+        warnings.simplefilter("ignore", ReadingNote)
+        scenes = [
+            open_cube(
+                path,
+                key=request.key,
+                layout=request.layout,
+                rows=request.rows,
+                columns=request.columns,
+                nodata=request.settings.get("nodata"),
+                mask=mask,
+                bands=request.settings.get("bands"),
+            )
+            for path, mask in zip(request.scenes, masks, strict=True)
+        ]
+    return common_bands(scenes)
+
+
+def parse_bands_options(bands: str | None, drop: str | None, all_bands: bool) -> str | None:
+    """`--bands`, `--drop` and `--all-bands` as the `bands=` of `open_cube`; None without any."""
+    if all_bands and bands is not None:
+        raise CommandError("--all-bands and --bands exclude each other; leave one out.")
+    kept = "all" if all_bands else bands
+    return kept if drop is None else f"{kept or ''} drop {drop}".strip()
 
 
 def _once_per_scene(option: str, given: Sequence[str], request: SegmentRequest) -> None:
@@ -245,16 +261,16 @@ def segment(request: SegmentRequest) -> None:
             "bands": cube.shape[0],
             "rows": cube.shape[1],
             "columns": cube.shape[2],
+            "bands_used": cube.band_numbers.tolist(),
+            "bands_left_out": {reason: which.tolist() for reason, which in cube.left_out},
+            "wavelength_unit": cube.unit,
+            "reading": cube.description,
             "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
         }
         for path, cube in zip(request.scenes, cubes, strict=True)
     ]
     for item in inputs:
-        console.print(
-            f"{item['file']}: {item['rows']} rows, {item['columns']} columns, {item['bands']} bands "
-            f"({item['layout']})"
-            + (f", {item['pixels_without_data']} pixels without data" if item["pixels_without_data"] else "")
-        )
+        console.print(item["reading"], soft_wrap=True)
     folder = RunFolder(
         request.output,
         {
@@ -416,7 +432,7 @@ def _write(
         target = results if len(cubes) == 1 else results / name
         target.mkdir(exist_ok=True)
         write_label_map(target, image)
-        write_class_map(target, image)
+        write_class_map(target, image, place=cube.place)
         true = truth[index] if truth else None
         save_map(
             target / "map.png",

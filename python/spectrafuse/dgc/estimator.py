@@ -28,6 +28,7 @@ from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.initialise import new_model
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
+from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
@@ -72,6 +73,10 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     nodata : float, optional
         Value that says that a pixel has no data (NaN or "nan": only NaN does); None: an ENVI header's, if any. Such
         pixels take no part, and their label is -1: see `spectrafuse.io.nodata` and `spectrafuse.dgc.windows`.
+    bands : str, array_like of int or bool, optional
+        The bands to use, as in `spectrafuse.io.read_cube`: "0-95,110-", "drop 1340-1460nm", numbers, "all". None: all
+        but those that a file says are bad, or that hold nothing in one of the scenes. The model keeps them, and
+        `predict` takes the same bands of every scene.
     log_dir : path, optional
         Folder for TensorBoard (needs the package tensorboard).
 
@@ -91,7 +96,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     stop_reason_ : str
         Why the training ended, in one sentence.
     n_features_in_, n_iter_ : int
-        Bands, and epochs that ran.
+        Bands that are used, and epochs that ran.
+    bands_ : ndarray of int (n_features_in_,)
+        Their numbers in the scenes, from 0.
+    n_bands_in_ : int
+        Bands of the scenes.
 
     Examples
     --------
@@ -128,6 +137,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         bandwidth: float | None = None,
         max_memory: int = DEFAULT_MEMORY,
         nodata: float | str | None = None,
+        bands: Any = None,
         log_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.n_clusters = n_clusters
@@ -152,6 +162,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.bandwidth = bandwidth
         self.max_memory = max_memory
         self.nodata = nodata
+        self.bands = bands
         self.log_dir = log_dir
 
     def fit(
@@ -160,6 +171,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         y: None = None,
         *,
         mask: Any = None,
+        layout: str = "auto",
         callback: Callback | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> DeepGlobalClustering:
@@ -173,6 +185,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             Ignored.
         mask : array_like of bool (rows, columns), optional; for a list of scenes, a list of these or None
             True for pixels without data.
+        layout : {"auto", "chw", "hwc"}
+            Order of the axes: bands, rows, columns, or rows, columns, bands. "auto": as files say it, by the names of
+            an xarray's dimensions, and (bands, rows, columns) for arrays and tensors.
         callback : callable, optional
             Called with a `Progress` after every epoch.
         checkpoint_dir : path, optional
@@ -186,8 +201,15 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         TypeError, ValueError
             For a wrong parameter, or a `checkpoint_dir` that belongs to another run.
         """
-        self._fit(read_scenes(X, zeros="check", nodata=self.nodata, mask=mask), callback, checkpoint_dir)
+        self._fit(self._training_scenes(X, mask, layout), callback, checkpoint_dir)
         return self
+
+    def _training_scenes(self, X: Any, mask: Any, layout: str) -> list[Cube]:
+        return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
+
+    def _scenes_to_label(self, X: Any, mask: Any, layout: str) -> list[Cube]:
+        own = BandsOf(self.n_bands_in_, self.bands_)
+        return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
 
     def _fit(
         self,
@@ -220,6 +242,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             fingerprint=fingerprint(self.get_params(), recipe, device, scenes) if checkpoint_dir is not None else None,
         )
         self._set_model(model, recipe.normalization)
+        self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
         self._scenes, self._mass = scenes, None
         self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
 
@@ -231,7 +254,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     def _set_model(self, model: SegmentationModel, normalization: str) -> None:
         self.model_ = model.eval()
         self.normalization_ = Normalization(normalization)
-        self.n_features_in_ = model.n_bands
+        self.n_features_in_ = self.n_bands_in_ = model.n_bands
+        self.bands_ = np.arange(model.n_bands)
         self.cluster_mapping_: dict[int, list[int]] | None = None
         self._scenes, self._mass = (), None
 
@@ -257,7 +281,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         return self.model_.centers.detach().cpu().numpy().copy()
 
     def predict(
-        self, X: Any, *, mask: Any = None, max_memory: int | None = None, out: Any = None
+        self, X: Any, *, mask: Any = None, layout: str = "auto", max_memory: int | None = None, out: Any = None
     ) -> np.ndarray | list[np.ndarray]:
         """Labels of scenes.
 
@@ -266,7 +290,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         X : path, `Cube`, array_like or tensor (bands, rows, columns), or list of these
             Scenes of any sizes; each is normalised by its own statistics and processed by strips of rows; in one piece
             by a model whose mean shift takes all pixels (a published one without `use_approx`).
-        mask : as in `fit`
+        mask, layout : as in `fit`
         max_memory : int, optional
             Instead of the estimator's own.
         out : path or list of paths, optional
@@ -285,7 +309,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             is not enough for a scene, with what is.
         """
         check_is_fitted(self, "model_")
-        return self._predict(X, read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask), max_memory, out)
+        return self._predict(X, self._scenes_to_label(X, mask, layout), max_memory, out)
 
     def _predict(
         self, X: Any, scenes: Sequence[Cube], max_memory: int | None = None, out: Any = None
@@ -307,11 +331,12 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         y: None = None,
         *,
         mask: Any = None,
+        layout: str = "auto",
         callback: Callback | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         """`fit`, then the labels of the same scenes; files are read once."""
-        scenes = read_scenes(X, zeros="check", nodata=self.nodata, mask=mask)
+        scenes = self._training_scenes(X, mask, layout)
         self._fit(scenes, callback, checkpoint_dir)
         return self._predict(X, scenes)
 
@@ -330,7 +355,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.cluster_mapping_ = None if mapping is None else {int(k): [int(c) for c in v] for k, v in mapping.items()}
         return self
 
-    def prune(self, threshold: float = 0.005, X: Any = None) -> DeepGlobalClustering:
+    def prune(self, threshold: float = 0.005, X: Any = None, *, layout: str = "auto") -> DeepGlobalClustering:
         """Remove clusters with a small share of the pixels; the others are numbered anew, in the same order.
 
         Parameters
@@ -339,16 +364,14 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             Least mean probability of a cluster that stays, in [0, 1].
         X : scenes, optional
             Where the shares are taken; without it, `cluster_mass_`.
+        layout : as in `fit`
 
         Raises
         ------
         ValueError
             If no cluster would be left, or the shares are not known and `X` is not given.
         """
-        if X is None:
-            mass = self.cluster_mass_
-        else:
-            mass = self._measure_mass(read_scenes(X, zeros="accept", nodata=self.nodata))
+        mass = self.cluster_mass_ if X is None else self._measure_mass(self._scenes_to_label(X, None, layout))
         if mass is None:
             raise InvalidValueError("This model does not say how large its clusters are; give scenes as `X`.")
         kept = self.model_.prune(torch.from_numpy(mass), threshold)
@@ -367,6 +390,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         parameters = {k: v for k, v in self.get_params().items() if k not in ("device", "log_dir")}
         parameters["nodata"] = None if self.nodata is None else str(as_nodata(self.nodata))  # JSON has no NaN
+        parameters["bands"] = as_plain(self.bands)
         if isinstance(self.recipe, Recipe):
             parameters["recipe"] = self.recipe.as_dict()
         extra = {
@@ -374,6 +398,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             "estimator": type(self).__name__,
             "parameters": parameters,
             "normalization": self.normalization_.method,
+            "bands": {"of": self.n_bands_in_, "used": self.bands_.tolist()},
             "mapping": None if self.cluster_mapping_ is None else list(self.cluster_mapping_.items()),
             "cluster_mass": self._mass,
             "history": self.history_,
@@ -399,6 +424,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
                 parameters["recipe"] = Recipe(**parameters["recipe"])
             estimator = cls(**parameters, device=device)
             estimator._set_model(model, extra["normalization"])
+            if (bands := extra.get("bands")) is not None:
+                estimator.bands_, estimator.n_bands_in_ = np.array(bands["used"], dtype=np.int64), int(bands["of"])
             mass = extra.get("cluster_mass")
             estimator._mass = None if mass is None else np.asarray(mass, dtype=np.float64)
             estimator.history_ = extra.get("history", [])

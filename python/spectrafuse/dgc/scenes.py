@@ -9,13 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse.io.cubes import Cube, array_cube, open_cube
+from spectrafuse._runtime import arguments
+from spectrafuse.io.bands import BandsOf, parse_bands
+from spectrafuse.io.cubes import Cube, array_cube, image_cube, open_cube
+from spectrafuse.io.envi import EnviImage
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.layouts import LAYOUTS
 from spectrafuse.io.nodata import as_nodata
-from spectrafuse.io.validate import check_cube
+from spectrafuse.io.objects import scene_of
 
 
-def read_scenes(X: Any, *, zeros: str, nodata: float | str | None = None, mask: Any = None) -> list[Cube]:
+def read_scenes(
+    X: Any,
+    *,
+    zeros: str,
+    nodata: float | str | None = None,
+    mask: Any = None,
+    layout: str = "auto",
+    bands: Any = None,
+) -> list[Cube]:
     """Scenes, finite where they have data, from a scene or a list of scenes.
 
     Parameters
@@ -28,6 +40,10 @@ def read_scenes(X: Any, *, zeros: str, nodata: float | str | None = None, mask: 
         have been read already know their own.
     mask : array_like of bool, shape (rows, columns), or list of these or None, optional
         True for pixels without data; a list for a list of scenes.
+    layout : {"auto", "chw", "hwc"}
+        Order of the axes, as in `spectrafuse.io.read_cube`; arrays and tensors are (bands, rows, columns) without it.
+    bands
+        As in `spectrafuse.io.read_cube`, or the bands of a model. Of several scenes, those that all of them have.
 
     Returns
     -------
@@ -47,23 +63,60 @@ def read_scenes(X: Any, *, zeros: str, nodata: float | str | None = None, mask: 
     if len(masks) != len(given):
         raise DataError(f"`mask` must be a list with one mask or None for each of the {len(given)} scenes.")
     value = as_nodata(nodata)
-    return [
-        _read_scene(f"X[{i}]" if several else "X", scene, zeros, value, hidden)
+    arguments.choice("layout", layout, LAYOUTS)
+    scenes = [
+        _read_scene(f"X[{i}]" if several else "X", scene, zeros, value, hidden, layout, bands)
         for i, (scene, hidden) in enumerate(zip(given, masks, strict=True))
     ]
+    if isinstance(bands, BandsOf):
+        return [scene.with_bands(bands.numbers) if _counted(scene) == bands.total else scene for scene in scenes]
+    return common_bands(scenes)
 
 
-def _read_scene(name: str, scene: Any, zeros: str, nodata: float | None, mask: Any) -> Cube:
+def common_bands(scenes: Sequence[Cube]) -> list[Cube]:
+    """Scenes whose files have as many bands, with the bands that are used of all of them."""
+    if len({_counted(scene) for scene in scenes}) > 1:
+        return list(scenes)
+    numbers = scenes[0].band_numbers
+    for scene in scenes[1:]:
+        numbers = np.intersect1d(numbers, scene.band_numbers)
+    if not len(numbers):
+        raise DataError("The scenes have no band in common that holds data.")
+    return [scene.with_bands(numbers) for scene in scenes]
+
+
+def _counted(scene: Cube) -> int:
+    return scene.n_file_bands or scene.shape[0]
+
+
+def _read_scene(name: str, scene: Any, zeros: str, nodata: float | None, mask: Any, layout: str, bands: Any) -> Cube:
     if isinstance(scene, (str, os.PathLike)):
-        return open_cube(scene, nodata=nodata, mask=mask, zeros=zeros)
+        return open_cube(scene, nodata=nodata, mask=mask, zeros=zeros, layout=layout, bands=bands)
     if isinstance(scene, Cube):
         if mask is not None:
             raise DataError(f"`{name}` has been read already; give `mask` to the function that reads it.")
         # What is kept with numbers in memory is forgotten: they may have been changed since. Files may not.
-        return scene if scene.file_backed else replace(scene)
-    if nodata is None and mask is None and not isinstance(scene, np.ma.MaskedArray):
-        return Cube(check_cube(name, scene, zeros=zeros))
-    return array_cube(name, scene, nodata=nodata, mask=mask, zeros=zeros)
+        return _chosen_anew(scene if scene.file_backed else replace(scene), bands)
+    found = scene_of(name, scene, layout)
+    if isinstance(found, EnviImage):
+        return image_cube(str(found.data), found, None, None, nodata, mask, zeros, bands)
+    values, facts = found
+    own = facts.pop("nodata", None)
+    return array_cube(
+        name, values, nodata=own if nodata is None else nodata, mask=mask, zeros=zeros, bands=bands, **facts
+    )
+
+
+def _chosen_anew(scene: Cube, bands: Any) -> Cube:
+    """A scene that has been read, with the bands that are asked for, by their numbers in its file."""
+    if bands is None or isinstance(bands, BandsOf):
+        return scene
+    axis = None
+    if scene.wavelengths is not None:
+        axis = np.full(_counted(scene), np.nan)
+        axis[scene.band_numbers] = scene.wavelengths
+    kept, dropped = parse_bands(bands, _counted(scene), axis, scene.wavelength_unit)
+    return scene.with_bands(np.setdiff1d(scene.band_numbers if kept is None else kept, dropped))
 
 
 def check_bands(scenes: Sequence[Cube], n_bands: int, whose: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,11 +24,18 @@ _LISTED = 8
 _WATER = ((1350.0, 1430.0), (1800.0, 1950.0))
 
 
+class BandsOf(NamedTuple):
+    """The bands that a model uses: of so many, these."""
+
+    total: int
+    numbers: np.ndarray
+
+
 def runs(bands: np.ndarray) -> list[tuple[int, int, int]]:
     """Rising band numbers as runs: place of the first one, first one, last one + 1."""
     cuts = np.flatnonzero(np.diff(bands) != 1) + 1
     places = [0, *cuts.tolist(), len(bands)]
-    return [(i, int(bands[i]), int(bands[j - 1]) + 1) for i, j in zip(places[:-1], places[1:], strict=True) if i < j]
+    return [(i, int(bands[i]), int(bands[j - 1]) + 1) for i, j in itertools.pairwise(places) if i < j]
 
 
 def listed(bands: np.ndarray) -> str:
@@ -43,7 +51,7 @@ def parse_bands(
 
     Parameters
     ----------
-    choice : None, str, or array_like of int or bool
+    choice : None, str, array_like of int or bool, or BandsOf
         None: nothing is asked for. Text: see the message below; a range of bands that are kept, then `drop` and a
         range of bands that are not. Numbers: bands counted from 0. Bool: one for each band.
     count : int
@@ -65,6 +73,9 @@ def parse_bands(
     nothing = np.zeros(0, dtype=np.int64)
     if choice is None:
         return None, nothing
+    if isinstance(choice, BandsOf):
+        # Another number of bands has another error; as many as are used are these.
+        return (choice.numbers if count == choice.total else np.arange(count)), nothing
     if not isinstance(choice, str):
         return _from_numbers(choice, count), nothing
     keep, drop, dropped = choice.partition("drop")
@@ -178,7 +189,8 @@ class ChosenBands:
         chosen, whole = self._within(index)
         if not hasattr(self.stored, "pieces"):
             # Of numbers in chunks only the bands that are asked for are decoded.
-            parts = [np.asarray(self.stored[(slice(start, stop), *whole[1:])]) for _, start, stop in runs(chosen)]
+            places = [(slice(start, stop), *whole[1:]) for _, start, stop in runs(chosen)]
+            parts = [np.asarray(self.stored[place]) for place in places]
             joined = np.concatenate(parts) if parts else np.asarray(self.stored[whole])
             return joined if dtype is None else joined.astype(dtype)
         shape = self.stored._view()[whole].shape
@@ -251,5 +263,5 @@ def as_plain(choice: Any) -> str | list[int] | None:
     """A choice of bands as a value that JSON has."""
     if choice is None or isinstance(choice, str):
         return choice
-    values: Sequence[Any] = np.asarray(choice)
-    return [int(i) for i in (np.flatnonzero(values) if values.dtype.kind == "b" else values)]  # type: ignore[attr-defined]
+    values = np.asarray(choice)
+    return [int(i) for i in (np.flatnonzero(values) if values.dtype.kind == "b" else values)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from spectrafuse._runtime.errors import fail
 from spectrafuse._runtime.text import printable
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.envi import place_lines
 from spectrafuse.io.palette import colors
 
 _MOST_CLASSES = (1 << 16) - 1
@@ -23,6 +24,7 @@ def write_class_map(
     *,
     name: str = "classes",
     class_names: Sequence[str] | None = None,
+    place: Mapping[str, str] | None = None,
 ) -> tuple[Path, Path]:
     """Write a label map as an ENVI class map.
 
@@ -39,6 +41,8 @@ def write_class_map(
         The files' name without suffix.
     class_names : sequence of str, optional
         Names of the classes 0, 1, ...; without it "cluster 0", "cluster 1", ...
+    place : mapping of str to str, optional
+        Where the map lies on Earth: `Cube.place` of its scene.
 
     Returns
     -------
@@ -75,7 +79,7 @@ classes = {count + 1}
 class lookup = {{{", ".join(map(str, lookup))}}}
 class names = {{{", ".join(["Unclassified", *map(plain_name, names)])}}}
 data ignore value = 0
-"""
+{place_lines(place)}"""
     text, numbers = Path(folder, f"{name}.hdr"), Path(folder, f"{name}.img")
     with atomic_write(numbers) as temporary, temporary.open("wb") as file:
         for row in array:

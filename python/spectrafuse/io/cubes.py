@@ -15,7 +15,7 @@ from spectrafuse._runtime import arguments
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.io.arrays import ArrayFile, open_arrays
 from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, suspicious
-from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
+from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, is_envi, open_envi
 from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size
@@ -137,7 +137,7 @@ class Cube:
         return sha256(self.data_path) if self.data_path else ""
 
     @property
-    def mapped(self) -> MappedArray | None:
+    def mapped(self) -> MappedArray | ChosenBands | None:
         """The numbers in the file, where those of the scene are these, but for `scale`; else None."""
         numbers = self.stored.stored if isinstance(self.stored, ChosenBands) else self.stored
         plain = self.valid is None and not len(self.dead_bands) and self.gains is None and self.offsets is None
@@ -339,7 +339,10 @@ def checked_cube(
     """
     arguments.choice("zeros", zeros, ("check", "accept"))
     if stored.ndim != 3:
-        raise DataError(f"{called(name)} must be a cube (bands, rows, columns); got shape {tuple(stored.shape)}.")
+        raise DataError(
+            f"{called(name)} must be a cube (bands, rows, columns); got {stored.ndim} dimensions, "
+            f"shape {tuple(stored.shape)}."
+        )
     count = stored.shape[0]
     kept, dropped = parse_bands(bands, count, wavelengths, wavelength_unit)
     left_out: list[tuple[str, np.ndarray]] = []
@@ -454,7 +457,9 @@ def array_cube(
         given, hidden = as_mask(name, mask, values.shape[1:]), own[~dead].any(axis=0)
         mask = hidden if given is None else hidden | given
         mask = mask if mask.any() else None
-    return checked_cube(name, values, nodata=nodata, mask=mask, zeros=zeros, bands=bands, **facts).held()
+    cube = checked_cube(name, values, nodata=nodata, mask=mask, zeros=zeros, bands=bands, **facts)
+    ready = values.dtype == np.float32 and values.flags.c_contiguous and cube.valid is None and not len(cube.dead_bands)
+    return cube if ready and cube.bands is None else cube.held()
 
 
 def read_cube(
@@ -502,7 +507,8 @@ def read_cube(
     Returns
     -------
     Cube
-        In memory: its `data` are float32, values as in the file (with the gains, offsets and scale factor that it says).
+        In memory: its `data` are float32, values as in the file, with the gains, offsets and scale factor that it
+        says.
 
     Raises
     ------
@@ -612,7 +618,20 @@ def _open_image(
         raise DataError(f"'{path}' is an ENVI image without variables, so leave key={key!r} out.")
     if layout == "hwc":
         raise DataError(f"'{path}' is an ENVI image, whose header says its layout; leave layout={layout!r} out.")
-    image = open_envi(path)
+    return image_cube(str(path), open_envi(path), rows, columns, nodata, mask, zeros, bands)
+
+
+def image_cube(
+    path: str,
+    image: EnviImage,
+    rows: int | None,
+    columns: int | None,
+    nodata: float | None,
+    mask: Any,
+    zeros: str,
+    bands: Any,
+) -> Cube:
+    """A scene from an ENVI image; parameters as of `open_cube`."""
     for name, asked, got in (("rows", rows, image.shape[1]), ("columns", columns, image.shape[2])):
         if asked is not None and asked != got:
             raise DataError(f"'{path}' has {got} {name}, not {asked}.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -147,14 +148,19 @@ def open_envi(path: str | os.PathLike[str]) -> EnviImage:
     _require_file(path, file)
     if file.suffix.lower() == HEADER_SUFFIX:
         fields = read_header(file)
-        header, data = file, _data_of(file, fields)
-        return _check_size(_interpret(header, data, fields), fields.get("file type", ""))
+        return _check_size(_interpret(file, _data_of(file, fields), fields), fields.get("file type", ""))
     header = _header_of(file)
     if header is None:
         beside = f"'{file.name}{HEADER_SUFFIX}' or '{file.stem}{HEADER_SUFFIX}'"
         raise DataError(f"'{path}' has no ENVI header beside it ({beside}), so its layout is not known.")
     fields = read_header(header)
     return _check_size(_interpret(header, file, fields), fields.get("file type", ""))
+
+
+def image_of_fields(data: str | os.PathLike[str], fields: dict[str, str]) -> EnviImage:
+    """The image of a data file whose header has been read by another library."""
+    file = Path(data)
+    return _check_size(_interpret(file, file, fields), fields.get("file type", ""))
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -238,9 +244,11 @@ def _data_of(header: Path, fields: dict[str, str]) -> Path:
         for other in _beside(header)
         if other.name.lower() == stem or (other.stem.lower() == stem and other.suffix.lower() != HEADER_SUFFIX)
     ]
-    exact = [other for other in others if other.stem == header.stem or other.name == header.stem]
-    others = exact or others
-    found = [other for other in others if other.name.lower() == stem or other.suffix.lower() in DATA_SUFFIXES]
+    # The header's own case first.
+    exact = [other for other in others if header.stem in (other.stem, other.name)]
+    found: list[Path] = []
+    for group in (exact, others):
+        found = found or [o for o in group if o.name.lower() == stem or o.suffix.lower() in DATA_SUFFIXES]
     if len(found) != 1 or _size(found[0]) != _expected_size(header, fields):
         # A file of the right size among others of the same name.
         size = _expected_size(header, fields)
@@ -267,14 +275,13 @@ def _expected_size(header: Path, fields: dict[str, str]) -> int:
 def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     """All that a header says."""
     image = _stored_as(header, data, fields)
-    bands, notes = image.shape[0], []
+    bands = image.shape[0]
+    notes: list[str] = []
     numbers = {
         name: _per_band(header, fields, name, bands, notes) for name in ("data gain values", "data offset values")
     }
     gains, offsets = numbers["data gain values"], numbers["data offset values"]
-    for name in _NOT_APPLIED:
-        if name in fields:
-            notes.append(f"the header's {name!r} are not applied")
+    notes += [f"the header's {name!r} are not applied" for name in _NOT_APPLIED if name in fields]
     marks = _per_band(header, fields, "bbl", bands, notes)
     wavelengths, unit, told = _wavelengths(header, fields, bands)
     return replace(
@@ -292,7 +299,7 @@ def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     )
 
 
-def place_lines(place: dict[str, str] | None) -> str:
+def place_lines(place: Mapping[str, str] | None) -> str:
     """Lines of a header that say where an image lies on Earth, from the fields of another one."""
     braced = {name: f"{{{value}}}" if name in _PLACE_IN_BRACES else value for name, value in (place or {}).items()}
     return "".join(f"{name} = {value}\n" for name, value in braced.items())

@@ -10,6 +10,8 @@ import numpy as np
 from spectrafuse.io.arrays import ArrayFile
 from spectrafuse.io.errors import DataError
 
+_LEAST_TO_JUDGE, _JUDGED = 6, 64
+_FAR_MORE = 0.4
 LAYOUTS = ("auto", "chw", "hwc")
 
 # Names are compared in lower case, without anything but letters and digits.
@@ -45,6 +47,35 @@ def find_size(source: ArrayFile, rows: int | None, columns: int | None) -> tuple
     rows = source.scalar(_ROW_NAMES) if rows is None else rows
     columns = source.scalar(_COLUMN_NAMES) if columns is None else columns
     return rows, columns
+
+
+def looks_bands_last(values: np.ndarray) -> bool:
+    """Whether the last of three axes looks like the bands, and the first does not.
+
+    Neighboring bands show the same picture: they correlate far more than neighboring rows or columns do, once the mean
+    spectrum and the mean of each pixel are taken out.
+    """
+    if values.ndim != 3 or min(values.shape) < _LEAST_TO_JUDGE or not np.issubdtype(values.dtype, np.number):
+        return False
+    steps = [max(1, n // _JUDGED) for n in values.shape]
+    # From the middle: the first bands of a sensor are often noise.
+    middle = [slice(max(0, (n - _JUDGED) // 2), max(0, (n - _JUDGED) // 2) + _JUDGED) for n in values.shape]
+    first = _unlikeness(values[middle[0], :: steps[1], :: steps[2]], 0)
+    last = _unlikeness(values[:: steps[0], :: steps[1], middle[2]], 2)
+    return last < _FAR_MORE * first
+
+
+def _unlikeness(values: np.ndarray, axis: int) -> float:
+    """1 minus the correlation of neighbors along an axis; of slices with the means over the axis taken out."""
+    with np.errstate(all="ignore"):
+        slices = np.moveaxis(np.asarray(values, dtype=np.float64), axis, 0).reshape(values.shape[axis], -1)
+        if not np.isfinite(slices).all():
+            return 1.0
+        slices = slices - slices.mean(axis=1, keepdims=True)
+        norms = np.linalg.norm(slices, axis=1)
+        cosines = (slices[:-1] * slices[1:]).sum(axis=1) / (norms[:-1] * norms[1:])
+    cosines = cosines[np.isfinite(cosines)]
+    return 1.0 - float(np.median(cosines)) if cosines.size else 1.0
 
 
 def cube_layout(

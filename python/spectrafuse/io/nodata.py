@@ -298,8 +298,8 @@ def _is_absent(block: np.ndarray, finite: np.ndarray, nodata: float | None) -> n
 def _report_partly(name: str, nodata: float, partly: np.ndarray) -> None:
     row, column = (int(i) for i in np.argwhere(partly)[0])
     warnings.warn(
-        f"{called(name)}: {int(partly.sum())} pixels hold the no-data value {nodata:g} in some bands only, the first at "
-        f"row {row}, column {column} (counted from 0); they are used, since it can be a measured value here. Give a "
+        f"{called(name)}: {int(partly.sum())} pixels hold the no-data value {nodata:g} in some bands only, the first "
+        f"at row {row}, column {column} (counted from 0); they are used, since it can be a measured value here. Give a "
         "mask to leave them out.",
         UserWarning,
         stacklevel=6,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrafuse.dgc.windows import fill_rows, one_ahead
+from spectrafuse.io.bands import ChosenBands
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.ops.scene_spectra import BAND_MULTIPLE, filled_bands, scene_spectra
@@ -40,7 +41,9 @@ def _read(cube: Cube, first: int, last: int, distance: int) -> Tensor:
     return rows.reshape(rows.shape[0], 1, -1)
 
 
-def _from_map(mapped: MappedArray, scale: float, strips: Sequence[tuple[int, int]], pages: int) -> Iterator[Tensor]:
+def _from_map(
+    mapped: MappedArray | ChosenBands, scale: float, strips: Sequence[tuple[int, int]], pages: int
+) -> Iterator[Tensor]:
     bands, _, width = mapped.shape
     pixels = max(last - first for first, last in strips) * width
     memory = torch.empty(pixels, filled_bands(bands))
@@ -50,7 +53,9 @@ def _from_map(mapped: MappedArray, scale: float, strips: Sequence[tuple[int, int
         block = memory[: (last - first) * width]
         image = block.view(last - first, width, -1)
         for place, part in mapped.pieces((everything, slice(first, last)), pages, BAND_MULTIPLE):
-            spectra = image[place[1], place[2], place[0].start : filled_bands(place[0].stop)]
+            # Filled up with zeros, which the bands that follow replace.
+            first_band, count = place[0].start, place[0].stop - place[0].start
+            spectra = image[place[1], place[2], first_band : first_band + filled_bands(count)]
             scene_spectra(part, spectra)
         if following is not None:
             mapped.read_ahead((everything, slice(*following)))

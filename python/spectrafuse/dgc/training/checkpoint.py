@@ -22,7 +22,7 @@ from spectrafuse.io.nodata import as_nodata
 
 FILE_NAME = "training.pt"
 # What does not change the result of a fit, or is part of the recipe's own entries.
-_NOT_IN_FINGERPRINT = ("nodata", "device", "log_dir", "max_memory", "recipe", *CHANGEABLE)
+_NOT_IN_FINGERPRINT = ("nodata", "bands", "device", "log_dir", "max_memory", "recipe", *CHANGEABLE)
 # Choices that a recipe did not have at first, with what every run did then: states that do not name them go on.
 _ADDED = {"spectral_labels": False, "spectral_start": False, "bias": False}
 # Counts the ways in which spectral labels were made.
@@ -38,6 +38,9 @@ def data_hash(scenes: Sequence[Cube]) -> str:
             digest.update(np.ascontiguousarray(scene.data).data)
             continue
         digest.update(f"{scene.shape}{scene.layout}{scene.key}".encode())
+        for facts in (scene.bands, scene.gains, scene.offsets):
+            if facts is not None:
+                digest.update(np.ascontiguousarray(facts).data)
         if scene.valid is not None:
             digest.update(np.packbits(scene.valid).data)
         digest.update(scene.sha256.encode() if scene.file_backed else scene.read_rows(0, scene.shape[1]).data)

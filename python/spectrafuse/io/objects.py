@@ -1,0 +1,128 @@
+"""Scenes in memory as other libraries hold them: which axis is what, and what else they say.
+
+Known are `xarray.DataArray` by the names of its dimensions, and the images of Spectral Python (SPy), whose axes are
+(rows, columns, bands). No other library is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from spectrafuse.io.envi import EnviImage, image_of_fields
+from spectrafuse.io.errors import DataError
+from spectrafuse.io.layouts import is_axis_name, looks_bands_last
+from spectrafuse.io.validate import as_numeric, called
+
+_BANDS = ("band", "bands", "channel", "channels", "spectral", "spectra", "z", "b", "c", "feature", "features")
+_ROWS = ("y", "row", "rows", "line", "lines", "lat", "latitude", "northing", "height", "downtrack", "h", "scan")
+_COLUMNS = ("x", "column", "columns", "col", "cols", "sample", "samples", "lon", "longitude", "easting", "width",
+            "crosstrack", "w", "pixel")  # fmt: skip
+
+
+def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[str, Any]]:
+    """A scene as an array (bands, rows, columns) with other facts of `Cube`; of a file of SPy, its image.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the scene.
+    scene : array_like, tensor, `xarray.DataArray`, or image of SPy
+    layout : {"auto", "chw", "hwc"}
+        "auto": as the object says; (bands, rows, columns) for arrays and tensors, with a warning if it looks otherwise.
+
+    Raises
+    ------
+    DataError
+        If the names of dimensions do not say which axis is what, or the scene is none.
+    """
+    module = type(scene).__module__.partition(".")[0]
+    if module == "spectral":
+        return _of_spy(name, scene, layout)
+    if module == "xarray":
+        return _of_xarray(name, scene, layout)
+    values = scene if isinstance(scene, np.ma.MaskedArray) else as_numeric(name, scene)
+    if values.ndim != 3:
+        return values, {}
+    if layout == "hwc":
+        return values.transpose(2, 0, 1), {"layout": f"{values.shape} read as (rows, columns, bands): as asked for"}
+    if layout == "auto" and looks_bands_last(np.ma.getdata(values)):
+        warnings.warn(
+            f"{called(name)} of shape {values.shape} is read as (bands, rows, columns), but its last axis looks like "
+            "the bands: give layout='hwc' if it is (rows, columns, bands), or layout='chw' if it is not.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return values, {}
+
+
+def _of_spy(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[str, Any]]:
+    if layout == "chw":
+        raise DataError(f"{called(name)} is an image of SPy, (rows, columns, bands); leave layout={layout!r} out.")
+    metadata = getattr(scene, "metadata", None) or {}
+    if hasattr(scene, "filename") and hasattr(scene, "offset") and os.path.exists(scene.filename) and metadata:
+        fields = {
+            str(key).lower(): ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            for key, value in metadata.items()
+        }
+        if {"samples", "lines", "bands", "data type", "interleave"} <= fields.keys():
+            return image_of_fields(scene.filename, fields)
+    values = np.asarray(scene if isinstance(scene, np.ndarray) else scene.load())
+    if values.ndim != 3:
+        raise DataError(f"{called(name)} must be an image of SPy with 3 dimensions; got shape {values.shape}.")
+    bands = getattr(scene, "bands", None)
+    centers = getattr(bands, "centers", None)
+    fits = centers is not None and len(centers) == values.shape[2]
+    facts = {
+        "layout": f"{values.shape} read as (rows, columns, bands): the order of SPy",
+        "wavelengths": np.asarray(centers, dtype=np.float64) if fits else None,
+        "wavelength_unit": getattr(bands, "band_unit", None) or None,
+    }
+    return values.transpose(2, 0, 1), facts
+
+
+def _of_xarray(name: str, scene: Any, layout: str) -> tuple[Any, dict[str, Any]]:
+    if not hasattr(scene, "dims") or not hasattr(scene, "values") or callable(scene.values):
+        listed = ", ".join(map(str, getattr(scene, "data_vars", ())))
+        raise DataError(f"{called(name)} is an xarray {type(scene).__name__}; give one of its variables ({listed}).")
+    dims = [str(dim) for dim in scene.dims]
+    if len(dims) != 3:
+        raise DataError(f"{called(name)} must have 3 dimensions; got {len(dims)}: {', '.join(dims)}.")
+    kinds = [_kind(dim) for dim in dims]
+    if kinds.count("bands") == 1:
+        at = kinds.index("bands")
+    elif kinds.count("bands") == 0 and "rows" in kinds and "columns" in kinds:
+        at = next(i for i, kind in enumerate(kinds) if kind is None)
+    elif layout != "auto":
+        at = {"chw": 0, "hwc": 2}[layout]
+    else:
+        raise DataError(
+            f"{called(name)} has dimensions {tuple(dims)}, which do not say where the bands are: rename them to "
+            "'band', 'y', 'x', or give layout='chw' (bands first) or 'hwc' (bands last)."
+        )
+    rest = [i for i in range(3) if i != at]
+    if kinds[rest[0]] == "columns" or kinds[rest[1]] == "rows":
+        rest.reverse()
+    facts: dict[str, Any] = {"layout": f"{tuple(dims)} read as bands {dims[at]!r}, rows {dims[rest[0]]!r}, columns "
+                                       f"{dims[rest[1]]!r}: the names of its dimensions"}  # fmt: skip
+    coordinates = {str(key): scene.coords[key] for key in scene.coords}
+    for key, found in coordinates.items():
+        if [str(dim) for dim in found.dims] == [dims[at]] and is_axis_name(key) and found.dtype.kind in "iuf":
+            facts["wavelengths"] = np.asarray(found.values, dtype=np.float64)
+            facts["wavelength_unit"] = found.attrs.get("units") or found.attrs.get("unit")
+    for key in ("_FillValue", "missing_value", "nodata"):
+        value = scene.attrs.get(key)
+        if value is not None and np.ndim(value) == 0:
+            facts["nodata"] = float(value)
+            break
+    return np.asarray(scene.values).transpose(at, *rest), facts
+
+
+def _kind(dim: str) -> str | None:
+    plain = dim.lower().removesuffix("_dim").removesuffix("s_index")
+    if plain in _BANDS or is_axis_name(dim):
+        return "bands"
+    return "rows" if plain in _ROWS else "columns" if plain in _COLUMNS else None
