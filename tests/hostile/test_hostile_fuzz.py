@@ -7,17 +7,18 @@ failure names the seed of its mutant; `SPECTRAFUSE_FUZZ_SEED` begins with that o
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import tempfile
 import time
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spectrafuse.io import DataError, open_cube, read_labels, read_spectra
@@ -36,23 +37,23 @@ READERS: dict[str, Callable[[Path], Any]] = {
 WORDS = [b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f", b"-", b"1e999", b"nan", b"{", b"}", b",", b"\n", b"9" * 40, b"="]
 
 
-def mutant(content: bytes, draw: random.Random) -> bytes:
+def mutant(content: bytes, draw: np.random.Generator) -> bytes:
     """A file with some bytes changed, cut, repeated or put in."""
     out = bytearray(content)
     for _ in range(draw.choice([1, 1, 2, 4, 16])):
-        at = draw.randrange(len(out) + 1)
-        length = draw.choice([1, 2, 4, 8, 64])
-        kind = draw.randrange(6)
+        at = int(draw.integers(len(out) + 1))
+        length = int(draw.choice([1, 2, 4, 8, 64]))
+        kind = int(draw.integers(6))
         if kind == 0 and at < len(out):
-            out[at] ^= 1 << draw.randrange(8)
+            out[at] ^= 1 << int(draw.integers(8))
         elif kind == 1:
-            out[at : at + length] = draw.randbytes(length)
+            out[at : at + length] = draw.bytes(length)
         elif kind == 2:
             del out[at : at + length]
         elif kind == 3:
-            out[at:at] = out[at : at + length] * draw.choice([1, 2, 100])
+            out[at:at] = out[at : at + length] * int(draw.choice([1, 2, 100]))
         elif kind == 4:
-            out[at:at] = draw.choice(WORDS)
+            out[at:at] = WORDS[draw.integers(len(WORDS))]
         else:
             del out[at if draw.random() < 0.1 else len(out) :]
     return bytes(out)
@@ -66,7 +67,7 @@ def attack(name: str, folder: Path, seconds: float, report: int) -> None:
     end, seed = time.monotonic() + seconds, SEED
     while time.monotonic() < end:
         os.write(report, seed.to_bytes(8, "little"))
-        target.write_bytes(mutant(content, random.Random(f"{name}{seed}")))
+        target.write_bytes(mutant(content, np.random.default_rng([zlib.crc32(name.encode()), seed])))
         for read in READERS.values():
             signal.alarm(SLOWEST)
             try:
