@@ -330,9 +330,7 @@ def unmix(
         Path, typer.Argument(help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene.")
     ],
     output: OutputOption,
-    pool_size: Annotated[
-        int, typer.Option(min=1, help="The most components there can be; training gets slow with many.")
-    ] = 1024,
+    pool_size: Annotated[int, typer.Option(min=1, help="The most components there can be.")] = 1024,
     recipe: Annotated[
         UnmixRecipeName,
         typer.Option(
@@ -352,7 +350,7 @@ def unmix(
         float | None,
         typer.Option(min=0.0, help="Standard deviation of the noise. Default: estimated from the data."),
     ] = None,
-    bands: Annotated[
+    feasible_bands: Annotated[
         bool | None,
         typer.Option(
             help="Say how far spectra and concentrations could be others that fit as well. Default: up to 4 components."
@@ -455,7 +453,7 @@ def unmix(
             true_concentrations=true_concentrations,
             threads=threads,
             restart=restart,
-            bands=bands,
+            feasible_bands=feasible_bands,
         ),
         run,
     )

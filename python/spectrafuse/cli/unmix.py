@@ -38,7 +38,7 @@ class UnmixRequest:
         Arguments of `EBgMCR`.
     header, index, spectra_in, columns, decimal, drop_missing, layout, nodata
         As in `spectrafuse.io.spectra.read_spectra`.
-    bands : bool or None
+    feasible_bands : bool or None
         Compute feasible bands; None: for few components and not too many numbers.
     """
 
@@ -59,7 +59,7 @@ class UnmixRequest:
     true_concentrations: Path | None = None
     threads: int | None = None
     restart: bool = False
-    bands: bool | None = None
+    feasible_bands: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -367,9 +367,9 @@ def by_share(share: np.ndarray, background: int | None) -> np.ndarray:
 def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
     """Whether feasible bands are asked for, or cost little."""
     count = len(estimator.component_ids_)
-    if request.bands is None:
+    if request.feasible_bands is None:
         return 1 < count <= MOST_BANDS and size <= LARGEST_FOR_BANDS
-    return request.bands and count > 0
+    return request.feasible_bands and count > 0
 
 
 def reconstruction_scores(data: np.ndarray, reconstruction: np.ndarray) -> tuple[float, float]:
