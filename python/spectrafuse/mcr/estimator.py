@@ -686,8 +686,15 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         path = Path(folder)
         extra = model_io.read_extra(path)
         plug_ins: dict[str, Any] = {"post_processing": post_processing, "aggregate": aggregate}
-        loaded = cls(**model_io.parameters_of(path, extra, plug_ins), **plug_ins, device=device)
-        loaded._restore(path, extra or {}, checks.device(device))
+        place = checks.device(device)
+        try:
+            loaded = cls(**model_io.parameters_of(path, extra, plug_ins), **plug_ins, device=device)
+            loaded._restore(path, extra or {}, place)
+        except InvalidValueError:
+            raise
+        except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InvalidValueError(f"'{path}': its JSON files do not describe this model ({reason}).") from error
         return loaded
 
     def _restore(self, folder: Path, extra: dict[str, Any], device: torch.device) -> None:

@@ -59,9 +59,19 @@ def _file(folder: Path, name: str) -> Path:
     return folder / name
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidValueError(f"'{path}' cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise InvalidValueError(f"'{path}' must hold a JSON object; got {type(content).__name__}.")
+    return content
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read `param.json`."""
-    return json.loads(_file(folder, CONFIG_FILE).read_text(encoding="utf-8"))
+    return _read_json(_file(folder, CONFIG_FILE))
 
 
 def read_state(folder: Path) -> State:
@@ -105,7 +115,8 @@ def read_model(
     try:
         model.load_state_dict(read_state(folder))
     except RuntimeError as error:
-        raise InvalidValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise InvalidValueError(f"The state in '{folder}' does not belong to its {CONFIG_FILE}: {reason}") from error
     return model.eval()
 
 
@@ -122,13 +133,13 @@ def read_extra(folder: Path) -> dict[str, Any] | None:
     path = folder / EXTRA_FILE
     if not path.is_file():
         return None
-    extra = json.loads(path.read_text(encoding="utf-8"))
+    extra = _read_json(path)
     if extra.get("format") != _FORMAT:
         raise InvalidValueError(
             f"'{path}' has format {extra.get('format')!r}, and this version of spectrafuse reads format {_FORMAT}: "
             "update spectrafuse."
         )
-    if extra["state_sha256"] != sha256(_file(folder, STATE_FILE)):
+    if extra.get("state_sha256") != sha256(_file(folder, STATE_FILE)):
         raise InvalidValueError(
             f"'{folder}' holds a state that '{EXTRA_FILE}' does not describe: saving was cut short; save it again."
         )
