@@ -1,7 +1,8 @@
 """The whole training step of DGC without the crops, and its encoder in the layouts crops could have.
 
 Batch 4, 301 bands, 64 x 64 pixels, 32 dimensions, 4 clusters, 5 iterations, window 5, float32. The published step is
-the reference of both recipes: `corrected` does without its second forward pass.
+the reference of both recipes: `corrected` does without its second forward pass. `drop_in` is the step of the published
+trainer's stand-in.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 import pytest
@@ -17,6 +19,8 @@ import torch
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.benchmarks import harness, measure
 from spectrafuse.benchmarks.published import dgc_step
+from spectrafuse.benchmarks.statistic import FEWEST
+from spectrafuse.compat.hsi_global_clustering import HSIClusteringTrainer, HyperspectralClusteringModel
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import RECIPES, Recipe, published
 from spectrafuse.dgc.training import objective
@@ -26,6 +30,7 @@ from spectrafuse.dgc.training.objective import random_labels
 from spectrafuse.dgc.training.step import StepInputs, training_step
 
 BATCH, BANDS, CROP, DIM, CLUSTERS = 4, 301, 64, 32, 4
+WEIGHTS = {f"lambda_{name}": weight for name, weight in published.loss_weights.items()}
 WITHOUT_KERNEL = "objective_in_torch"
 
 
@@ -67,6 +72,20 @@ def own_step(implementation: str, recipe: str) -> Callable[[], object]:
     return run
 
 
+def drop_in_step() -> Callable[[], object]:
+    """The stand-in for the published trainer, as a script that imports the published package runs it."""
+    model, inputs = model_and_inputs()
+    encoder = {"embed_dim": DIM, "spectral_kernel_size": 9, "bias": False}
+    own = HyperspectralClusteringModel(BANDS, encoder, {"embed_dim": DIM, "n_clusters": CLUSTERS})
+    own.load_state_dict(model.state_dict())
+    views = torch.stack(inputs.batch.views.contiguous().chunk(2), dim=1)
+    with TemporaryDirectory() as folder:
+        trainer = HSIClusteringTrainer(
+            None, augmentor=lambda cubes: views, model=own, precision="fp32", log_dir=folder, ckpt_dir=folder
+        )
+    return partial(trainer._step, views, dict(WEIGHTS), 0.05)
+
+
 def published_step(*, compiled: bool) -> Callable[[], object]:
     model, inputs = model_and_inputs()
     views = tuple(inputs.batch.views.contiguous().chunk(2))
@@ -94,6 +113,17 @@ def test_training_step(benchmark, recipe):
         "share_of_bound": 1e3 * _operations(recipe) / measure.bounds().arithmetic_rate / found["milliseconds"],
     }
     harness.record(benchmark, steps["auto"], f"training step {recipe}", "auto", "paper", "both", found)
+
+
+def test_drop_in_step(benchmark):
+    steps = {"drop_in": drop_in_step(), "torch": own_step("torch", "published")}
+    steps["reference"] = published_step(compiled=False)
+    found = harness.timed(measure.in_turns(steps, rounds=FEWEST), "drop_in")
+    found |= {
+        "peak_memory_mb": measure.peak_memory(steps["drop_in"]) / 2**20,
+        "share_of_bound": 1e3 * _operations("published") / measure.bounds().arithmetic_rate / found["milliseconds"],
+    }
+    harness.record(benchmark, steps["drop_in"], "training step published", "drop_in", "paper", "both", found)
 
 
 def _operations(recipe: str) -> int:

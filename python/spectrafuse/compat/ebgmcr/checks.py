@@ -10,6 +10,7 @@ from torch import nn
 
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidTypeError
+from spectrafuse.compat.hooks import has_hooks
 
 Check = Callable[[str, Any], Any]
 """From an attribute's name and a value to the value that is kept."""
@@ -85,13 +86,7 @@ def function(name: str, value: Any) -> Any:
 
 def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether calling `module` would run this class's `forward` and nothing else, so that it need not be called."""
-    return type(module).forward is kind.forward and "forward" not in module.__dict__ and not _hooked(module)
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    return type(module).forward is kind.forward and "forward" not in module.__dict__ and not has_hooks(module)
 
 
 def plain_layers(network: nn.Module, activation: type[nn.Module]) -> list[nn.Linear] | None:

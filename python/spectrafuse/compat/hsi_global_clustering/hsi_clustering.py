@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spectrafuse.compat.hsi_global_clustering.module import HyperspectralEncoder, UnrolledMeanShift
+from spectrafuse.compat.hsi_global_clustering.step_terms import joint_terms, separate_terms, why_separate_losses
 from spectrafuse.compat.hsi_global_clustering.utils import load_safetensors, save_as_safetensors
 from spectrafuse.dgc.encoder import Encoder
 from spectrafuse.dgc.model import SegmentationModel
@@ -122,7 +124,7 @@ class HyperspectralClusteringModel(SegmentationModel):
         lambda_orth: float | None = None,
         lambda_bal: float | None = None,
         lambda_cons: float | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, Tensor], MutableMapping[str, Tensor]]:
         """The published loss of two views (docs/algorithms/dgc.md, "Losses").
 
         Parameters
@@ -137,8 +139,14 @@ class HyperspectralClusteringModel(SegmentationModel):
             The total, with gradient.
         dict
             `comp1`, `comp2`, `unif`, `orth`, `bal`, `cons`: the terms without their weights.
-        dict
-            `z1`, `z2` (B, D, h, w), `p1`, `p2` (B, h, w, K): shifted embeddings and assignments.
+        mapping
+            `z1`, `z2` (B, D, h, w), `p1`, `p2` (B, h, w, K): shifted embeddings and assignments, computed when they are
+            first read, with the values and the gradient of this step.
+
+        Notes
+        -----
+        One operation gives all terms, unless something of the caller's has to be called in between:
+        `step_terms.why_separate_losses` says what.
         """
         unif_weight = self.lambda_unif if lambda_unif is None else lambda_unif
         orth_weight = self.lambda_orth if lambda_orth is None else lambda_orth
@@ -146,22 +154,11 @@ class HyperspectralClusteringModel(SegmentationModel):
         cons_weight = self.lambda_cons if lambda_cons is None else lambda_cons
 
         embeddings = [self.encoder(crop) for crop in (crop1, crop2)]
-        assigned = [self.cluster(z, return_probs=True) for z in embeddings]
-        rows = [z.flatten(2).transpose(1, 2) for z in embeddings]
-        probs = [p.flatten(1, 2) for _, p in assigned]
-
-        cluster = self.cluster
-        comp1, comp2 = (cluster.compute_compactness_loss(z, p) for z, p in zip(rows, probs, strict=True))
-        unif1, unif2 = (cluster.compute_uniform_assignment_loss(p) for p in probs)
-        unif = (unif1 + unif2) / 2
-        orth = cluster.compute_orthogonality_loss()
-        bal1, bal2 = (cluster.compute_balance_loss(p) for p in probs)
-        bal = (bal1 + bal2) / 2
-        cons = cluster.compute_consistency_loss(*probs)
-        total = comp1 + comp2 + unif_weight * unif + orth_weight * orth + bal_weight * bal + cons_weight * cons
-        losses = {"comp1": comp1, "comp2": comp2, "unif": unif, "orth": orth, "bal": bal, "cons": cons}
-        (z1, p1), (z2, p2) = assigned
-        return total, losses, {"z1": z1, "p1": p1, "z2": z2, "p2": p2}
+        alike = embeddings[0].shape == embeddings[1].shape and embeddings[0].dtype == self.cluster.cluster_centers.dtype
+        terms_of = joint_terms if alike and why_separate_losses(self) is None else separate_terms
+        losses, moved = terms_of(self.cluster, embeddings[0], embeddings[1])
+        total = losses["comp1"] + losses["comp2"] + unif_weight * losses["unif"] + orth_weight * losses["orth"]
+        return total + bal_weight * losses["bal"] + cons_weight * losses["cons"], losses, moved
 
     @torch.no_grad()
     def inference(self, x: Tensor) -> Tensor:

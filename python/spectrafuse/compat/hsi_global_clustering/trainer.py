@@ -27,6 +27,7 @@ from spectrafuse.compat.hsi_global_clustering.eval import (
     variation_of_information,
 )
 from spectrafuse.compat.hsi_global_clustering.hsi_clustering import HyperspectralClusteringModel
+from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned
 from spectrafuse.compat.hsi_global_clustering.utils import LinearWarmupDecayScheduler
 from spectrafuse.dgc.training.centers import update_centers
 
@@ -248,8 +249,16 @@ class HSIClusteringTrainer:
         self.optimizer.step()
         with torch.no_grad(), self._autocast():
             loss, terms, moved = self.model.train_step(first, second, **weights)
-        self._ema_update_centroids(moved["z1"], moved["p1"], moved["z2"], moved["p2"], self.ema_decay, kick)
+        if isinstance(moved, Assigned) and moved.unread and self._has_own_update():
+            self._update_centers(moved.mass, moved.sums, self.ema_decay, kick)
+        else:
+            self._ema_update_centroids(moved["z1"], moved["p1"], moved["z2"], moved["p2"], self.ema_decay, kick)
         return loss.detach(), terms
+
+    def _has_own_update(self) -> bool:
+        """Whether nobody has replaced the update of the centers."""
+        own = HSIClusteringTrainer._ema_update_centroids
+        return getattr(self._ema_update_centroids, "__func__", None) is own
 
     @torch.no_grad()
     def _ema_update_centroids(
@@ -270,10 +279,14 @@ class HSIClusteringTrainer:
         centers = self.model.cluster.cluster_centers
         rows = torch.cat([z.reshape(-1, z.shape[1]) for z in (z1, z2)]).to(centers.dtype)
         probs = torch.cat([p.reshape(-1, centers.shape[0]) for p in (p1, p2)]).to(centers.dtype)
+        self._update_centers(probs.sum(dim=0), probs.t() @ rows, ema_decay, kick_scale, min_mass=mass_thresh, eps=eps)
+
+    @torch.no_grad()
+    def _update_centers(self, mass: Tensor, sums: Tensor, decay: float, kick: float, **limits: float) -> None:
+        """Move the centers, given the mass (K,) of every cluster and the weighted sums (K, D) of its embeddings."""
+        centers = self.model.cluster.cluster_centers
         noise = torch.randn_like(centers)
-        mass, sums = probs.sum(dim=0), probs.t() @ rows
-        moved = update_centers(centers, mass, sums, ema_decay, kick_scale, noise, min_mass=mass_thresh, eps=eps)
-        centers.copy_(moved)
+        centers.copy_(update_centers(centers, mass.to(centers), sums.to(centers), decay, kick, noise, **limits))
 
     @torch.no_grad()
     def _evaluate(self, epoch: int) -> tuple[dict[str, float] | None, dict[str, float] | None]:

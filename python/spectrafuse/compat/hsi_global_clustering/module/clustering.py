@@ -13,7 +13,14 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.model import Clusters
 from spectrafuse.ops.clustering_objective import balance, compactness, consistency, orthogonality, uniform_assignment
 
-__all__ = ["UnrolledMeanShift"]
+__all__ = ["UnrolledMeanShift", "equally_frequent_labels"]
+
+
+def equally_frequent_labels(pixels: int, clusters: int, device: torch.device) -> Tensor:
+    """Labels (pixels,) from 0 to clusters - 1 in random order, from torch's global generator as published."""
+    each = torch.arange(clusters, device=device)
+    labels = torch.cat((each.repeat_interleave(pixels // clusters), each[: pixels % clusters]))
+    return labels[torch.randperm(pixels, device=device)]
 
 
 class UnrolledMeanShift(Clusters):
@@ -145,11 +152,9 @@ class UnrolledMeanShift(Clusters):
     def compute_uniform_assignment_loss(self, probs: Tensor, eps: float = 1e-6) -> Tensor:
         """Mean negative log-likelihood in probs (B, N, K) of equally frequent random labels (global generator)."""
         clusters = probs.shape[-1]
-        pixels = probs.numel() // clusters
-        each = torch.arange(clusters, device=probs.device)
-        labels = torch.cat((each.repeat_interleave(pixels // clusters), each[: pixels % clusters]))
-        order = torch.randperm(pixels, device=probs.device)
-        return uniform_assignment(probs, labels[order], eps)
+        return uniform_assignment(
+            probs, equally_frequent_labels(probs.numel() // clusters, clusters, probs.device), eps
+        )
 
     def compute_consistency_loss(self, p1: Tensor, p2: Tensor, eps: float = 1e-6) -> Tensor:
         """Mean symmetric Kullback-Leibler divergence of p1 and p2 (B, N, K), index by index."""

@@ -1,0 +1,156 @@
+"""The published training step on one operation: the results of the separate losses, and when those are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers.compat_dgc_parts import SMALL, normal, small_model, small_trainer
+from spectrafuse.compat.hsi_global_clustering import HSIClusteringTrainer, HyperspectralClusteringModel, hsi_clustering
+from spectrafuse.compat.hsi_global_clustering.module import UnrolledMeanShift
+from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned, why_separate_losses
+
+
+def separately(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hsi_clustering, "why_separate_losses", lambda model: "Not now.")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64", "bf16"])
+def test_steps_equal_those_of_the_separate_losses(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtype = torch.float64 if precision == "fp64" else torch.float32
+    tolerance = {"fp32": 1e-4, "fp64": 1e-9, "bf16": 2e-2}[precision]
+    cubes = normal(0, 2, 6, 12, 12).to(dtype)
+    runs = []
+    for joint in (True, False):
+        trainer = small_trainer(tmp_path, precision="bf16" if precision == "bf16" else "fp32")
+        trainer.model.to(dtype)
+        logged = []
+        with monkeypatch.context() as patch:
+            if not joint:
+                separately(patch)
+            for _ in range(3):
+                loss, terms = trainer._step(cubes, {"lambda_unif": 0.7}, 0.05)
+                logged.append(torch.stack([loss, *terms.values()]))
+        gradients = [parameter.grad for parameter in trainer.model.parameters()]
+        runs.append((list(terms), torch.stack(logged), list(trainer.model.parameters()), gradients, torch.rand(3)))
+    (names, values, parameters, found, left), (names_there, expected, there, gradients, left_there) = runs
+    assert names == names_there
+    assert torch.equal(left, left_there)
+    torch.testing.assert_close(values, expected, rtol=tolerance, atol=tolerance)
+    for one, other in zip(parameters, there, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance / 10)
+    for one, other in zip(found, gradients, strict=True):
+        assert (one - other).abs().max() <= 8 * tolerance * other.abs().max()
+
+
+def test_what_is_read_later_has_the_values_and_the_gradient_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = normal(0, 2, 6, 8, 8), normal(1, 2, 6, 8, 8)
+    results = []
+    for joint in (True, False):
+        model = small_model(3)
+        with monkeypatch.context() as patch:
+            if not joint:
+                separately(patch)
+            moved = model.train_step(*crops)[2]
+        assert isinstance(moved, Assigned) is joint
+        probs = dict(moved) if not joint else None
+        with torch.no_grad():
+            centers = model.cluster.cluster_centers
+            before = centers.clone()
+            if joint:
+                centers.zero_()
+                assert moved.unread
+                probs = dict(moved)
+                assert not moved.unread
+                centers.copy_(before)
+        assert probs is not None
+        loss = probs["p1"][..., 0].sum() + probs["z2"].square().sum()
+        results.append((probs, torch.autograd.grad(loss, model.encoder.spatial_net[0].weight)[0]))
+    (ours, gradient), (theirs, expected) = results
+    assert list(ours) == list(theirs)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
+
+def _ignored(*given: Any) -> None:
+    return None
+
+
+def _of_class(**methods: Any) -> Callable[[HyperspectralClusteringModel], object]:
+    def change(model: HyperspectralClusteringModel) -> None:
+        model.cluster.__class__ = type("Own", (UnrolledMeanShift,), methods)
+
+    return change
+
+
+def _calling(name: str) -> Callable[[HyperspectralClusteringModel], object]:
+    return _of_class(**{name: lambda self, *given, **named: getattr(UnrolledMeanShift, name)(self, *given, **named)})
+
+
+LOSSES = ("compactness", "orthogonality", "balance", "uniform_assignment", "consistency")
+REASONS: dict[str, tuple[Callable[[HyperspectralClusteringModel], object], str]] = {
+    **{name: (_calling(f"compute_{name}_loss"), f"its own compute_{name}_loss") for name in LOSSES},
+    "forward": (_calling("forward"), "its own forward"),
+    "shift": (_calling("_shift"), "its own _shift"),
+    "bandwidth": (_of_class(bandwidth=property(lambda self: torch.tensor(0.7))), "its own bandwidth"),
+    "instance": (
+        lambda model: setattr(model.cluster, "compute_balance_loss", model.cluster.compute_balance_loss),
+        "its own compute_balance_loss",
+    ),
+    "hook": (lambda model: model.cluster.register_forward_hook(_ignored), "A hook"),
+    "all pixels": (lambda model: setattr(model.cluster, "use_approx", False), "use_approx=False"),
+    "no shift": (lambda model: setattr(model.cluster, "num_iters", 0), "num_iters=0"),
+    "types": (lambda model: model.encoder.spatial_net[0].double(), "several types"),
+    "another module": (lambda model: setattr(model, "cluster", torch.nn.Identity()), "got Identity"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_what_forbids_it_is_said_and_obeyed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, reason = REASONS[name]
+    model = small_model()
+    assert why_separate_losses(model) is None
+    change(model)
+    assert reason in (why_separate_losses(model) or "")
+    if name in ("types", "another module"):  # which no step takes
+        return
+    moved = model.train_step(normal(0, 1, 6, 8, 8), normal(1, 1, 6, 8, 8))[2]
+    assert isinstance(moved, dict)
+
+
+class OwnUpdate(HSIClusteringTrainer):
+    seen: tuple[Tensor, ...] = ()
+
+    def _ema_update_centroids(self, *given: Any, **named: Any) -> None:
+        self.seen = given[:4]
+
+
+class OwnStep(HyperspectralClusteringModel):
+    def train_step(self, *given: Any, **named: Any) -> Any:
+        total, losses, moved = super().train_step(*given, **named)
+        moved["p1"] = torch.zeros_like(moved["p1"])
+        moved["p2"] = torch.zeros_like(moved["p2"])
+        return total, losses, moved
+
+
+def test_an_update_or_a_step_of_the_callers_is_obeyed(tmp_path: Path) -> None:
+    cubes = normal(0, 2, 6, 12, 12)
+    trainer = small_trainer(tmp_path)
+    trainer.__class__ = OwnUpdate
+    trainer._step(cubes, {}, 0.05)
+    assert [tuple(x.shape) for x in trainer.seen] == [(2, 8, 8, 8), (2, 8, 8, 3)] * 2  # type: ignore[attr-defined]
+    trainer = small_trainer(tmp_path, model=OwnStep(**SMALL))
+    torch.manual_seed(5)
+    before = trainer.model.cluster.cluster_centers.detach().clone()
+    trainer.optimizer.param_groups[0]["lr"] = 0.0
+    trainer._step(cubes, {}, 1.0)
+    # Without mass every center is pushed far, and not moved by 1 %.
+    assert (trainer.model.cluster.cluster_centers - before).norm(dim=1).min() > 0.2
