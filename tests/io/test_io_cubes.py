@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from scipy.io import loadmat
@@ -90,10 +91,60 @@ def test_format_is_told_from_each_file(tmp_path: Path) -> None:
         )
 
 
-def test_hdf5_without_matlab_attributes(tmp_path: Path) -> None:
+STORED = {"hwc": (1, 2, 0), "chw": (0, 1, 2), "cwh": (0, 2, 1), "hcw": (1, 0, 2)}
+
+
+def write_unmarked(path: Path, layout: str, cube: np.ndarray, **others: np.ndarray) -> Path:
+    """As h5py writes a `.mat` file: with no attributes."""
+    with h5py.File(path, "w") as file:
+        file["cube"] = cube.transpose(STORED[layout])
+        for name, value in others.items():
+            file[name] = value
+    return path
+
+
+@pytest.mark.parametrize("layout", STORED)
+def test_hdf5_without_matlab_attributes_asks(tmp_path: Path, layout: str) -> None:
     expected = scene(4, 3, 5)
-    path = write_matlab73(tmp_path / "x.mat", {"cube": np.moveaxis(expected, 0, -1)}, classes=False)
+    path = write_unmarked(tmp_path / "x.mat", layout, expected)
+    a, b, c = expected.transpose(STORED[layout]).shape
+    words = (
+        f"({a} rows, {b} columns, {c} bands) with layout='hwc' (--layout hwc) or ({a} bands, {b} rows, {c} columns) "
+        f"with layout='chw' (--layout chw) or ({a} bands, {b} columns, {c} rows) with layout='cwh' (--layout cwh)."
+    )
+    with pytest.raises(DataError, match=f"shape .{a}, {b}, {c}.*without MATLAB's own marks.*" + re.escape(words)):
+        read_cube(path)
+    np.testing.assert_array_equal(read_cube(path, layout=layout).data, expected.astype("float32"))
+
+
+def test_hdf5_without_matlab_attributes_is_decided_by_what_it_says(tmp_path: Path) -> None:
+    expected = scene(4, 3, 5)
+    path = write_unmarked(tmp_path / "x.mat", "hwc", expected, wavelength=np.arange(4.0))
     np.testing.assert_array_equal(read_cube(path).data, expected.astype("float32"))
+    for layout in ("chw", "cwh"):
+        path = write_unmarked(tmp_path / f"{layout}.mat", layout, expected, wavelength=np.arange(4.0))
+        with pytest.raises(DataError, match="layout='chw'.* or .*layout='cwh'") as raised:
+            read_cube(path)
+        assert "hwc" not in str(raised.value)
+        np.testing.assert_array_equal(read_cube(path, rows=3).data, expected.astype("float32"))
+
+
+@pytest.mark.parametrize("write", MATLAB)
+def test_matlab_with_bands_that_look_first_asks(tmp_path: Path, write: Callable[..., Path]) -> None:
+    rng = seeds.generator()
+    spectra = np.cumsum(rng.standard_normal((30, 3)), axis=0)
+    expected = np.einsum("bk,khw->bhw", spectra, rng.random((3, 20, 24)))
+    with pytest.raises(DataError, match=r"look like bands first: \(30 rows.*\(30 bands, 20 rows, 24 columns\)"):
+        read_cube(write(tmp_path / "x.mat", {"cube": expected}))
+    np.testing.assert_array_equal(read_cube(tmp_path / "x.mat", layout="chw").data, expected.astype("float32"))
+    last = write(tmp_path / "y.mat", {"cube": np.moveaxis(expected, 0, -1)})
+    np.testing.assert_array_equal(read_cube(last).data, expected.astype("float32"))
+
+
+def test_matrices_of_hdf5_without_matlab_attributes_are_as_stored(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        file["map"] = np.arange(15).reshape(3, 5) % 2
+    assert read_labels(tmp_path / "x.mat", shape=(3, 5)).tolist() == (np.arange(15).reshape(3, 5) % 2).tolist()
 
 
 @pytest.mark.parametrize("write", ARCHIVES)
@@ -139,10 +190,12 @@ def test_wavelengths_of_another_length_warn(tmp_path: Path) -> None:
         assert read_cube(path).wavelengths is None
 
 
-def test_bands_in_the_middle_are_refused(tmp_path: Path) -> None:
-    path = write_archive(tmp_path / "x.npz", {"cube": scene(4, 7, 5), "wl": np.arange(7.0)})
-    with pytest.raises(DataError, match="7 bands in the middle"):
-        read_cube(path)
+def test_bands_in_the_middle(tmp_path: Path) -> None:
+    expected = scene(7, 4, 5)
+    path = write_archive(tmp_path / "x.npz", {"cube": expected.transpose(1, 0, 2), "wl": np.arange(7.0)})
+    cube = read_cube(path)
+    np.testing.assert_array_equal(cube.data, expected.astype("float32"))
+    assert cube.layout == "(4, 7, 5) read as (rows, bands, columns): the file has 7 wavelengths"
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -164,7 +217,10 @@ def test_numpy_that_is_ambiguous_asks(tmp_path: Path, shape: tuple[int, int, int
     array = scene(*shape)
     path = write_array(tmp_path / "x.npy", array)
     a, b, c = shape
-    words = f"{a} bands of {b} rows and {c} columns (layout='chw') or {a} rows and {b} columns of {c} bands"
+    words = (
+        f"({a} rows, {b} columns, {c} bands) with layout='hwc' (--layout hwc) or ({a} bands, {b} rows, {c} columns) "
+        "with layout='chw' (--layout chw). Say which one."
+    )
     with pytest.raises(DataError, match=re.escape(words)):
         read_cube(path)
     np.testing.assert_array_equal(read_cube(path, layout="chw").data, array.astype("float32"))

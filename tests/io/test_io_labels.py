@@ -116,7 +116,7 @@ def test_what_is_ambiguous_or_missing_lists_the_keys(tmp_path: Path) -> None:
 def test_ambiguous_abundances_without_a_scene(tmp_path: Path) -> None:
     layers = abundances(labels())
     path = write_array(tmp_path / "x.npy", layers)
-    with pytest.raises(DataError, match=r"\(5, 7, 4\), which can be"):
+    with pytest.raises(DataError, match=r"\(5, 7, 4\), and can be"):
         read_labels(path)
     assert read_labels(path, shape=(5, 7)).shape == (5, 7)
     with pytest.raises(ValueError, match=r"`shape\[0\]` must be"):

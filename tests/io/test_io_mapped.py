@@ -79,9 +79,9 @@ def matlab73_matrix(folder: Path, cube: np.ndarray) -> tuple[Path, dict[str, Any
 def chunked(**options: Any) -> Writer:
     def write(folder: Path, cube: np.ndarray) -> tuple[Path, dict[str, Any]]:
         with h5py.File(folder / "x.mat", "w") as file:
-            # Shown by MATLAB as (rows, columns, bands).
+            # As MATLAB writes (rows, columns, bands) with `h5write`.
             file.create_dataset("cube", data=cube.transpose(0, 2, 1), **options)
-        return folder / "x.mat", {}
+        return folder / "x.mat", {"layout": "cwh"}
 
     return write
 

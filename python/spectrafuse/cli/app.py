@@ -47,6 +47,8 @@ class LayoutName(str, Enum):
     auto = "auto"
     chw = "chw"
     hwc = "hwc"
+    hcw = "hcw"
+    cwh = "cwh"
 
 
 class PlaceName(str, Enum):
@@ -125,7 +127,7 @@ KeyOption = Annotated[
 LayoutOption = Annotated[
     LayoutName,
     typer.Option(
-        help="Order of a scene's axes: chw is bands, rows, columns; hwc is rows, columns, bands.",
+        help="Order of a scene's axes: c for bands, h for rows, w for columns; hwc is rows, columns, bands.",
         rich_help_panel=READING,
     ),
 ]

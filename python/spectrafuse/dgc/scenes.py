@@ -40,7 +40,7 @@ def read_scenes(
         have been read already know their own.
     mask : array_like of bool, shape (rows, columns), or list of these or None, optional
         True for pixels without data; a list for a list of scenes.
-    layout : {"auto", "chw", "hwc"}
+    layout : {"auto", "chw", "hwc", "hcw", "cwh"}
         Order of the axes, as in `spectrafuse.io.read_cube`; arrays and tensors are (bands, rows, columns) without it.
     bands
         As in `spectrafuse.io.read_cube`, or the bands of a model. Of several scenes, those that all of them have.

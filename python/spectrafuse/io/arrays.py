@@ -37,6 +37,8 @@ class Entry(NamedTuple):
 
     shape: tuple[int, ...]
     kind: str
+    order: str = "stored"
+    """"matlab": as MATLAB shows the axes; "stored": as NumPy does; "unknown": stored by either."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,9 @@ class ArrayFile:
     _read: Callable[[str], Any]
     _map: Callable[[str], Any] | None = None
 
-    @property
-    def matlab(self) -> bool:
-        """Whether the file follows MATLAB's conventions."""
-        return self.format.startswith("mat")
+    def order(self, key: str) -> str:
+        """How the axes of a variable are arranged: `Entry.order`."""
+        return self.entries[key].order
 
     def numeric(self, *ranks: int) -> list[str]:
         """Names of the variables of numbers with one of the given numbers of dimensions."""
@@ -202,13 +203,13 @@ def _open_matlab4(path: Path) -> ArrayFile:
     from scipy.io import loadmat, whosmat
 
     kinds = {"char": "text", "sparse": "sparse"}
-    entries = {name: Entry(shape, kinds.get(kind, "numeric")) for name, shape, kind in whosmat(path)}
+    entries = {name: Entry(shape, kinds.get(kind, "numeric"), "matlab") for name, shape, kind in whosmat(path)}
     return ArrayFile(path, "mat4", entries, lambda key: loadmat(path, variable_names=[key])[key])
 
 
 def _open_matlab5(path: Path) -> ArrayFile:
     found = {variable.name: variable for variable in list_variables(path)}
-    entries = {name: Entry(variable.shape, variable.kind) for name, variable in found.items()}
+    entries = {name: Entry(variable.shape, variable.kind, "matlab") for name, variable in found.items()}
     return ArrayFile(
         path, "mat5", entries, lambda key: read_variable(path, found[key]), lambda key: map_variable(path, found[key])
     )
@@ -222,8 +223,9 @@ def _open_matlab73(path: Path) -> ArrayFile:
             if "MATLAB_empty" in file[key].attrs:
                 return np.zeros(empty_shape(key, file[key]))
             check(key, file[key])
+            values = np.asarray(file[key][()])
             # HDF5 stores MATLAB's axes in reverse order.
-            return np.asarray(file[key][()]).T
+            return values.T if entries[key].order == "matlab" else values
 
     def check(key: str, item: Any) -> None:
         # Numbers that were never written take no room in the file, so a damaged shape can claim any size.
@@ -234,6 +236,8 @@ def _open_matlab73(path: Path) -> ArrayFile:
         with h5py.File(path, "r") as file:
             check(key, file[key])
         found = data_set(path, key)
+        if entries[key].order == "matlab":
+            found = found.transpose(*range(found.ndim)[::-1])
         # The pixels of a window lie in all chunks of a matrix.
         return found if isinstance(found, MappedArray) or found.ndim == 3 else None
 
@@ -262,8 +266,11 @@ def _open_matlab73(path: Path) -> ArrayFile:
                 entries[name] = Entry((), "sparse" if sparse else label or "struct")
                 continue
             # A data set without a dataspace has no shape.
-            sizes = empty_shape(name, item) if "MATLAB_empty" in item.attrs else (item.shape or ())[::-1]
-            entries[name] = Entry(tuple(int(n) for n in sizes), _kind_of(item.dtype, label))
+            sizes = empty_shape(name, item) if "MATLAB_empty" in item.attrs else item.shape or ()
+            if label and "MATLAB_empty" not in item.attrs:
+                sizes = sizes[::-1]
+            order = "matlab" if label else "unknown"
+            entries[name] = Entry(tuple(int(n) for n in sizes), _kind_of(item.dtype, label), order)
     return ArrayFile(path, "mat7.3", entries, read, mapped)
 
 

@@ -484,12 +484,14 @@ def read_cube(
         The variable. Without it: `cube` if it has 3 dimensions; else a matrix `Y` if the numbers of rows and
         columns are known; else the only array of numbers with 3 dimensions (`S_GT`, `A` and `abundances`
         aside); else the only matrix that fits the rows and columns.
-    layout : {"auto", "chw", "hwc"}
-        Order of a 3-D array's axes: bands, rows, columns or rows, columns, bands. "auto" takes the axis whose
+    layout : {"auto", "chw", "hwc", "hcw", "cwh"}
+        Order of a 3-D array's axes: c for the bands, h for the rows, w for the columns. "auto" takes the axis whose
         length equals the number of wavelengths in the file (a variable `wavelength`, `wavelengths`, `wl`,
         `lambda`, ...) for the bands; else a `.mat` file is (rows, columns, bands), also in version 7.3, whose
-        reversed axes are turned back; else, of two equal axes and a different one, the different one is the
-        bands if it is the first or the last; else an error asks. An ENVI header says it itself.
+        reversed axes are turned back, unless its numbers look like bands first; else, of two equal axes and a different
+        one, the different one is the bands if it is the first or the last; else an error asks. A `.mat` file of version
+        7.3 without MATLAB's marks, as h5py writes it, is taken as it is stored; its axes can be in either order, so
+        that bands first need a layout: "chw", or "cwh" if MATLAB's `h5write` wrote it. An ENVI header says it itself.
     rows, columns : int, optional
         Size of the scene for a matrix (bands, pixels) or (pixels, bands), whose pixels are taken column by
         column as the unmixing community stores them; not needed where the file has `lines` and `cols`,
@@ -581,7 +583,7 @@ def open_cube(
         label,
         as_numeric(label, source.load(name)) if mapped is None else mapped,
         layout,
-        matlab=source.matlab,
+        order=source.order(name),
         rows=rows,
         columns=columns,
         axis_lengths=lengths,
@@ -616,7 +618,7 @@ def _open_image(
 ) -> Cube:
     if key is not None:
         raise DataError(f"'{path}' is an ENVI image without variables, so leave key={key!r} out.")
-    if layout == "hwc":
+    if layout not in ("auto", "chw"):
         raise DataError(f"'{path}' is an ENVI image, whose header says its layout; leave layout={layout!r} out.")
     return image_cube(str(path), open_envi(path), rows, columns, nodata, mask, zeros, bands)
 

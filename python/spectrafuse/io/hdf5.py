@@ -127,7 +127,7 @@ def foreign_storage(file: Any, name: str) -> str | None:
 
 
 def data_set(path: Path, key: str) -> Hdf5Array | MappedArray:
-    """A data set with its axes in reverse order, as MATLAB shows them: mapped where its numbers lie in one piece."""
+    """A data set with its axes as they are stored: mapped where its numbers lie in one piece."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -135,7 +135,6 @@ def data_set(path: Path, key: str) -> Hdf5Array | MappedArray:
         shape, chunks, offset = item.shape, item.chunks, item.id.get_offset()
         plain = item.dtype.kind in "iuf" and not item.external and not item.is_virtual
         if chunks is None and offset is not None and plain:
-            return MappedArray.contiguous(path, item.dtype, offset, shape).T
+            return MappedArray.contiguous(path, item.dtype, offset, shape)
         itemsize = item.dtype.itemsize
-    axes = tuple(range(len(shape)))[::-1]
-    return Hdf5Array(Hdf5File(path, key), shape[::-1], axes, tuple(chunks or shape), itemsize)
+    return Hdf5Array(Hdf5File(path, key), shape, tuple(range(len(shape))), tuple(chunks or shape), itemsize)

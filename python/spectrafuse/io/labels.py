@@ -73,7 +73,7 @@ def read_labels(
         return _from_image(path, shape)
     if suffix in TENSOR_SUFFIXES:
         label, values = _from_tensors(path, key)
-        return _as_labels(label, values, shape, False)
+        return _as_labels(label, values, shape, "stored")
     source = open_arrays(path, also=(*TENSOR_SUFFIXES, LABELME_SUFFIX, HEADER_SUFFIX))
     scene = shape if shape is not None else _own_shape(source)
     if key is not None:
@@ -82,18 +82,18 @@ def read_labels(
         name = ""
     else:
         name = _find(source, scene)
-    return _as_labels(source.label(name), source.load(name), scene, source.matlab)
+    return _as_labels(source.label(name), source.load(name), scene, source.order(name))
 
 
-def _as_labels(label: str, values: np.ndarray, scene: tuple[int, int] | None, matlab: bool) -> np.ndarray:
+def _as_labels(label: str, values: np.ndarray, scene: tuple[int, int] | None, order: str) -> np.ndarray:
     """Labels from an array that is a map or abundances."""
     values = as_numeric(label, values.astype(np.uint8) if values.dtype.kind == "b" else values)
     if values.ndim == 2 and (scene is None or values.shape == scene):
         return _whole(label, values)
     if values.ndim == 3:
-        return _decide(label, _abundances(label, values, scene, matlab))
+        return _decide(label, _abundances(label, values, scene, order))
     if values.ndim == 2 and scene is not None and scene[0] * scene[1] in values.shape:
-        layers, _ = bands_first(label, values, "auto", matlab=True, rows=scene[0], columns=scene[1])
+        layers, _ = bands_first(label, values, "auto", order=order, rows=scene[0], columns=scene[1])
         return _decide(label, layers)
     raise _misfit(label, values.shape, scene)
 
@@ -202,7 +202,7 @@ def _find(source: ArrayFile, scene: tuple[int, int] | None) -> str:
     raise DataError(f"'{source.path}' has {found}; choose one with key= (FILE:KEY): {source.listing()}.")
 
 
-def _abundances(label: str, values: np.ndarray, scene: tuple[int, int] | None, matlab: bool) -> np.ndarray:
+def _abundances(label: str, values: np.ndarray, scene: tuple[int, int] | None, order: str) -> np.ndarray:
     """Abundances as (K, H, W)."""
     layout = "auto"
     if scene is not None:
@@ -210,7 +210,7 @@ def _abundances(label: str, values: np.ndarray, scene: tuple[int, int] | None, m
         if not fits:
             raise _misfit(label, values.shape, scene)
         layout = fits[0] if len(fits) == 1 else "auto"
-    return bands_first(label, values, layout, matlab=matlab)[0]
+    return bands_first(label, values, layout, order=order)[0]
 
 
 def _decide(label: str, abundances: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from spectrafuse.io.errors import DataError
 
 _LEAST_TO_JUDGE, _JUDGED = 6, 64
 _FAR_MORE = 0.4
-LAYOUTS = ("auto", "chw", "hwc")
+LAYOUTS = ("auto", "chw", "hwc", "hcw", "cwh")
 
 # Names are compared in lower case, without anything but letters and digits.
 _AXIS_NAME = re.compile(
@@ -22,7 +23,19 @@ _AXIS_NAME = re.compile(
 _ROW_NAMES = ("lines", "nRow", "nrow", "nRows", "nrows", "n_rows", "rows", "Lines", "H", "height", "nr")
 _COLUMN_NAMES = ("cols", "nCol", "ncol", "nCols", "ncols", "n_cols", "columns", "samples", "W", "width", "nc")
 
-_WORDS = {"chw": "(bands, rows, columns)", "hwc": "(rows, columns, bands)"}
+_MATLAB_ORDER = "the order of MATLAB files"
+_LETTERS = {"c": "bands", "h": "rows", "w": "columns"}
+
+
+def layout_words(layout: str) -> str:
+    """A layout in words: "(rows, columns, bands)" for "hwc"."""
+    return f"({', '.join(_LETTERS[letter] for letter in layout)})"
+
+
+def _reading(shape: tuple[int, ...], layout: str) -> str:
+    """How a shape is read in a layout, for a message."""
+    sizes = ", ".join(f"{n} {_LETTERS[letter]}" for n, letter in zip(shape, layout, strict=True))
+    return f"({sizes}) with layout='{layout}' (--layout {layout})"
 
 
 def is_axis_name(name: str) -> bool:
@@ -65,6 +78,12 @@ def looks_bands_last(values: np.ndarray) -> bool:
     return last < _FAR_MORE * first
 
 
+def _middle(values: Any) -> np.ndarray:
+    """Up to 64 numbers along each axis, from the middle of an array that may lie in a file."""
+    starts = [max(0, (n - _JUDGED) // 2) for n in values.shape]
+    return np.asarray(values[tuple(slice(start, start + _JUDGED) for start in starts)])
+
+
 def _unlikeness(values: np.ndarray, axis: int) -> float:
     """1 minus the correlation of neighbors along an axis; of slices with the means over the axis taken out."""
     with np.errstate(all="ignore"):
@@ -79,43 +98,58 @@ def _unlikeness(values: np.ndarray, axis: int) -> float:
 
 
 def cube_layout(
-    label: str, shape: tuple[int, ...], layout: str, *, matlab: bool, axis_lengths: Iterable[int] = ()
+    label: str,
+    shape: tuple[int, ...],
+    layout: str,
+    *,
+    order: str,
+    rows: int | None = None,
+    columns: int | None = None,
+    axis_lengths: Iterable[int] = (),
 ) -> tuple[str, str]:
     """Decide how a 3-D array is read, by the rule that `spectrafuse.io.cubes.read_cube` states under `layout`.
 
     Returns
     -------
-    layout : {"chw", "hwc"}
+    layout : {"chw", "hwc", "hcw", "cwh"}
     reason : str
         Why, in words.
 
     Raises
     ------
     DataError
-        If the rules do not decide, with both readings spelled out; if the bands are the middle axis.
+        If the rules do not decide, with the readings spelled out.
     """
     if layout != "auto":
         return layout, "as asked for"
+    readings: tuple[str, ...] = ("hwc", "chw") if order != "unknown" else ("hwc", "chw", "cwh")
+    why = ""
     for length in axis_lengths:
         positions = [i for i, n in enumerate(shape) if n == length]
         if len(positions) == 1:
-            if positions[0] == 1:
-                raise DataError(
-                    f"{label} has shape {shape} with the {length} bands in the middle; reorder its axes to "
-                    f"(bands, rows, columns) or (rows, columns, bands)."
-                )
-            return ("chw" if positions[0] == 0 else "hwc"), f"the file has {length} wavelengths"
-    if matlab:
-        return "hwc", "the order of MATLAB files"
+            readings = [("chw", "cwh")[: 1 + (order == "unknown")], ("hcw",), ("hwc",)][positions[0]]
+            why = f"the file has {length} wavelengths"
+            break
+    fits = [
+        taken
+        for taken in readings
+        if order == "matlab" or (rows in (None, shape[taken.index("h")]) and columns in (None, shape[taken.index("w")]))
+    ]
+    if len(fits) == 1:
+        return fits[0], why or "its numbers of rows and columns"
+    if order == "matlab":
+        return "hwc", _MATLAB_ORDER
     first, middle, last = shape
-    if middle == last != first:
-        return "chw", "the first axis is the one that differs"
-    if first == middle != last:
-        return "hwc", "the last axis is the one that differs"
-    raise DataError(
-        f"{label} has shape {shape}, which can be {first} bands of {middle} rows and {last} columns "
-        f"(layout='chw') or {first} rows and {middle} columns of {last} bands (layout='hwc'). Say which one (--layout)."
-    )
+    if len(fits) == len(readings) > 1:
+        if first == middle != last:
+            return "hwc", "the last axis is the one that differs"
+        if middle == last != first and order != "unknown":
+            return "chw", "the first axis is the one that differs"
+    unknown = ""
+    if order == "unknown":
+        unknown = ", in a MATLAB file without MATLAB's own marks, so that the order of its axes is not known"
+    listed = " or ".join(_reading(shape, taken) for taken in fits or readings)
+    raise DataError(f"{label} has shape {shape}{unknown}, and can be read as {listed}. Say which one.")
 
 
 def bands_first(
@@ -123,12 +157,14 @@ def bands_first(
     values: np.ndarray,
     layout: str,
     *,
-    matlab: bool,
+    order: str,
     rows: int | None = None,
     columns: int | None = None,
     axis_lengths: Iterable[int] = (),
 ) -> tuple[np.ndarray, str]:
     """A 3-D array, or a matrix of pixels, as (bands, rows, columns), and the words that say how it was read.
+
+    `order` is how the file arranges axes: "matlab" (bands last), "stored" (any) or "unknown" (any, or reversed).
 
     Raises
     ------
@@ -136,14 +172,21 @@ def bands_first(
         Wrong rank, a layout that cannot be decided, numbers of rows and columns that do not fit.
     """
     if values.ndim == 3:
-        taken, reason = cube_layout(label, values.shape, layout, matlab=matlab, axis_lengths=axis_lengths)
+        taken, reason = cube_layout(
+            label, values.shape, layout, order=order, rows=rows, columns=columns, axis_lengths=axis_lengths
+        )
         # Not moveaxis: arrays in a file have a transpose of their own.
-        cube = values if taken == "chw" else values.transpose(2, 0, 1)
+        cube = values.transpose(*(taken.index(letter) for letter in "chw"))
         for name, asked, got in (("rows", rows, cube.shape[1]), ("columns", columns, cube.shape[2])):
             if asked is not None and asked != got:
-                read = f"{values.shape}, read as {_WORDS[taken]}"
+                read = f"{values.shape}, read as {layout_words(taken)}"
                 raise DataError(f"{label} of shape {read}, has {got} {name}, not {asked}.")
-        return cube, f"{values.shape} read as {_WORDS[taken]}: {reason}"
+        if reason == _MATLAB_ORDER and looks_bands_last(_middle(values).transpose(2, 1, 0)):
+            raise DataError(
+                f"{label} has shape {values.shape}; MATLAB's files have their bands last, but the numbers look like "
+                f"bands first: {_reading(values.shape, 'hwc')} or {_reading(values.shape, 'chw')}. Say which one."
+            )
+        return cube, f"{values.shape} read as {layout_words(taken)}: {reason}"
     if values.ndim == 2:
         return _from_matrix(label, values, layout, rows, columns)
     raise DataError(f"{label} must be a cube with 3 dimensions or a matrix (bands, pixels); got shape {values.shape}.")

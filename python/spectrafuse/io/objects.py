@@ -14,7 +14,7 @@ import numpy as np
 
 from spectrafuse.io.envi import EnviImage, image_of_fields
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.layouts import is_axis_name, looks_bands_last
+from spectrafuse.io.layouts import is_axis_name, layout_words, looks_bands_last
 from spectrafuse.io.validate import as_numeric, called
 
 _BANDS = ("band", "bands", "channel", "channels", "spectral", "spectra", "z", "b", "c", "feature", "features")
@@ -31,7 +31,7 @@ def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[
     name : str
         What messages call the scene.
     scene : array_like, tensor, `xarray.DataArray`, or image of SPy
-    layout : {"auto", "chw", "hwc"}
+    layout : {"auto", "chw", "hwc", "hcw", "cwh"}
         "auto": as the object says; (bands, rows, columns) for arrays and tensors, with a warning if it looks otherwise.
 
     Raises
@@ -47,8 +47,9 @@ def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[
     values = scene if isinstance(scene, np.ma.MaskedArray) else as_numeric(name, scene)
     if values.ndim != 3:
         return values, {}
-    if layout == "hwc":
-        return values.transpose(2, 0, 1), {"layout": f"{values.shape} read as (rows, columns, bands): as asked for"}
+    if layout not in ("auto", "chw"):
+        axes = [layout.index(letter) for letter in "chw"]
+        return values.transpose(axes), {"layout": f"{values.shape} read as {layout_words(layout)}: as asked for"}
     if layout == "auto" and looks_bands_last(np.ma.getdata(values)):
         warnings.warn(
             f"{called(name)} of shape {values.shape} is read as (bands, rows, columns), but its last axis looks like "
@@ -60,7 +61,7 @@ def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[
 
 
 def _of_spy(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[str, Any]]:
-    if layout == "chw":
+    if layout not in ("auto", "hwc"):
         raise DataError(f"{called(name)} is an image of SPy, (rows, columns, bands); leave layout={layout!r} out.")
     metadata = getattr(scene, "metadata", None) or {}
     if hasattr(scene, "filename") and hasattr(scene, "offset") and os.path.exists(scene.filename) and metadata:
@@ -97,14 +98,14 @@ def _of_xarray(name: str, scene: Any, layout: str) -> tuple[Any, dict[str, Any]]
     elif kinds.count("bands") == 0 and "rows" in kinds and "columns" in kinds:
         at = next(i for i, kind in enumerate(kinds) if kind is None)
     elif layout != "auto":
-        at = {"chw": 0, "hwc": 2}[layout]
+        at = layout.index("c")
     else:
         raise DataError(
             f"{called(name)} has dimensions {tuple(dims)}, which do not say where the bands are: rename them to "
             "'band', 'y', 'x', or give layout='chw' (bands first) or 'hwc' (bands last)."
         )
     rest = [i for i in range(3) if i != at]
-    if kinds[rest[0]] == "columns" or kinds[rest[1]] == "rows":
+    if kinds[rest[0]] == "columns" or kinds[rest[1]] == "rows" or layout == "cwh":
         rest.reverse()
     facts: dict[str, Any] = {"layout": f"{tuple(dims)} read as bands {dims[at]!r}, rows {dims[rest[0]]!r}, columns "
                                        f"{dims[rest[1]]!r}: the names of its dimensions"}  # fmt: skip
