@@ -9,6 +9,7 @@ import numpy as np
 
 from spectrafuse.mcr.matching import cosine_matrix
 from spectrafuse.mcr.noise import NoiseLevel, singular_values
+from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.count_search import Outcome
 from spectrafuse.mcr.refinement.hard_gates import Array
 
@@ -66,17 +67,38 @@ def path_rows(outcome: Outcome, squares: Array, power: float, variation: float) 
     return rows
 
 
-def reason(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel) -> str:
-    """Why this count, in a sentence."""
+def reason(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel, asked: AskedCount = FREELY) -> str:
+    """Why this count, in a sentence; of one that the user decided, what the spectra say to it."""
     names = "component" if count == 1 else "components"
+    if outcome.found is not None:
+        return _against_the_spectra(count, nmse, outcome, noise, asked)
     if math.isinf(outcome.rise):
         needed = "nothing can be left out"
     else:
         times = outcome.rise / outcome.component_price
         needed = f"without the least of them the residual rises by {times:.3g} times what noise explains"
+    agreed = ", as asked for and as the spectra say" if asked.exactly is not None else ""
     return (
-        f"{count} {names}, nMSE {nmse:.3g}: {needed}, and one more would gain no more than noise "
+        f"{count} {names}{agreed}, nMSE {nmse:.3g}: {needed}, and one more would gain no more than noise "
         f"explains (noise {noise.source}, {noise.nmse:.3g} of the sum of squares)."
+    )
+
+
+def _against_the_spectra(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel, asked: AskedCount) -> str:
+    assert outcome.found is not None
+    other = outcome.found.path[outcome.found.chosen]
+    gap = count - other.size
+    times = abs(other.residual - outcome.path[outcome.chosen].residual) / (abs(gap) * outcome.component_price)
+    if gap > 0:
+        said = f"the {gap} more explain" if gap > 1 else "the one more explains"
+    else:
+        said = f"the {-gap} left out explain" if gap < -1 else "the one left out explains"
+    wanted = "as asked for" if asked.exactly is not None else "the most asked for"
+    each = "each " if abs(gap) > 1 else ""
+    return (
+        f"{count} component{'s' * (count != 1)}, {wanted}, nMSE {nmse:.3g}. The spectra ask for {other.size}: "
+        f"{said} {each}{times:.3g} times what noise explains (noise {noise.source}, {noise.nmse:.3g} of the sum of "
+        "squares)."
     )
 
 
