@@ -11,10 +11,13 @@ from spectrafuse.mcr.matching import cosine_matrix
 from spectrafuse.mcr.noise import NoiseLevel, singular_values
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.count_search import Outcome
+from spectrafuse.mcr.refinement.factors import Factors
 from spectrafuse.mcr.refinement.hard_gates import Array
 
 _FEW, _ALIKE, _LOUD, _COLOURED, _MISFIT, _NOISY = 2.0, 0.95, 1.3, 1.5, 10.0, 0.05
 _MOST_PAIRS = 6
+_RARE, _MANY_SPECTRA = 2, 8
+"""A component of so few spectra, where there are so many, may be a disturbance of them."""
 
 AT_WHITE_PRICES = (
     "With a level of noise that the singular values do not show, the first search ended in components that leave "
@@ -141,10 +144,13 @@ def cautions(
     factors = outcome.factors
     told = []
     if noise.structured:
+        # What a component had to explain, in units of all that the noise was assumed to be.
+        factor = outcome.component_price / (len(outcome.path[outcome.chosen].power) * factors.components.shape[1])
         told.append(
             "The singular values do not end in those of white noise, as after smoothing or with drifts, so that the "
-            f"noise cannot be told. Only what explains more than {noise.nmse:.2g} of the sum of squares was counted; "
-            "drifts and weak components below that were not. Give `noise` to count them."
+            f"noise cannot be told. Only what explains more than {noise.nmse * factor:.2g} of the sum of squares was "
+            f"counted (the level assumed for the noise, {noise.nmse:.2g}, times {factor:.3g}); drifts and weak "
+            "components below that were not. Give `noise` to count them."
         )
     elif not noise.white or (noise.nmse > _NOISY and noise.source != "given"):
         told.append(
@@ -182,11 +188,31 @@ def cautions(
             "or components change shape. Fewer: components are weak or always occur in fixed proportions."
         )
     counted = factors.ids != background
+    told += _rare(factors, counted)
     told += _together(factors.concentrations[:, counted] > 0, factors.ids[counted])
     alike = np.argwhere(np.triu(cosine_matrix(factors.components, factors.components) > _ALIKE, 1))
     if len(alike):
         pairs = _listed(factors.ids[alike], " and ")
         told.append(f"Components {pairs} have nearly the same shape: they may be one that varies.")
+    return told
+
+
+def _rare(factors: Factors, counted: np.ndarray) -> list[str]:
+    """Components that live in one or two of many spectra, with those spectra and the bands of their peaks."""
+    if len(factors.concentrations) < _MANY_SPECTRA:
+        return []
+    told = []
+    for i in np.flatnonzero(counted):
+        rows, shape = np.flatnonzero(factors.concentrations[:, i]) + 1, np.abs(factors.components[i])
+        if not 0 < len(rows) <= _RARE:
+            continue
+        bands = np.flatnonzero(shape >= 0.5 * shape.max()) + 1
+        where = f"band {bands[0]}" if len(bands) == 1 else f"bands {bands[0]} to {bands[-1]}"
+        spectra = "spectrum" if len(rows) == 1 else "spectra"
+        told.append(
+            f"Component {factors.ids[i]} occurs only in {spectra} {' and '.join(map(str, rows))}, strongest at {where} "
+            "(counted from 1): it may be a cosmic ray or another disturbance."
+        )
     return told
 
 
