@@ -332,7 +332,12 @@ def unmix(
         Path, typer.Argument(help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene.")
     ],
     output: OutputOption,
-    pool_size: Annotated[int, typer.Option(min=1, help="The most components there can be.")] = 1024,
+    n_components: Annotated[
+        int | None,
+        typer.Option(min=1, help="Exactly so many components. The summary says how many the spectra ask for."),
+    ] = None,
+    max_components: Annotated[int | None, typer.Option(min=1, help="At most so many components.")] = None,
+    pool_size: Annotated[int, typer.Option(min=1, help="Places for components.")] = 1024,
     recipe: Annotated[
         UnmixRecipeName,
         typer.Option(
@@ -422,7 +427,11 @@ def unmix(
 
     if transpose and spectra_in is PlaceName.rows:
         raise CommandError("--transpose and --spectra-in rows say the opposite; give one of them.")
+    if n_components is not None and max_components is not None:
+        raise CommandError("Give --n-components or --max-components, not both.")
     settings = _given(
+        n_components=n_components,
+        max_components=max_components,
         pool_size=pool_size,
         recipe=recipe,
         non_negative=non_negative,

@@ -30,6 +30,7 @@ from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
 from spectrafuse.mcr.recipes import Recipe, resolve
+from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import correlated
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.refinement.refine import refine_spectra, refine_trained
@@ -63,8 +64,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     pool_size : int
-        The most components there can be. It costs nothing where no networks are trained; where they are, time and
-        memory grow with its square, and it should be several times the number expected.
+        Places for components; `n_components` makes more if it needs them. It costs nothing where no networks are
+        trained; where they are, time and memory grow with its square, and it should be several times the number
+        expected.
+    n_components : int or None
+        Exactly so many components, the background not counted: the best of several starts. `chosen_reason_` says how
+        many the spectra ask for, and what the difference explains. None: the spectra decide.
+    max_components : int or None
+        At most so many, where `n_components` is None. Neither goes with plug-ins or "published".
     recipe : {"corrected", "trained", "published"} or Recipe
         "corrected" chooses candidates among the spectra and refines them on hard gates, without any training. "trained"
         trains the networks, with the sparsity pressure tied to the noise level, and refines what they found the same
@@ -119,9 +126,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         When components left the pool in training (`Recipe.compact_epochs`): how many parameters a step has moved since,
         and what it changed.
     count_evidence_ : dict or None
-        What the count rests on, where the recipe refines: `path` (rows count, r2, nmse, cost, chosen: components closed
-        one after another, past the chosen count), `reason`, `rise` (what the least component explains, in units of what
-        noise would), `rank_check` (singular values above noise, an independent check that decides nothing),
+        What the count rests on, where the recipe refines: `asked` (`exactly` and `most`, as the user asked, or None),
+        `by_the_spectra` (the count that the spectra ask for), `path` (rows count, r2, nmse, cost, chosen: components
+        closed one after another, past the chosen count), `reason`, `rise` (what the least component explains, in units
+        of what noise would), `rank_check` (singular values above noise, an independent check that decides nothing),
         `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count` or None, and
         `cautions`: what these spectra cannot tell, a sentence each.
     history_ : list of dict
@@ -159,6 +167,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self,
         pool_size: int = 1024,
         *,
+        n_components: int | None = None,
+        max_components: int | None = None,
         recipe: str | Recipe = "corrected",
         non_negative: bool = True,
         sparse: bool = False,
@@ -174,6 +184,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         device: str | torch.device | None = None,
     ) -> None:
         self.pool_size = pool_size
+        self.n_components = n_components
+        self.max_components = max_components
         self.recipe = recipe
         self.non_negative = non_negative
         self.sparse = sparse
@@ -241,8 +253,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         recipe = resolve(self.recipe)
         settings = self._settings()
         data = inputs.open_rows(X, zeros="check")
-        places = self.pool_size - bool(self.background)
+        places = self._pool(None) - bool(self.background)
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
+        self._check_asked(recipe, 0 if given is None else len(given.fixed))
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0))
         device = checks.device(self.device)
@@ -292,7 +305,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 build,
                 task.data,
                 task.noise,
-                pool=self.pool_size,
+                pool=self._pool(task.known),
+                asked=self._asked,
                 known=task.known,
                 non_negative=bool(self.non_negative),
                 sparse=bool(self.sparse),
@@ -310,7 +324,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Networks trained on the whole pool, refined if the recipe says so and no plug-in forbids it."""
         model = self._build_model(task.recipe, task.data.shape[1], task.stream, task.known).to(task.device)
         fixed = [] if task.known is None else task.known.fixed.tolist()
-        background = self.pool_size - 1 if self.background else None
+        background = self._pool(task.known) - 1 if self.background else None
         if background is not None:
             fixed.append(background)
         data = task.data[:]
@@ -320,13 +334,23 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if task.recipe.refine:
             with threadpool_limits(1, user_api="blas"):
                 result = refine_trained(
-                    result, model, data, task.noise, fixed, background=background, callback=task.callback
+                    result,
+                    model,
+                    data,
+                    task.noise,
+                    fixed,
+                    background=background,
+                    asked=self._asked,
+                    callback=task.callback,
                 )
         return result, model
 
     def _settings(self) -> dict[str, Any]:
         """The trainer's settings, checked; with them the parameters that nothing else checks."""
         checks.integer("pool_size", self.pool_size, minimum=2 if self.background else 1)
+        for name in ("n_components", "max_components"):
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name), minimum=1)
         if self.noise is not None:
             checks.number("noise", self.noise, minimum=0.0)
         for name in ("post_processing", "aggregate"):
@@ -338,6 +362,31 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "max_epoch": None if self.max_epoch is None else checks.integer("max_epoch", self.max_epoch),
             "learning_rate": checks.number("learning_rate", self.learning_rate, above=0.0),
         }
+
+    @property
+    def _asked(self) -> AskedCount:
+        return AskedCount(self.n_components, self.max_components)
+
+    def _pool(self, known: KnownComponents | None) -> int:
+        """Places for components: `pool_size`, or what `n_components` needs beside known ones."""
+        given = 0 if known is None else len(known.spectra)
+        needed = 0 if self.n_components is None else self.n_components + bool(self.background) + given
+        return max(self.pool_size, needed)
+
+    def _check_asked(self, recipe: Recipe, fixed: int) -> None:
+        """Whether the count that is asked for can be had."""
+        if self._asked == FREELY:
+            return
+        name = "max_components" if self.n_components is None else "n_components"
+        if self.n_components is not None and self.max_components is not None:
+            raise InvalidValueError("Give `n_components` or `max_components`, not both.")
+        if self.post_processing is not None or self.aggregate is not None:
+            raise InvalidValueError(f"`{name}` needs plain mixing: leave `post_processing` and `aggregate` out.")
+        if not recipe.refine:
+            raise InvalidValueError(f"`{name}` needs a recipe that refines, such as 'corrected'; this one does not.")
+        count = self.n_components or self.max_components or 0
+        if count < fixed:
+            raise InvalidValueError(f"`{name}` must be at least {fixed}, the number of fixed spectra; got {count}.")
 
     def _build_model(
         self,
@@ -354,7 +403,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         each.
         """
         model = UnmixingModel(
-            self.pool_size if places is None else places,
+            self._pool(known) if places is None else places,
             features,
             sparse_component=self.sparse,
             non_negative_component=self.non_negative,

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount, reach
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import Array, price_of_gate, update_concentrations
 
@@ -65,6 +67,8 @@ class Outcome(NamedTuple):
         Largest spectral density of the residual over its mean: 1 if white.
     cost : float
         At the prices of white noise of the level given, to compare searches by.
+    found : Outcome or None
+        What the spectra asked for, where the user asked for another count.
     """
 
     factors: Factors
@@ -75,6 +79,12 @@ class Outcome(NamedTuple):
     excess: float
     colour: float
     cost: float
+    found: Outcome | None = None
+
+    @property
+    def by_the_spectra(self) -> Outcome:
+        """What the spectra asked for, whatever the user did."""
+        return self.found or self
 
 
 def component_price(samples: int, bands: int, colour: float = 1.0) -> float:
@@ -130,13 +140,21 @@ class CountSearch:
         What is not explained may have the shape of one component, so that a component must explain more than all of it.
     reserved : sequence of int
         Places in the pool that are not given to new components.
+    asked : AskedCount
+        How many components the user wants.
     """
 
     def __init__(
-        self, refinement: Refinement, pool: int, *, structured: bool = False, reserved: Sequence[int] = ()
+        self,
+        refinement: Refinement,
+        pool: int,
+        *,
+        structured: bool = False,
+        reserved: Sequence[int] = (),
+        asked: AskedCount = FREELY,
     ) -> None:
-        self.refinement, self.pool, self.structured = refinement, pool, structured
-        self._reserved = list(reserved)
+        self.refinement, self.pool, self.structured, self._asked = refinement, pool, structured, asked
+        self._reserved = [*reserved, *refinement.fixed]
         self.path: list[Step] = []
         self.excess = self.colour = 1.0
         self._noise_settled = False
@@ -156,7 +174,7 @@ class CountSearch:
         factors = factors._replace(concentrations=opened).used()
         for price, sweeps in _SETTLING:
             factors = refinement.descend(factors, sweeps, price)
-        self._note(factors)
+        self.note(factors)
         for _ in range(_MOST_REPRICINGS):
             factors = refinement.annealed(self._search(factors))
             if not self._reprice(factors):
@@ -167,12 +185,21 @@ class CountSearch:
         if len(found.ids) != len(factors.ids):
             found = refinement.annealed(found)
         factors = refinement.settle(found, 6)
-        self._note(factors, replace=True)
-        chosen = len(self.path) - 1
-        rise = self._go_beyond(factors)
+        self.note(factors, replace=True)
+        price = refinement.component_price
+        asked, other = self._asked.of(refinement.count(factors)), None
+        if asked != refinement.count(factors):
+            path, cost = self.path.copy(), self._comparable(factors)
+            other = Outcome(factors, path, len(path) - 1, math.inf, price, self.excess, self.colour, cost)
+            factors = reach(self, factors, asked)
         cost = self._comparable(factors)
         factors = self._finished(factors)
-        return Outcome(factors, self.path, chosen, rise, refinement.component_price, self.excess, self.colour, cost)
+        if self._asked.exactly is not None:
+            factors = reach(self, factors, asked)
+        self.note(factors, replace=True)
+        chosen = len(self.path) - 1
+        rise = self._go_beyond(factors)
+        return Outcome(factors, self.path, chosen, rise, price, self.excess, self.colour, cost, other)
 
     def _comparable(self, factors: Factors) -> float:
         samples, bands = self.refinement.spectra.shape
@@ -218,7 +245,7 @@ class CountSearch:
             if found is None:
                 break
             factors = found
-            self._note(factors)
+            self.note(factors)
         return factors
 
     def _reprice(self, factors: Factors) -> bool:
@@ -253,7 +280,7 @@ class CountSearch:
                 factors = self.refinement.descend(trial, 1)
                 gone |= present - set(factors.ids.tolist())
                 limit = self.refinement.cost(factors)
-                self._note(factors)
+                self.note(factors)
                 if len(factors.ids) <= max(1, before - max(1, before // 8)):
                     break
             if not gone:
@@ -273,14 +300,18 @@ class CountSearch:
         substitute = np.array([shares.get(int(i), 0.0) for i in factors.ids])
         return self.refinement.attempt(factors.without(index, substitute), limit, rows)
 
+    def spare(self, factors: Factors) -> NDArray[np.int64]:
+        """Places in the pool that a new component may take."""
+        return np.setdiff1d(np.arange(self.pool), [*factors.ids, *self._reserved])
+
     def _add(self, factors: Factors) -> Factors | None:
         """One component more, made of what the residual has in common with its strongest spectra; None: no gain."""
         refinement = self.refinement
-        spare = np.setdiff1d(np.arange(self.pool), [*factors.ids, *self._reserved])
+        spare = self.spare(factors)
         if not len(spare):
             return None
         limit = refinement.cost(factors) - 1e-2 * refinement.component_price
-        for component, amounts in self._candidates(factors):
+        for component, amounts in self.candidates(factors):
             if not amounts.any():
                 continue
             trial = factors.having(component, amounts, int(spare[0]))
@@ -289,7 +320,7 @@ class CountSearch:
                 return trial
         return None
 
-    def _candidates(self, factors: Factors) -> Iterator[tuple[Array, Array]]:
+    def candidates(self, factors: Factors) -> Iterator[tuple[Array, Array]]:
         """Components (d,) and concentrations (n,) that the spectra with the largest residuals ask for.
 
         What a residual has in common with others; once the noise is known, the spectrum as it is too, if all that it
@@ -309,26 +340,29 @@ class CountSearch:
             alone[row] = np.linalg.norm(spectra[row])
             yield _unit(spectra[row]), alone
 
+    def without_one(self, factors: Factors) -> list[tuple[Factors, float]]:
+        """The mixture without each of those components that cost least, and what it costs then."""
+        shares, order = self._cheapest(factors)
+        ids = factors.ids.tolist()
+        return [self._removed(factors, ids[i], dict(zip(ids, shares[i], strict=True)), 0.0) for i in order[:_TRIES]]
+
     def _go_beyond(self, factors: Factors) -> float:
         """Remove a few components more, for the path; the rise of the residual with the first."""
         rise, start = math.inf, self.path[-1].residual
         for step in range(_BEYOND):
             if len(factors.ids) < 2:
                 break
-            shares, order = self._cheapest(factors)
-            ids = factors.ids.tolist()
-            trials = [
-                self._removed(factors, ids[i], dict(zip(ids, shares[i], strict=True)), 0.0) for i in order[:_TRIES]
-            ]
+            trials = self.without_one(factors)
             if not trials:
                 break
             factors = min(trials, key=lambda trial: trial[1])[0]
-            self._note(factors)
+            self.note(factors)
             if step == 0:
                 rise = self.path[-1].residual - start
         return rise
 
-    def _note(self, factors: Factors, *, replace: bool = False) -> None:
+    def note(self, factors: Factors, *, replace: bool = False) -> None:
+        """Append a state to the path, or put it in the place of the last one if that has as many components."""
         power = self.refinement.residual_power(factors)
         step = Step(self.refinement.count(factors), float(power.sum()), self.refinement.cost(factors), power)
         if replace and self.path and self.path[-1].size == step.size:

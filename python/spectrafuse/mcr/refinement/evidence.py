@@ -9,11 +9,15 @@ import numpy as np
 
 from spectrafuse.mcr.matching import cosine_matrix
 from spectrafuse.mcr.noise import NoiseLevel, singular_values
+from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.count_search import Outcome
+from spectrafuse.mcr.refinement.factors import Factors
 from spectrafuse.mcr.refinement.hard_gates import Array
 
 _FEW, _ALIKE, _LOUD, _COLOURED, _MISFIT, _NOISY = 2.0, 0.95, 1.3, 1.5, 10.0, 0.05
 _MOST_PAIRS = 6
+_RARE, _MANY_SPECTRA = 2, 8
+"""A component of so few spectra, where there are so many, may be a disturbance of them."""
 
 AT_WHITE_PRICES = (
     "With a level of noise that the singular values do not show, the first search ended in components that leave "
@@ -66,17 +70,38 @@ def path_rows(outcome: Outcome, squares: Array, power: float, variation: float) 
     return rows
 
 
-def reason(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel) -> str:
-    """Why this count, in a sentence."""
+def reason(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel, asked: AskedCount = FREELY) -> str:
+    """Why this count, in a sentence; of one that the user decided, what the spectra say to it."""
     names = "component" if count == 1 else "components"
+    if outcome.found is not None:
+        return _against_the_spectra(count, nmse, outcome, noise, asked)
     if math.isinf(outcome.rise):
         needed = "nothing can be left out"
     else:
         times = outcome.rise / outcome.component_price
         needed = f"without the least of them the residual rises by {times:.3g} times what noise explains"
+    agreed = ", as asked for and as the spectra say" if asked.exactly is not None else ""
     return (
-        f"{count} {names}, nMSE {nmse:.3g}: {needed}, and one more would gain no more than noise "
+        f"{count} {names}{agreed}, nMSE {nmse:.3g}: {needed}, and one more would gain no more than noise "
         f"explains (noise {noise.source}, {noise.nmse:.3g} of the sum of squares)."
+    )
+
+
+def _against_the_spectra(count: int, nmse: float, outcome: Outcome, noise: NoiseLevel, asked: AskedCount) -> str:
+    assert outcome.found is not None
+    other = outcome.found.path[outcome.found.chosen]
+    gap = count - other.size
+    times = abs(other.residual - outcome.path[outcome.chosen].residual) / (abs(gap) * outcome.component_price)
+    if gap > 0:
+        said = f"the {gap} more explain" if gap > 1 else "the one more explains"
+    else:
+        said = f"the {-gap} left out explain" if gap < -1 else "the one left out explains"
+    wanted = "as asked for" if asked.exactly is not None else "the most asked for"
+    each = "each " if abs(gap) > 1 else ""
+    return (
+        f"{count} component{'s' * (count != 1)}, {wanted}, nMSE {nmse:.3g}. The spectra ask for {other.size}: "
+        f"{said} {each}{times:.3g} times what noise explains (noise {noise.source}, {noise.nmse:.3g} of the sum of "
+        "squares)."
     )
 
 
@@ -119,10 +144,13 @@ def cautions(
     factors = outcome.factors
     told = []
     if noise.structured:
+        # What a component had to explain, in units of all that the noise was assumed to be.
+        factor = outcome.component_price / (len(outcome.path[outcome.chosen].power) * factors.components.shape[1])
         told.append(
             "The singular values do not end in those of white noise, as after smoothing or with drifts, so that the "
-            f"noise cannot be told. Only what explains more than {noise.nmse:.2g} of the sum of squares was counted; "
-            "drifts and weak components below that were not. Give `noise` to count them."
+            f"noise cannot be told. Only what explains more than {noise.nmse * factor:.2g} of the sum of squares was "
+            f"counted (the level assumed for the noise, {noise.nmse:.2g}, times {factor:.3g}); drifts and weak "
+            "components below that were not. Give `noise` to count them."
         )
     elif not noise.white or (noise.nmse > _NOISY and noise.source != "given"):
         told.append(
@@ -160,11 +188,31 @@ def cautions(
             "or components change shape. Fewer: components are weak or always occur in fixed proportions."
         )
     counted = factors.ids != background
+    told += _rare(factors, counted)
     told += _together(factors.concentrations[:, counted] > 0, factors.ids[counted])
     alike = np.argwhere(np.triu(cosine_matrix(factors.components, factors.components) > _ALIKE, 1))
     if len(alike):
         pairs = _listed(factors.ids[alike], " and ")
         told.append(f"Components {pairs} have nearly the same shape: they may be one that varies.")
+    return told
+
+
+def _rare(factors: Factors, counted: np.ndarray) -> list[str]:
+    """Components that live in one or two of many spectra, with those spectra and the bands of their peaks."""
+    if len(factors.concentrations) < _MANY_SPECTRA:
+        return []
+    told = []
+    for i in np.flatnonzero(counted):
+        rows, shape = np.flatnonzero(factors.concentrations[:, i]) + 1, np.abs(factors.components[i])
+        if not 0 < len(rows) <= _RARE:
+            continue
+        bands = np.flatnonzero(shape >= 0.5 * shape.max()) + 1
+        where = f"band {bands[0]}" if len(bands) == 1 else f"bands {bands[0]} to {bands[-1]}"
+        spectra = "spectrum" if len(rows) == 1 else "spectra"
+        told.append(
+            f"Component {factors.ids[i]} occurs only in {spectra} {' and '.join(map(str, rows))}, strongest at {where} "
+            "(counted from 1): it may be a cosmic ray or another disturbance."
+        )
     return told
 
 

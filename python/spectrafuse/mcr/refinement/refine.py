@@ -19,6 +19,7 @@ from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
 from spectrafuse.mcr.refinement import evidence, many_spectra
+from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import band_weights
 from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome, degrees_of_freedom
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
@@ -36,6 +37,8 @@ _INDIFFERENCE = (0.2, 0.9)
 _STARTS, _LITTLE_EXCESS, _ALIKE = 6, 1.02, 0.01
 """Searches from other candidates at most, while the residual is larger than the noise by that factor: now and then one
 ends with three components in the place of two. They ended alike if costs differ by that share of a component's."""
+_ASKED_STARTS = 3
+"""Searches at least, where the user decides the count."""
 _CONTRADICTED, _BETTER = 2.0, 10.0
 """Noise is looked for below a tail of singular values that is not white if components leave that many times as much as
 it; it is believed if they then leave that many times less, and what they leave is white."""
@@ -80,6 +83,7 @@ def refine_trained(
     fixed: Sequence[int] = (),
     *,
     background: int | None = None,
+    asked: AskedCount = FREELY,
     callback: Callback | None = None,
 ) -> TrainingResult:
     """Refine what training ended with.
@@ -95,6 +99,8 @@ def refine_trained(
         Components that keep their shape.
     background : int or None
         The one of them that is the same in all bands.
+    asked : AskedCount
+        How many components the user wants.
     callback : callable, optional
         Told how far the refinement is, once a second.
 
@@ -116,7 +122,14 @@ def refine_trained(
     components = model.effective_components()[index].detach().cpu().double().numpy()
     data = _Data.of(spectra, noise)
     start = Factors(amounts / data.level[:, None], components, ids)
-    form = _Form(model.num_components, model.non_negative_component, model.sparse_component, tuple(fixed), background)
+    form = _Form(
+        model.num_components,
+        model.non_negative_component,
+        model.sparse_component,
+        tuple(fixed),
+        background,
+        asked=asked,
+    )
     refined = _search(data, start, form, report)
     return _result(result, model, data, refined, form, spectra)
 
@@ -131,6 +144,7 @@ def refine_spectra(
     non_negative: bool = True,
     sparse: bool = False,
     background: bool = False,
+    asked: AskedCount = FREELY,
     bands: Sequence[Band] = (),
     floor: float = 1e-3,
     stream: RandomStream,
@@ -149,6 +163,8 @@ def refine_spectra(
     known : KnownComponents or None
     non_negative, sparse, background : bool
         As the estimator's.
+    asked : AskedCount
+        How many components the user wants.
     bands : sequence of Band
     floor : float
         As for `noise_level`, where bands are weighted.
@@ -173,7 +189,7 @@ def refine_spectra(
         noise = noise_level(spectra, floor=floor)
     last = pool - 1 if background else None
     fixed = (() if known is None else tuple(known.fixed.tolist())) + (() if last is None else (last,))
-    form = _Form(pool, non_negative, sparse, fixed, last, reserved=tuple(range(len(given))))
+    form = _Form(pool, non_negative, sparse, fixed, last, reserved=tuple(range(len(given))), asked=asked)
     first = given if last is None else np.vstack([given, np.ones(spectra.shape[1])])
     first_ids = np.array([*range(len(given)), *([] if last is None else [last])], np.int64)
     report = None if callback is None else _Reporter(callback)
@@ -186,7 +202,7 @@ def refine_spectra(
         data = _Data.of(spectra[:] if len(rows) == len(spectra) else spectra[rows], noise)
         spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
         places, found = len(ids) + len(spare), list[_Refined]()
-        while len(found) < _STARTS and not (found and _trusted(found, noise)):
+        while len(found) < _STARTS and not (found and _trusted(found, noise, asked)):
             chance = 1.0 - _INDIFFERENCE[bool(found)] * stream.uniform((len(rows),), dtype=torch.float64).numpy()
             start = from_spectra(
                 data.scaled,
@@ -199,7 +215,7 @@ def refine_spectra(
             )
             start = start._replace(ids=np.append(ids, spare)[: len(start.ids)])
             found.append(_search(data, start, form, report))
-        return data, min(found, key=lambda refined: refined.outcome.cost)
+        return data, _best(found, asked)
 
     def search(
         noise: NoiseLevel, rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]
@@ -312,6 +328,7 @@ class _Form(NamedTuple):
     fixed: tuple[int, ...]
     background: int | None
     reserved: tuple[int, ...] = ()
+    asked: AskedCount = FREELY
 
 
 class _Refined(NamedTuple):
@@ -322,18 +339,32 @@ class _Refined(NamedTuple):
 
 def _level_left(data: _Data, refined: _Refined) -> float:
     """What the components leave for each degree of freedom, as a share of the spectra's; infinite if few are left."""
-    outcome, size = refined.outcome, data.spectra.size
+    outcome, size = refined.outcome.by_the_spectra, data.spectra.size
     left = float(outcome.path[outcome.chosen].power @ data.level**2)
     free = degrees_of_freedom(size, outcome.factors)
     return left / free * size / data.power if free else math.inf
 
 
-def _trusted(found: Sequence[_Refined], noise: NoiseLevel) -> bool:
+def _best(found: Sequence[_Refined], asked: AskedCount) -> _Refined:
+    """The search that ended cheapest; where the count is given, with the least residual."""
+    if asked.exactly is None:
+        return min(found, key=lambda refined: refined.outcome.cost)
+    best = min(found, key=lambda refined: refined.outcome.path[refined.outcome.chosen].residual)
+    by_the_spectra = min((refined.outcome.by_the_spectra for refined in found), key=lambda outcome: outcome.cost)
+    if by_the_spectra.path[by_the_spectra.chosen].size == asked.exactly:
+        return best._replace(outcome=best.outcome._replace(found=None))
+    return best._replace(outcome=best.outcome._replace(found=by_the_spectra))
+
+
+def _trusted(found: Sequence[_Refined], noise: NoiseLevel, asked: AskedCount) -> bool:
     """Whether no other start need be tried: the residual is the noise, or three searches ended alike."""
-    last = found[-1].outcome
+    decided = asked.exactly is not None or any(refined.outcome.found is not None for refined in found)
+    if decided and len(found) < _ASKED_STARTS:
+        return False
+    last = found[-1].outcome.by_the_spectra
     if not noise.white or last.excess < _LITTLE_EXCESS:
         return True
-    alike = (abs(last.cost - other.outcome.cost) < _ALIKE * last.component_price for other in found[:-1])
+    alike = (abs(last.cost - other.outcome.by_the_spectra.cost) < _ALIKE * last.component_price for other in found[:-1])
     return sum(alike) >= 2
 
 
@@ -350,13 +381,16 @@ def _search(data: _Data, start: Factors, form: _Form, report: Callable[[int], No
             background=form.background,
             report=report,
         )
-        search = CountSearch(refinement, form.pool, structured=noise.structured, reserved=form.reserved)
+        search = CountSearch(
+            refinement, form.pool, structured=noise.structured, reserved=form.reserved, asked=form.asked
+        )
         outcome = search.run(refinement.filtered(start))
         outcome = outcome._replace(factors=refinement.plain(outcome.factors))
         return outcome, ExactGates(noise, refinement.gate_price, tuple(sorted(int(i) for i in outcome.factors.ids)))
 
     outcome, gates = search(data.noise)
-    unexplained = float(outcome.path[outcome.chosen].power @ data.level**2)
+    by_the_spectra = outcome.by_the_spectra
+    unexplained = float(by_the_spectra.path[by_the_spectra.chosen].power @ data.level**2)
     if data.noise.structured and evidence.misfits(nmse_of(unexplained, data.power), data.noise):
         # The price of a component was all that the noise may be, and too high for every one of them.
         return _Refined(*search(data.noise._replace(structured=False)), evidence.AT_WHITE_PRICES)
@@ -375,7 +409,7 @@ def _result(
     outcome, noise, background = refined.outcome, data.noise, form.background
     state = _written(result.state, model, outcome.factors, form.fixed)
     model.load_state_dict(state)
-    gates, concentrations = _settled(model, refined.gates, spectra)
+    gates, concentrations = _settled(model, refined.gates, spectra, keep=form.asked.exactly is not None)
     ids = list(gates.open_ids)
     components = model.effective_components()[ids].detach().cpu().double().numpy()
     residual = sum(
@@ -387,7 +421,11 @@ def _result(
     outcome = outcome._replace(factors=final)
     rank = evidence.numerical_rank(whitened(data.scaled, noise.correlation))
     count = len(ids) - (background in ids)
-    chosen = evidence.reason(count, nmse, outcome, noise)
+    path = evidence.path_rows(outcome, data.level**2, data.power, data.variation)
+    path[outcome.chosen]["count"] = count
+    if gates.weights is None and not noise.correlation and len(data.spectra) == len(spectra):
+        path[outcome.chosen] |= {"nmse": nmse, "r2": r2_of(residual, variation)}
+    chosen = evidence.reason(count, nmse, outcome, noise, form.asked)
     weighted_nmse = nmse
     if gates.weights is not None:
         weighted_nmse = nmse_of(float(outcome.path[outcome.chosen].power @ data.level**2), data.power)
@@ -402,7 +440,9 @@ def _result(
             "count": count,
             "reason": chosen,
             "trained_count": before.size - (background in before.component_ids) if result.history else None,
-            "path": evidence.path_rows(outcome, data.level**2, data.power, data.variation),
+            "asked": form.asked._asdict(),
+            "by_the_spectra": (found.path[found.chosen].size if (found := outcome.found) else count),
+            "path": path,
             "rise": None if math.isinf(outcome.rise) else outcome.rise / outcome.component_price,
             "rank_check": rank,
             "residual_excess": outcome.excess,
@@ -439,13 +479,21 @@ def _written(state: State, model: UnmixingModel, factors: Factors, fixed: Sequen
     return written
 
 
-def _settled(model: UnmixingModel, gates: ExactGates, spectra: Table) -> tuple[ExactGates, NDArray[np.float32]]:
-    """The gates without components that no spectrum opens, and concentrations (n, k) of the others."""
+def _settled(
+    model: UnmixingModel, gates: ExactGates, spectra: Table, *, keep: bool
+) -> tuple[ExactGates, NDArray[np.float32]]:
+    """The gates without components that no spectrum opens, and concentrations (n, k) of the others.
+
+    With `keep` all components stay: gates that close one for all spectra cost nothing then.
+    """
     while True:
         model.gates = gates
         index: Tensor = torch.tensor(gates.open_ids, dtype=torch.int64, device=model.vanilla_components.device)
         found: NDArray[np.float32] = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
         used = found.any(0)
-        if used.all():
+        if used.all() or (keep and gates.price == 0):
             return gates, found
+        if keep:
+            gates = gates._replace(price=0.0)
+            continue
         gates = gates._replace(open_ids=tuple(int(i) for i in np.asarray(gates.open_ids)[used]))
