@@ -270,6 +270,7 @@ def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Tr
             names=spectra.names and spectra.names[:rows],
             process=spectra.process and (spectra.process[0], spectra.process[1][:rows]),
             positions=None,
+            grid=spectra.grid and replace(spectra.grid, shape=(1, rows), pixels=np.arange(rows)),
         ),
         Solution(components, concentrations, np.arange(count), None),
         axis_label=request.axis_label,
