@@ -12,13 +12,15 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
+from scipy.io import savemat
 
-from helpers.command_line import UNMIX, run
+from helpers.command_line import UNMIX, fails_with, run
 from spectrafuse.cli import unmix as command
 from spectrafuse.io.axes import falls
 from spectrafuse.io.cubes import read_cube
 from spectrafuse.io.grids import grid_of_positions
 from spectrafuse.io.results import write_concentrations
+from spectrafuse.io.spectra import Spectra
 from spectrafuse.reports import unmixing
 
 _MAP_INFO = "UTM, 1, 1, 500000, 5300000, 30, 30, 33, North, WGS-84, units=Meters"
@@ -67,7 +69,7 @@ def texts(figure: Figure) -> set[str]:
 
 def test_a_scene_becomes_maps_in_its_place(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    result = run("unmix", write_scene(tmp_path), "-o", output, *UNMIX, "--no-bands")
+    result = run("unmix", write_scene(tmp_path), "-o", output, *UNMIX, "--no-feasible-bands")
     assert result.exit_code == 0, result.output
     assert "1 pixels without data (-9)" in result.stdout.splitlines()[0]
     maps = np.load(output / "concentration_maps.npy")
@@ -92,6 +94,39 @@ def test_a_scene_becomes_maps_in_its_place(tmp_path: Path) -> None:
         assert np.corrcoef(table[:, column], np.delete(true[:, component], 8))[0, 1] > 0.99
 
 
+def test_scenes_are_read_with_the_options_of_segment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.zeros((5, 6), np.uint8)
+    mask[3:, 4:] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    values = mixtures(30)[0]
+    savemat(tmp_path / "flat.mat", {"pixels": values.T, "other": np.ones((3, 3))})
+
+    def read(name: str, **options: Any) -> Spectra:
+        return command.read_request(command.UnmixRequest(tmp_path / name, tmp_path / "out", {}, **options))
+
+    path = write_scene(tmp_path).name
+    spectra = read(path, bands="450-520nm drop 470nm", mask=str(tmp_path / "mask.npy"))
+    assert spectra.axis is not None
+    assert spectra.axis.tolist() == [450, 460, 480, 490, 500, 510, 520]
+    assert spectra.grid is not None
+    assert np.argwhere(np.isnan(spectra.grid.maps(spectra.data)[0])).tolist() == [
+        [1, 2],
+        [3, 4],
+        [3, 5],
+        [4, 4],
+        [4, 5],
+    ]
+    assert "13 of 20 bands left out" in capsys.readouterr().out
+    folded = read("flat.mat", key="pixels", scene_size=(5, 6))
+    assert folded.grid is not None
+    # MATLAB counts pixels column by column.
+    np.testing.assert_allclose(folded.grid.maps(folded.data)[:, 1, 2], values[1 + 2 * 5], rtol=1e-6)
+    np.savetxt(tmp_path / "x.csv", values, delimiter=",")
+    fails_with(run("unmix", tmp_path / "x.csv", "-o", tmp_path / "out", "--bands", "0-3"), "no scene", "--bands")
+    words = ["--bands", "0-9", "--drop", "3", "--mask", tmp_path / "mask.npy", "--all-bands"]
+    fails_with(run("unmix", tmp_path / path, "-o", tmp_path / "out", *words), "exclude each other")
+
+
 def test_components_are_numbered_by_share_and_a_background_comes_last(tmp_path: Path) -> None:
     components = np.array([[1.0, 0.0], [0.5, -0.5], [0.0, 1.0]])
     share = command.shares(components, np.tile(_SHARES, (4, 1)))
@@ -100,7 +135,7 @@ def test_components_are_numbered_by_share_and_a_background_comes_last(tmp_path: 
     assert command.by_share(share, 1).tolist() == [0, 2, 1]
     values, _ = mixtures(12)
     np.savetxt(tmp_path / "x.csv", values + 3, delimiter=",", fmt="%.6f")
-    result = run("unmix", tmp_path / "x.csv", "-o", tmp_path / "out", *UNMIX, "--no-bands", "--background")
+    result = run("unmix", tmp_path / "x.csv", "-o", tmp_path / "out", *UNMIX, "--no-feasible-bands", "--background")
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["background_row"] == len(record["shares"]) - 1
@@ -129,7 +164,7 @@ def test_profiles_stand_against_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rows = [f"{t:g}," + ",".join(f"{v:.5f}" for v in line) for t, line in zip(minutes, values, strict=True)]
     (tmp_path / "x.csv").write_text("\n".join([",".join(head), *rows]))
     figures = drawn(monkeypatch)
-    result = run("unmix", tmp_path / "x.csv", "-o", tmp_path / "out", *UNMIX, "--no-bands")
+    result = run("unmix", tmp_path / "x.csv", "-o", tmp_path / "out", *UNMIX, "--no-feasible-bands")
     assert result.exit_code == 0, result.output
     profile = next(f for f in reversed(figures) if "Concentration of each component" in texts(f))
     assert profile.axes[0].lines[0].get_xdata().tolist() == minutes.tolist()

@@ -136,6 +136,25 @@ NodataOption = Annotated[
         rich_help_panel=READING,
     ),
 ]
+SceneBandsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Bands of a scene to use, counted from 0: '0-95,110-'; or by wavelength: '450-900nm'.",
+        rich_help_panel=READING,
+    ),
+]
+DropOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Bands of a scene to leave out: '1340-1460nm,1790-1960nm' or '0-3,220-'.", rich_help_panel=READING
+    ),
+]
+AllBandsOption = Annotated[
+    bool,
+    typer.Option(
+        "--all-bands", help="Use bands that the file calls bad or that are empty, too.", rich_help_panel=READING
+    ),
+]
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -215,22 +234,9 @@ def segment(
             rich_help_panel=READING,
         ),
     ] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            help="Bands to use, counted from 0: '0-95,110-'; or by wavelength: '450-900nm'.", rich_help_panel=READING
-        ),
-    ] = None,
-    drop: Annotated[
-        str | None,
-        typer.Option(help="Bands to leave out: '1340-1460nm,1790-1960nm' or '0-3,220-'.", rich_help_panel=READING),
-    ] = None,
-    all_bands: Annotated[
-        bool,
-        typer.Option(
-            "--all-bands", help="Use bands that the file calls bad or that are empty, too.", rich_help_panel=READING
-        ),
-    ] = False,
+    bands: SceneBandsOption = None,
+    drop: DropOption = None,
+    all_bands: AllBandsOption = False,
     max_memory: Annotated[
         str | None,
         typer.Option(
@@ -282,7 +288,8 @@ def segment(
 
     [bold]spectrafuse segment[/] scene.mat --n-clusters 4 --output out/
     """
-    from spectrafuse.cli.segment import SegmentRequest, parse_bands_options, parse_bytes, parse_classes, parse_merge
+    from spectrafuse.cli.scene_options import parse_bands_options
+    from spectrafuse.cli.segment import SegmentRequest, parse_bytes, parse_classes, parse_merge
     from spectrafuse.cli.segment import segment as run
 
     settings = _given(
@@ -352,7 +359,7 @@ def unmix(
         float | None,
         typer.Option(min=0.0, help="Standard deviation of the noise. Default: estimated from the data."),
     ] = None,
-    bands: Annotated[
+    feasible_bands: Annotated[
         bool | None,
         typer.Option(
             help="Say how far spectra and concentrations could be others that fit as well. Default: up to 4 components."
@@ -393,7 +400,26 @@ def unmix(
         typer.Option(help="Leave out channels or spectra that have missing values.", rich_help_panel=READING),
     ] = None,
     layout: LayoutOption = LayoutName.auto,
+    scene_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            help="Rows and columns of a scene, if the file holds a bands x pixels matrix.",
+            metavar="ROWS COLUMNS",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     nodata: NodataOption = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="Pixels of a scene to leave out: a map that is 1 there, or LabelMe shapes.",
+            metavar="FILE[:KEY]",
+            rich_help_panel=READING,
+        ),
+    ] = None,
+    bands: SceneBandsOption = None,
+    drop: DropOption = None,
+    all_bands: AllBandsOption = False,
     axis_label: Annotated[
         str | None, typer.Option(help="Name of the spectral axis for the pictures, such as 'Raman shift (cm⁻¹)'.")
     ] = None,
@@ -417,6 +443,7 @@ def unmix(
 
     [bold]spectrafuse unmix[/] spectra.csv --output out/
     """
+    from spectrafuse.cli.scene_options import parse_bands_options
     from spectrafuse.cli.unmix import UnmixRequest
     from spectrafuse.cli.unmix import unmix as run
 
@@ -450,12 +477,15 @@ def unmix(
             drop_missing=None if drop_missing is None else drop_missing.value,
             layout=layout.value,
             nodata=nodata,
+            bands=parse_bands_options(bands, drop, all_bands),
+            mask=mask,
+            scene_size=scene_size,
             axis_label=axis_label,
             true_components=true_components,
             true_concentrations=true_concentrations,
             threads=threads,
             restart=restart,
-            bands=bands,
+            feasible_bands=feasible_bands,
         ),
         run,
     )

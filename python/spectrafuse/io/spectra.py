@@ -7,6 +7,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,6 +96,9 @@ def read_spectra(
     drop_missing: str | None = None,
     layout: str = "auto",
     nodata: float | str | None = None,
+    bands: Any = None,
+    mask: Any = None,
+    scene_size: tuple[int, int] | None = None,
 ) -> Spectra:
     """Read spectra from a text table, a spreadsheet, JCAMP-DX, from `.npy`, `.npz`, `.mat`, or the pixels of a scene.
 
@@ -134,9 +138,11 @@ def read_spectra(
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
     drop_missing : {None, "channels", "spectra"}
         What is left out where values are missing (empty cells, NaN, NA, --, infinity); None: they are an error.
-    layout, nodata
+    layout, nodata, bands, mask
         Of a scene (an ENVI image, an array with three axes, or a matrix of pixels whose file says how many rows and
         columns it has), as in `spectrafuse.io.cubes.open_cube`. Pixels without data are left out.
+    scene_size : (int, int), optional
+        Rows and columns of a scene that the file holds as a matrix of pixels.
 
     Returns
     -------
@@ -162,8 +168,14 @@ def read_spectra(
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
-    if _is_scene(Path(path), key):
-        return _from_scene(path, key, layout, nodata)
+    if _is_scene(Path(path), key, scene_size):
+        rows, columns = scene_size or (None, None)
+        return _from_scene(
+            path, key=key, layout=layout, rows=rows, columns=columns, nodata=nodata, bands=bands, mask=mask
+        )
+    for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
+        if value is not None:
+            raise DataError(f"'{path}' is no scene but a table of spectra, so leave {option(name, function='')} out.")
     known = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES
     file = Path(path)
     what = converter(file) if file.is_file() and file.suffix.lower() not in known else None
@@ -309,13 +321,15 @@ def _roughness(data: np.ndarray) -> float:
     return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
 
 
-def _is_scene(file: Path, key: str | None) -> bool:
+def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
     """Whether a file is a scene: by its header, or by the shape of what it holds."""
     suffix = file.suffix.lower()
     if suffix in TEXT_SUFFIXES:
         return suffix == ".dat" and any(p.is_file() for p in (file.with_suffix(".hdr"), Path(f"{file}.hdr")))
     if suffix not in ARRAY_SUFFIXES:
         return is_envi(file)
+    if size is not None:
+        return True
     source = open_arrays(existing_file(file, ARRAY_SUFFIXES))
     if key is not None:
         return key in source.entries and len(source.entries[key].shape) == 3
@@ -329,8 +343,8 @@ def _is_scene(file: Path, key: str | None) -> bool:
     return folded or bool(source.numeric(3))
 
 
-def _from_scene(path: str | os.PathLike[str], key: str | None, layout: str, nodata: float | str | None) -> Spectra:
-    with open_cube(path, key=key, layout=layout, nodata=nodata, zeros="accept") as cube:
+def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
+    with open_cube(path, **options) as cube:
         data, grid = unfolded(cube), grid_of_scene(cube)
         said = cube.description.removeprefix(f"{cube.source}: ")
     axis = cube.wavelengths
