@@ -180,9 +180,9 @@ def test_profiles_stand_against_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("title", "unit", "expected"),
     [
-        ("wavenumber (cm-1)", "cm-1", True),
-        (None, "cm-1", True),
-        ("Raman shift (cm-1)", "cm-1", False),
+        ("wavenumber (cm-1)", "cm⁻¹", True),
+        (None, "cm⁻¹", True),
+        ("Raman shift (cm-1)", "cm⁻¹", False),
         ("wavelength (nm)", "nm", False),
         ("chemical shift", "ppm", True),
     ],
@@ -208,13 +208,13 @@ def test_residuals_show_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyP
     figures = drawn(monkeypatch)
     data = np.ones((3, 4))
     rebuilt = data.copy()
-    rebuilt[1, 2] = 0.0
+    rebuilt[1, 2] = -1.0
     unmixing.save_residuals(tmp_path / "r.png", data, rebuilt, lack_of_fit=12.5)
     upper, lower = figures[0].axes
     assert "lack of fit 12.5 %" in figures[0].get_suptitle()
     rms = next(line for line in upper.lines if line.get_label() == "root mean square")
-    np.testing.assert_allclose(rms.get_ydata(), [0, 0, (1 / 3) ** 0.5, 0])
-    np.testing.assert_allclose(lower.lines[0].get_ydata(), [0, 50, 0])
+    np.testing.assert_allclose(rms.get_ydata(), [0, 0, (4 / 3) ** 0.5, 0])
+    np.testing.assert_allclose(lower.lines[0].get_ydata(), [0, 100, 0])
 
 
 def test_places_that_fill_a_raster_are_a_map() -> None:

@@ -68,7 +68,7 @@ class DecimalName(str, Enum):
 class DropName(str, Enum):
     """What is left out where values are missing."""
 
-    channels = "channels"
+    bands = "bands"
     spectra = "spectra"
 
 
@@ -397,7 +397,7 @@ def unmix(
     ] = DecimalName.auto,
     drop_missing: Annotated[
         DropName | None,
-        typer.Option(help="Leave out channels or spectra that have missing values.", rich_help_panel=READING),
+        typer.Option(help="Leave out bands or spectra that have missing values.", rich_help_panel=READING),
     ] = None,
     layout: LayoutOption = LayoutName.auto,
     scene_size: Annotated[

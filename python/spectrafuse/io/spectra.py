@@ -80,8 +80,8 @@ class Spectra:
         """What was read, in one line: file, size, and how the file was read."""
         n, d = self.data.shape
         what = f"{self.source}" + (f", variable {self.key!r}" if self.key else "")
-        spectra, channels = ("spectrum" if n == 1 else "spectra"), ("channel" if d == 1 else "channels")
-        return f"{what}: {n} {spectra} of {d} {channels}; {self.layout}"
+        spectra, bands = ("spectrum" if n == 1 else "spectra"), ("band" if d == 1 else "bands")
+        return f"{what}: {n} {spectra} of {d} {bands}; {self.layout}"
 
 
 def read_spectra(
@@ -136,7 +136,7 @@ def read_spectra(
         left out.
     decimal : {"auto", "point", "comma"}
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
-    drop_missing : {None, "channels", "spectra"}
+    drop_missing : {None, "bands", "spectra"}
         What is left out where values are missing (empty cells, NaN, NA, --, infinity); None: they are an error.
     layout, nodata, bands, mask
         Of a scene (an ENVI image, an array with three axes, or a matrix of pixels whose file says how many rows and
@@ -164,15 +164,13 @@ def read_spectra(
         ("index", index, ("auto", True, False)),
         ("spectra_in", spectra_in, ("auto", "rows", "columns")),
         ("decimal", decimal, ("auto", "point", "comma")),
-        ("drop_missing", drop_missing, (None, "channels", "spectra")),
+        ("drop_missing", drop_missing, (None, "bands", "spectra")),
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
     if _is_scene(Path(path), key, scene_size):
-        rows, columns = scene_size or (None, None)
-        return _from_scene(
-            path, key=key, layout=layout, rows=rows, columns=columns, nodata=nodata, bands=bands, mask=mask
-        )
+        size = {} if scene_size is None else dict(zip(("rows", "columns"), scene_size, strict=True))
+        return _from_scene(path, key=key, layout=layout, nodata=nodata, bands=bands, mask=mask, **size)
     for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
         if value is not None:
             raise DataError(f"'{path}' is no scene but a table of spectra, so leave {option(name, function='')} out.")
@@ -290,13 +288,12 @@ def _report_missing(reading: Reading, source: str, bad: np.ndarray) -> None:
     values = "1 value that is" if count == 1 else f"{count} values that are"
     ways = [
         f"{option('drop_missing', what)} leaves out {n} of {total} {what}"
-        for what, n, total in (("channels", bands, bad.shape[1]), ("spectra", rows, bad.shape[0]))
+        for what, n, total in (("bands", bands, bad.shape[1]), ("spectra", rows, bad.shape[0]))
         if n < total
     ]
     raise DataError(
         f"'{source}' has {values} missing or not finite, {'the first' if count > 1 else 'it is'} "
-        f"{reading.where(row, band)}. "
-        + (", ".join(ways) + "." if ways else "No channel and no spectrum is without one.")
+        f"{reading.where(row, band)}. " + (", ".join(ways) + "." if ways else "No band and no spectrum is without one.")
     )
 
 
@@ -307,7 +304,7 @@ def _warn_if_turned(source: str, data: np.ndarray) -> None:
     down, across = (_roughness(x) for x in (data, data.T))
     if down < 0.1 and across > max(0.5, 10 * down):
         warnings.warn(
-            f"'{source}' is read as {data.shape[0]} spectra of {data.shape[1]} channels, but neighbouring rows are far "
+            f"'{source}' is read as {data.shape[0]} spectra of {data.shape[1]} bands, but neighbouring rows are far "
             f"more alike than neighbouring columns; if they stand in columns, give {option('spectra_in', 'columns')}.",
             UserWarning,
             stacklevel=4,
@@ -381,8 +378,8 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
         at_rows = next((k for k in unknown if lines[k].size == n), None)
         if fits_bands is None and at_rows is not None and spectra_in == "auto":
             raise DataError(
-                f"{label} of shape {values.shape} can be {n} spectra of {d} channels ({option('spectra_in', 'rows')}) "
-                f"or, if {at_rows!r} ({span(lines[at_rows])}) is their axis, {d} spectra of {n} channels "
+                f"{label} of shape {values.shape} can be {n} spectra of {d} bands ({option('spectra_in', 'rows')}) "
+                f"or, if {at_rows!r} ({span(lines[at_rows])}) is their axis, {d} spectra of {n} bands "
                 f"({option('spectra_in', 'columns')}). Say which one."
             )
         fits_rows = at_rows
@@ -396,7 +393,7 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
         how = "as nothing says otherwise" if axis_name is None else f"as {axis_name!r} is {lines[axis_name].size} long"
     reading = Reading(
         values=np.array(values.T if turned else values, dtype=np.float64, order="C"),
-        words=f"{values.shape} read as {'(channels, spectra)' if turned else '(spectra, channels)'}, {how}",
+        words=f"{values.shape} read as {'(bands, spectra)' if turned else '(spectra, bands)'}, {how}",
         axis=None if axis_name is None else lines[axis_name],
         axis_title=axis_name,
         axis_unit=None if axis_name is None else unit_of(axis_name.replace("_", " ")),
