@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from spectrafuse._runtime.errors import SpectrafuseError
     from spectrafuse.backends import BackendUnavailableError, use_backend
     from spectrafuse.compat.patch import patch
     from spectrafuse.dgc.estimator import DeepGlobalClustering
@@ -27,6 +28,7 @@ _HOME = {
     "DeepGlobalClustering": "spectrafuse.dgc.estimator",
     "EBgMCR": "spectrafuse.mcr.estimator",
     "RandomStream": "spectrafuse.random",
+    "SpectrafuseError": "spectrafuse._runtime.errors",
     "patch": "spectrafuse.compat.patch",
 }
 _SUBMODULES = ("backends", "compat", "dgc", "io", "mcr", "ops", "random")
@@ -36,6 +38,7 @@ __all__ = [
     "DeepGlobalClustering",
     "EBgMCR",
     "RandomStream",
+    "SpectrafuseError",
     "__version__",
     "patch",
     "use_backend",

@@ -337,9 +337,7 @@ def unmix(
         Path, typer.Argument(help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene.")
     ],
     output: OutputOption,
-    pool_size: Annotated[
-        int, typer.Option(min=1, help="The most components there can be; training gets slow with many.")
-    ] = 1024,
+    pool_size: Annotated[int, typer.Option(min=1, help="The most components there can be.")] = 1024,
     recipe: Annotated[
         UnmixRecipeName,
         typer.Option(

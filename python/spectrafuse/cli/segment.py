@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse._runtime.text import file_name
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
@@ -193,7 +194,7 @@ def check_merge(request: SegmentRequest) -> None:
     count = request.settings["n_clusters"]
     try:
         named = len(label_of_cluster(request.merge, range(count)))
-    except (TypeError, ValueError) as error:
+    except SpectrafuseError as error:
         raise CommandError(f"--merge: {error}") from None
     if named > count:
         raise CommandError(f"--merge names cluster {named - 1}, but there are {count}, numbered from 0.")
@@ -260,7 +261,7 @@ def segment(request: SegmentRequest) -> None:
         space=sum(_BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
     )
     if folder.finished:
-        console.print(f"Nothing to do: '{request.output}' already holds the results of this command (--restart).")
+        console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
         _fit_and_write(request, cubes, truth, inputs, folder, console)
