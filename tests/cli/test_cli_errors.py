@@ -21,7 +21,8 @@ from helpers.command_line import SEGMENT, fails_with, run
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.progress import Progress
 from spectrafuse.cli import terminal
-from spectrafuse.cli.segment import parse_merge, scene_names, split_key
+from spectrafuse.cli.scene_options import split_key
+from spectrafuse.cli.segment import parse_merge, scene_names
 from spectrafuse.io.labels import read_labels
 
 PACKAGE = Path(spectrafuse.__file__).parent

@@ -217,17 +217,17 @@ def test_what_stands_with_the_spectra(tmp_path: Path) -> None:
     [
         (
             columns("Wavelength (nm)"),
-            "9 spectra of 30 channels; spectra in columns .*rises.*400 ... 690 nm in column 1",
+            "9 spectra of 30 bands; spectra in columns .*rises.*400 ... 690 nm in column 1",
         ),
         (READ["rows, concentrations before"][0], "left out: columns fat, moisture"),
         (
             READ["rows, text around"][0],
             r"left out: 2 lines of text above the table \('Experiment 5'\), 1 line .* below",
         ),
-        (READ["rows, two detectors"][0], "axis repeats 550, .*axis is not in order: from 590 to 550 at channel 21"),
+        (READ["rows, two detectors"][0], "axis repeats 550, .*axis is not in order: from 590 to 550 at band 21"),
         (rows(axis=[*numbers(NM[:10]), "490.1", *numbers(NM[11:])]), "from 490 to 490.1 far smaller than the others"),
         (rows(axis=["490", *numbers(NM[1:])]), "axis is not in order"),
-        (text(X[:1].T, None, CM.tolist()), "1 spectrum of 30 channels; .*two columns are one spectrum"),
+        (text(X[:1].T, None, CM.tolist()), "1 spectrum of 30 bands; .*two columns are one spectrum"),
         (READ["rows, sep=;"][0], "semicolon-separated, decimal commas"),
     ],
 )
@@ -277,17 +277,15 @@ def test_missing_values_are_asked_about_or_left_out(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     for mark in ("", "NA", "#N/A", "--", "nan", "-1.#QNAN"):
         content = text(holes, ["sample", *numbers(NM)], NAMES).replace("nan", mark)
-        with pytest.raises(
-            DataError, match=r"2 values .*line 4, column 7.*leaves out 1 of 30 channels.* 2 of 9 spectra"
-        ):
+        with pytest.raises(DataError, match=r"2 values .*line 4, column 7.*leaves out 1 of 30 bands.* 2 of 9 spectra"):
             read(path, content)
     spectra = read_spectra(path, drop_missing="spectra")
     np.testing.assert_allclose(spectra.data, np.delete(X, [2, 3], 0), atol=1e-6)
     assert spectra.names == [*NAMES[:2], *NAMES[4:]]
-    channels = read_spectra(path, drop_missing="channels")
-    np.testing.assert_allclose(channels.data, np.delete(X, 5, 1), atol=1e-6)
-    np.testing.assert_array_equal(channels.axis, np.delete(NM, 5))
-    assert "left out: 1 of 30 channels with missing values (number 6)" in channels.layout
+    bands = read_spectra(path, drop_missing="bands")
+    np.testing.assert_allclose(bands.data, np.delete(X, 5, 1), atol=1e-6)
+    np.testing.assert_array_equal(bands.axis, np.delete(NM, 5))
+    assert "left out: 1 of 30 bands with missing values (number 6)" in bands.layout
 
 
 def test_chosen_columns(tmp_path: Path) -> None:
@@ -336,7 +334,7 @@ def test_an_axis_of_the_other_length_turns_a_matrix(
 
 def test_an_unknown_line_of_the_other_length_is_asked_about(tmp_path: Path) -> None:
     path = write_archive(tmp_path / "x.npz", {"D": X.T, "anything": CM})
-    with pytest.raises(DataError, match="30 spectra of 9 channels .*'anything' .* 9 spectra of 30 channels"):
+    with pytest.raises(DataError, match="30 spectra of 9 bands .*'anything' .* 9 spectra of 30 bands"):
         read_spectra(path)
     assert read_spectra(path, spectra_in="columns").axis is not None
 
@@ -396,7 +394,7 @@ def test_jcamp(tmp_path: Path) -> None:
     got = read_spectra(path)
     np.testing.assert_allclose(got.data, [np.arange(1, 11) / 1000], rtol=1e-6)
     np.testing.assert_allclose(got.axis, np.arange(400, 410))
-    assert (got.axis_unit, got.names) == ("cm-1", ["one"])
+    assert (got.axis_unit, got.names) == ("cm⁻¹", ["one"])
 
 
 @pytest.mark.parametrize(

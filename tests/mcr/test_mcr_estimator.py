@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from spectrafuse._runtime.progress import Progress
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.estimator import EBgMCR
 from spectrafuse.mcr.recipes import Recipe, trained
@@ -121,7 +121,8 @@ def test_scikit_learn_conventions(fitted: EBgMCR) -> None:
 def test_fit_transform_and_files(fitted: EBgMCR, tmp_path: Path) -> None:
     path = tmp_path / "spectra.npy"
     np.save(path, SPECTRA)
-    from_file = _quick().fit_transform(path)
+    with pytest.warns(ReadingNote, match=r"spectra\.npy: 11 spectra of 12 bands; .*no axis"):
+        from_file = _quick().fit_transform(path)
     assert from_file.tobytes() == fitted.transform(SPECTRA).tobytes()
     assert fitted.transform(str(path)).tobytes() == from_file.tobytes()
 

@@ -70,7 +70,7 @@ class DecimalName(str, Enum):
 class DropName(str, Enum):
     """What is left out where values are missing."""
 
-    channels = "channels"
+    bands = "bands"
     spectra = "spectra"
 
 
@@ -136,6 +136,25 @@ NodataOption = Annotated[
     typer.Option(
         help="Value that marks pixels of a scene without data, or nan. Default: what an ENVI header says.",
         rich_help_panel=READING,
+    ),
+]
+SceneBandsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Bands of a scene to use, counted from 0: '0-95,110-'; or by wavelength: '450-900nm'.",
+        rich_help_panel=READING,
+    ),
+]
+DropOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Bands of a scene to leave out: '1340-1460nm,1790-1960nm' or '0-3,220-'.", rich_help_panel=READING
+    ),
+]
+AllBandsOption = Annotated[
+    bool,
+    typer.Option(
+        "--all-bands", help="Use bands that the file calls bad or that are empty, too.", rich_help_panel=READING
     ),
 ]
 
@@ -217,22 +236,9 @@ def segment(
             rich_help_panel=READING,
         ),
     ] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            help="Bands to use, counted from 0: '0-95,110-'; or by wavelength: '450-900nm'.", rich_help_panel=READING
-        ),
-    ] = None,
-    drop: Annotated[
-        str | None,
-        typer.Option(help="Bands to leave out: '1340-1460nm,1790-1960nm' or '0-3,220-'.", rich_help_panel=READING),
-    ] = None,
-    all_bands: Annotated[
-        bool,
-        typer.Option(
-            "--all-bands", help="Use bands that the file calls bad or that are empty, too.", rich_help_panel=READING
-        ),
-    ] = False,
+    bands: SceneBandsOption = None,
+    drop: DropOption = None,
+    all_bands: AllBandsOption = False,
     max_memory: Annotated[
         str | None,
         typer.Option(
@@ -284,7 +290,8 @@ def segment(
 
     [bold]spectrafuse segment[/] scene.mat --n-clusters 4 --output out/
     """
-    from spectrafuse.cli.segment import SegmentRequest, parse_bands_options, parse_bytes, parse_classes, parse_merge
+    from spectrafuse.cli.scene_options import parse_bands_options
+    from spectrafuse.cli.segment import SegmentRequest, parse_bytes, parse_classes, parse_merge
     from spectrafuse.cli.segment import segment as run
 
     settings = _given(
@@ -395,10 +402,29 @@ def unmix(
     ] = DecimalName.auto,
     drop_missing: Annotated[
         DropName | None,
-        typer.Option(help="Leave out channels or spectra that have missing values.", rich_help_panel=READING),
+        typer.Option(help="Leave out bands or spectra that have missing values.", rich_help_panel=READING),
     ] = None,
     layout: LayoutOption = LayoutName.auto,
+    scene_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            help="Rows and columns of a scene, if the file holds a bands x pixels matrix.",
+            metavar="ROWS COLUMNS",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     nodata: NodataOption = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="Pixels of a scene to leave out: a map that is 1 there, or LabelMe shapes.",
+            metavar="FILE[:KEY]",
+            rich_help_panel=READING,
+        ),
+    ] = None,
+    bands: SceneBandsOption = None,
+    drop: DropOption = None,
+    all_bands: AllBandsOption = False,
     axis_label: Annotated[
         str | None, typer.Option(help="Name of the spectral axis for the pictures, such as 'Raman shift (cm⁻¹)'.")
     ] = None,
@@ -422,6 +448,7 @@ def unmix(
 
     [bold]spectrafuse unmix[/] spectra.csv --output out/
     """
+    from spectrafuse.cli.scene_options import parse_bands_options
     from spectrafuse.cli.unmix import UnmixRequest
     from spectrafuse.cli.unmix import unmix as run
 
@@ -459,6 +486,9 @@ def unmix(
             drop_missing=None if drop_missing is None else drop_missing.value,
             layout=layout.value,
             nodata=nodata,
+            bands=parse_bands_options(bands, drop, all_bands),
+            mask=mask,
+            scene_size=scene_size,
             axis_label=axis_label,
             true_components=true_components,
             true_concentrations=true_concentrations,

@@ -14,6 +14,7 @@ import numpy as np
 from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse._runtime.text import file_name
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
+from spectrafuse.cli.scene_options import content, read_mask, split_key
 from spectrafuse.cli.terminal import CommandError, output_console
 
 if TYPE_CHECKING:
@@ -133,14 +134,6 @@ def parse_bytes(text: str | None) -> int | None:
     return found
 
 
-def split_key(text: str) -> tuple[str, str | None]:
-    """`FILE:KEY` as file and key; a file whose own name holds the colon is a file."""
-    if ":" in text and not Path(text).exists():
-        path, _, key = text.rpartition(":")
-        return path, key or None
-    return text, None
-
-
 def read_request_scenes(request: SegmentRequest) -> list[Cube]:
     """The scenes of a request, opened and checked, with their masks."""
     from spectrafuse.dgc.scenes import common_bands
@@ -148,7 +141,7 @@ def read_request_scenes(request: SegmentRequest) -> list[Cube]:
     from spectrafuse.io.errors import ReadingNote
 
     _once_per_scene("--mask", request.masks, request)
-    masks: list[Any] = [_read_mask(text) for text in request.masks] or [None] * len(request.scenes)
+    masks: list[Any] = [read_mask(text) for text in request.masks] or [None] * len(request.scenes)
     with warnings.catch_warnings():
         # The line that describes a scene says it.
         warnings.simplefilter("ignore", ReadingNote)
@@ -168,34 +161,12 @@ def read_request_scenes(request: SegmentRequest) -> list[Cube]:
     return common_bands(scenes)
 
 
-def parse_bands_options(bands: str | None, drop: str | None, all_bands: bool) -> str | None:
-    """`--bands`, `--drop` and `--all-bands` as the `bands=` of `open_cube`; None without any."""
-    if all_bands and bands is not None:
-        raise CommandError("--all-bands and --bands exclude each other; leave one out.")
-    kept = "all" if all_bands else bands
-    return kept if drop is None else f"{kept or ''} drop {drop}".strip()
-
-
 def _once_per_scene(option: str, given: Sequence[str], request: SegmentRequest) -> None:
     if given and len(given) != len(request.scenes):
         raise CommandError(
             f"{option} must be given once per scene, in the same order; got {len(given)} for "
             f"{len(request.scenes)} scenes."
         )
-
-
-def _read_mask(text: str) -> np.ndarray:
-    """Pixels without data, (rows, columns) bool: 1 in a map, any shape in a LabelMe file."""
-    from spectrafuse.io.labels import read_labels
-
-    path, key = split_key(text)
-    values = read_labels(path, key=key)
-    if path.lower().endswith(".json"):
-        return values > 0
-    other = values[(values != 0) & (values != 1)]
-    if other.size:
-        raise CommandError(f"--mask: '{path}' must be 1 where a pixel has no data and 0 elsewhere; it has {other[0]}.")
-    return values == 1
 
 
 def read_truth(request: SegmentRequest, cubes: Sequence[Cube]) -> list[np.ndarray]:
@@ -279,10 +250,10 @@ def segment(request: SegmentRequest) -> None:
             # How much memory there is decides nothing.
             "parameters": {name: value for name, value in request.settings.items() if name != "max_memory"},
             "merge": request.merge,
-            "labels": [_content(text) for text in request.labels],
+            "labels": [content(text) for text in request.labels],
             "ignore_label": request.ignore_label,
             "classes": request.classes,
-            "masks": [_content(text) for text in request.masks],
+            "masks": [content(text) for text in request.masks],
             "data": [{k: item[k] for k in ("sha256", "key", "layout")} for item in inputs],
         },
         restart=request.restart,
@@ -294,18 +265,6 @@ def segment(request: SegmentRequest) -> None:
         return
     with working_in(folder):
         _fit_and_write(request, cubes, truth, inputs, folder, console)
-
-
-def _content(text: str) -> dict[str, str | None]:
-    """What a file of labels or a mask holds, whatever it is called: the hashes of its bytes, and the variable."""
-    from spectrafuse.io.envi import is_envi, open_envi
-    from spectrafuse.io.fingerprint import sha256
-
-    path, key = split_key(text)
-    if not is_envi(path):
-        return {"sha256": sha256(path), "key": key}
-    image = open_envi(path)
-    return {"sha256": sha256(image.data), "header": sha256(image.header), "key": key}
 
 
 def _try_results(place: Path, request: SegmentRequest, cubes: list[Cube], truth: list[np.ndarray]) -> None:

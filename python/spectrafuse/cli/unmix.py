@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
+from spectrafuse.cli.scene_options import content, read_mask
 from spectrafuse.cli.terminal import CommandError, output_console
 
 if TYPE_CHECKING:
@@ -36,8 +38,10 @@ class UnmixRequest:
     ----------
     settings : dict
         Arguments of `EBgMCR`.
-    header, index, spectra_in, columns, decimal, drop_missing, layout, nodata
+    header, index, spectra_in, columns, decimal, drop_missing, layout, nodata, bands, scene_size
         As in `spectrafuse.io.spectra.read_spectra`.
+    mask : str or None
+        `FILE[:KEY]` of the pixels of a scene without data.
     feasible_bands : bool or None
         Compute feasible bands; None: for few components and not too many numbers.
     """
@@ -54,6 +58,9 @@ class UnmixRequest:
     drop_missing: str | None = None
     layout: str = "auto"
     nodata: float | None = None
+    bands: str | None = None
+    mask: str | None = None
+    scene_size: tuple[int, int] | None = None
     axis_label: str | None = None
     true_components: Path | None = None
     true_concentrations: Path | None = None
@@ -162,20 +169,28 @@ def read_request(request: UnmixRequest) -> Spectra:
     CommandError
         If it is one spectrum.
     """
+    from spectrafuse.io.errors import ReadingNote
     from spectrafuse.io.spectra import read_spectra
 
-    spectra = read_spectra(
-        request.spectra,
-        key=request.key,
-        header=request.header,
-        index=request.index,
-        spectra_in=request.spectra_in,
-        columns=request.columns,
-        decimal=request.decimal,
-        drop_missing=request.drop_missing,
-        layout=request.layout,
-        nodata=request.nodata,
-    )
+    mask = None if request.mask is None else read_mask(request.mask)
+    with warnings.catch_warnings():
+        # The line that says what was read says it.
+        warnings.simplefilter("ignore", ReadingNote)
+        spectra = read_spectra(
+            request.spectra,
+            key=request.key,
+            header=request.header,
+            index=request.index,
+            spectra_in=request.spectra_in,
+            columns=request.columns,
+            decimal=request.decimal,
+            drop_missing=request.drop_missing,
+            layout=request.layout,
+            nodata=request.nodata,
+            bands=request.bands,
+            mask=mask,
+            scene_size=request.scene_size,
+        )
     print(f"read: {spectra.reading}", flush=True)
     if len(spectra.data) == 1:
         raise CommandError(
@@ -219,6 +234,7 @@ def unmix(request: UnmixRequest) -> None:
             "parameters": dict(request.settings),
             "axis_label": request.axis_label,
             "data": [{k: inputs[0][k] for k in ("sha256", "key", "layout")}],
+            "mask": None if request.mask is None else content(request.mask),
             "truth": known,
         },
         restart=request.restart,
@@ -270,6 +286,7 @@ def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Tr
             names=spectra.names and spectra.names[:rows],
             process=spectra.process and (spectra.process[0], spectra.process[1][:rows]),
             positions=None,
+            grid=spectra.grid and replace(spectra.grid, shape=(1, rows), pixels=np.arange(rows)),
         ),
         Solution(components, concentrations, np.arange(count), None),
         axis_label=request.axis_label,

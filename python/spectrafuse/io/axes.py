@@ -16,7 +16,7 @@ _NUMBER = r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?"
 _UNITS = {
     "nm": r"nm|nanomet(?:er|re)s?",
     "µm": r"um|µm|microns?|micromet(?:er|re)s?|mikrometer",
-    "cm-1": r"r?cm\s?\^?\(?-1\)?|1\s?/\s?cm|/\s?cm|cm\*\*-1",
+    "cm⁻¹": r"r?cm\s?\^?\(?-1\)?|1\s?/\s?cm|/\s?cm|cm\*\*-1",
     "Å": r"å|angstroms?|ångström",
     "keV": r"kev",
     "eV": r"ev",
@@ -221,16 +221,15 @@ def falls(title: str | None, unit: str | None, values: np.ndarray) -> bool:
     words = plain(title or "")
     if "raman" in words or "stokes" in words:
         return False
-    return unit in ("cm-1", "ppm") or any(w in words for w in ("wavenumber", "wellenzahl", "chemicalshift", "波数"))
+    return unit in ("cm⁻¹", "ppm") or any(w in words for w in ("wavenumber", "wellenzahl", "chemicalshift", "波数"))
 
 
 def axis_label(title: str | None, unit: str | None) -> str:
     """What a picture calls an axis: the file's own title, with the unit."""
     if title is not None and number_of(title) is None:
         return title if unit is None or unit_of(title) == unit else f"{title} ({unit})"
-    known = {"nm": "wavelength", "µm": "wavelength", "Å": "wavelength", "cm-1": "wavenumber", "eV": "energy"}
-    shown = "cm⁻¹" if unit == "cm-1" else unit
-    return "spectral axis of the file" if unit is None else f"{known.get(unit, 'axis')} ({shown})"
+    known = {"nm": "wavelength", "µm": "wavelength", "Å": "wavelength", "cm⁻¹": "wavenumber", "eV": "energy"}
+    return "spectral axis of the file" if unit is None else f"{known.get(unit, 'axis')} ({unit})"
 
 
 def plausible(values: np.ndarray) -> bool:
@@ -246,7 +245,7 @@ def remarks(values: np.ndarray) -> list[str]:
         if not len(small):
             return []
         at = int(small[0])
-        return [f"axis step from {values[at]:g} to {values[at + 1]:g} far smaller than the others: a repeated channel?"]
+        return [f"axis step from {values[at]:g} to {values[at + 1]:g} far smaller than the others: a repeated band?"]
     notes = []
     numbers, counts = np.unique(values, return_counts=True)
     if counts.max() > 1:
@@ -256,5 +255,5 @@ def remarks(values: np.ndarray) -> list[str]:
     if len(turns):
         at = int(turns[0])
         more = f" and {len(turns) - 1} times more" if len(turns) > 1 else ""
-        notes.append(f"axis is not in order: from {values[at]:g} to {values[at + 1]:g} at channel {at + 2}{more}; kept")
+        notes.append(f"axis is not in order: from {values[at]:g} to {values[at + 1]:g} at band {at + 2}{more}; kept")
     return notes

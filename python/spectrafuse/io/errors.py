@@ -38,4 +38,4 @@ def option(name: str, value: str | None = None, *, function: str = "read_spectra
 
 
 class ReadingNote(UserWarning):
-    """What was decided when data were read, such as bands that were left out; `Cube.description` says it too."""
+    """How data were read, such as bands that were left out; `Cube.description` and `Spectra.reading` say it too."""

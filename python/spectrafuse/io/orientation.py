@@ -69,7 +69,7 @@ class Reading:
     dialect: str = ""
     left_out: list[str] = field(default_factory=list)
     decided_by_default: bool = False
-    where: Callable[[int, int], str] = lambda row, band: f"at spectrum {row + 1}, channel {band + 1}"
+    where: Callable[[int, int], str] = lambda row, band: f"at spectrum {row + 1}, band {band + 1}"
 
 
 class _Down(NamedTuple):
@@ -126,7 +126,7 @@ def interpret(table: Table, *, index: bool | str, spectra_in: str) -> Reading:
             _ask_about_first(table, down, len(numeric))
         return _in_columns(table, numeric, down, first)
     likely = [plausible(down.axis.values), plausible(across.axis.values)]
-    comparable = down.axis.unit in (None, "nm", "cm-1")
+    comparable = down.axis.unit in (None, "nm", "cm⁻¹")
     if likely[0] != likely[1] and comparable and (down.strength == across.strength or likely[1]):
         taken = likely[0]
     elif down.strength != across.strength:
@@ -200,7 +200,7 @@ def _down(table: Table, numeric: Sequence[int], across: _Across | None) -> _Down
     """The column that can be the axis: one whose title says so, else the first, else the one beside a mere count."""
     if len(table.rows) < 2:
         return None
-    named = _named_channels(table)
+    named = _named_bands(table)
     if named is not None:
         return named
     if len(numeric) < 2:
@@ -233,7 +233,7 @@ def _unit_above(table: Table) -> str | None:
     return None
 
 
-def _named_channels(table: Table) -> _Down | None:
+def _named_bands(table: Table) -> _Down | None:
     """A first column of text whose cells are numbers with a unit or letters: `400 nm`, `X400`."""
     if table.kinds[0] != "text":
         return None
@@ -358,7 +358,7 @@ def _in_rows(table: Table, numeric: Sequence[int], across: _Across | None, index
     left = [j for j in [*texts, *numeric] if j != label and j not in data and j not in places]
     notes = list(table.notes)
     if left:
-        notes.append(f"column{'s' * (len(left) > 1)} {_listed(table, sorted(left))} (no channels)")
+        notes.append(f"column{'s' * (len(left) > 1)} {_listed(table, sorted(left))} (no bands)")
     title = next((h[0] for h in reversed(table.heads) if is_spectral(h[0]) and h[0]), None) if data[0] > 0 else None
     axis = None if across is None else across.axis
     counted = axis is not None and is_count(axis.values) and axis.unit is None
@@ -384,7 +384,7 @@ def _in_rows(table: Table, numeric: Sequence[int], across: _Across | None, index
         if how == "":
             reading.words += " (the header is an axis)"
     elif table.heads and not counted:
-        reading.no_axis = "the header has no numbers above all channels"
+        reading.no_axis = "the header has no numbers above all bands"
     elif counted:
         reading.no_axis = "the header only counts"
     return reading

@@ -7,6 +7,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,8 +80,8 @@ class Spectra:
         """What was read, in one line: file, size, and how the file was read."""
         n, d = self.data.shape
         what = f"{self.source}" + (f", variable {self.key!r}" if self.key else "")
-        spectra, channels = ("spectrum" if n == 1 else "spectra"), ("channel" if d == 1 else "channels")
-        return f"{what}: {n} {spectra} of {d} {channels}; {self.layout}"
+        spectra, bands = ("spectrum" if n == 1 else "spectra"), ("band" if d == 1 else "bands")
+        return f"{what}: {n} {spectra} of {d} {bands}; {self.layout}"
 
 
 def read_spectra(
@@ -95,6 +96,9 @@ def read_spectra(
     drop_missing: str | None = None,
     layout: str = "auto",
     nodata: float | str | None = None,
+    bands: Any = None,
+    mask: Any = None,
+    scene_size: tuple[int, int] | None = None,
 ) -> Spectra:
     """Read spectra from a text table, a spreadsheet, JCAMP-DX, from `.npy`, `.npz`, `.mat`, or the pixels of a scene.
 
@@ -132,11 +136,13 @@ def read_spectra(
         left out.
     decimal : {"auto", "point", "comma"}
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
-    drop_missing : {None, "channels", "spectra"}
+    drop_missing : {None, "bands", "spectra"}
         What is left out where values are missing (empty cells, NaN, NA, --, infinity); None: they are an error.
-    layout, nodata
+    layout, nodata, bands, mask
         Of a scene (an ENVI image, an array with three axes, or a matrix of pixels whose file says how many rows and
         columns it has), as in `spectrafuse.io.cubes.open_cube`. Pixels without data are left out.
+    scene_size : (int, int), optional
+        Rows and columns of a scene that the file holds as a matrix of pixels.
 
     Returns
     -------
@@ -158,12 +164,16 @@ def read_spectra(
         ("index", index, ("auto", True, False)),
         ("spectra_in", spectra_in, ("auto", "rows", "columns")),
         ("decimal", decimal, ("auto", "point", "comma")),
-        ("drop_missing", drop_missing, (None, "channels", "spectra")),
+        ("drop_missing", drop_missing, (None, "bands", "spectra")),
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
-    if _is_scene(Path(path), key):
-        return _from_scene(path, key, layout, nodata)
+    if _is_scene(Path(path), key, scene_size):
+        size = {} if scene_size is None else dict(zip(("rows", "columns"), scene_size, strict=True))
+        return _from_scene(path, key=key, layout=layout, nodata=nodata, bands=bands, mask=mask, **size)
+    for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
+        if value is not None:
+            raise DataError(f"'{path}' is no scene but a table of spectra, so leave {option(name, function='')} out.")
     known = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES
     file = Path(path)
     what = converter(file) if file.is_file() and file.suffix.lower() not in known else None
@@ -278,13 +288,12 @@ def _report_missing(reading: Reading, source: str, bad: np.ndarray) -> None:
     values = "1 value that is" if count == 1 else f"{count} values that are"
     ways = [
         f"{option('drop_missing', what)} leaves out {n} of {total} {what}"
-        for what, n, total in (("channels", bands, bad.shape[1]), ("spectra", rows, bad.shape[0]))
+        for what, n, total in (("bands", bands, bad.shape[1]), ("spectra", rows, bad.shape[0]))
         if n < total
     ]
     raise DataError(
         f"'{source}' has {values} missing or not finite, {'the first' if count > 1 else 'it is'} "
-        f"{reading.where(row, band)}. "
-        + (", ".join(ways) + "." if ways else "No channel and no spectrum is without one.")
+        f"{reading.where(row, band)}. " + (", ".join(ways) + "." if ways else "No band and no spectrum is without one.")
     )
 
 
@@ -295,7 +304,7 @@ def _warn_if_turned(source: str, data: np.ndarray) -> None:
     down, across = (_roughness(x) for x in (data, data.T))
     if down < 0.1 and across > max(0.5, 10 * down):
         warnings.warn(
-            f"'{source}' is read as {data.shape[0]} spectra of {data.shape[1]} channels, but neighbouring rows are far "
+            f"'{source}' is read as {data.shape[0]} spectra of {data.shape[1]} bands, but neighbouring rows are far "
             f"more alike than neighbouring columns; if they stand in columns, give {option('spectra_in', 'columns')}.",
             UserWarning,
             stacklevel=4,
@@ -309,13 +318,15 @@ def _roughness(data: np.ndarray) -> float:
     return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
 
 
-def _is_scene(file: Path, key: str | None) -> bool:
+def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
     """Whether a file is a scene: by its header, or by the shape of what it holds."""
     suffix = file.suffix.lower()
     if suffix in TEXT_SUFFIXES:
         return suffix == ".dat" and any(p.is_file() for p in (file.with_suffix(".hdr"), Path(f"{file}.hdr")))
     if suffix not in ARRAY_SUFFIXES:
         return is_envi(file)
+    if size is not None:
+        return True
     source = open_arrays(existing_file(file, ARRAY_SUFFIXES))
     if key is not None:
         return key in source.entries and len(source.entries[key].shape) == 3
@@ -329,8 +340,8 @@ def _is_scene(file: Path, key: str | None) -> bool:
     return folded or bool(source.numeric(3))
 
 
-def _from_scene(path: str | os.PathLike[str], key: str | None, layout: str, nodata: float | str | None) -> Spectra:
-    with open_cube(path, key=key, layout=layout, nodata=nodata, zeros="accept") as cube:
+def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
+    with open_cube(path, **options) as cube:
         data, grid = unfolded(cube), grid_of_scene(cube)
         said = cube.description.removeprefix(f"{cube.source}: ")
     axis = cube.wavelengths
@@ -367,8 +378,8 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
         at_rows = next((k for k in unknown if lines[k].size == n), None)
         if fits_bands is None and at_rows is not None and spectra_in == "auto":
             raise DataError(
-                f"{label} of shape {values.shape} can be {n} spectra of {d} channels ({option('spectra_in', 'rows')}) "
-                f"or, if {at_rows!r} ({span(lines[at_rows])}) is their axis, {d} spectra of {n} channels "
+                f"{label} of shape {values.shape} can be {n} spectra of {d} bands ({option('spectra_in', 'rows')}) "
+                f"or, if {at_rows!r} ({span(lines[at_rows])}) is their axis, {d} spectra of {n} bands "
                 f"({option('spectra_in', 'columns')}). Say which one."
             )
         fits_rows = at_rows
@@ -382,7 +393,7 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
         how = "as nothing says otherwise" if axis_name is None else f"as {axis_name!r} is {lines[axis_name].size} long"
     reading = Reading(
         values=np.array(values.T if turned else values, dtype=np.float64, order="C"),
-        words=f"{values.shape} read as {'(channels, spectra)' if turned else '(spectra, channels)'}, {how}",
+        words=f"{values.shape} read as {'(bands, spectra)' if turned else '(spectra, bands)'}, {how}",
         axis=None if axis_name is None else lines[axis_name],
         axis_title=axis_name,
         axis_unit=None if axis_name is None else unit_of(axis_name.replace("_", " ")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.cubes import Cube
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.io.grids import grid_of_scene, unfolded
 from spectrafuse.io.validate import check_spectra, report_not_finite, report_zeros
 
@@ -128,11 +129,19 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
         If they cannot be used: NaN, infinity, complex numbers, a wrong shape, an unreadable file.
     TypeError
         If they are sparse, or objects that are not numbers.
+
+    Warns
+    -----
+    ReadingNote
+        How a file that is fitted was read.
     """
     if isinstance(X, (str, os.PathLike)):
         from spectrafuse.io.spectra import read_spectra
 
-        checked = check_spectra(str(X), read_spectra(X).data, zeros=zeros)
+        found = read_spectra(X)
+        if zeros == "check":
+            warnings.warn(found.reading, ReadingNote, stacklevel=4)
+        checked = check_spectra(str(X), found.data, zeros=zeros)
     elif isinstance(X, Cube):
         checked = check_spectra(name, unfolded(X), zeros=zeros)
     else:

@@ -1,0 +1,226 @@
+"""What `unmix` leaves: numbering, tables for spreadsheets, maps, profiles against time, axes, residuals."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.text import Text
+from scipy.io import savemat
+
+from helpers.command_line import UNMIX, fails_with, run
+from spectrafuse.cli import unmix as command
+from spectrafuse.io.axes import falls
+from spectrafuse.io.cubes import read_cube
+from spectrafuse.io.grids import grid_of_positions
+from spectrafuse.io.results import write_concentrations
+from spectrafuse.io.spectra import Spectra
+from spectrafuse.reports import unmixing
+
+_MAP_INFO = "UTM, 1, 1, 500000, 5300000, 30, 30, 33, North, WGS-84, units=Meters"
+_SHARES = np.array([0.2, 0.7, 0.1])
+
+
+def mixtures(samples: int, bands: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra (n, d) of a weak component at the left and a strong one at the right, and their concentrations (n, 2)."""
+    generator = np.random.default_rng(5)
+    x = np.arange(bands)
+    spectra = np.exp(-0.5 * ((x - np.array([[0.25], [0.7]]) * bands) / (0.1 * bands)) ** 2)
+    concentrations = generator.uniform(0.1, 1, (samples, 2)) * [1.0, 4.0]
+    return concentrations @ spectra + 1e-3 * generator.standard_normal((samples, bands)), concentrations
+
+
+def write_scene(folder: Path) -> Path:
+    """An ENVI image of 5 rows and 6 columns that lies on Earth; pixel (1, 2) has no data."""
+    values, _ = mixtures(30)
+    cube = values.T.reshape(20, 5, 6).astype("<f4")
+    cube[:, 1, 2] = -9
+    (folder / "scene.img").write_bytes(cube.tobytes())
+    (folder / "scene.hdr").write_text(
+        "ENVI\nsamples = 6\nlines = 5\nbands = 20\ndata type = 4\ninterleave = bsq\nbyte order = 0\n"
+        f"data ignore value = -9\nmap info = {{{_MAP_INFO}}}\nwavelength units = nm\n"
+        f"wavelength = {{{', '.join(str(400 + 10 * i) for i in range(20))}}}\n"
+    )
+    return folder / "scene.hdr"
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved from here on, in their order."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(self: Figure, *args: Any, **options: Any) -> None:
+        figures.append(self)
+        save(self, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def texts(figure: Figure) -> set[str]:
+    return {artist.get_text() for artist in figure.findobj(Text)}
+
+
+def test_a_scene_becomes_maps_in_its_place(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    result = run("unmix", write_scene(tmp_path), "-o", output, *UNMIX, "--no-feasible-bands")
+    assert result.exit_code == 0, result.output
+    assert "1 pixels without data (-9)" in result.stdout.splitlines()[0]
+    maps = np.load(output / "concentration_maps.npy")
+    assert maps.shape == (2, 5, 6)
+    assert np.argwhere(np.isnan(maps[0])).tolist() == [[1, 2]]
+    image = read_cube(output / "concentration_maps.hdr")
+    np.testing.assert_array_equal(image.data, np.nan_to_num(maps))
+    assert image.valid is not None
+    np.testing.assert_array_equal(image.valid, ~np.isnan(maps[0]))
+    assert image.place is not None
+    assert image.place["map info"] == _MAP_INFO
+    assert "band names = {component 1, component 2}" in (output / "concentration_maps.hdr").read_text()
+    assert imread(output / "concentration_maps.png").shape[0] > 100
+    assert not (output / "concentrations.png").exists()
+    with np.load(output / "concentrations.npz") as archive:
+        table = archive["concentrations"]
+    seen = ~np.isnan(maps[0])
+    np.testing.assert_array_equal(maps[:, seen].T, table)
+    _, true = mixtures(30)
+    # The strong component comes first.
+    for column, component in enumerate((1, 0)):
+        assert np.corrcoef(table[:, column], np.delete(true[:, component], 8))[0, 1] > 0.99
+
+
+def test_scenes_are_read_with_the_options_of_segment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = np.zeros((5, 6), np.uint8)
+    mask[3:, 4:] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    values = mixtures(30)[0]
+    savemat(tmp_path / "flat.mat", {"pixels": values.T, "other": np.ones((3, 3))})
+
+    def read(name: str, **options: Any) -> Spectra:
+        return command.read_request(command.UnmixRequest(tmp_path / name, tmp_path / "out", {}, **options))
+
+    path = write_scene(tmp_path).name
+    spectra = read(path, bands="450-520nm drop 470nm", mask=str(tmp_path / "mask.npy"))
+    assert spectra.axis is not None
+    assert spectra.axis.tolist() == [450, 460, 480, 490, 500, 510, 520]
+    assert spectra.grid is not None
+    assert np.argwhere(np.isnan(spectra.grid.maps(spectra.data)[0])).tolist() == [
+        [1, 2],
+        [3, 4],
+        [3, 5],
+        [4, 4],
+        [4, 5],
+    ]
+    assert "13 of 20 bands left out" in capsys.readouterr().out
+    folded = read("flat.mat", key="pixels", scene_size=(5, 6))
+    assert folded.grid is not None
+    # MATLAB counts pixels column by column.
+    np.testing.assert_allclose(folded.grid.maps(folded.data)[:, 1, 2], values[1 + 2 * 5], rtol=1e-6)
+    np.savetxt(tmp_path / "x.csv", values, delimiter=",")
+    fails_with(run("unmix", tmp_path / "x.csv", "-o", tmp_path / "out", "--bands", "0-3"), "no scene", "--bands")
+    words = ["--bands", "0-9", "--drop", "3", "--mask", tmp_path / "mask.npy", "--all-bands"]
+    fails_with(run("unmix", tmp_path / path, "-o", tmp_path / "out", *words), "exclude each other")
+
+
+def test_components_are_numbered_by_share_and_a_background_comes_last(tmp_path: Path) -> None:
+    components = np.array([[1.0, 0.0], [0.5, -0.5], [0.0, 1.0]])
+    share = command.shares(components, np.tile(_SHARES, (4, 1)))
+    np.testing.assert_allclose(share, _SHARES)
+    assert command.by_share(share, None).tolist() == [1, 0, 2]
+    assert command.by_share(share, 1).tolist() == [0, 2, 1]
+    values, _ = mixtures(12)
+    np.savetxt(tmp_path / "x.csv", values + 3, delimiter=",", fmt="%.6f")
+    result = run("unmix", tmp_path / "x.csv", "-o", tmp_path / "out", *UNMIX, "--no-feasible-bands", "--background")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["background_row"] == len(record["shares"]) - 1
+    assert record["shares"][-1] == max(record["shares"])
+    assert record["shares"][:-1] == sorted(record["shares"][:-1], reverse=True)
+    with (tmp_path / "out" / "components.csv").open(encoding="utf-8") as file:
+        first = [row[0] for row in csv.reader(file)]
+    assert first == ["component", *(f"component {i + 1}" for i in range(record["n_components"])), "background"]
+    with np.load(tmp_path / "out" / "components.npz") as archive:
+        assert np.ptp(archive["components"][-1]) == pytest.approx(0, abs=1e-6)
+
+
+def test_names_that_a_spreadsheet_would_run_are_text(tmp_path: Path) -> None:
+    names = ['=HYPERLINK("http://x")', "+1+1", "-a", "@SUM(A1)", "-3.5", "plain"]
+    path, _ = write_concentrations(tmp_path, np.ones((6, 1)), names=names, components=["=1+1"])
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["spectrum", "'=1+1"]
+    assert [row[0] for row in rows] == [*(f"'{name}" for name in names[:4]), "-3.5", "plain"]
+
+
+def test_profiles_stand_against_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, _ = mixtures(9)
+    minutes = np.array([0, 1, 2, 5, 10, 20, 40, 60, 90.0])
+    head = ["time (min)", *(f"{400 + 10 * i}" for i in range(20))]
+    rows = [f"{t:g}," + ",".join(f"{v:.5f}" for v in line) for t, line in zip(minutes, values, strict=True)]
+    (tmp_path / "x.csv").write_text("\n".join([",".join(head), *rows]))
+    figures = drawn(monkeypatch)
+    result = run("unmix", tmp_path / "x.csv", "-o", tmp_path / "out", *UNMIX, "--no-feasible-bands")
+    assert result.exit_code == 0, result.output
+    profile = next(f for f in reversed(figures) if "Concentration of each component" in texts(f))
+    assert profile.axes[0].lines[0].get_xdata().tolist() == minutes.tolist()
+    assert "time (min)" in texts(profile)
+    residuals = next(f for f in reversed(figures) if f.get_suptitle().startswith("Residuals"))
+    assert residuals.axes[1].lines[0].get_xdata().tolist() == minutes.tolist()
+    with (tmp_path / "out" / "concentrations.csv").open(encoding="utf-8") as file:
+        head, *table = csv.reader(file)
+    assert head[0] == "time (min)"
+    assert [float(row[0]) for row in table] == minutes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("title", "unit", "expected"),
+    [
+        ("wavenumber (cm-1)", "cm⁻¹", True),
+        (None, "cm⁻¹", True),
+        ("Raman shift (cm-1)", "cm⁻¹", False),
+        ("wavelength (nm)", "nm", False),
+        ("chemical shift", "ppm", True),
+    ],
+)
+def test_axes_fall_where_the_field_lets_them(title: str | None, unit: str | None, expected: bool) -> None:
+    assert falls(title, unit, np.array([400.0, 500.0, 600.0])) is expected
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_falling_axes_are_drawn_from_large_to_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, falling: bool
+) -> None:
+    figures, axis = drawn(monkeypatch), np.linspace(400, 4000, 20)
+    values, _ = mixtures(5)
+    unmixing.save_components(tmp_path / "c.png", values[:2], axis=axis, falling=falling)
+    unmixing.save_residuals(tmp_path / "r.png", values, values, axis=axis, falling=falling, lack_of_fit=1.0)
+    for figure in figures:
+        left, right = figure.axes[0].get_xlim()
+        assert falling == (left > right)
+
+
+def test_residuals_show_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = drawn(monkeypatch)
+    data = np.ones((3, 4))
+    rebuilt = data.copy()
+    rebuilt[1, 2] = -1.0
+    unmixing.save_residuals(tmp_path / "r.png", data, rebuilt, lack_of_fit=12.5)
+    upper, lower = figures[0].axes
+    assert "lack of fit 12.5 %" in figures[0].get_suptitle()
+    rms = next(line for line in upper.lines if line.get_label() == "root mean square")
+    np.testing.assert_allclose(rms.get_ydata(), [0, 0, (4 / 3) ** 0.5, 0])
+    np.testing.assert_allclose(lower.lines[0].get_ydata(), [0, 100, 0])
+
+
+def test_places_that_fill_a_raster_are_a_map() -> None:
+    places = np.array([(x, y) for y in (0.0, 5.0) for x in (1.0, 2.0, 3.0)])
+    grid = grid_of_positions(places[1:])
+    assert grid is not None
+    maps = grid.maps(np.arange(1.0, 6.0)[:, None])[0]
+    np.testing.assert_array_equal(maps, [[np.nan, 1, 2], [3, 4, 5]])
+    assert grid_of_positions(np.repeat(places, 2, axis=0)) is None
