@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from spectrafuse.io.spectra import Spectra
+    from spectrafuse.mcr.feasible_bands import FeasibleBands
 
 MOST_TABLE_ROWS = 64
 # Components and spectra in the results that are tried before the fit.
@@ -277,17 +278,18 @@ def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Tr
         history_=[step],
         save=lambda path: path.mkdir(),
     )
+    few_spectra = replace(
+        spectra,
+        data=spectra.data[:rows],
+        names=spectra.names and spectra.names[:rows],
+        process=spectra.process and (spectra.process[0], spectra.process[1][:rows]),
+        positions=None,
+        grid=spectra.grid and replace(spectra.grid, shape=(1, rows), pixels=np.arange(rows)),
+    )
     write_unmixing(
         place,
         estimator,
-        replace(
-            spectra,
-            data=spectra.data[:rows],
-            names=spectra.names and spectra.names[:rows],
-            process=spectra.process and (spectra.process[0], spectra.process[1][:rows]),
-            positions=None,
-            grid=spectra.grid and replace(spectra.grid, shape=(1, rows), pixels=np.arange(rows)),
-        ),
+        few_spectra,
         Solution(components, concentrations, np.arange(count), None),
         axis_label=request.axis_label,
         truth=few,
@@ -295,6 +297,11 @@ def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Tr
         scores=(0.5, 0.5),
     )
     (place / "model" / "param.json").touch()
+    if request.feasible_bands is not False:
+        from spectrafuse.mcr.feasible_bands import feasible_bands
+
+        spectrum, profile = np.ones((1, bands)), np.ones((rows, 1))
+        _write_bands(place, feasible_bands(profile, spectrum, 0.0), request, few_spectra)
 
 
 def _fit_and_write(
@@ -347,15 +354,7 @@ def _fit_and_write(
         }
     with folder.results(record) as results:
         if bands is not None:
-            from spectrafuse.reports.feasible_bands import save_feasible_bands
-
-            bands.write(results, axis=spectra.axis, names=spectra.names)
-            save_feasible_bands(
-                results / "feasible_bands.png",
-                bands,
-                axis=spectra.axis,
-                axis_label=_axis_label(request.axis_label, spectra),
-            )
+            _write_bands(results, bands, request, spectra)
         write_unmixing(
             results,
             estimator,
@@ -446,6 +445,19 @@ def _axis_label(asked: str | None, spectra: Spectra) -> str:
     if asked is not None:
         return asked
     return "band number" if spectra.axis is None else axes.axis_label(spectra.axis_title, spectra.axis_unit)
+
+
+def _write_bands(place: Path, bands: FeasibleBands, request: UnmixRequest, spectra: Spectra) -> None:
+    """The tables and the picture of feasible bands."""
+    from spectrafuse.reports.feasible_bands import save_feasible_bands
+
+    bands.write(place, axis=spectra.axis, names=spectra.names)
+    save_feasible_bands(
+        place / "feasible_bands.png",
+        bands,
+        axis=spectra.axis,
+        axis_label=_axis_label(request.axis_label, spectra),
+    )
 
 
 def write_unmixing(

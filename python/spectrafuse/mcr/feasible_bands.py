@@ -6,7 +6,6 @@ leave only some of these; between the extremes among them the data cannot decide
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment, minimize
 from scipy.spatial import ConvexHull, QhullError
 
+from spectrafuse._runtime.text import in_csv
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
@@ -52,7 +52,7 @@ class FeasibleBands(NamedTuple):
     cosine : ndarray, (k,)
         Between a component's spectra where its contribution is lowest and highest: 1 where the spectrum is determined.
     spectra_lower, spectra_upper : ndarray, (k, d)
-        Least and largest value of each channel, of spectra scaled to the norm of the one that was found.
+        Least and largest value of each band, of spectra scaled to the norm of the one that was found.
     concentrations_lower, concentrations_upper : ndarray, (n, k)
         The same of concentrations, which carry the inverse scale.
     spectra_lowest, spectra_highest : ndarray, (k, d)
@@ -140,7 +140,7 @@ class FeasibleBands(NamedTuple):
         paths = tuple(Path(folder, f"feasible_{name}.csv") for name in tables)
         for path, table in zip(paths, tables.values(), strict=True):
             with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(table)
+                file.writelines(",".join(in_csv(str(cell)) for cell in row) + "\n" for row in table)
         return paths[0], paths[1], paths[2]
 
 
