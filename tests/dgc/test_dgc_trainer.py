@@ -222,7 +222,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a zip file", b"PK\x03\x04 cut"])
 def test_a_damaged_state_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
-    with pytest.raises(ValueError, match=r"training\.pt is no state of a training run .* delete it to start again"):
+    with pytest.raises(ValueError, match=r"training\.pt' is damaged .* delete it to start again"):
         make_trainer().run(checkpoint_dir=tmp_path)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers import seeds
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.estimator import EBgMCR
@@ -65,10 +65,11 @@ def test_any_value_in_json_loads_or_is_one_sentence(folder: Path, tmp_path: Path
 def test_damaged_weights_are_refused(folder: Path, tmp_path: Path) -> None:
     path = copied(folder, tmp_path)
     content = (path / model_io.STATE_FILE).read_bytes()
-    draw = random.Random(0)
+    draw = seeds.generator()
     (path / model_io.EXTRA_FILE).unlink()
     for _ in range(40):
         damaged = bytearray(content)
-        damaged[draw.randrange(400)] ^= 1 << draw.randrange(8)
-        (path / model_io.STATE_FILE).write_bytes(damaged[: draw.choice([len(damaged), draw.randrange(len(damaged))])])
+        damaged[draw.integers(400)] ^= 1 << int(draw.integers(8))
+        end = len(damaged) if draw.random() < 0.5 else int(draw.integers(len(damaged)))
+        (path / model_io.STATE_FILE).write_bytes(damaged[:end])
         load(path)

@@ -6,6 +6,7 @@ Only typer is imported here; each command imports what it needs when it runs, so
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spectrafuse.cli.terminal import CommandError, catch_interrupts, friendly
+from spectrafuse.cli.terminal import INTERRUPTED, CommandError, catch_interrupts, friendly
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -536,7 +537,15 @@ def doctor(
 def main() -> None:
     """Entry point of the console script."""
     catch_interrupts()
-    app(prog_name="spectrafuse")
+    try:
+        app(prog_name="spectrafuse")
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # Threads may still be inside kernels: where the interpreter ends under them, C++ aborts the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
