@@ -6,6 +6,8 @@ SOURCES := $(shell find cmake csrc kernels python tests/emulated_cuda -type f ! 
 CXX_SOURCES := $(shell find csrc -type f) $(foreach folder,benchmarks/instructions tests/emulated_cuda,$(wildcard $(folder)/*.cpp $(folder)/*.h))
 
 WORKERS ?= 2
+# AUTO: CUDA kernels for the GPUs of this machine; ON: for all.
+SPECTRAFUSE_CUDA ?= AUTO
 # A file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -93,5 +95,6 @@ $(VENV)/demo.stamp: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt -Ccmake.define.SPECTRAFUSE_EMULATED_CUDA=ON ".[test,lint]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt -Ccmake.define.SPECTRAFUSE_EMULATED_CUDA=ON \
+		-Ccmake.define.SPECTRAFUSE_CUDA=$(SPECTRAFUSE_CUDA) ".[test,lint]"
 	touch $@
