@@ -28,8 +28,8 @@ def test_steps_equal_those_of_the_separate_losses(
     tolerance = {"fp32": 1e-4, "fp64": 1e-9, "bf16": 2e-2}[precision]
     cubes = normal(0, 2, 6, 12, 12).to(dtype)
     runs = []
-    for joint in (True, False):
-        trainer = small_trainer(tmp_path, precision="bf16" if precision == "bf16" else "fp32")
+    for joint, convolutions in ((True, precision), (False, precision), (False, "fp32")):
+        trainer = small_trainer(tmp_path, precision="bf16" if convolutions == "bf16" else "fp32")
         trainer.model.to(dtype)
         logged = []
         with monkeypatch.context() as patch:
@@ -40,14 +40,23 @@ def test_steps_equal_those_of_the_separate_losses(
                 logged.append(torch.stack([loss, *terms.values()]))
         gradients = [parameter.grad for parameter in trainer.model.parameters()]
         runs.append((list(terms), torch.stack(logged), list(trainer.model.parameters()), gradients, torch.rand(3)))
-    (names, values, parameters, found, left), (names_there, expected, there, gradients, left_there) = runs
+    (names, values, parameters, found, left), (names_there, expected, there, gradients, left_there), exact = runs
     assert names == names_there
     assert torch.equal(left, left_there)
     torch.testing.assert_close(values, expected, rtol=tolerance, atol=tolerance)
     for one, other in zip(parameters, there, strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance / 10)
-    for one, other in zip(found, gradients, strict=True):
-        assert (one - other).abs().max() <= 8 * tolerance * other.abs().max()
+    if precision == "bf16":
+        # Rounded convolutions move both; losses in float32 do not move the gradient further than those in bfloat16.
+        ours, theirs = (
+            sum((one - other).square().sum() for one, other in zip(run, exact[3], strict=True))
+            for run in (found, gradients)
+        )
+        print("bf16 gradients, squared distance to float32:", float(ours), float(theirs))
+        assert ours <= 1.1 * theirs
+    else:
+        for one, other in zip(found, gradients, strict=True):
+            assert (one - other).abs().max() <= 5 * tolerance * other.abs().max()
 
 
 def test_what_is_read_later_has_the_values_and_the_gradient_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:

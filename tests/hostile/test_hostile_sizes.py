@@ -190,8 +190,8 @@ def test_a_file_that_would_cost_much_is_refused_at_little_cost(bomb: str, tmp_pa
     path = tmp_path / f"x{suffix}"
     make(path)
     assert path.stat().st_size < 20 << 20
-    for call in ("read_cube(path, key='cube')", "open_cube(path, key='cube')", "read_labels(path, key='cube')"):
-        found = measured(path, call)
+    calls = ("read_cube(path, key='cube')", "open_cube(path, key='cube')", "read_labels(path, key='cube')")
+    for found in measured(path, *calls):
         assert found.outcome.startswith("DataError: "), found
         assert found.memory < MEMORY, found
 
@@ -245,7 +245,7 @@ def test_labels_that_would_cost_much_are_refused_at_little_cost(bomb: str, tmp_p
     path = tmp_path / f"x{suffix}"
     make(path)
     assert path.stat().st_size < 20 << 20
-    found = measured(path, "read_labels(path)")
+    (found,) = measured(path, "read_labels(path)")
     assert found.outcome.startswith("DataError: "), found
     assert found.memory < MEMORY, found
 

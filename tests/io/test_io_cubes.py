@@ -322,7 +322,7 @@ def test_files_that_are_none(tmp_path: Path, read: Callable[..., Any]) -> None:
     for name, content, words in (
         ("x.mat", None, "does not exist"),
         ("x.npy", b"", r"is empty \(0 bytes\)"),
-        ("x.tif", b"1", r"(suffix '\.tif'; this can read|is an image: ).*\.npy"),
+        ("x.tif", b"1", r"(suffix '\.tif'; this can read|is an image; ).*\.npy"),
         ("x", b"1", r"has no suffix"),
         ("y.mat", b"1" * 200, "not a MATLAB file"),
         ("y.npy", b"PK\x03\x04", r"not in NumPy's \.npy format"),

@@ -40,7 +40,7 @@ _CONVERTERS = {
         ".tiff",
         ".png",
         ".jpg",
-    ): "an image: `spectrafuse unmix` takes a scene as an ENVI image (.hdr), .npy or .mat",
+    ): "an image; scenes are read from ENVI images (.hdr), .npy or .mat",
     (".pdf", ".doc", ".docx"): "a document: save the table in it as .csv",
     (".zip", ".gz", ".7z", ".rar", ".tar"): "packed: unpack it first",
 }

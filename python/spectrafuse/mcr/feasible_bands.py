@@ -126,8 +126,8 @@ class FeasibleBands(NamedTuple):
         summary: list[list[Any]] = [["component", "contribution", "lowest", "highest", "cosine", "tolerance"]]
         columns = (self.contribution, self.lowest, self.highest, self.cosine, self.tolerance)
         summary += [[number, *map(_digits, row)] for number, *row in zip(ids, *columns, strict=True)]
-        channels = range(self.spectra_lower.shape[1]) if axis is None else [repr(float(x)) for x in axis]
-        spectra: list[list[Any]] = [["component", "bound", *channels]]
+        bands = range(self.spectra_lower.shape[1]) if axis is None else [repr(float(x)) for x in axis]
+        spectra: list[list[Any]] = [["component", "bound", *bands]]
         for index, number in enumerate(ids):
             spectra.append([number, "lower", *map(_digits, self.spectra_lower[index])])
             spectra.append([number, "upper", *map(_digits, self.spectra_upper[index])])
@@ -167,7 +167,7 @@ def feasible_bands(
         Non-negative.
     spectra : ndarray, (k, d)
     noise : float or ndarray, (d,)
-        Standard deviation of the noise in each channel. A negative concentration or channel is allowed where the signal
+        Standard deviation of the noise in each band. A negative concentration or band is allowed where the signal
         that it stands for is smaller.
     non_negative_spectra : bool
         False: only concentrations are kept above zero, and a component contributes at most as much as all.
@@ -207,7 +207,7 @@ def settled_factors(
     non_negative: bool = True,
     fixed: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Both factors where they describe spectra best, without a price of gates, and the noise of each channel.
+    """Both factors where they describe spectra best, without a price of gates, and the noise of each band.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def settled_factors(
     noise : NoiseLevel
         Of the spectra, times the weights.
     weights : ndarray, (d,), optional
-        Of the channels.
+        Of the bands.
     non_negative : bool
         Of components.
     fixed : ndarray of bool, (k,), optional
@@ -325,7 +325,7 @@ class _Solutions:
         self.size = len(spectra)
         level = np.broadcast_to(np.asarray(noise, np.float64), spectra.shape[1:])
         loudest = max(float(level.max()), 1e-300)
-        # In units of the largest noise, so that one tolerance holds for all channels.
+        # In units of the largest noise, so that one tolerance holds for all bands.
         quiet = loudest / np.maximum(level, 1e-6 * loudest)
         heights, peaks = concentrations.max(0), (np.abs(spectra) * quiet).max(1)
         self.tolerance = np.minimum(loudest / (heights * peaks), _MOST_TOLERANCE)
@@ -337,7 +337,7 @@ class _Solutions:
         self._overlap_c, self._overlap_s = c.T @ c, s @ s.T
         self._power = float((self._overlap_c * self._overlap_s).sum())
         self._rows = _corners(c)
-        self._channels = _corners((s * quiet).T) if non_negative_spectra else np.empty((0, self.size))
+        self._bands = _corners((s * quiet).T) if non_negative_spectra else np.empty((0, self.size))
         # The inverse has a row of the identity if and only if the matrix has.
         self._free = ~np.eye(self.size, dtype=bool) & ~fixed[:, None]
 
@@ -359,9 +359,9 @@ class _Solutions:
         return 0.5 * np.log(c * s / self._power), slopes
 
     def _missed(self, turn: Array) -> tuple[Array, Array]:
-        """How far every row (m, k) and channel (q, k) is above what is allowed, as a share of the profiles' maxima."""
+        """How far every row (m, k) and band (q, k) is above what is allowed, as a share of the profiles' maxima."""
         rows = self._rows @ turn / self._height + self.tolerance
-        return rows, self._channels @ np.linalg.inv(turn).T / self._height + self.tolerance
+        return rows, self._bands @ np.linalg.inv(turn).T / self._height + self.tolerance
 
     def allows(self, turn: Array) -> bool:
         """Whether a solution keeps to the constraints, and its components are still those that were found."""
@@ -387,7 +387,7 @@ class _Solutions:
         for component in range(self.size):
             for sign in (1.0, -1.0):
                 found += [self._extreme(start, component, sign) for start in starts]
-        # Contributions do not tell all: between their extremes one channel may reach farther.
+        # Contributions do not tell all: between their extremes one band may reach farther.
         return found + [end for turn in (np.eye(self.size), *found) for end in self._ends(turn)]
 
     def _ends(self, turn: Array) -> list[Array]:
@@ -422,9 +422,9 @@ class _Solutions:
         Only constraints that are nearly active take part; those that turn out to be missed join them.
         """
         free, turn = self._free, start.copy()
-        rows, channels = self._missed(turn)
-        active = [np.zeros(values.shape, bool) for values in (rows, channels)]
-        for values, chosen in zip((rows, channels), active, strict=True):
+        rows, bands = self._missed(turn)
+        active = [np.zeros(values.shape, bool) for values in (rows, bands)]
+        for values, chosen in zip((rows, bands), active, strict=True):
             np.put_along_axis(chosen, np.argsort(values, axis=0)[:_FIRST], True, axis=0)
 
         def matrix(x: Array) -> Array:
@@ -438,10 +438,10 @@ class _Solutions:
 
         def constraints(x: Array) -> Array:
             turn = matrix(x)
-            rows, channels = self._missed(turn)
+            rows, bands = self._missed(turn)
             values = self._gradients(turn)[0]
             bound = [sign * values[component] - limit]
-            return np.concatenate([rows[active[0]], channels[active[1]], -values, bound])
+            return np.concatenate([rows[active[0]], bands[active[1]], -values, bound])
 
         def slopes(x: Array) -> Array:
             turn = matrix(x)
@@ -450,10 +450,10 @@ class _Solutions:
             by_rows = np.zeros((len(i), self.size, self.size))
             by_rows[np.arange(len(i)), :, j] = self._rows[i] / self._height[j, None]
             i, j = np.nonzero(active[1])
-            turned = self._channels[i] @ back.T / self._height[j, None]
-            by_channels = -np.einsum("ma,mb->mab", back[j], turned)
+            turned = self._bands[i] @ back.T / self._height[j, None]
+            by_bands = -np.einsum("ma,mb->mab", back[j], turned)
             slopes = self._gradients(turn)[1]
-            return np.concatenate([by_rows, by_channels, -slopes, sign * slopes[component : component + 1]])[:, free]
+            return np.concatenate([by_rows, by_bands, -slopes, sign * slopes[component : component + 1]])[:, free]
 
         for _ in range(_ROUNDS):
             result = minimize(
@@ -509,7 +509,7 @@ class _Solutions:
     def _range(self, turn: Array, i: int, j: int) -> tuple[float, float]:
         """How much of profile i may join profile j, and spectrum j leave spectrum i."""
         back = np.linalg.inv(turn)
-        c, s = self._rows @ turn, self._channels @ back.T
+        c, s = self._rows @ turn, self._bands @ back.T
         taking, giving = c[:, i], s[:, j]
         low = -_least((c[:, j] + self.tolerance[j] * self._height[j]), taking)
         high = _least((s[:, i] + self.tolerance[i] * self._height[i]), giving)

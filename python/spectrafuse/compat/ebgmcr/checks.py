@@ -10,7 +10,7 @@ from torch import nn
 
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidTypeError
-from spectrafuse.compat.hooks import has_hooks
+from spectrafuse._runtime.hooks import has_hooks
 
 Check = Callable[[str, Any], Any]
 """From an attribute's name and a value to the value that is kept."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse import ops
-from spectrafuse.compat.hooks import has_hooks
+from spectrafuse._runtime.hooks import has_hooks
 from spectrafuse.compat.hsi_global_clustering.module.clustering import UnrolledMeanShift, equally_frequent_labels
 
 __all__ = ["Assigned", "joint_terms", "separate_terms", "why_separate_losses"]

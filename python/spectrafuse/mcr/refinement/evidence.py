@@ -97,7 +97,7 @@ def _against_the_spectra(count: int, nmse: float, outcome: Outcome, noise: Noise
     else:
         said = f"the {-gap} left out explain" if gap < -1 else "the one left out explains"
     wanted = "as asked for" if asked.exactly is not None else "the most asked for"
-    each = "each " if abs(gap) > 1 else ""
+    each = "on average " if abs(gap) > 1 else ""
     return (
         f"{count} component{'s' * (count != 1)}, {wanted}, nMSE {nmse:.3g}. The spectra ask for {other.size}: "
         f"{said} {each}{times:.3g} times what noise explains (noise {noise.source}, {noise.nmse:.3g} of the sum of "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from spectrafuse import backends
 from spectrafuse._runtime import extensions
+from spectrafuse._runtime.hooks import has_hooks
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import linear_layers
 from spectrafuse.mcr.recipes import Recipe
@@ -111,7 +112,7 @@ def why_not(model: EpochModel, recipe: Recipe, batch_size: int = 1) -> str | Non
     It can without plug-ins, without hooks, and with C++ kernels everywhere.
     """
     values = model.vanilla_components
-    if any(_hooked(module) for module in model.modules()) or nn.modules.module._has_any_global_hook():
+    if any(map(has_hooks, model.modules())) or nn.modules.module._has_any_global_hook():
         return "A hook on a module has to be called."
     if model.aggregate_function is not None or model.component_post_processing is not None:
         return "A function of the caller's mixes or post-processes the components."
@@ -127,13 +128,6 @@ def why_not(model: EpochModel, recipe: Recipe, batch_size: int = 1) -> str | Non
         return f"A batch may have {MOST_ROWS} spectra; got {batch_size}."
     other = [operation for operation in _OPERATIONS if backends.choose(operation, "cpu") != "cpu"]
     return f"These operations do not run their C++ kernels here: {', '.join(other)}." if other else None
-
-
-def _hooked(module: nn.Module) -> bool:
-    hooks = (
-        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
-    )  # fmt: skip
-    return any(hooks)
 
 
 Call = Callable[[], Any]
