@@ -226,3 +226,13 @@ def test_what_cannot_have_bands_says_so() -> None:
     plugged = EBgMCR(8, max_epoch=1, post_processing=lambda components: components).fit(X)
     with pytest.raises(ValueError, match="plug-in"):
         plugged.feasible_bands(X)
+
+
+def test_another_order_moves_everything_of_a_component() -> None:
+    concentrations, spectra = two_components(0)
+    bands = feasible_bands(concentrations, spectra, 0.0, component_ids=np.array([7, 3]))
+    turned = bands.ordered(np.array([1, 0]))
+    assert turned.component_ids.tolist() == [1, 2]
+    other = feasible_bands(concentrations[:, ::-1].copy(), spectra[::-1].copy(), 0.0)
+    for name in set(FeasibleBands._fields) - {"component_ids", "method"}:
+        np.testing.assert_allclose(getattr(turned, name), getattr(other, name), rtol=1e-3, atol=1e-3)
