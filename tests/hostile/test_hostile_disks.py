@@ -21,6 +21,8 @@ from spectrafuse.cli.terminal import CommandError
 from spectrafuse.dgc.training import trainer as dgc_trainer
 from spectrafuse.io.atomic import atomic_write
 
+pytestmark = pytest.mark.slow
+
 NO_DISK = "a small file system of its own cannot be made here"
 
 

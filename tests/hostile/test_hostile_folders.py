@@ -12,6 +12,8 @@ import pytest
 
 from helpers.command_line import SEGMENT, UNMIX, fails_with, run
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Path, Path], None]
 
 

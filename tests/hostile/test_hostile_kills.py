@@ -18,7 +18,11 @@ from helpers.kill_points import KILLED, in_child
 from spectrafuse.cli import ownership
 from spectrafuse.cli.run_folder import RunFolder, working_in
 
-pytestmark = [pytest.mark.process, pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.process,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
+]
 TRIED = 4
 Action = Callable[[], int]
 
@@ -110,7 +114,6 @@ def real_runs(scene: Path, table: Path) -> Iterator[tuple[str, list[object]]]:
     yield "unmix trained", ["unmix", table, *UNMIX, "--recipe", "trained", "--threads", 1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(3), ids=["segment", "unmix", "unmix-trained"])
 def test_a_command_that_is_killed_anywhere_ends_as_others_do(
     number: int, scene: Path, table: Path, tmp_path: Path

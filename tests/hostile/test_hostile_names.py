@@ -19,6 +19,8 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.cli.segment import scene_names
 from spectrafuse.io import write_concentrations, write_json
 
+pytestmark = pytest.mark.slow
+
 ESCAPE = "\x1b[31mred\x1b]0;title\x07"
 NAMES = [
     "[/b]", "[bold red]", "[link=http://a]", ":smile:", "$x$", "$\\frac{1$", "a$b", "\\$", "%s {0} {x}", "-5 C",

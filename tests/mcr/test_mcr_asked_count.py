@@ -40,6 +40,7 @@ def _of_each_count(spectra: np.ndarray, counts: range) -> list[EBgMCR]:
     return found
 
 
+@pytest.mark.slow
 def test_exactly_so_many_components_of_synthetic_spectra() -> None:
     found = _of_each_count(SPECTRA, range(3, 6))
     assert [fitted.count_evidence_["by_the_spectra"] for fitted in found] == [4] * 3
@@ -59,6 +60,7 @@ def _said_of(fitted: EBgMCR) -> float:
     return float(match[1])
 
 
+@pytest.mark.slow
 def test_the_reason_says_what_the_spectra_ask_for_and_what_the_difference_explains() -> None:
     two, four, five = (EBgMCR(n_components=count).fit(SPECTRA) for count in (2, 4, 5))
     assert two.chosen_reason_.startswith("2 components, as asked for, nMSE ")
@@ -83,6 +85,7 @@ def test_what_the_difference_explains_is_that_of_the_path(size: int, said: str) 
     assert f"The spectra ask for 3: {said} times what noise explains (noise given, 0.01 of" in reason
 
 
+@pytest.mark.slow
 def test_at_most_so_many_components() -> None:
     limited, free = EBgMCR(max_components=3).fit(SPECTRA), EBgMCR(max_components=9).fit(SPECTRA)
     assert limited.n_components_ == 3
@@ -92,6 +95,7 @@ def test_at_most_so_many_components() -> None:
     assert free.chosen_reason_ == EBgMCR().fit(SPECTRA).chosen_reason_
 
 
+@pytest.mark.slow
 def test_more_components_than_the_pool_has_places_and_a_background_beside() -> None:
     fitted = EBgMCR(2, n_components=5, background=True).fit(SPECTRA + 1)
     assert fitted.n_components_ == 5

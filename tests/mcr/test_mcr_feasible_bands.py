@@ -205,6 +205,7 @@ def test_of_a_file(tmp_path: Path, noisy: tuple[EBgMCR, np.ndarray, FeasibleBand
     assert estimator.feasible_bands(tmp_path / "spectra.npy").lowest == pytest.approx(bands.lowest, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"non_negative": False}, {"background": True}, {"sparse": True}])
 def test_every_form(options: dict[str, bool]) -> None:
     concentrations, spectra = chromatography(1)

@@ -21,6 +21,8 @@ from spectrafuse.ops.adamw_outer import update
 from spectrafuse.ops.adamw_outer.registration import AdamwOptions
 from spectrafuse.ops.gate import GateNoise, Langevin
 
+pytestmark = pytest.mark.slow
+
 Function = Callable[..., Sequence[Tensor]]
 EPS = torch.finfo(torch.float32).eps
 LANGEVIN = Langevin()
