@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.modes import usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
@@ -165,6 +166,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.bands = bands
         self.log_dir = log_dir
 
+    @usual_modes()
     def fit(
         self,
         X: Any,
@@ -222,7 +224,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         n_bands = scenes[0].shape[0]
         check_bands(scenes, n_bands, "scene 0")
         seed = secrets.randbits(31) if self.random_state is None else self.random_state
-        stream = RandomStream(checks.integer("random_state", seed, minimum=0))
+        stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
@@ -267,6 +269,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             self._mass = self._measure_mass(self._scenes)
         return self._mass
 
+    @usual_modes()
     def _measure_mass(self, scenes: Sequence[Cube]) -> np.ndarray:
         return cluster_mass(self.model_, scenes, self.normalization_, memory=self.max_memory).numpy()
 
@@ -280,6 +283,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.centers.detach().cpu().numpy().copy()
 
+    @usual_modes()
     def predict(
         self, X: Any, *, mask: Any = None, layout: str = "auto", max_memory: int | None = None, out: Any = None
     ) -> np.ndarray | list[np.ndarray]:
@@ -325,6 +329,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         maps = [label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file) for x, file in pairs]
         return maps if several else maps[0]
 
+    @usual_modes()
     def fit_predict(
         self,
         X: Any,
@@ -408,6 +413,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         write_model(folder, self.model_, extra)
 
     @classmethod
+    @usual_modes()
     def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device | None = None) -> DeepGlobalClustering:
         """A fitted estimator from a model folder, also from one that the published code wrote.
 
