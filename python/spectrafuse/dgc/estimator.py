@@ -431,7 +431,12 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             estimator = cls(**parameters, device=device)
             estimator._set_model(model, extra["normalization"])
             if (bands := extra.get("bands")) is not None:
-                estimator.bands_, estimator.n_bands_in_ = np.array(bands["used"], dtype=np.int64), int(bands["of"])
+                used, total = np.array(bands["used"], dtype=np.int64), int(bands["of"])
+                if used.shape != (model.n_bands,) or (np.diff(used, prepend=-1, append=total) < 1).any():
+                    raise ValueError(
+                        f"the bands are not {model.n_bands} numbers below {total}, each above the one before"
+                    )
+                estimator.bands_, estimator.n_bands_in_ = used, total
             mass = extra.get("cluster_mass")
             estimator._mass = None if mass is None else np.asarray(mass, dtype=np.float64)
             estimator.history_ = extra.get("history", [])
@@ -439,7 +444,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             estimator.n_iter_ = extra.get("n_iter", 0)
             mapping = extra.get("mapping")
             return estimator if mapping is None else estimator.merge_clusters(dict(mapping))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidValueError(
                 f"{os.fspath(folder)}: spectrafuse.json does not describe this model ({error})."
             ) from error
