@@ -95,6 +95,13 @@ def test_fits_have_the_same_bits(mode: str, usual: list[list[np.ndarray]]) -> No
     assert all(map(same, found, usual))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_functions_call_fits_as_they_are(usual: list[list[np.ndarray]]) -> None:
+    for fit, expected in ((segmented, usual[0]), (unmixed, usual[1])):
+        assert same(torch.compile(fit, backend="eager")(), expected)
+
+
 def test_the_modes_are_the_callers_again_after_a_failed_fit() -> None:
     with torch.inference_mode(), default_dtype(torch.float64), torch.autocast("cpu"), torch.device("meta"):
         with pytest.raises(ValueError, match="pool_size"):

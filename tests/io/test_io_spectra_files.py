@@ -253,6 +253,7 @@ def test_what_was_read_is_said(tmp_path: Path, content: str, words: str) -> None
         ),
         ("".join(";".join(f"{v:,.1f}".replace(",", "'") for v in r) + "\n" for r in COUNTS), "thousands separators"),
         (pairs().replace("410,", "411,", 1), "axes of the pairs differ; bring the spectra to one axis"),
+        ("wavelength;a\n900;0,1;0nan,2\n910;0,3;1e-3\n929;0,5;x,6\n", "an axis in column 2, but no column of numbers"),
     ],
 )
 def test_what_cannot_be_told_is_asked(tmp_path: Path, content: str, words: str) -> None:

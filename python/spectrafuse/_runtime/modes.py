@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from spectrafuse._runtime.errors import OutOfMemoryError, SpectrafuseError
 from spectrafuse._runtime.threads import WhileUsed
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def _start_float32() -> torch.dtype:
@@ -22,7 +28,7 @@ _float32 = WhileUsed(_start_float32, torch.set_default_dtype)
 
 @contextmanager
 def usual_modes() -> Iterator[None]:
-    """torch as it is at first: gradients, no autocast, float32 and the CPU by default; also a decorator.
+    """torch as it is at first: gradients, no autocast, float32 and the CPU by default.
 
     Memory that cannot be had is an `OutOfMemoryError`.
 
@@ -49,3 +55,21 @@ def usual_modes() -> Iterator[None]:
                 "There is not enough memory for this: choose smaller parameters (of `pool_size`, `batch_size`, "
                 "`crop_size`, `embed_dim`), or give fewer spectra or pixels at a time."
             ) from error
+
+
+def in_usual_modes(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A method that runs under `usual_modes`; torch.compile calls it and does not trace it."""
+
+    def in_modes(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        with usual_modes():
+            return method(*arguments, **options)
+
+    @functools.wraps(method)
+    def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        # Only then: it would import the compiler.
+        called = torch.compiler.disable(in_modes) if "torch._dynamo" in sys.modules else in_modes
+        return called(*arguments, **options)
+
+    # Part of what `disable` sets: a function that is traced calls this one.
+    run._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return run

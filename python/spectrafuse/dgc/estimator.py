@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidValueError
-from spectrafuse._runtime.modes import usual_modes
+from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
@@ -166,7 +166,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.bands = bands
         self.log_dir = log_dir
 
-    @usual_modes()
+    @in_usual_modes
     def fit(
         self,
         X: Any,
@@ -269,7 +269,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             self._mass = self._measure_mass(self._scenes)
         return self._mass
 
-    @usual_modes()
+    @in_usual_modes
     def _measure_mass(self, scenes: Sequence[Cube]) -> np.ndarray:
         return cluster_mass(self.model_, scenes, self.normalization_, memory=self.max_memory).numpy()
 
@@ -283,7 +283,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.centers.detach().cpu().numpy().copy()
 
-    @usual_modes()
+    @in_usual_modes
     def predict(
         self, X: Any, *, mask: Any = None, layout: str = "auto", max_memory: int | None = None, out: Any = None
     ) -> np.ndarray | list[np.ndarray]:
@@ -329,7 +329,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         maps = [label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file) for x, file in pairs]
         return maps if several else maps[0]
 
-    @usual_modes()
+    @in_usual_modes
     def fit_predict(
         self,
         X: Any,
@@ -413,7 +413,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         write_model(folder, self.model_, extra)
 
     @classmethod
-    @usual_modes()
+    @in_usual_modes
     def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device | None = None) -> DeepGlobalClustering:
         """A fitted estimator from a model folder, also from one that the published code wrote.
 

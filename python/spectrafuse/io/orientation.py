@@ -287,6 +287,10 @@ def _in_columns(table: Table, numeric: Sequence[int], down: _Down | None, how: s
     skipped = [] if down is None else [j for j in numeric if j < down.column]
     data = [j for j in numeric if (down is None or j != down.column) and j not in skipped]
     texts = [j for j, kind in enumerate(table.kinds) if kind == "text" and (down is None or j != down.column)]
+    if down is not None and not data:
+        raise DataError(
+            f"'{table.path}' has an axis in column {table.columns[down.column]}, but no column of numbers behind it."
+        )
     values = table.numbers(data)
     names, process = _column_labels(table, data)
     left_out = list(table.notes)

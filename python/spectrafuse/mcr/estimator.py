@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
-from spectrafuse._runtime.modes import usual_modes
+from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.io.cubes import Cube
@@ -205,7 +205,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.device = device
 
-    @usual_modes()
+    @in_usual_modes
     def fit(
         self,
         X: Spectra,
@@ -522,12 +522,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _parse(self, data: Table, *wanted: str) -> dict[str, NDArray[Any]]:
         return self.model_.parse_array(data, self._indices, wanted=wanted)
 
-    @usual_modes()
+    @in_usual_modes
     def fit_transform(self, X: Spectra, y: Any = None, **fit_params: Any) -> NDArray[np.floating]:
         """Fit, then give the concentrations, as `transform` does."""
         return inputs.folded(X, self.fit(X, y, **fit_params).C_opt_.astype(inputs.result_dtype(X)))
 
-    @usual_modes()
+    @in_usual_modes
     def transform(self, X: Spectra) -> NDArray[np.floating]:
         """Concentrations of spectra.
 
@@ -544,7 +544,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         concentration = self._parse(self._read(X), "concentration")["concentration"]
         return inputs.folded(X, concentration.astype(inputs.result_dtype(X), copy=False))
 
-    @usual_modes()
+    @in_usual_modes
     def parse(self, X: Spectra) -> dict[str, NDArray[Any]]:
         """Everything the model says about spectra, computed in chunks and for used components only.
 
@@ -561,7 +561,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         parts = self._parse(self._read(X), "concentration", "select_prob", "reconstruction")
         return {**parts, "component_ids": self.component_ids_.copy()}
 
-    @usual_modes()
+    @in_usual_modes
     def feasible_bands(self, X: Spectra, *, tolerance: float | None = None) -> FeasibleBands:
         """How far spectra and concentrations could be others that fit as well under the same constraints.
 
@@ -624,7 +624,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 tolerance=None if tolerance is None else checks.number("tolerance", tolerance, minimum=0.0),
             )
 
-    @usual_modes()
+    @in_usual_modes
     def inverse_transform(self, X: Any) -> NDArray[np.floating]:
         """Spectra (n, d) from concentrations (n, k); float64 if these are, else float32."""
         check_is_fitted(self, "model_")
@@ -636,7 +636,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             spectra[rows] = self.model_.recompose(part, self._indices).cpu().numpy()
         return spectra.astype(inputs.result_dtype(X), copy=False)
 
-    @usual_modes()
+    @in_usual_modes
     def score(self, X: Spectra, y: Any = None) -> float:
         """R2 of the reconstruction of spectra, against their column means.
 
@@ -658,7 +658,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             metrics.update(spectra, model.recompose(model.parse(spectra, self._indices)[0], self._indices))
         return metrics.compute()[1]
 
-    @usual_modes()
+    @in_usual_modes
     def use_band(self, r2_from: float) -> EBgMCR:
         """Take the state of another row of `count_curve_` instead of the chosen one.
 
@@ -679,7 +679,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._take(result.of_band(r2_from), self.model_)
         return self
 
-    @usual_modes()
+    @in_usual_modes
     def restrict_to(self, X: Spectra) -> EBgMCR:
         """Let the used components be those that the gates open for these spectra, as after `fit`."""
         data, model = self._read(X), self.model_
@@ -717,7 +717,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         model_io.save(Path(folder), self.model_, extra)
 
     @classmethod
-    @usual_modes()
+    @in_usual_modes
     def load(
         cls,
         folder: str | os.PathLike[str],
