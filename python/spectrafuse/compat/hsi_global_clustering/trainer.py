@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.hsi_global_clustering._batches import crop_and_stack, pad_and_stack
 from spectrafuse.compat.hsi_global_clustering._reporting import make_writer, print_epoch_summary
 from spectrafuse.compat.hsi_global_clustering._scores import align_automatically, align_by_hand, published_scores
+from spectrafuse.compat.hsi_global_clustering.crops import Crops, replaced
 from spectrafuse.compat.hsi_global_clustering.eval import (
     area_rmse,
     cluster_entropy,
@@ -27,7 +29,7 @@ from spectrafuse.compat.hsi_global_clustering.eval import (
     variation_of_information,
 )
 from spectrafuse.compat.hsi_global_clustering.hsi_clustering import HyperspectralClusteringModel
-from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned
+from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned, lay_out, step_losses
 from spectrafuse.compat.hsi_global_clustering.utils import LinearWarmupDecayScheduler
 from spectrafuse.dgc.training.centers import update_centers
 
@@ -180,6 +182,7 @@ class HSIClusteringTrainer:
         self.es_metric = early_stopping_metric
         self.best_metric: float | None = None
         self.no_improve = 0
+        self._crops: Crops | None = None
 
     def train(self) -> None:
         """Train, write checkpoints and print a line per validated epoch; without a training dataset, say so only."""
@@ -240,20 +243,28 @@ class HSIClusteringTrainer:
                 "`augmentor` must be given for training, an AugmentationPipeline for example; got None."
             )
         views = self.augmentor(cubes)
-        first, second = views[:, 0], views[:, 1]
+        train_step = self._train_step_on(views[:, 0], views[:, 1])
         self.optimizer.zero_grad()
         with self._autocast():
-            loss, _, _ = self.model.train_step(first, second, **weights)
+            loss, _, _ = train_step(**weights)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
         self.optimizer.step()
         with torch.no_grad(), self._autocast():
-            loss, terms, moved = self.model.train_step(first, second, **weights)
+            loss, terms, moved = train_step(**weights)
         if isinstance(moved, Assigned) and moved.unread and self._has_own_update():
             self._update_centers(moved.mass, moved.sums, self.ema_decay, kick)
         else:
             self._ema_update_centroids(moved["z1"], moved["p1"], moved["z2"], moved["p2"], self.ema_decay, kick)
         return loss.detach(), terms
+
+    def _train_step_on(self, first: Tensor, second: Tensor) -> Callable[..., Any]:
+        """The model's `train_step` on two crops; its own lays them out once for both passes, in the same memory."""
+        model = self.model
+        if replaced(model, HyperspectralClusteringModel, ("train_step",)) is not None:
+            return partial(model.train_step, first, second)
+        self._crops = lay_out(model, first, second, self._crops)
+        return partial(step_losses, model, self._crops)
 
     def _has_own_update(self) -> bool:
         """Whether nobody has replaced the update of the centers."""
