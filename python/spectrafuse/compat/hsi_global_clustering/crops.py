@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from spectrafuse.compat.hsi_global_clustering.module.encoder import Hyperspectra
 from spectrafuse.dgc.encoder import along_pixels
 from spectrafuse.ops.scene_spectra import filled_bands
 
-__all__ = ["ENCODES", "Crops", "embed", "replaced", "side_by_side", "why_one_by_one"]
+__all__ = ["ENCODES", "Crops", "as_views", "embed", "replaced", "room_for_both", "side_by_side", "why_one_by_one"]
 
 Crops = Tensor | tuple[Tensor, Tensor]
 """Both together (2B, at least C, h, w), the bands of a pixel side by side and filled up with zeros; or one by one."""
@@ -73,28 +74,41 @@ def _known(layer: nn.Module, kind: type[nn.Module]) -> bool:
     return size % 2 == 1 and options == ((1,), (1,), 1, "zeros", (size // 2,))
 
 
-def side_by_side(encoder: Any, first: Tensor, second: Tensor, before: Crops | None = None) -> Crops:
-    """Two crops (B, C, h, w) together; as they are where that cannot be, as for crops with gradient.
+def room_for_both(encoder: Any, batch: Tensor, crop_size: Sequence[int], before: Crops | None = None) -> Tensor | None:
+    """Memory for both crops together of B cubes or crops (B, C, any height, any width); None: `encoder` takes no such.
 
     Parameters
     ----------
     before : Crops, optional
-        Written again where it has the size: memory that was written to before is faster than fresh memory.
+        Taken again where it has the size: memory that was written to before is faster than fresh memory.
     """
-    count, bands, height, width = first.shape
-    kind, taken = (first.dtype, first.device), (torch.float32, torch.float64)
-    alike = second.shape == first.shape and (second.dtype, second.device) == kind
-    if not alike or first.dtype not in taken or first.requires_grad or second.requires_grad:
+    count, bands = batch.shape[:2]
+    if batch.dtype not in (torch.float32, torch.float64) or bands != encoder.spectral_net[0].in_channels:
+        return None
+    shape, kind = (2 * count, filled_bands(bands), *crop_size), (batch.dtype, batch.device)
+    if isinstance(before, Tensor) and before.shape == shape and (before.dtype, before.device) == kind:
+        return before
+    together = batch.new_empty(2 * count, *crop_size, shape[1]).permute(0, 3, 1, 2)
+    together[:, bands:] = 0
+    return together
+
+
+def side_by_side(encoder: Any, first: Tensor, second: Tensor, before: Crops | None = None) -> Crops:
+    """Two crops (B, C, h, w) together; as they are where that cannot be, as for crops with gradient."""
+    alike = (first.shape, first.dtype, first.device) == (second.shape, second.dtype, second.device)
+    if not alike or first.requires_grad or second.requires_grad:
         return first, second
-    if bands != encoder.spectral_net[0].in_channels:  # the encoder says so
+    together = room_for_both(encoder, first, first.shape[2:], before)
+    if together is None:
         return first, second
-    shape = (2 * count, filled_bands(bands), height, width)
-    together = before
-    if not isinstance(together, Tensor) or together.shape != shape or (together.dtype, together.device) != kind:
-        together = first.new_empty(2 * count, height, width, shape[1]).permute(0, 3, 1, 2)
     for crop, spectra in zip((*first, *second), together.permute(0, 2, 3, 1), strict=True):
         ops.scene_spectra(crop, spectra)
     return together
+
+
+def as_views(together: Tensor, bands: int) -> Tensor:
+    """Both crops together as views (B, 2, C, h, w) of a batch, in the same memory."""
+    return together[:, :bands].unflatten(0, (2, -1)).transpose(0, 1)
 
 
 def embed(encoder: Any, crops: Tensor) -> Tensor:

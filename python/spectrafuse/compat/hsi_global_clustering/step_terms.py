@@ -15,7 +15,7 @@ from spectrafuse._runtime.hooks import has_hooks
 from spectrafuse.compat.hsi_global_clustering.crops import Crops, embed, replaced, side_by_side, why_one_by_one
 from spectrafuse.compat.hsi_global_clustering.module.clustering import UnrolledMeanShift, equally_frequent_labels
 
-__all__ = ["COMPUTES", "Assigned", "lay_out", "step_losses", "why_separate_losses"]
+__all__ = ["COMPUTES", "Assigned", "lay_out", "step_losses", "takes_together", "why_separate_losses"]
 
 COMPUTES = (
     "forward",
@@ -98,17 +98,14 @@ def why_separate_losses(model: Any) -> str | None:
     return None
 
 
-def lay_out(model: Any, first: Tensor, second: Tensor, before: Crops | None = None) -> Crops:
-    """Two crops (B, C, h, w) as a step of `model` is fastest on them.
+def takes_together(model: Any) -> bool:
+    """Whether a step of `model` takes both crops together: nothing of the caller's forbids it."""
+    return why_separate_losses(model) is None and why_one_by_one(model) is None
 
-    Parameters
-    ----------
-    before : Crops, optional
-        Of a step that is done: their memory is written again where it has the size.
-    """
-    if why_separate_losses(model) is not None or why_one_by_one(model) is not None:
-        return first, second
-    return side_by_side(model.encoder, first, second, before)
+
+def lay_out(model: Any, first: Tensor, second: Tensor, before: Crops | None = None) -> Crops:
+    """Two crops (B, C, h, w) as a step of `model` is fastest on them, in the memory of a step `before` if it fits."""
+    return side_by_side(model.encoder, first, second, before) if takes_together(model) else (first, second)
 
 
 def step_losses(

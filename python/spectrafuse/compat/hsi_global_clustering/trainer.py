@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.hsi_global_clustering._batches import crop_and_stack, pad_and_stack
 from spectrafuse.compat.hsi_global_clustering._reporting import make_writer, print_epoch_summary
 from spectrafuse.compat.hsi_global_clustering._scores import align_automatically, align_by_hand, published_scores
-from spectrafuse.compat.hsi_global_clustering.crops import Crops, replaced
+from spectrafuse.compat.hsi_global_clustering.crops import Crops, as_views, replaced, room_for_both
 from spectrafuse.compat.hsi_global_clustering.eval import (
     area_rmse,
     cluster_entropy,
@@ -29,7 +29,8 @@ from spectrafuse.compat.hsi_global_clustering.eval import (
     variation_of_information,
 )
 from spectrafuse.compat.hsi_global_clustering.hsi_clustering import HyperspectralClusteringModel
-from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned, lay_out, step_losses
+from spectrafuse.compat.hsi_global_clustering.hsi_processing import AugmentationPipeline
+from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned, lay_out, step_losses, takes_together
 from spectrafuse.compat.hsi_global_clustering.utils import LinearWarmupDecayScheduler
 from spectrafuse.dgc.training.centers import update_centers
 
@@ -238,12 +239,7 @@ class HSIClusteringTrainer:
 
     def _step(self, cubes: Tensor, weights: dict[str, float | None], kick: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One step on fresh views; the loss and its terms after it, () each, without gradient."""
-        if self.augmentor is None:
-            raise InvalidValueError(
-                "`augmentor` must be given for training, an AugmentationPipeline for example; got None."
-            )
-        views = self.augmentor(cubes)
-        train_step = self._train_step_on(views[:, 0], views[:, 1])
+        train_step = self._train_step_on(cubes)
         self.optimizer.zero_grad()
         with self._autocast():
             loss, _, _ = train_step(**weights)
@@ -258,10 +254,26 @@ class HSIClusteringTrainer:
             self._ema_update_centroids(moved["z1"], moved["p1"], moved["z2"], moved["p2"], self.ema_decay, kick)
         return loss.detach(), terms
 
-    def _train_step_on(self, first: Tensor, second: Tensor) -> Callable[..., Any]:
-        """The model's `train_step` on two crops; its own lays them out once for both passes, in the same memory."""
-        model = self.model
-        if replaced(model, HyperspectralClusteringModel, ("train_step",)) is not None:
+    def _train_step_on(self, cubes: Tensor) -> Callable[..., Any]:
+        """The model's `train_step` on fresh views of cubes.
+
+        Its own finds them laid out once for both passes, in the memory of the step before.
+        """
+        if self.augmentor is None:
+            raise InvalidValueError(
+                "`augmentor` must be given for training, an AugmentationPipeline for example; got None."
+            )
+        model, augmentor = self.model, cast(Any, self.augmentor)
+        own_step = replaced(model, HyperspectralClusteringModel, ("train_step",)) is None
+        if own_step and replaced(augmentor, AugmentationPipeline, ("__call__",)) is None and takes_together(model):
+            together = room_for_both(model.encoder, cubes, augmentor.crop_size, self._crops)
+            if together is not None:
+                augmentor(cubes, as_views(together, cubes.shape[1]))
+                self._crops = together
+                return partial(step_losses, model, together)
+        views = augmentor(cubes)
+        first, second = views[:, 0], views[:, 1]
+        if not own_step:
             return partial(model.train_step, first, second)
         self._crops = lay_out(model, first, second, self._crops)
         return partial(step_losses, model, self._crops)
