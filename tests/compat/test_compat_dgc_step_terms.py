@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from helpers.compat_dgc_parts import SMALL, normal, small_model, small_trainer
-from spectrafuse.compat.hsi_global_clustering import HSIClusteringTrainer, HyperspectralClusteringModel, step_terms
+from spectrafuse.compat.hsi_global_clustering import (
+    AugmentationPipeline,
+    HSIClusteringTrainer,
+    HyperspectralClusteringModel,
+    step_terms,
+)
 from spectrafuse.compat.hsi_global_clustering.crops import why_one_by_one
 from spectrafuse.compat.hsi_global_clustering.module import HyperspectralEncoder, UnrolledMeanShift
 from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned, lay_out, why_separate_losses
@@ -217,6 +222,27 @@ def test_the_memory_of_the_last_step_is_written_again_where_it_has_the_size() ->
     assert not again[:, 6:].any()
     assert lay_out(model, first[:1], second[:1], before) is not before
     assert lay_out(model.double(), first.double(), second.double(), before) is not before
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_training_takes_both_crops_together_unless_a_hook_forbids_it(
+    hooked: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the package's augmentation, which writes the views in place, and with a caller's, whose views are copied."""
+    items, pipeline, runs = [normal(i, 6, 11, 12) for i in range(3)], AugmentationPipeline((8, 7)), []
+    for augmentor in (pipeline, lambda cubes: pipeline(cubes)):
+        trainer = small_trainer(tmp_path, *items, augmentor=augmentor)
+        calls: list[int] = []
+        if hooked:
+            trainer.model.encoder.spectral_net[0].register_forward_hook(lambda *given: calls.append(1))  # noqa: B023
+        trainer.train()
+        assert isinstance(trainer._crops, tuple if hooked else Tensor)
+        assert len(calls) >= (2 * 2 * 2 * 2 if hooked else 0)  # epochs, batches, passes, views; and validation
+        runs.append((capsys.readouterr().out, list(trainer.model.parameters())))
+    (printed, ours), (printed_there, theirs) = runs
+    assert printed == printed_there
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.0, atol=0.0)
 
 
 class OwnUpdate(HSIClusteringTrainer):
