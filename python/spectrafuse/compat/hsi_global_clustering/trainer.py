@@ -85,6 +85,8 @@ class HSIClusteringTrainer:
         Stop when the metric, a function of a dict with `NMI`, `VI` and `entropy`, has not grown in so many validations.
     """
 
+    _crops: Crops | None = None
+
     def __init__(
         self,
         train_dataset: Dataset | None,
@@ -183,7 +185,6 @@ class HSIClusteringTrainer:
         self.es_metric = early_stopping_metric
         self.best_metric: float | None = None
         self.no_improve = 0
-        self._crops: Crops | None = None
 
     def train(self) -> None:
         """Train, write checkpoints and print a line per validated epoch; without a training dataset, say so only."""
