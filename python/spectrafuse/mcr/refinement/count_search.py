@@ -340,19 +340,19 @@ class CountSearch:
             alone[row] = np.linalg.norm(spectra[row])
             yield _unit(spectra[row]), alone
 
-    def without_one(self, factors: Factors) -> list[tuple[Factors, float]]:
-        """The mixture without each of those components that cost least, and what it costs then."""
+    def without_one(self, factors: Factors, tries: int = _TRIES) -> list[tuple[Factors, float]]:
+        """The mixture without each of some components that may cost least, and what it costs then."""
         shares, order = self._cheapest(factors)
         ids = factors.ids.tolist()
-        return [self._removed(factors, ids[i], dict(zip(ids, shares[i], strict=True)), 0.0) for i in order[:_TRIES]]
+        return [self._removed(factors, ids[i], dict(zip(ids, shares[i], strict=True)), 0.0) for i in order[:tries]]
 
     def _go_beyond(self, factors: Factors) -> float:
-        """Remove a few components more, for the path; the rise of the residual with the first."""
+        """Remove a few components more, for the path; the rise of the residual with the first, which is chosen well."""
         rise, start = math.inf, self.path[-1].residual
         for step in range(_BEYOND):
             if len(factors.ids) < 2:
                 break
-            trials = self.without_one(factors)
+            trials = self.without_one(factors, 1 if step else _TRIES)
             if not trials:
                 break
             factors = min(trials, key=lambda trial: trial[1])[0]
