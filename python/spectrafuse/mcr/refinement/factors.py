@@ -24,7 +24,9 @@ from spectrafuse.mcr.refinement.hard_gates import (
 from spectrafuse.mcr.refinement.whitening import restored, whitened
 from spectrafuse.ops.gated_descent import descend_open_gates, mixture_residual, residual_power
 
-_ROUNDS, _SWEEPS = 12, 12
+_SWEEPS = 12
+_ROUNDS, _ROUND_SWEEPS, _REGATE_EVERY = 36, 4, 9
+"""Of a trial: rounds at most, sweeps in each, and rounds between two decisions about all gates."""
 _OPEN_EVERY, _CROWDED = 4, 3
 """Closed gates are looked at in every so many sweeps, or where one in so many gates is open in each."""
 _DEARER, _CHEAPER, _PASSES = (0.7, 0.5, 0.3, 0.1), 3.0, 3
@@ -64,7 +66,7 @@ class Factors(NamedTuple):
 
     def used(self) -> Factors:
         """Those components that some gate opens for."""
-        return self._kept(self.concentrations.any(axis=0))
+        return self._kept(np.any(self.concentrations, axis=0))
 
     def _kept(self, keep: NDArray[np.bool_]) -> Factors:
         if keep.all():
@@ -320,7 +322,7 @@ class Refinement:
         levelled = factors._replace(concentrations=concentrations, components=components)
         return self.filtered(levelled).at_unit_norm()
 
-    def attempt(self, factors: Factors, limit: float, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
+    def attempt(self, factors: Factors, rows: NDArray[np.bool_], limit: float) -> tuple[Factors, float]:
         """Descend from a changed mixture, whose gates of `rows` are to be decided anew, until it costs below `limit`.
 
         Gives up where that is out of reach.
@@ -330,14 +332,20 @@ class Refinement:
         for left in range(_ROUNDS, 0, -1):
             if cost < limit:
                 break
-            factors = self.descend(factors, _SWEEPS)
-            if left % 3 == 0:
+            factors = self.descend(factors, _ROUND_SWEEPS)
+            if left % _REGATE_EVERY == 1:
                 factors = self.regate(factors)
             cost = self.cost(factors)
             if cost >= limit and left < _ROUNDS and (last - cost) * left * _HOPE < cost - limit:
                 break
             last = cost
         return factors, cost
+
+    def adapted(self, factors: Factors, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
+        """A changed mixture, whose gates of `rows` are to be decided anew, and its cost, after so many sweeps."""
+        factors = self.descend(self.regate(factors, rows), _SWEEPS)
+        factors = self.descend(self.regate(factors), _SWEEPS)
+        return factors, self.cost(factors)
 
     def substitutes(self, factors: Factors) -> tuple[Array, Array]:
         """Each component as a non-negative sum of the others.

@@ -132,7 +132,8 @@ def _mixture(
 
 def _check(*arrays: tuple[str, Tensor, tuple[int, ...]]) -> None:
     for name, array, shape in arrays:
-        if isinstance(array, Tensor) and array.dtype == torch.float64 and array.shape == shape and array.is_contiguous():
+        right = isinstance(array, Tensor) and array.dtype == torch.float64 and array.shape == shape
+        if right and array.is_contiguous():
             continue
         checks.tensor(name, array, shape=str(shape), ndim=len(shape), dtypes=(torch.float64,))
         if tuple(array.shape) != shape:
