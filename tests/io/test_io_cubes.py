@@ -112,7 +112,7 @@ def test_hdf5_without_matlab_attributes_asks(tmp_path: Path, layout: str) -> Non
         f"({a} rows, {b} columns, {c} bands) with layout='hwc' (--layout hwc) or ({a} bands, {b} rows, {c} columns) "
         f"with layout='chw' (--layout chw) or ({a} bands, {b} columns, {c} rows) with layout='cwh' (--layout cwh)."
     )
-    with pytest.raises(DataError, match=f"shape .{a}, {b}, {c}.*without MATLAB's own marks.*" + re.escape(words)):
+    with pytest.raises(DataError, match=f"shape .{a}, {b}, {c}.*does not name its axes.*" + re.escape(words)):
         read_cube(path)
     np.testing.assert_array_equal(read_cube(path, layout=layout).data, expected.astype("float32"))
 
@@ -293,7 +293,7 @@ def test_wrong_options(tmp_path: Path, options: dict[str, Any], error: type[Exce
         ({"cube": np.full((2, 2, 3), np.nan)}, r"'.*x\.mat', variable 'cube' has 12 values .*first at band 0, row 0"),
         ({"cube": np.ones((2, 2, 3)) * 1j}, r"variable 'cube' is not an array of numbers but complex"),
         ({"cube": "text"}, r"variable 'cube' is not an array of numbers but text"),
-        ({"cube": {"a": 1}}, r"variable 'cube' is not an array of numbers but struct"),
+        ({"cube": {"a": 1}}, r"variable 'cube' is no array of numbers but holds others; choose one: cube.a"),
         ({"cube": np.zeros((2, 2, 3))}, r"variable 'cube' is zero everywhere"),
         ({"cube": np.zeros((2, 0, 3))}, r"at least one of each"),
     ],

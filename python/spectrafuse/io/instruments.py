@@ -32,8 +32,6 @@ _CONVERTERS = {
     (".dsp",): "a DSP file: save its spectrum as .csv",
     (".rdata", ".rda", ".rds"): "a file of R: save the matrix there with write.csv(x, 'x.csv')",
     (".parquet", ".feather", ".pkl", ".pickle"): "a table of Python: save it with DataFrame.to_csv('x.csv')",
-    (".h5", ".hdf5", ".hdf", ".nc", ".he5"): "an HDF5 or NetCDF file: save its arrays with numpy.savez('x.npz', "
-    "spectra=..., wavelengths=...)",
     (".json", ".xml", ".yaml"): "no table: save the spectra as .csv",
     (
         ".tif",
