@@ -382,6 +382,7 @@ def _write(
     scores: dict[str, Any] | None,
 ) -> None:
     from spectrafuse.io.class_maps import write_class_map
+    from spectrafuse.io.rasters import write_class_tiff
     from spectrafuse.io.results import write_label_map
     from spectrafuse.reports.maps import save_map
     from spectrafuse.reports.style import save_cluster_spectra, save_curves
@@ -392,7 +393,9 @@ def _write(
         target = results if len(cubes) == 1 else results / name
         target.mkdir(exist_ok=True)
         write_label_map(target, image)
-        write_class_map(target, image, place=cube.place)
+        header, _ = write_class_map(target, image, place=cube.place)
+        if cube.place is not None:
+            write_class_tiff(header)
         true = truth[index] if truth else None
         save_map(
             target / "map.png",

@@ -25,6 +25,7 @@ from spectrafuse.io.hdf5 import Limited
 from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size, last_part
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.nodata import Survey, as_mask, as_nodata, survey
+from spectrafuse.io.rasters import Raster, find_raster, raster_facts
 from spectrafuse.io.units import unit_of
 from spectrafuse.io.validate import as_numeric, called
 
@@ -577,8 +578,16 @@ def open_cube(
     rows = rows if rows is None else arguments.integer("rows", rows)
     columns = columns if columns is None else arguments.integer("columns", columns)
     value = as_nodata(nodata)
-    if is_envi(path):
-        return _open_image(path, key, layout, rows, columns, value, mask, zeros, bands)
+    raster = find_raster(path)
+    if raster is not None or is_envi(path):
+        kind = "an ENVI image" if raster is None else "an image"
+        if key is not None:
+            raise DataError(f"'{path}' is {kind} without variables, so leave key={key!r} out.")
+        if layout not in ("auto", "chw"):
+            raise DataError(f"'{path}' is {kind}, which says its layout; leave layout={layout!r} out.")
+        if raster is not None:
+            return _raster_cube(str(path), raster, rows, columns, value, mask, zeros, bands)
+        return image_cube(str(path), open_envi(path), rows, columns, value, mask, zeros, bands)
     source = open_arrays(path, also=(HEADER_SUFFIX,))
     found_rows, found_columns = find_size(source, rows, columns)
     axes = find_axes(source)
@@ -654,10 +663,9 @@ def _bad_bands(source: ArrayFile, facts: Facts, count: int) -> np.ndarray | None
     return np.flatnonzero(bad)
 
 
-def _open_image(
-    path: str | os.PathLike[str],
-    key: str | None,
-    layout: str,
+def _raster_cube(
+    path: str,
+    raster: Raster,
     rows: int | None,
     columns: int | None,
     nodata: float | None,
@@ -665,11 +673,29 @@ def _open_image(
     zeros: str,
     bands: Any,
 ) -> Cube:
-    if key is not None:
-        raise DataError(f"'{path}' is an ENVI image without variables, so leave key={key!r} out.")
-    if layout not in ("auto", "chw"):
-        raise DataError(f"'{path}' is an ENVI image, whose header says its layout; leave layout={layout!r} out.")
-    return image_cube(str(path), open_envi(path), rows, columns, nodata, mask, zeros, bands)
+    """A scene from a file that GDAL reads; parameters as of `open_cube`."""
+    stored, facts = raster_facts(raster)
+    _check_asked(path, stored.shape, rows, columns)
+    own, hidden = facts.pop("nodata"), facts.pop("hidden")
+    given = as_mask(f"'{path}'", mask, stored.shape[1:])
+    return checked_cube(
+        f"'{raster.path}'",
+        stored,
+        nodata=own if nodata is None else nodata,
+        mask=hidden if given is None else given if hidden is None else given | hidden,
+        zeros=zeros,
+        bands=bands,
+        source=path,
+        file_backed=True,
+        data_path=str(raster.path),
+        **facts,
+    )
+
+
+def _check_asked(path: str, shape: tuple[int, int, int], rows: int | None, columns: int | None) -> None:
+    for name, asked, got in (("rows", rows, shape[1]), ("columns", columns, shape[2])):
+        if asked is not None and asked != got:
+            raise DataError(f"'{path}' has {got} {name}, not {asked}.")
 
 
 def image_cube(
@@ -683,9 +709,7 @@ def image_cube(
     bands: Any,
 ) -> Cube:
     """A scene from an ENVI image; parameters as of `open_cube`."""
-    for name, asked, got in (("rows", rows, image.shape[1]), ("columns", columns, image.shape[2])):
-        if asked is not None and asked != got:
-            raise DataError(f"'{path}' has {got} {name}, not {asked}.")
+    _check_asked(path, image.shape, rows, columns)
     return checked_cube(
         f"'{image.data}'",
         image.map(),

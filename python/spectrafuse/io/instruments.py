@@ -34,8 +34,6 @@ _CONVERTERS = {
     (".parquet", ".feather", ".pkl", ".pickle"): "a table of Python: save it with DataFrame.to_csv('x.csv')",
     (".json", ".xml", ".yaml"): "no table: save the spectra as .csv",
     (
-        ".tif",
-        ".tiff",
         ".png",
         ".jpg",
     ): "an image; scenes are read from ENVI images (.hdr), .npy or .mat",

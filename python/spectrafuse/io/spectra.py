@@ -22,6 +22,7 @@ from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolde
 from spectrafuse.io.instruments import JCAMP_SUFFIXES, SHEET_SUFFIXES, converter, read_jcamp, sheet_text
 from spectrafuse.io.layouts import find_size, is_axis_name, last_part
 from spectrafuse.io.orientation import Reading, interpret, span
+from spectrafuse.io.rasters import find_raster
 from spectrafuse.io.tables import Table, read_table
 from spectrafuse.io.validate import check_spectra
 
@@ -325,7 +326,7 @@ def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool
     if suffix in TEXT_SUFFIXES:
         return suffix == ".dat" and any(p.is_file() for p in (file.with_suffix(".hdr"), Path(f"{file}.hdr")))
     if suffix not in ARRAY_SUFFIXES:
-        return is_envi(file)
+        return find_raster(file) is not None or is_envi(file)
     if size is not None:
         return True
     source = open_arrays(existing_file(file, ARRAY_SUFFIXES))
