@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from spectrafuse.io.signatures import signature, what_it_is
 from spectrafuse.io.units import short_unit
 
 HEADER_SUFFIX = ".hdr"
+LIBRARY_SUFFIX = ".sli"
 DATA_SUFFIXES = (".img", ".raw", ".dat", ".bil", ".bip", ".bsq", ".bin")
 _NOT_ENVI = (*ARRAY_SUFFIXES, ".json", ".pth", ".pt", ".csv", ".tsv", ".txt")
 # The codes of real types; 6 and 9 are complex.
@@ -114,6 +116,27 @@ class EnviImage:
         axes = _STORED_AXES[self.interleave]
         stored = MappedArray.contiguous(self.data, self.dtype, self.offset, [self.shape[axis] for axis in axes])
         return stored.transpose(*(axes.index(axis) for axis in range(3)))
+
+
+class Library(NamedTuple):
+    """Spectra of a library.
+
+    Attributes
+    ----------
+    header, data : Path
+    values : ndarray, shape (n, d), float64
+    axis : ndarray, shape (d,), or None
+    axis_unit : str or None
+        As the header has it.
+    names : list of str or None
+    """
+
+    header: Path
+    data: Path
+    values: np.ndarray
+    axis: np.ndarray | None
+    axis_unit: str | None
+    names: list[str] | None
 
 
 def is_envi(path: str | os.PathLike[str]) -> bool:
@@ -283,7 +306,7 @@ def _data_of(header: Path, fields: dict[str, str]) -> Path:
 
 
 def _expected_size(header: Path, fields: dict[str, str]) -> int:
-    return expected_bytes(_stored_as(header, header, fields))
+    return expected_bytes(_raw_numbers(header, header, fields))
 
 
 def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
@@ -322,11 +345,48 @@ def place_lines(place: Mapping[str, str] | None) -> str:
 
 def _stored_as(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     """How a header says that the numbers are stored."""
-    kind = " ".join(fields.get("file type", "").lower().split())
-    if "spectral library" in kind:
+    if is_library(fields):
         raise DataError(
             f"'{header}' describes a spectral library, which is not an image; read it with read_spectra or `unmix`."
         )
+    return _raw_numbers(header, data, fields)
+
+
+def is_library(fields: Mapping[str, str]) -> bool:
+    """Whether a header describes a spectral library."""
+    return "spectral library" in " ".join(fields.get("file type", "").lower().split())
+
+
+def library_of(path: str | os.PathLike[str]) -> Library | None:
+    """The spectra of a spectral library, by its header or its data file (`.sli`); None for any other file.
+
+    Raises
+    ------
+    DataError
+        As `open_envi`.
+    """
+    file = Path(path)
+    header: Path | None = file
+    if file.suffix.lower() != HEADER_SUFFIX:
+        known = file.suffix.lower() in (LIBRARY_SUFFIX, *DATA_SUFFIXES) and file.is_file()
+        header = header_of(file) if known else None
+    if header is None or not header.is_file():
+        return None
+    fields = read_header(header)
+    if not is_library(fields):
+        return None
+    data = _data_of(header, fields) if header == file else file
+    image = _check_size(replace(_raw_numbers(header, data, fields), scale=_scale(header, fields)))
+    _, count, bands = image.shape
+    if image.shape[0] != 1:
+        raise DataError(f"'{header}' must have 1 band, as spectral libraries have; got {image.shape[0]}.")
+    axis, unit, _ = _wavelengths(header, fields, bands)
+    names = _parts(fields.get("spectra names", ""))
+    values = np.asarray(image.map()[:], dtype=np.float64)[0] / image.scale
+    return Library(header, data, values, axis, unit, names if len(names) == count else None)
+
+
+def _raw_numbers(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     if fields.get("file compression", "0") not in ("0", ""):
         raise DataError(f"'{header}' describes compressed data, which cannot be read; save them uncompressed.")
     for name in ("major frame offsets", "minor frame offsets"):

@@ -15,7 +15,7 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, existing_file, open_arrays
 from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks, unit_of
 from spectrafuse.io.cubes import open_cube
-from spectrafuse.io.envi import HEADER_SUFFIX, is_envi
+from spectrafuse.io.envi import HEADER_SUFFIX, Library, is_envi, library_of
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolded
@@ -24,6 +24,7 @@ from spectrafuse.io.layouts import find_size, is_axis_name, last_part
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.rasters import find_raster
 from spectrafuse.io.tables import Table, read_table
+from spectrafuse.io.units import short_unit
 from spectrafuse.io.validate import check_spectra
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
@@ -101,7 +102,7 @@ def read_spectra(
     mask: Any = None,
     scene_size: tuple[int, int] | None = None,
 ) -> Spectra:
-    """Read spectra from a text table, a spreadsheet, JCAMP-DX, `.npy`, `.npz`, `.mat`, HDF5, or the pixels of a scene.
+    """Read spectra from a text table, a spreadsheet, JCAMP-DX, `.npy`, `.npz`, `.mat`, HDF5, ENVI libraries, scenes.
 
     Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`.
 
@@ -170,6 +171,9 @@ def read_spectra(
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
+    library = library_of(path)
+    if library is not None:
+        return _from_library(str(path), library, drop_missing)
     if _is_scene(Path(path), key, scene_size):
         size = {} if scene_size is None else dict(zip(("rows", "columns"), scene_size, strict=True))
         return _from_scene(path, key=key, layout=layout, nodata=nodata, bands=bands, mask=mask, **size)
@@ -340,6 +344,19 @@ def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool
     matrix = source.entries.get("Y")
     folded = rows is not None and columns is not None and matrix is not None and rows * columns in matrix.shape
     return folded or bool(source.numeric(3))
+
+
+def _from_library(path: str, library: Library, drop_missing: str | None) -> Spectra:
+    reading = Reading(
+        values=library.values,
+        words="ENVI spectral library, a spectrum in each line",
+        axis=library.axis,
+        axis_unit=short_unit(library.axis_unit),
+        axis_place="as the header says",
+        names=library.names,
+        labels="names from the header" if library.names else "",
+    )
+    return _finished(reading, path, sha256(library.data), drop_missing)
 
 
 def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:

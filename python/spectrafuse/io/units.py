@@ -55,6 +55,16 @@ def nanometers(values: np.ndarray, unit: str | None) -> np.ndarray | None:
     return None
 
 
+_LONG = {"nm": "Nanometers", "µm": "Micrometers", "Å": "Angstroms", "mm": "Millimeters", "cm": "Centimeters",
+         "m": "Meters", "cm⁻¹": "Wavenumber", "GHz": "GHz", "MHz": "MHz"}  # fmt: skip
+
+
+def long_unit(values: np.ndarray, text: str | None) -> str:
+    """The unit as headers of ENVI have it: "Nanometers", "Wavenumber", ..., "Unknown"."""
+    unit = unit_of(values, text)
+    return _LONG.get(unit or "", unit or "Unknown")
+
+
 def axis_title(values: np.ndarray | None, text: str | None = None) -> str:
     """Label of the axis of bands: "wavelength (nm)", "wavenumber (cm⁻¹)", "band number"."""
     if values is None:
