@@ -31,6 +31,7 @@ from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
 from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
+from spectrafuse.io.errors import asked_by_estimator
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
 
@@ -186,9 +187,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             Ignored.
         mask : array_like of bool (rows, columns), optional; for a list of scenes, a list of these or None
             True for pixels without data.
-        layout : {"auto", "chw", "hwc"}
-            Order of the axes: bands, rows, columns, or rows, columns, bands. "auto": as files say it, by the names of
-            an xarray's dimensions, and (bands, rows, columns) for arrays and tensors.
+        layout : {"auto", "chw", "hwc", "hcw", "cwh"}
+            Order of the axes: c for bands, h for rows, w for columns. "auto": as files say it, by the names of an
+            xarray's dimensions, and (bands, rows, columns) for arrays and tensors.
         callback : callable, optional
             Called with a `Progress` after every epoch.
         checkpoint_dir : path, optional
@@ -206,11 +207,13 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         return self
 
     def _training_scenes(self, X: Any, mask: Any, layout: str) -> list[Cube]:
-        return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
+        with asked_by_estimator():
+            return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
 
     def _scenes_to_label(self, X: Any, mask: Any, layout: str) -> list[Cube]:
         own = BandsOf(self.n_bands_in_, self.bands_)
-        return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
+        with asked_by_estimator():
+            return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
 
     def _fit(
         self,

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from spectrafuse.io.attributes import Facts, facts_of, place_in
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.hdf5 import Hdf5Array, data_set, walk
 from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.mapped import MappedArray
@@ -78,7 +78,9 @@ class ArrayFile:
     def require(self, key: str) -> str:
         """The key itself, if there is such a variable of numbers (or of logical values)."""
         if self.format == "npy":
-            raise DataError(f"'{self.path}' holds one array without a name, so leave key={key!r} out.")
+            raise DataError(
+                f"'{self.path}' holds one array without a name, so leave {option('key', key, function='')} out."
+            )
         plain = _plain_key(key)
         name = key if key in self.entries else next((k for k in self.entries if _plain_key(k) == plain), None)
         ends = [k for k in self.entries if _plain_key(k).endswith(f"/{plain}")]

@@ -19,7 +19,7 @@ from spectrafuse.io.arrays import ArrayFile, open_arrays
 from spectrafuse.io.attributes import GOOD_BANDS, Facts
 from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, suspicious
 from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, is_envi, open_envi
-from spectrafuse.io.errors import DataError, ReadingNote
+from spectrafuse.io.errors import DataError, ReadingNote, scene_option, size_options
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.hdf5 import Limited
 from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size, last_part
@@ -368,7 +368,7 @@ def checked_cube(
         leave_out(f"bad by the file ({bad_by})", bad)
     leave_out("dropped as asked for", dropped)
     if not use.any():
-        raise DataError(f"{called(name)} has no band left: choose others with bands= (--bands, --drop).")
+        raise DataError(f"{called(name)} has no band left: choose others with {scene_option('bands')}.")
     numbers = np.flatnonzero(use)
     fixed = kept is not None or zeros == "accept"
     hidden = as_mask(name, mask, tuple(stored.shape[1:]))
@@ -402,13 +402,13 @@ def checked_cube(
     if unasked:
         total = sum(len(which) for reason, which in left_out if reason not in asked)
         said = f"{total} of {count} bands left out ({'; '.join(unasked)}, counted from 0)"
-        warnings.warn(f"{called(name)}: {said}; bands='all' (--all-bands) keeps them.", ReadingNote, stacklevel=3)
+        warnings.warn(f"{called(name)}: {said}; {scene_option('bands', 'all')} keeps them.", ReadingNote, stacklevel=3)
     if found.padding and zeros == "check":
         value, pixels = max(found.padding.items(), key=lambda item: item[1])
         text = np.format_float_positional(np.float32(value), trim="-")
         warnings.warn(
             f"{called(name)}: {pixels} pixels hold {text} in every band and are used like any other. If that means no "
-            f"data, leave them out with nodata={text} (--nodata {text}).",
+            f"data, leave them out with {scene_option('nodata', text)}.",
             UserWarning,
             stacklevel=3,
         )
@@ -429,7 +429,9 @@ def _notes(
     if zeros == "check":
         jumps = suspicious(found.means[keep], numbers)
         if len(jumps):
-            notes.append(f"look at the bands {listed(jumps)}, whose mean jumps (--drop leaves bands out)")
+            notes.append(
+                f"look at the bands {listed(jumps)}, whose mean jumps ({scene_option('bands')} leaves bands out)"
+            )
         water = in_water_vapor(_at(wavelengths, numbers), unit, numbers)
         if len(water):
             notes.append(f"the bands {listed(water)} lie where water vapor takes the light of the sun")
@@ -582,9 +584,9 @@ def open_cube(
     if raster is not None or is_envi(path):
         kind = "an ENVI image" if raster is None else "an image"
         if key is not None:
-            raise DataError(f"'{path}' is {kind} without variables, so leave key={key!r} out.")
+            raise DataError(f"'{path}' is {kind} without variables, so leave {scene_option('key', key)} out.")
         if layout not in ("auto", "chw"):
-            raise DataError(f"'{path}' is {kind}, which says its layout; leave layout={layout!r} out.")
+            raise DataError(f"'{path}' is {kind}, which says its layout; leave {scene_option('layout', layout)} out.")
         if raster is not None:
             return _raster_cube(str(path), raster, rows, columns, value, mask, zeros, bands)
         return image_cube(str(path), open_envi(path), rows, columns, value, mask, zeros, bands)
@@ -748,8 +750,8 @@ def _find(source: ArrayFile, rows: int | None, columns: int | None, axes: dict[s
         if len(candidates) == 1:
             return candidates[0]
     several = "several arrays that can be a cube" if cubes or matrices else "no array that is clearly a cube"
-    hint = "" if cubes else " A matrix (bands, pixels) needs rows= and columns= as well (--rows, --columns)."
-    raise DataError(f"'{source.path}' has {several}; choose one with key= (--key): {source.listing()}.{hint}")
+    hint = "" if cubes else f" A matrix (bands, pixels) needs {size_options()} as well."
+    raise DataError(f"'{source.path}' has {several}; choose one with {scene_option('key')}: {source.listing()}.{hint}")
 
 
 def _matching(label: str, axes: dict[str, np.ndarray], bands: int) -> str | None:

@@ -15,7 +15,7 @@ import numpy as np
 from spectrafuse._runtime import arguments
 from spectrafuse.io.arrays import ArrayFile, existing_file, open_arrays
 from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.labelme import SUFFIX as LABELME_SUFFIX
 from spectrafuse.io.labelme import read_labelme
 from spectrafuse.io.layouts import bands_first, find_size
@@ -70,7 +70,7 @@ def read_labels(
     raster = find_raster(path)
     if suffix == LABELME_SUFFIX or raster is not None or is_envi(path):
         if key is not None:
-            raise DataError(f"'{path}' holds no variables, so leave key={key!r} out.")
+            raise DataError(f"'{path}' holds no variables, so leave {option('key', key, function='')} out.")
         if suffix == LABELME_SUFFIX:
             return read_labelme(path, shape=shape, class_to_index=class_to_index)[0]
         return _from_image(path, raster, shape)
@@ -151,7 +151,7 @@ def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, n
             raise DataError(f"'{path}' has {what}; choose one with key= (FILE:KEY): {listing}.")
         label, content = f"'{path}', variable {key!r}", tensors[key]
     elif key is not None:
-        raise DataError(f"'{path}' holds one tensor without a name, so leave key={key!r} out.")
+        raise DataError(f"'{path}' holds one tensor without a name, so leave {option('key', key, function='')} out.")
     values = tensor_files.as_array(content)
     if values is not None:
         # A tensor can repeat one number along its axes.

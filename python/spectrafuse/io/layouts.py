@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spectrafuse.io.arrays import ArrayFile
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, scene_option, size_options
 
 _LEAST_TO_JUDGE, _JUDGED = 6, 64
 _FAR_MORE = 0.4
@@ -35,7 +35,7 @@ def layout_words(layout: str) -> str:
 def _reading(shape: tuple[int, ...], layout: str) -> str:
     """How a shape is read in a layout, for a message."""
     sizes = ", ".join(f"{n} {_LETTERS[letter]}" for n, letter in zip(shape, layout, strict=True))
-    return f"({sizes}) with layout='{layout}' (--layout {layout})"
+    return f"({sizes}) with {scene_option('layout', layout)}"
 
 
 def is_axis_name(name: str) -> bool:
@@ -244,7 +244,7 @@ def _from_matrix(
         missing = " and ".join(n for n, v in (("rows", rows), ("columns", columns)) if v is None)
         raise DataError(
             f"{label} is a matrix of shape {values.shape} and the file does not say how many {missing} the "
-            f"scene has; give rows= and columns= (--rows, --columns)."
+            f"scene has; give {size_options()}."
         )
     pixels = rows * columns
     fits = [axis for axis in (1, 0) if values.shape[axis] == pixels]

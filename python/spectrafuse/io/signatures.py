@@ -37,7 +37,7 @@ _CONVERT = "convert it with `gdal_translate -of ENVI {name} {stem}-envi.img`"
 _UNPACK = "unpack it and give the file inside"
 _WORDS = {
     "tiff": ("a TIFF image", _CONVERT),
-    "hdf5": ("an HDF5 file", "give it a name that ends in .h5, and its variable with key= (--key)"),
+    "hdf5": ("an HDF5 file", "give it a name that ends in .h5, and its variable as its key"),
     "png": ("a PNG picture", "a picture has no spectra: give the scene it was made from"),
     "jpeg": ("a JPEG picture", "a picture has no spectra: give the scene it was made from"),
     "zip": ("a zip archive", _UNPACK),
