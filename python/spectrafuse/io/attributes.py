@@ -23,6 +23,7 @@ GOOD_BANDS = ("good_wavelengths", "good_bands", "bbl")
 _AXES = ("wavelength", "wavelengths", "center_wavelengths", "band_wavelengths", "Wavelength", "Wavelengths")
 _PLACE = {"map_info": "map info", "coordinate_system_string": "coordinate system string"}
 _MOST_TEXT = 1 << 16
+_WINDOW = re.compile(r"Band_Window_\d_Nanometers", re.IGNORECASE)
 
 
 class Facts(NamedTuple):
@@ -46,6 +47,8 @@ class Facts(NamedTuple):
         Their unit.
     good_bands : ndarray or None
         1 for bands that are good, 0 for bad ones.
+    bad_windows : tuple of (float, float)
+        From and to which wavelength bands are bad, in nanometers.
     unit : str or None
         Unit of the numbers.
     notes : tuple of str
@@ -61,6 +64,7 @@ class Facts(NamedTuple):
     axis: np.ndarray | None = None
     axis_unit: str | None = None
     good_bands: np.ndarray | None = None
+    bad_windows: tuple[tuple[float, float], ...] = ()
     unit: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -84,12 +88,14 @@ def facts_of(path: Path, place: str) -> Facts:
         own = _attributes(item)
         sensor = _prisma(place, file.attrs)
         dims = _dims(item, own)
+        windows = _windows(item.parent)
     notes: list[str] = []
     gain, offset, scale = _factors(own, notes)
     if "gain" in sensor:
         gain, offset = sensor["gain"], sensor["offset"]
         notes.append(f"times {gain:g} plus {offset:g} (PRISMA's scale)")
-    nodata = next(filter(lambda value: value is not None, (_number(own.get(name)) for name in _NODATA)), None)
+    said = (_number(own.get(name)) for name in _NODATA)
+    nodata = next((value for value in said if value is not None), sensor.get("nodata"))
     limits = _first(own, _LIMITS, 2)
     if limits is None:
         ends = _number(own.get("valid_min")), _number(own.get("valid_max"))
@@ -109,7 +115,8 @@ def facts_of(path: Path, place: str) -> Facts:
         scale=scale,
         axis=axis,
         axis_unit=text_of(own.get("wavelength_units")) or text_of(own.get("wavelength_unit")) or sensor.get("unit"),
-        good_bands=_first(own, GOOD_BANDS, None),
+        good_bands=_first(own, GOOD_BANDS, None) if sensor.get("flags") is None else sensor["flags"],
+        bad_windows=windows,
         unit=next((text for name in _UNITS if (text := text_of(own.get(name)))), None),
         notes=tuple(notes),
     )
@@ -170,12 +177,20 @@ def _prisma(place: str, root: Any) -> dict[str, Any]:
     if f"List_Cw_{sensor}" not in root:
         return {}
     found: dict[str, Any] = {"axis": _numbers(root.get(f"List_Cw_{sensor}")), "unit": "nm"}
+    found["flags"] = _numbers(root.get(f"List_Cw_{sensor}_Flags"))
     low, high = (_number(root.get(f"L2Scale{sensor}{end}")) for end in ("Min", "Max"))
     if low is not None and high is not None:
         # "PRISMA Products Specification Document" (ASI), level 2: 16 bits from the least to the largest value.
-        return found | {"gain": (high - low) / 65535, "offset": low}
+        return found | {"gain": (high - low) / 65535, "offset": low, "nodata": 0.0}
     factor, offset = _number(root.get(f"ScaleFactor_{sensor}")), _number(root.get(f"Offset_{sensor}"))
     return found | {"gain": 1 / factor, "offset": -(offset or 0.0)} if factor else found
+
+
+def _windows(group: Any) -> tuple[tuple[float, float], ...]:
+    """Wavelengths that NEON marks in the group of a data set as those of water vapor."""
+    names = [name for name in group.attrs if _WINDOW.fullmatch(str(name))]
+    found = [values for name in names if (values := _numbers(group.attrs[name])) is not None and len(values) == 2]
+    return tuple((float(low), float(high)) for low, high in found)
 
 
 def _dims(item: Any, own: dict[str, Any]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size, l
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.nodata import Survey, as_mask, as_nodata, survey
 from spectrafuse.io.rasters import Raster, find_raster, raster_facts
-from spectrafuse.io.units import unit_of
+from spectrafuse.io.units import nanometers, unit_of
 from spectrafuse.io.validate import as_numeric, called
 
 _CUBE_NAME = "cube"
@@ -614,6 +614,7 @@ def open_cube(
     stored: Any = numbers
     count, notes = stored.shape[0], facts.notes
     axis = _matching(label, axes, count)
+    light = None if axis is None else axes[axis]
     unit = facts.axis_unit if axis in own else None if axis is None else source.facts(axis).unit
     if facts.limits is not None:
         low, high = facts.limits
@@ -627,9 +628,11 @@ def open_cube(
         mask=mask,
         zeros=zeros,
         bands=bands,
-        bad=_bad_bands(source, facts, count),
+        bad=_bad_bands(
+            source, facts, None if axis is None else nanometers(axes[axis], unit_of(axes[axis], unit)), count
+        ),
         bad_by="its attributes",
-        wavelengths=None if axis is None else axes[axis],
+        wavelengths=light,
         wavelength_unit=unit,
         scale=facts.scale,
         gains=None if facts.gain == 1 else np.full(count, facts.gain),
@@ -651,8 +654,11 @@ def _in_common(name: str, other: str) -> int:
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _bad_bands(source: ArrayFile, facts: Facts, count: int) -> np.ndarray | None:
-    """The bands that a variable's attribute, or a variable beside it, marks with 0; those without a wavelength."""
+def _bad_bands(source: ArrayFile, facts: Facts, light: np.ndarray | None, count: int) -> np.ndarray:
+    """Bands that attributes of a variable, or a variable beside it, mark as bad; those without a wavelength.
+
+    `light` are the wavelengths in nanometers.
+    """
     marks = facts.good_bands
     if marks is None:
         named = [k for k in source.numeric(1, 2) if last_part(k).lower() in GOOD_BANDS]
@@ -662,6 +668,9 @@ def _bad_bands(source: ArrayFile, facts: Facts, count: int) -> np.ndarray | None
         bad |= marks == 0
     if facts.axis is not None and len(facts.axis) == count:
         bad |= facts.axis == 0
+    if light is not None:
+        for low, high in facts.bad_windows:
+            bad |= (light >= low) & (light <= high)
     return np.flatnonzero(bad)
 
 
