@@ -13,7 +13,7 @@ import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, existing_file, open_arrays
-from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks, unit_of
+from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks
 from spectrafuse.io.cubes import open_cube
 from spectrafuse.io.envi import HEADER_SUFFIX, Library, is_envi, library_of
 from spectrafuse.io.errors import DataError, option
@@ -24,7 +24,7 @@ from spectrafuse.io.layouts import find_size, is_axis_name, last_part
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.rasters import find_raster
 from spectrafuse.io.tables import Table, read_table
-from spectrafuse.io.units import short_unit
+from spectrafuse.io.units import short_unit, unit_in_title
 from spectrafuse.io.validate import check_spectra
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
@@ -193,7 +193,7 @@ def read_spectra(
         return _from_arrays(path, key, spectra_in, drop_missing)
     if file.suffix.lower() in JCAMP_SUFFIXES:
         found = read_jcamp(file)
-        found.axis_unit = unit_of(found.axis_title or "")
+        found.axis_unit = unit_in_title(found.axis_title or "")
         return _finished(found, str(path), sha256(path), drop_missing)
     if key is not None and file.suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"'{path}' is a text table without variables, so leave {option('key', key, function='')} out.")
@@ -435,7 +435,7 @@ def _is_process(key: str) -> bool:
 
 def _unit_of_axis(source: ArrayFile, name: str) -> str | None:
     title = last_part(name).replace("_", " ")
-    return unit_of(title) or unit_of(source.facts(name).unit or "")
+    return unit_in_title(title) or unit_in_title(source.facts(name).unit or "")
 
 
 def _axis_variables(source: ArrayFile) -> dict[str, np.ndarray]:
