@@ -47,7 +47,6 @@ def as_file_name(name: str) -> str:
     return os.fsdecode(os.fsencode(name)[:200])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_scenes_variables_and_classes(name: str, scene: Path, tmp_path: Path) -> None:
     path = tmp_path / f"x{as_file_name(name)}.npz"
@@ -67,7 +66,7 @@ def test_names_of_scenes_variables_and_classes(name: str, scene: Path, tmp_path:
     assert all((folder / "map.png").exists() for folder in folders)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("pictures_left_empty")
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_spectra_components_and_axes(name: str, table: Path, tmp_path: Path) -> None:
     values = np.loadtxt(table, delimiter=",", skiprows=1)
@@ -90,7 +89,6 @@ def test_names_of_spectra_components_and_axes(name: str, table: Path, tmp_path: 
         assert not any(row[0][:1] in ("=", "+", "@", "\t") for row in csv.reader(lines.splitlines()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_errors_about_a_name_are_one_harmless_line(name: str, scene: Path, tmp_path: Path) -> None:
     missing = tmp_path / f"{as_file_name(name)}.mat"

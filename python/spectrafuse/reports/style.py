@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +31,17 @@ GRAY = "#5f6368"
 LIGHT = "#c9ccd1"
 OVERLAY_LIMIT = 6
 PathLike = str | os.PathLike[str]
+_empty_pictures = ContextVar("empty_pictures", default=False)
+
+
+@contextmanager
+def empty_pictures() -> Iterator[None]:
+    """Lay out what is saved, names and all, and leave an empty file: it shows whether a picture can be drawn."""
+    token = _empty_pictures.set(True)
+    try:
+        yield
+    finally:
+        _empty_pictures.reset(token)
 
 
 def palette(k: int) -> np.ndarray:
@@ -49,14 +63,18 @@ def _figure_class() -> type[Figure]:
     from matplotlib.text import Text
 
     class PlainFigure(figure.Figure):
-        def savefig(self, *arguments: Any, **settings: Any) -> None:
+        def savefig(self, fname: Any, **settings: Any) -> None:
             # Numbers at the axes are matplotlib's own, and formulas where the scale is logarithmic.
             numbers = [tick.label1 for ax in self.axes for axis in (ax.xaxis, ax.yaxis) for tick in _ticks(axis)]
             ours = {id(text) for text in numbers}
             for text in self.findobj(Text):
                 if id(text) not in ours:
                     text.set_text(in_picture(text.get_text()))
-            super().savefig(*arguments, **settings)
+            if _empty_pictures.get():
+                self.draw_without_rendering()
+                Path(fname).touch()
+            else:
+                super().savefig(fname, **settings)
 
     return PlainFigure
 
