@@ -19,7 +19,17 @@ from spectrafuse.io.envi import HEADER_SUFFIX, Library, is_envi, library_of
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolded
-from spectrafuse.io.instruments import JCAMP_SUFFIXES, SHEET_SUFFIXES, converter, read_jcamp, sheet_text
+from spectrafuse.io.instruments import (
+    JCAMP_SUFFIXES,
+    SHEET_SUFFIXES,
+    SPC_SUFFIX,
+    converter,
+    is_opus,
+    read_jcamp,
+    read_opus,
+    read_spc,
+    sheet_text,
+)
 from spectrafuse.io.layouts import find_size, is_axis_name, last_part
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.rasters import find_raster
@@ -104,7 +114,8 @@ def read_spectra(
 ) -> Spectra:
     """Read spectra from a text table, a spreadsheet, JCAMP-DX, `.npy`, `.npz`, `.mat`, HDF5, ENVI libraries, scenes.
 
-    Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`.
+    Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`, GRAMS
+    (`.spc`) and Bruker OPUS (`.0`, `.1`, ...) the part `instruments`.
 
     Text tables (`.csv .tsv .txt .dpt .asc .dat .prn .xyz .xy .tab`) have cells separated by tab, semicolon, comma,
     bar or runs of blanks, with decimal points or commas. Blank lines and comments (`#`, `%`, `//`, `!`) are passed
@@ -180,8 +191,9 @@ def read_spectra(
     for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
         if value is not None:
             raise DataError(f"'{path}' is no scene but a table of spectra, so leave {option(name, function='')} out.")
-    known = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES
+    known: tuple[str, ...] = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + (SPC_SUFFIX,)
     file = Path(path)
+    known += (file.suffix,) if is_opus(file) else ()
     what = converter(file) if file.is_file() and file.suffix.lower() not in known else None
     if what is not None:
         raise DataError(f"'{path}' is {what}.")
@@ -194,6 +206,9 @@ def read_spectra(
     if file.suffix.lower() in JCAMP_SUFFIXES:
         found = read_jcamp(file)
         found.axis_unit = unit_in_title(found.axis_title or "")
+        return _finished(found, str(path), sha256(path), drop_missing)
+    if is_opus(file) or file.suffix.lower() == SPC_SUFFIX:
+        found = read_opus(file) if is_opus(file) else read_spc(file)
         return _finished(found, str(path), sha256(path), drop_missing)
     if key is not None and file.suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"'{path}' is a text table without variables, so leave {option('key', key, function='')} out.")
