@@ -357,3 +357,25 @@ def test_a_name_for_an_array_without_one(tmp_path: Path) -> None:
     path = write_array(tmp_path / "x.npy", np.ones((3, 3, 2)))
     with pytest.raises(DataError, match="leave key='cube' out"):
         read_cube(path, key="cube")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.mat", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer.*`git lfs pull`"),
+        ("x.npy", b"<!DOCTYPE html><html>", "a web page, not the data"),
+        ("x.png", b"\x89PNG\r\n\x1a\n....", "a PNG picture: a picture has no spectra"),
+        ("x.zip", b"PK\x03\x04....", "a zip archive: unpack it"),
+        ("x.mat", b"\x1f\x8b\x08....", "packed with gzip: unpack it with `gunzip -k x.mat`"),
+    ],
+)
+def test_what_a_file_is_instead_is_said(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        open_cube(tmp_path / name)
+
+
+def test_hdf5_needs_no_suffix(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "scene", "w") as file:
+        file["cube"] = np.ones((2, 3, 4))
+    assert open_cube(tmp_path / "scene", layout="chw").shape == (2, 3, 4)

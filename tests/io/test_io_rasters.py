@@ -171,3 +171,15 @@ def test_a_scene_without_a_place_has_no_tiff(tmp_path: Path) -> None:
     header, _ = write_class_map(tmp_path, np.zeros((3, 4), int))
     assert write_class_tiff(header) is None
     assert not (tmp_path / "classes.tif").exists()
+
+
+def test_an_image_with_a_header_of_esri(tmp_path: Path) -> None:
+    expected = scene(2, 3, 4).astype("<u2")
+    (tmp_path / "x.bil").write_bytes(expected.transpose(1, 0, 2).tobytes())
+    words = "BYTEORDER I\nLAYOUT BIL\nNROWS 3\nNCOLS 4\nNBANDS 2\nNBITS 16\nULXMAP 105\nULYMAP 195\nXDIM 10\nYDIM 10\n"
+    (tmp_path / "x.hdr").write_text(words)
+    for name in ("x.hdr", "x.bil"):
+        found = open_cube(tmp_path / name)
+        np.testing.assert_array_equal(found.data, expected)
+        assert found.place is not None
+        assert found.place["map info"].startswith("Arbitrary, 1, 1, 100.0, 200.0, 10.0, 10.0")

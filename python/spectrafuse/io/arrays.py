@@ -27,6 +27,8 @@ ARRAY_SUFFIXES = (".mat", ".npy", ".npz", *HDF5_SUFFIXES)
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# Kinds of files by their first bytes that the readers look into.
+_OWN_KINDS = ("npy", "zip", "mat", "netcdf3")
 _LISTED = 30
 # First word of a little-endian MATLAB 4 file: type of the numbers (tens) and full or text matrix (ones).
 _MATLAB4_TYPES = {10 * numbers + matrix for numbers in range(6) for matrix in (0, 1)}
@@ -185,7 +187,14 @@ def open_arrays(path: str | os.PathLike[str], *, also: Iterable[str] = ()) -> Ar
     DataError
         Missing, empty, a folder, an unknown suffix, contents that are not what the suffix says, truncated.
     """
-    file = existing_file(path, ARRAY_SUFFIXES, also)
+    known: tuple[str, ...] = ARRAY_SUFFIXES
+    suffix = Path(path).suffix.lower()
+    found = signature(Path(path))
+    if found == "hdf5":
+        known += (suffix,)
+    elif found is not None and (found not in _OWN_KINDS or suffix not in known):
+        raise DataError(f"'{path}' is {what_it_is(Path(path), found)}.")
+    file = existing_file(path, known, also)
     opener = {".mat": _open_matlab, ".npy": _open_npy, ".npz": _open_npz}.get(file.suffix.lower(), _open_hdf5)
     opened: ArrayFile = _guard(file, lambda: opener(file))
     return opened

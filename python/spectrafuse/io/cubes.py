@@ -590,7 +590,7 @@ def open_cube(
         if raster is not None:
             return _raster_cube(str(path), raster, rows, columns, value, mask, zeros, bands)
         return image_cube(str(path), open_envi(path), rows, columns, value, mask, zeros, bands)
-    source = open_arrays(path, also=(HEADER_SUFFIX,))
+    source = open_arrays(path, also=(HEADER_SUFFIX, ".tif"))
     found_rows, found_columns = find_size(source, rows, columns)
     axes = find_axes(source)
     name = _find(source, found_rows, found_columns, axes) if key is None else source.require(key)

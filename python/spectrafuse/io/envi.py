@@ -181,6 +181,11 @@ def open_envi(path: str | os.PathLike[str]) -> EnviImage:
     return _check_size(_interpret(header, file, read_header(header)))
 
 
+def data_beside(header: Path) -> Path:
+    """The data file of a header. Raises as `described`."""
+    return _data_of(header, read_header(header))
+
+
 def described(header: Path) -> EnviImage:
     """What a header says about the data file beside it, whatever that file is.
 

@@ -6,10 +6,11 @@ rasterio, the optional part `geo`, is imported when such a file is opened.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
@@ -17,7 +18,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, described, expected_bytes, header_of, with_units
+from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, data_beside, described, expected_bytes, header_of, with_units
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.limits import check_size
 from spectrafuse.io.places import place_of
@@ -26,6 +27,8 @@ from spectrafuse.io.signatures import name_of, signature
 # Which of GDAL's drivers may open a file, so that contents of another kind never reach their reader.
 _DRIVERS = {"tiff": "GTiff", "jpeg2000": "JP2OpenJPEG", "nitf": "NITF", "hfa": "HFA", "pcidsk": "PCIDSK"}
 _MOSAIC_SUFFIX = ".vrt"
+_ESRI_SUFFIXES = (".bil", ".bip", ".bsq")
+_MOST_HEADER = 1 << 16
 # Of decoded blocks, in MB.
 _CACHE = 128
 _WAVELENGTH_TAGS = ("wavelength", "Wavelength", "WAVELENGTH", "center_wavelength")
@@ -46,30 +49,48 @@ def find_raster(path: str | os.PathLike[str]) -> Raster | None:
         return None
     if file.suffix.lower() == _MOSAIC_SUFFIX:
         return Raster(file, "VRT", None)
-    image = None
-    if file.suffix.lower() == HEADER_SUFFIX:
+    esri = _data_of_esri(file)
+    if esri is not None:
+        return Raster(esri, "EHdr", None)
+    header = file if file.suffix.lower() == HEADER_SUFFIX else None
+    if header is not None:
         try:
-            image = described(file)
+            file = data_beside(header)
         except DataError:
             return None
-        file = image.data
     kind = signature(file) or ""
     if kind not in _DRIVERS:
         return None
-    header = header_of(file) if image is None else None
+    header, image = header or header_of(file), None
     if header is not None:
-        try:
+        with suppress(DataError):
             image = described(header)
-        except DataError:
-            image = None
     # Raw numbers can begin like anything.
     if image is not None and file.stat().st_size == expected_bytes(image):
         return None
     return Raster(file, _DRIVERS[kind], image)
 
 
+def _data_of_esri(file: Path) -> Path | None:
+    """The data file of an image with a header of Esri, by either; None for any other file."""
+    if file.suffix.lower() not in (HEADER_SUFFIX, *_ESRI_SUFFIXES):
+        return None
+    header = file if file.suffix.lower() == HEADER_SUFFIX else header_of(file)
+    if header is None:
+        return None
+    with header.open("rb") as opened:
+        text = opened.read(_MOST_HEADER).decode("latin-1").lower()
+    if text.lstrip().startswith("envi") or re.search(r"^\s*nrows\s+\d", text, re.MULTILINE) is None:
+        return None
+    if file != header:
+        return file
+    found = [file.with_suffix(suffix) for suffix in _ESRI_SUFFIXES if file.with_suffix(suffix).is_file()]
+    return found[0] if len(found) == 1 else None
+
+
 def _name(raster: Raster) -> str:
-    return "a mosaic of GDAL" if raster.driver == "VRT" else name_of(signature(raster.path) or "tiff")
+    named = {"VRT": "a mosaic of GDAL", "EHdr": "an image with a header of Esri"}
+    return named.get(raster.driver) or name_of(signature(raster.path) or "tiff")
 
 
 @contextmanager

@@ -62,9 +62,12 @@ _WORDS = {
 def signature(path: Path) -> str | None:
     """The kind of a file that has a known signature: "tiff", "hdf5", "lfs", ...; None for any other."""
     try:
+        # Nothing is read from a pipe or a device.
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
             first = file.read(32)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return next((kind for magic, kind in _SIGNATURES if first.startswith(magic)), None)
 
