@@ -14,13 +14,8 @@ import numpy as np
 
 from spectrafuse.io.envi import EnviImage, image_of_fields
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.layouts import is_axis_name, layout_words, looks_bands_last
+from spectrafuse.io.layouts import is_axis_name, layout_of_dims, layout_words, looks_bands_last
 from spectrafuse.io.validate import as_numeric, called
-
-_BANDS = ("band", "bands", "channel", "channels", "spectral", "spectra", "z", "b", "c", "feature", "features")
-_ROWS = ("y", "row", "rows", "line", "lines", "lat", "latitude", "northing", "height", "downtrack", "h", "scan")
-_COLUMNS = ("x", "column", "columns", "col", "cols", "sample", "samples", "lon", "longitude", "easting", "width",
-            "crosstrack", "w", "pixel")  # fmt: skip
 
 
 def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[str, Any]]:
@@ -92,21 +87,13 @@ def _of_xarray(name: str, scene: Any, layout: str) -> tuple[Any, dict[str, Any]]
     dims = [str(dim) for dim in scene.dims]
     if len(dims) != 3:
         raise DataError(f"{called(name)} must have 3 dimensions; got {len(dims)}: {', '.join(dims)}.")
-    kinds = [_kind(dim) for dim in dims]
-    if kinds.count("bands") == 1:
-        at = kinds.index("bands")
-    elif kinds.count("bands") == 0 and "rows" in kinds and "columns" in kinds:
-        at = next(i for i, kind in enumerate(kinds) if kind is None)
-    elif layout != "auto":
-        at = layout.index("c")
-    else:
+    taken = layout_of_dims(dims, layout)
+    if taken is None:
         raise DataError(
             f"{called(name)} has dimensions {tuple(dims)}, which do not say where the bands are: rename them to "
             "'band', 'y', 'x', or give layout='chw' (bands first) or 'hwc' (bands last)."
         )
-    rest = [i for i in range(3) if i != at]
-    if kinds[rest[0]] == "columns" or kinds[rest[1]] == "rows" or layout == "cwh":
-        rest.reverse()
+    at, *rest = (taken.index(letter) for letter in "chw")
     facts: dict[str, Any] = {"layout": f"{tuple(dims)} read as bands {dims[at]!r}, rows {dims[rest[0]]!r}, columns "
                                        f"{dims[rest[1]]!r}: the names of its dimensions"}  # fmt: skip
     coordinates = {str(key): scene.coords[key] for key in scene.coords}
@@ -120,10 +107,3 @@ def _of_xarray(name: str, scene: Any, layout: str) -> tuple[Any, dict[str, Any]]
             facts["nodata"] = float(value)
             break
     return np.asarray(scene.values).transpose(at, *rest), facts
-
-
-def _kind(dim: str) -> str | None:
-    plain = dim.lower().removesuffix("_dim").removesuffix("s_index")
-    if plain in _BANDS or is_axis_name(dim):
-        return "bands"
-    return "rows" if plain in _ROWS else "columns" if plain in _COLUMNS else None

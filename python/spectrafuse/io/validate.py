@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, scene_option
 
 _LISTED = 10
 
@@ -116,9 +116,8 @@ def _check_finite(name: str, given: np.ndarray, values: np.ndarray, axes: Sequen
     first = int(np.flatnonzero(bad)[0])
     inside = np.argwhere(~np.isfinite(values[first]))[0]
     position = (first, *(int(i) for i in inside))
-    hint = (
-        "; nodata=nan (--nodata nan) leaves such pixels out" if axes[0] == "band" and np.isnan(given[position]) else ""
-    )
+    way = f"; {scene_option('nodata', 'nan')} leaves such pixels out"
+    hint = way if axes[0] == "band" and np.isnan(given[position]) else ""
     report_not_finite(name, int(bad.sum()), position, given[position], axes, hint=hint)
 
 

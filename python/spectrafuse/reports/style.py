@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectrafuse._runtime.text import in_picture
+from spectrafuse.io.units import axis_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,16 +147,6 @@ def panel_grid(
     return figure, axes
 
 
-def wavelength_label(wavelengths: np.ndarray | None) -> str:
-    """Axis label of a cube's bands: nanometers and micrometers are told apart by size."""
-    if wavelengths is None:
-        return "band number"
-    low, high = float(np.min(wavelengths)), float(np.max(wavelengths))
-    if low >= 100.0:
-        return "wavelength (nm)"
-    return "wavelength (µm)" if high <= 30.0 else "wavelength"
-
-
 def spectral_positions(axis: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the bands in rising order, and the order that sorts the bands.
 
@@ -237,6 +228,7 @@ def save_cluster_spectra(
     pixels: np.ndarray,
     *,
     wavelengths: np.ndarray | None = None,
+    unit: str | None = None,
     title: str = "Mean spectrum of each cluster (shaded: ± one standard deviation)",
 ) -> None:
     """Mean spectra, with one standard deviation shaded.
@@ -251,6 +243,8 @@ def save_cluster_spectra(
     pixels : ndarray of int, shape (k,)
         Size of each cluster; empty ones are left out.
     wavelengths : ndarray, shape (C,), optional
+    unit : str, optional
+        Of the wavelengths; the likely one without it.
     title : str
     """
     k, bands = mean.shape
@@ -265,7 +259,7 @@ def save_cluster_spectra(
         (1, 1) if overlay else grid_shape(count),
         (6.2, 3.6) if overlay else (1.75, 1.15),
         title=title,
-        xlabel=wavelength_label(wavelengths),
+        xlabel=axis_title(wavelengths, unit),
         ylabel="value (units of the file)",
         gap=(0.3, 0.4),
         share=True,
