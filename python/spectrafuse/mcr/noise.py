@@ -168,6 +168,19 @@ def singular_values(spectra: Table, scale: NDArray[np.float64] | None = None) ->
         return np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
 
 
+def numerical_rank(spectra: NDArray[np.float64]) -> int:
+    """Singular values of spectra (n, d), in units of their noise, above the optimal hard threshold for known noise.
+
+    Notes
+    -----
+    Gavish and Donoho, IEEE Transactions on Information Theory 60 (2014). It knows neither non-negativity nor gates.
+    """
+    small, large = sorted(spectra.shape)
+    ratio = small / large
+    factor = math.sqrt(2 * (ratio + 1) + 8 * ratio / ((ratio + 1) + math.sqrt(ratio * ratio + 14 * ratio + 1)))
+    return int((singular_values(spectra) > factor * math.sqrt(large)).sum())
+
+
 def noise_level(spectra: Tensor | Table, noise: float | None = None, *, floor: float = 1e-3) -> NoiseLevel:
     """The noise level of spectra (n, d).
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from spectrafuse.mcr.matching import cosine_matrix
-from spectrafuse.mcr.noise import NoiseLevel, singular_values
+from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.count_search import Outcome
 from spectrafuse.mcr.refinement.factors import Factors
@@ -29,19 +29,6 @@ AT_A_LOWER_LEVEL = (
     "level of the noise was measured on what the components leave."
 )
 """Why a search was repeated."""
-
-
-def numerical_rank(spectra: Array) -> int:
-    """Singular values of spectra (n, d), in units of their noise, above the optimal hard threshold for known noise.
-
-    Notes
-    -----
-    Gavish and Donoho, IEEE Transactions on Information Theory 60 (2014). It knows neither non-negativity nor gates.
-    """
-    small, large = sorted(spectra.shape)
-    ratio = small / large
-    factor = math.sqrt(2 * (ratio + 1) + 8 * ratio / ((ratio + 1) + math.sqrt(ratio * ratio + 14 * ratio + 1)))
-    return int((singular_values(spectra) > factor * math.sqrt(large)).sum())
 
 
 def path_rows(outcome: Outcome, squares: Array, power: float, variation: float) -> list[dict[str, Any]]:
@@ -144,12 +131,10 @@ def cautions(
     factors = outcome.factors
     told = []
     if noise.structured:
-        # What a component had to explain, in units of all that the noise was assumed to be.
-        factor = outcome.component_price / (len(outcome.path[outcome.chosen].power) * factors.components.shape[1])
+        of_what = "each spectrum's sum of squares, on average," if noise.proportional else "the sum of squares"
         told.append(
             "The singular values do not end in those of white noise, as after smoothing or with drifts, so that the "
-            f"noise cannot be told. Only what explains more than {noise.nmse * factor:.2g} of the sum of squares was "
-            f"counted (the level assumed for the noise, {noise.nmse:.2g}, times {factor:.3g}); drifts and weak "
+            f"noise cannot be told. What explains more than {noise.nmse:.2g} of {of_what} was counted; drifts and weak "
             "components below that were not. Give `noise` to count them."
         )
     elif not noise.white or (noise.nmse > _NOISY and noise.source != "given"):
