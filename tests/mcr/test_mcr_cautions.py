@@ -15,6 +15,7 @@ from spectrafuse.mcr.refinement import evidence
 from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome, Step
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import update_concentrations
+from spectrafuse.mcr.spikes import find_spikes, without_spikes
 from spectrafuse.mcr.synthesize import MixtureSynthesizer
 
 
@@ -122,3 +123,63 @@ def test_a_component_of_one_or_two_spectra_is_named_with_them_and_its_bands() ->
     assert "Component 0 occurs only" not in told
     few = _cautions(_outcome(concentrations[:5], components), noise)
     assert "occurs only" not in few
+
+
+def _peaks(seed: int = 0) -> np.ndarray:
+    """60 mixtures of three wide peaks."""
+    generator, x = np.random.default_rng(seed), np.arange(120)
+    shapes = np.array([np.exp(-0.5 * ((x - c) / s) ** 2) for c, s in ((20, 10), (50, 12), (85, 14))])
+    return generator.uniform(0, 1, (60, 3)) @ shapes + 0.005 * generator.standard_normal((60, 120))
+
+
+def test_spikes_are_no_components_if_asked_and_are_named() -> None:
+    clean, spectra = _peaks(), _peaks()
+    where = [(7, 33), (31, 71), (50, 100)]
+    for row, band in where:
+        spectra[row, band : band + 2] += 3
+    found = find_spikes(spectra)
+    assert {(int(r), int(b)) for r, b in np.argwhere(found)} == {(r, b + i) for r, b in where for i in range(-1, 3)}
+    fitted = EBgMCR(16, robust=True).fit(spectra.astype(np.float32))
+    assert fitted.n_components_ == 3
+    told = fitted.count_evidence_["cautions"][-1]
+    assert "spectrum 8 at bands 33 to 36" in told
+    assert "spectrum 51 at bands 100 to 103" in told
+    cleaned, _ = without_spikes(spectra.astype(np.float32))
+    np.testing.assert_allclose(cleaned[~found], spectra.astype(np.float32)[~found], rtol=0)
+    assert np.abs(cleaned - clean).max() < 0.1
+
+
+def test_narrow_bands_of_components_are_no_spikes() -> None:
+    generator, x = np.random.default_rng(1), np.arange(200)
+    shapes = np.array([np.exp(-0.5 * ((x - c) / 1.0) ** 2) for c in (40, 90, 150)])
+    amounts = generator.uniform(1, 5, (60, 3)) * (generator.uniform(size=(60, 3)) < [1.0, 0.5, 0.1])
+    assert (amounts > 0).sum(0).min() > 2
+    assert not find_spikes(amounts @ shapes + 0.02 * generator.standard_normal((60, 200))).any()
+    assert not find_spikes(amounts[:5] @ shapes).any()
+
+
+@pytest.mark.parametrize(
+    ("made", "count", "said"),
+    [
+        (lambda X: X[:4], None, "too few to tell their noise: it was assumed to be 0.005"),
+        (lambda X: np.gradient(X, axis=1), None, "is negative, as in derivative or centered spectra"),
+        (lambda X: X - X.mean(0), None, "is negative, as in derivative or centered spectra"),
+        (lambda X: X + 10, None, "An offset that all bands of a spectrum share makes up 9"),
+        (lambda X: X, 3, None),
+    ],
+    ids=["few", "derivative", "centered", "offset", "plain"],
+)
+def test_spectra_that_call_for_another_option_are_recognized(made: Any, count: int | None, said: str | None) -> None:
+    fitted = EBgMCR(16).fit(made(_peaks()).astype(np.float32))
+    told = " ".join(fitted.count_evidence_["cautions"])
+    for sentence in ("too few to tell", "is negative, as in", "An offset that all"):
+        assert (sentence in told) == (said is not None and sentence in said)
+    assert said is None or said in told
+    assert count is None or fitted.n_components_ == count
+
+
+def test_the_named_options_take_derivatives_and_offsets() -> None:
+    assert EBgMCR(16, background=True).fit((_peaks() + 10).astype(np.float32)).n_components_ == 3
+    derivative = EBgMCR(16, non_negative=False).fit(np.gradient(_peaks(), axis=1).astype(np.float32))
+    assert derivative.n_components_ == 3
+    assert not any("is negative" in told for told in derivative.count_evidence_["cautions"])

@@ -447,9 +447,12 @@ def _result(
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "cautions": evidence.cautions(
-                outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
-            ),
+            "cautions": [
+                *evidence.of_spectra(spectra, noise, non_negative=form.non_negative, background=background is not None),
+                *evidence.cautions(
+                    outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=bool(gates.weights)
+                ),
+            ],
         },
     )
 
