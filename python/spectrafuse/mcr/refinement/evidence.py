@@ -208,8 +208,8 @@ def of_spectra(spectra: Table, noise: NoiseLevel, *, non_negative: bool, backgro
     if not background and offset > _OFFSET * power:
         told.append(
             f"An offset that all bands of a spectrum share makes up {100 * offset / power:.0f} % of the sum of "
-            "squares: components hold parts of it, and may be too many. Fit with `background=True` (`--background`) to set it "
-            "apart."
+            "squares: components hold parts of it, and may be too many. Fit with `background=True` (`--background`) to "
+            "set it apart."
         )
     return told
 
