@@ -166,7 +166,7 @@ def singular_values(spectra: Table, scale: NDArray[np.float64] | None = None) ->
         return block if scale is None else block / scale[rows, None]
 
     # The last bits of both steps depend on how many threads share them.
-    with single_blas_thread():
+    with single_blas_thread:
         if len(spectra) <= spectra.shape[1]:
             wide = scaled(slice(None), spectra[:].astype(np.float64))
             gram = wide @ wide.T

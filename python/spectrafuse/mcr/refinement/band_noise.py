@@ -69,7 +69,7 @@ def band_weights(spectra: Table, noise: NoiseLevel) -> Array | None:
         return None
     some = spectra[:: -(-count // _MOST_SPECTRA)]
     scaled = some / noise_of_rows(some, noise)[:, None]
-    with single_blas_thread():
+    with single_blas_thread:
         before = numerical_rank(scaled)
         first = rank = min(before, len(some) // 2)
         u, s, v = np.linalg.svd(scaled, full_matrices=False)
@@ -119,7 +119,7 @@ def correlated(spectra: Table, noise: NoiseLevel) -> NoiseLevel:
     length = np.linalg.norm(some, axis=1, keepdims=True)
     scales = np.full_like(length, math.sqrt(float((length**2).mean()))), np.where(length > 0, length, 1.0)
     correlation = 0.0
-    with single_blas_thread():
+    with single_blas_thread:
         for _ in range(_STEPS):
             kinds = (False, True) if correlation else (noise.proportional,)
             tails = [tail for tail in (_Tail.of(some / scales[kind], kind, correlation) for kind in kinds) if tail]
