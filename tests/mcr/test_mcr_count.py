@@ -124,7 +124,7 @@ def test_one_component_among_others_is_replaced_by_their_sum() -> None:
     generator = np.random.default_rng(5)
     components = np.abs(generator.normal(size=(3, 30)))
     components[2] = 0.6 * components[0] + 0.4 * components[1]
-    factors = Factors(np.abs(generator.normal(size=(10, 3))), components, np.arange(3)).used()
+    factors = Factors(np.abs(generator.normal(size=(10, 3))), components, np.arange(3)).at_unit_norm()
     spectra = factors.concentrations @ factors.components
     refinement = Refinement(spectra, 1.0, 1.0)
     shares, lost = refinement.substitutes(factors)

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.progress import Callback
+from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.io.cubes import Cube
 from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.feasible_bands import FeasibleBands, feasible_bands, settled_factors
@@ -300,7 +300,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if result is not None:
             return result, build(len(result.state["vanilla_components"]))
         # The last bits of a product depend on how many threads share it.
-        with threadpool_limits(1, user_api="blas"):
+        with single_blas_thread():
             result, model = refine_spectra(
                 build,
                 task.data,
@@ -332,7 +332,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         trainer = Trainer(model, spectra, task.recipe, task.noise, task.stream, fixed=fixed, **settings)
         result = trainer.run(task.callback)
         if task.recipe.refine:
-            with threadpool_limits(1, user_api="blas"):
+            with single_blas_thread():
                 result = refine_trained(
                     result,
                     model,
@@ -595,7 +595,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         noise = gates.noise if gates is not None else self.noise_ or noise_level(data)
         weights = None if gates is None or gates.weights is None else np.asarray(gates.weights)
         held = np.isin(self.component_ids_, self._fixed_ids)
-        with threadpool_limits(1, user_api="blas"):
+        with single_blas_thread():
             concentrations, components, level = settled_factors(
                 data,
                 self.components_.astype(np.float64),

@@ -272,7 +272,7 @@ class CountSearch:
                 leans = {int(i) for i in ids[shares[index] > 0]}
                 if failures >= _TRIES or place in gone or leans & gone:
                     continue
-                trial, cost = self._removed(factors, place, dict(zip(ids.tolist(), shares[index], strict=True)), limit)
+                trial, cost = self.refinement.attempt(*self._removed(factors, place, ids, shares[index]), limit)
                 if cost >= limit:
                     failures += 1
                     continue
@@ -294,11 +294,16 @@ class CountSearch:
         price = np.where(fixed, np.inf, np.minimum(lost, self.refinement.worth(factors)))
         return shares, [int(i) for i in np.argsort(price) if np.isfinite(price[i])]
 
-    def _removed(self, factors: Factors, place: int, shares: dict[int, float], limit: float) -> tuple[Factors, float]:
+    @staticmethod
+    def _removed(
+        factors: Factors, place: int, ids: NDArray[np.int64], shares: Array
+    ) -> tuple[Factors, NDArray[np.bool_]]:
+        """The mixture without a component, of which others take `shares` (of `ids`), and the spectra that held it."""
         index = int(np.flatnonzero(factors.ids == place)[0])
         rows = factors.concentrations[:, index] > 0
-        substitute = np.array([shares.get(int(i), 0.0) for i in factors.ids])
-        return self.refinement.attempt(factors.without(index, substitute), limit, rows)
+        share_of = dict(zip(ids.tolist(), shares, strict=True))
+        substitute = np.array([share_of.get(int(i), 0.0) for i in factors.ids])
+        return factors.without(index, substitute), rows
 
     def spare(self, factors: Factors) -> NDArray[np.int64]:
         """Places in the pool that a new component may take."""
@@ -315,7 +320,7 @@ class CountSearch:
             if not amounts.any():
                 continue
             trial = factors.having(component, amounts, int(spare[0]))
-            trial, cost = refinement.attempt(trial, limit, amounts > 0)
+            trial, cost = refinement.attempt(trial, amounts > 0, limit)
             if cost < limit:
                 return trial
         return None
@@ -340,19 +345,21 @@ class CountSearch:
             alone[row] = np.linalg.norm(spectra[row])
             yield _unit(spectra[row]), alone
 
-    def without_one(self, factors: Factors) -> list[tuple[Factors, float]]:
-        """The mixture without each of those components that cost least, and what it costs then."""
+    def without_one(self, factors: Factors, tries: int = _TRIES) -> list[tuple[Factors, float]]:
+        """The mixture without each of some components that may cost least, and what it costs then."""
         shares, order = self._cheapest(factors)
-        ids = factors.ids.tolist()
-        return [self._removed(factors, ids[i], dict(zip(ids, shares[i], strict=True)), 0.0) for i in order[:_TRIES]]
+        return [
+            self.refinement.adapted(*self._removed(factors, int(factors.ids[i]), factors.ids, shares[i]))
+            for i in order[:tries]
+        ]
 
     def _go_beyond(self, factors: Factors) -> float:
-        """Remove a few components more, for the path; the rise of the residual with the first."""
+        """Remove a few components more, for the path; the rise of the residual with the first, which is chosen well."""
         rise, start = math.inf, self.path[-1].residual
         for step in range(_BEYOND):
             if len(factors.ids) < 2:
                 break
-            trials = self.without_one(factors)
+            trials = self.without_one(factors, 1 if step else _TRIES)
             if not trials:
                 break
             factors = min(trials, key=lambda trial: trial[1])[0]
