@@ -188,10 +188,11 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
         # Two rows of blocks, which a window can touch.
         blocks = 2 * max(height for height, _ in file.block_shapes) * shape[0] * shape[2] * dtype.itemsize
         axis, unit = _wavelengths(file)
-        transform, wkt = file.transform, _wkt(file.crs)
+        transform = file.transform
+        place = None if transform.is_identity else place_of(transform.to_gdal(), _wkt(file.crs)) or None
         alpha = [i for i, color in enumerate(file.colorinterp) if color.name == "alpha"]
         mask = None
-        if [rasterio.enums.MaskFlags.per_dataset] in file.mask_flag_enums:
+        if any(rasterio.enums.MaskFlags.per_dataset in flags for flags in file.mask_flag_enums):
             mask = file.dataset_mask() == 0
         facts: dict[str, Any] = {
             "nodata": file.nodata,
@@ -201,14 +202,14 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
             "wavelength_unit": unit,
             "bad": np.array(alpha, dtype=np.int64),
             "bad_by": "alpha",
-            "place": None if transform.is_identity else place_of(transform.to_gdal(), wkt) or None,
+            "place": place,
             "hidden": mask if mask is not None and mask.any() else None,
             "layout": f"{raster.driver}, {dtype.name}, {shape} as (bands, rows, columns)",
-            "notes": (),
+            "notes": () if place or transform.is_identity else ("its place on Earth is not one that results can have",),
         }
     image = raster.header
     if image is not None and image.shape != shape:
-        facts["notes"] = (f"'{image.header.name}' beside it is for another size and is not used",)
+        facts["notes"] += (f"'{image.header.name}' beside it is for another size and is not used",)
     elif image is not None:
         facts |= {
             name: value
@@ -225,7 +226,7 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
         if len(image.bad_bands):
             facts["bad"], facts["bad_by"] = image.bad_bands, "bbl"
         facts["scale"] = image.scale
-        facts["notes"] = (f"bands by '{image.header.name}'", *image.notes)
+        facts["notes"] += (f"bands by '{image.header.name}'", *image.notes)
     return RasterArray(RasterFile(raster, min(max(_LEAST_CACHE, blocks), _MOST_CACHE)), shape, dtype), facts
 
 
