@@ -154,6 +154,7 @@ def test_hdf5_that_does_not_say_its_order_asks(tmp_path: Path) -> None:
         open_cube(tmp_path / "x.h5")
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file["a/loop"] = file["a"]
+        file["a/type"] = np.dtype("f4")
         file["away"] = h5py.ExternalLink("/etc/passwd", "/")
     assert open_cube(tmp_path / "x.h5", layout="chw").shape == (2, 3, 4)
 

@@ -16,6 +16,7 @@ from helpers.io_files import quiet, scene
 from spectrafuse.io import colors, open_cube, read_labels, read_spectra, write_class_map
 from spectrafuse.io.envi import open_envi
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.places import place_of
 from spectrafuse.io.rasters import write_class_tiff
 
 rasterio = pytest.importorskip("rasterio", reason="the part geo is not installed")
@@ -147,6 +148,18 @@ def test_a_label_map_lies_where_its_scene_does(tmp_path: Path, crs: str) -> None
     assert names == ["Unclassified", "soil", "oak & elm", "water"]
 
 
+@pytest.mark.parametrize("degrees", [30, -75, 120])
+def test_a_turned_scene_has_a_turned_label_map(tmp_path: Path, degrees: float) -> None:
+    turned = rasterio.Affine.translation(500000, 4000000) @ rasterio.Affine.rotation(degrees)
+    crs = rasterio.crs.CRS.from_epsg(32632).to_wkt(version="WKT1_ESRI")
+    transform = turned @ rasterio.Affine.scale(10, -10)
+    header, _ = write_class_map(tmp_path, np.zeros((3, 4), int), place=place_of(transform.to_gdal(), crs))
+    with rasterio.open(write_class_tiff(header)) as file:
+        assert file.transform.almost_equals(transform, 1e-6)
+    for other in (rasterio.Affine.scale(10, -20), rasterio.Affine.scale(10, 10), rasterio.Affine.shear(20)):
+        assert place_of((turned @ other).to_gdal(), crs) == {}
+
+
 def test_places_of_envi_headers_go_to_the_label_map(tmp_path: Path) -> None:
     (tmp_path / "x.img").write_bytes(np.ones((2, 3, 4), "<f4").tobytes())
     lines = [
@@ -183,3 +196,13 @@ def test_an_image_with_a_header_of_esri(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.data, expected)
         assert found.place is not None
         assert found.place["map info"].startswith("Arbitrary, 1, 1, 100.0, 200.0, 10.0, 10.0")
+
+
+def test_transparent_pixels_have_no_data(tmp_path: Path) -> None:
+    stored = scene(4, 5, 6).astype("u1")
+    stored[3] = 255
+    stored[3, 1, 2] = 0
+    path = write_tiff(tmp_path / "x.tif", stored, photometric="RGB", alpha="yes")
+    found = quiet(open_cube, path)
+    assert found.shape == (3, 5, 6)
+    np.testing.assert_array_equal(found.valid, stored[3] > 0)

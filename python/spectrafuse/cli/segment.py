@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,6 +238,7 @@ def segment(request: SegmentRequest) -> None:
             "bands_left_out": {reason: which.tolist() for reason, which in cube.left_out},
             "wavelength_unit": cube.unit,
             "reading": cube.description,
+            "place": cube.place,
             "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
         }
         for path, cube in zip(request.scenes, cubes, strict=True)
@@ -473,8 +475,11 @@ def _print_summary(
         if alone:
             console.print(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
     console.print(f"{record['stop_reason']}")
+    tiff = ""
+    if any(item["place"] for item in record["inputs"]):
+        tiff = ", classes.tif" if find_spec("rasterio") else " (as GeoTIFF: pip install 'spectrafuse[geo]')"
     console.print(
-        f"Results are in '{request.output}': map.png, labels.npy, classes.hdr (for ENVI and QGIS), confidence.hdr (0: "
+        f"Results are in '{request.output}': map.png, labels.npy, classes.hdr{tiff}, confidence.hdr (0: "
         "two clusters fit alike, 1: no doubt), spectra.csv, spectra.npz, spectra.hdr (spectral library), spectra.png, "
         "loss.png, run.json, model/"
     )

@@ -319,6 +319,8 @@ def _read_hdf5(path: Path, form: str) -> ArrayFile:
                 continue
             label = item.attrs.get("MATLAB_class", b"")
             label = label.decode("latin-1") if isinstance(label, bytes) else str(label)
+            if isinstance(item, h5py.Datatype):
+                continue
             if not isinstance(item, h5py.Dataset):
                 if "MATLAB_sparse" in item.attrs or label not in ("", "struct") or not len(item):
                     entries[name] = Entry((), "sparse" if "MATLAB_sparse" in item.attrs else label or "struct")

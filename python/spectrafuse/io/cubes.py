@@ -689,7 +689,7 @@ def _raster_cube(
     _check_asked(path, stored.shape, rows, columns)
     own, hidden = facts.pop("nodata"), facts.pop("hidden")
     given = as_mask(f"'{path}'", mask, stored.shape[1:])
-    return checked_cube(
+    cube = checked_cube(
         f"'{raster.path}'",
         stored,
         nodata=own if nodata is None else nodata,
@@ -701,6 +701,9 @@ def _raster_cube(
         data_path=str(raster.path),
         **facts,
     )
+    # The blocks that the check went through need not stay in memory.
+    cube.close()
+    return cube
 
 
 def _check_asked(path: str, shape: tuple[int, int, int], rows: int | None, columns: int | None) -> None:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,7 @@ _PLACE_IN_BRACES = (
     "map info", "projection info", "coordinate system string", "geo points", "pixel size", "rpc info",
 )  # fmt: skip
 _PLACE = (*_PLACE_IN_BRACES, "x start", "y start")
+_GAINS = ("data gain values", "data offset values")
 # What changes numbers and is not applied: it leads to other quantities than those that people look for.
 _NOT_APPLIED = ("data reflectance gain values", "data reflectance offset values")
 _KNOWN_KINDS = ("", "envi", "envi standard", "envi classification", "standard", "envi floating point")
@@ -204,6 +205,29 @@ def image_of_fields(data: str | os.PathLike[str], fields: dict[str, str]) -> Env
     return _check_size(_interpret(file, file, fields))
 
 
+def facts_of_fields(fields: dict[str, str], values: np.ndarray) -> dict[str, Any]:
+    """What the header of numbers that have been read says of them: no-data value, bad bands, place; `Cube` has more.
+
+    `values` (rows, columns, bands) may have been divided by the scale factor, and the no-data value with them.
+    """
+    header = Path("The header")
+    notes: list[str] = []
+    nodata, marks = _nodata(header, fields), _per_band(header, fields, "bbl", values.shape[2], notes)
+    if nodata is not None and np.isfinite(nodata) and not (values == nodata).any():
+        nodata /= _scale(header, fields)
+    notes += [f"the header's {name!r} are not applied" for name in _GAINS if name in fields]
+    return {
+        "nodata": nodata,
+        "bad": None if marks is None else np.flatnonzero(marks == 0),
+        "place": _place_of_fields(fields),
+        "notes": tuple(notes),
+    }
+
+
+def _place_of_fields(fields: dict[str, str]) -> dict[str, str] | None:
+    return {name: " ".join(fields[name].split()) for name in _PLACE if fields.get(name)} or None
+
+
 def read_header(path: Path) -> dict[str, str]:
     """The fields of a header: names in lower case with single blanks, values without their braces.
 
@@ -319,10 +343,7 @@ def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     image = _stored_as(header, data, fields)
     bands = image.shape[0]
     notes: list[str] = []
-    numbers = {
-        name: _per_band(header, fields, name, bands, notes) for name in ("data gain values", "data offset values")
-    }
-    gains, offsets = numbers["data gain values"], numbers["data offset values"]
+    gains, offsets = (_per_band(header, fields, name, bands, notes) for name in _GAINS)
     notes += [f"the header's {name!r} are not applied" for name in _NOT_APPLIED if name in fields]
     marks = _per_band(header, fields, "bbl", bands, notes)
     wavelengths, unit, told = _wavelengths(header, fields, bands)
@@ -336,7 +357,7 @@ def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
         bad_bands=np.zeros(0, dtype=np.int64) if marks is None else np.flatnonzero(marks == 0),
         gains=None if gains is None or (gains == 1).all() else gains,
         offsets=None if offsets is None or not offsets.any() else offsets,
-        place={name: " ".join(fields[name].split()) for name in _PLACE if fields.get(name)} or None,
+        place=_place_of_fields(fields),
         notes=(*notes, *told),
         kind=fields.get("file type", ""),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse.io.envi import EnviImage, image_of_fields
+from spectrafuse.io.envi import EnviImage, facts_of_fields, image_of_fields
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.layouts import is_axis_name, layout_of_dims, layout_words, looks_bands_last
 from spectrafuse.io.validate import as_numeric, called
@@ -59,13 +59,13 @@ def _of_spy(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[s
     if layout not in ("auto", "hwc"):
         raise DataError(f"{called(name)} is an image of SPy, (rows, columns, bands); leave layout={layout!r} out.")
     metadata = getattr(scene, "metadata", None) or {}
-    if hasattr(scene, "filename") and hasattr(scene, "offset") and os.path.exists(scene.filename) and metadata:
-        fields = {
-            str(key).lower(): ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            for key, value in metadata.items()
-        }
-        if {"samples", "lines", "bands", "data type", "interleave"} <= fields.keys():
-            return image_of_fields(scene.filename, fields)
+    fields = {
+        str(key).lower(): ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        for key, value in metadata.items()
+    }
+    in_file = hasattr(scene, "filename") and hasattr(scene, "offset") and os.path.exists(scene.filename)
+    if in_file and {"samples", "lines", "bands", "data type", "interleave"} <= fields.keys():
+        return image_of_fields(scene.filename, fields)
     values = np.asarray(scene if isinstance(scene, np.ndarray) else scene.load())
     if values.ndim != 3:
         raise DataError(f"{called(name)} must be an image of SPy with 3 dimensions; got shape {values.shape}.")
@@ -77,6 +77,7 @@ def _of_spy(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[s
         "wavelengths": np.asarray(centers, dtype=np.float64) if fits else None,
         "wavelength_unit": getattr(bands, "band_unit", None) or None,
     }
+    facts |= facts_of_fields(fields, values)
     return values.transpose(2, 0, 1), facts
 
 

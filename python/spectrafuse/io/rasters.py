@@ -29,8 +29,8 @@ _DRIVERS = {"tiff": "GTiff", "jpeg2000": "JP2OpenJPEG", "nitf": "NITF", "hfa": "
 _MOSAIC_SUFFIX = ".vrt"
 _ESRI_SUFFIXES = (".bil", ".bip", ".bsq")
 _MOST_HEADER = 1 << 16
-# Of decoded blocks, in MB.
-_CACHE = 128
+# Bytes of decoded blocks that are kept, within these bounds: those that rows of the scene lie in.
+_LEAST_CACHE, _MOST_CACHE = 1 << 24, 1 << 29
 _WAVELENGTH_TAGS = ("wavelength", "Wavelength", "WAVELENGTH", "center_wavelength")
 
 
@@ -94,7 +94,7 @@ def _name(raster: Raster) -> str:
 
 
 @contextmanager
-def _gdal(raster: Raster) -> Iterator[Any]:
+def _gdal(raster: Raster, cache: int = _LEAST_CACHE) -> Iterator[Any]:
     """rasterio, with GDAL's memory limited; whatever goes wrong is one sentence."""
     try:
         import rasterio
@@ -105,7 +105,7 @@ def _gdal(raster: Raster) -> Iterator[Any]:
             f"convert it with `gdal_translate -of ENVI {raster.path.name} {raster.path.stem}-envi.img`."
         ) from error
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
+        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=cache):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield rasterio
     except DataError:
@@ -123,14 +123,14 @@ class RasterFile:
     May be read from several threads (which take turns), after a fork, and when unpickled.
     """
 
-    def __init__(self, raster: Raster) -> None:
-        self.raster = raster
+    def __init__(self, raster: Raster, cache: int) -> None:
+        self.raster, self.cache = raster, cache
         self._open: tuple[int, Any] | None = None
         self._turn = threading.Lock()
 
     def read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
         """A window of some bands, (bands, rows, columns)."""
-        with self._turn, _gdal(self.raster) as rasterio:
+        with self._turn, _gdal(self.raster, self.cache) as rasterio:
             if self._open is None or self._open[0] != os.getpid():
                 self._open = os.getpid(), rasterio.open(self.raster.path, driver=self.raster.driver)
             window = ((rows.start, rows.stop), (columns.start, columns.stop))
@@ -144,7 +144,7 @@ class RasterFile:
             opened[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"raster": self.raster}
+        return {"raster": self.raster, "cache": self.cache}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -185,11 +185,14 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
         if dtype.kind not in "iuf":
             raise DataError(f"'{raster.path}' holds complex numbers, which cannot be read.")
         check_size(f"'{raster.path}'", 16 * shape[1] * shape[2], raster.path.stat().st_size)
+        # Two rows of blocks, which a window can touch.
+        blocks = 2 * max(height for height, _ in file.block_shapes) * shape[0] * shape[2] * dtype.itemsize
         axis, unit = _wavelengths(file)
-        transform, wkt = file.transform, _wkt(file.crs)
+        transform = file.transform
+        place = None if transform.is_identity else place_of(transform.to_gdal(), _wkt(file.crs)) or None
         alpha = [i for i, color in enumerate(file.colorinterp) if color.name == "alpha"]
         mask = None
-        if [rasterio.enums.MaskFlags.per_dataset] in file.mask_flag_enums:
+        if any(rasterio.enums.MaskFlags.per_dataset in flags for flags in file.mask_flag_enums):
             mask = file.dataset_mask() == 0
         facts: dict[str, Any] = {
             "nodata": file.nodata,
@@ -199,14 +202,14 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
             "wavelength_unit": unit,
             "bad": np.array(alpha, dtype=np.int64),
             "bad_by": "alpha",
-            "place": None if transform.is_identity else place_of(transform.to_gdal(), wkt) or None,
+            "place": place,
             "hidden": mask if mask is not None and mask.any() else None,
             "layout": f"{raster.driver}, {dtype.name}, {shape} as (bands, rows, columns)",
-            "notes": (),
+            "notes": () if place or transform.is_identity else ("its place on Earth is not one that results can have",),
         }
     image = raster.header
     if image is not None and image.shape != shape:
-        facts["notes"] = (f"'{image.header.name}' beside it is for another size and is not used",)
+        facts["notes"] += (f"'{image.header.name}' beside it is for another size and is not used",)
     elif image is not None:
         facts |= {
             name: value
@@ -223,8 +226,8 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
         if len(image.bad_bands):
             facts["bad"], facts["bad_by"] = image.bad_bands, "bbl"
         facts["scale"] = image.scale
-        facts["notes"] = (f"bands by '{image.header.name}'", *image.notes)
-    return RasterArray(RasterFile(raster), shape, dtype), facts
+        facts["notes"] += (f"bands by '{image.header.name}'", *image.notes)
+    return RasterArray(RasterFile(raster, min(max(_LEAST_CACHE, blocks), _MOST_CACHE)), shape, dtype), facts
 
 
 def _unless(values: np.ndarray, usual: float) -> np.ndarray | None:
@@ -278,7 +281,7 @@ def write_class_tiff(header: str | os.PathLike[str]) -> Path | None:
     except ImportError:
         return None
     image, target = Path(header).with_suffix(".img"), Path(header).with_suffix(".tif")
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_LEAST_CACHE):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(image, driver="ENVI") as source:
             points, points_crs = source.gcps

@@ -378,7 +378,8 @@ def _from_library(path: str, library: Library, drop_missing: str | None) -> Spec
 def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
     with open_cube(path, **options) as cube:
         data, grid = unfolded(cube), grid_of_scene(cube)
-        said = cube.description.removeprefix(f"{cube.source}: ")
+        # The variable is named before.
+        said = cube.description.removeprefix(f"{cube.source}: ").replace(f"; variable {cube.key!r}", "", 1)
     axis = cube.wavelengths
     words = ["a scene, each pixel a spectrum", said, *(["no axis"] if axis is None else remarks(axis))]
     return Spectra(
