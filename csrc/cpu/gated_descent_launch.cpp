@@ -12,8 +12,8 @@ namespace {
 
 const GatedDescentKernels& kernels() { return SPECTRAFUSE_SELECT(gated_descent_kernels); }
 
-// A thread is worth its start for so many products.
-constexpr std::int64_t kGrain = std::int64_t{1} << 17;
+// A thread is worth its start, and waiting for it where cores are shared, for so many products.
+constexpr std::int64_t kGrain = std::int64_t{1} << 20;
 
 int useful(std::int64_t products, int threads) {
     return static_cast<int>(std::clamp<std::int64_t>(products / kGrain, 1, threads));

@@ -95,7 +95,7 @@ def test_agrees_with_the_reference(backend: str, call: Any, shape: tuple[int, in
 @pytest.mark.parametrize("call", CALLS)
 def test_the_same_bits_at_any_number_of_threads(call: Any) -> None:
     # Large enough for seven threads to have work.
-    parts, before, found = _mixture((1800, 700, 30)), torch.get_num_threads(), []
+    parts, before, found = _mixture((10500, 700, 30)), torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
 from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
+from spectrafuse.io.errors import asked_by_estimator
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
 
@@ -187,9 +189,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             Ignored.
         mask : array_like of bool (rows, columns), optional; for a list of scenes, a list of these or None
             True for pixels without data.
-        layout : {"auto", "chw", "hwc"}
-            Order of the axes: bands, rows, columns, or rows, columns, bands. "auto": as files say it, by the names of
-            an xarray's dimensions, and (bands, rows, columns) for arrays and tensors.
+        layout : {"auto", "chw", "hwc", "hcw", "cwh"}
+            Order of the axes: c for bands, h for rows, w for columns. "auto": as files say it, by the names of an
+            xarray's dimensions, and (bands, rows, columns) for arrays and tensors.
         callback : callable, optional
             Called with a `Progress` after every epoch.
         checkpoint_dir : path, optional
@@ -207,11 +209,13 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         return self
 
     def _training_scenes(self, X: Any, mask: Any, layout: str) -> list[Cube]:
-        return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
+        with asked_by_estimator():
+            return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
 
     def _scenes_to_label(self, X: Any, mask: Any, layout: str) -> list[Cube]:
         own = BandsOf(self.n_bands_in_, self.bands_)
-        return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
+        with asked_by_estimator():
+            return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
 
     def _fit(
         self,
@@ -228,7 +232,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
-            budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None)
+            budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None, probs=True)
         trainer = Trainer(
             model,
             for_training(scenes, Normalization(recipe.normalization), device),
@@ -315,8 +319,39 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self._predict(X, self._scenes_to_label(X, mask, layout), max_memory, out)
 
+    def predict_with_confidence(
+        self, X: Any, *, mask: Any = None, layout: str = "auto", max_memory: int | None = None, out: Any = None
+    ) -> tuple[Any, Any]:
+        """Labels of scenes, and how clear they are; the scenes are read once.
+
+        Parameters
+        ----------
+        X, mask, layout, max_memory : as in `predict`
+        out : path or list of paths, optional
+            As in `predict`; the confidences go to `<stem>-confidence.npy` beside each.
+
+        Returns
+        -------
+        labels : as `predict` gives them
+        confidence : ndarray (rows, columns), float32, or a list of them for a list
+            Probability of the pixel's cluster less that of the best cluster with another label: 0, they are alike; 1,
+            no doubt. NaN for pixels without data.
+        """
+        check_is_fitted(self, "model_")
+        scenes = self._scenes_to_label(X, mask, layout)
+        several = isinstance(X, (list, tuple))
+        files = list(out) if several and out is not None else [out] * len(scenes)
+        maps = [_empty_map(scene.shape[1:], file) for scene, file in zip(scenes, files, strict=False)]
+        labels = self._predict(X, scenes, max_memory, out, maps)
+        return labels, maps if several else maps[0]
+
     def _predict(
-        self, X: Any, scenes: Sequence[Cube], max_memory: int | None = None, out: Any = None
+        self,
+        X: Any,
+        scenes: Sequence[Cube],
+        max_memory: int | None = None,
+        out: Any = None,
+        confidence: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         check_bands(scenes, self.n_features_in_, "the model")
         several = isinstance(X, (list, tuple))
@@ -325,8 +360,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             raise checks.fail("out", f"a list of {len(scenes)} paths, one a scene", f"{len(files)} of them")
         memory = self.max_memory if max_memory is None else max_memory
         how, mapping = self.normalization_, self.cluster_mapping_
-        pairs = zip(scenes, files, strict=True)
-        maps = [label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file) for x, file in pairs]
+        sure: Sequence[Any] = [None] * len(scenes) if confidence is None else confidence
+        maps = [
+            label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file, confidence=margin)
+            for x, file, margin in zip(scenes, files, sure, strict=True)
+        ]
         return maps if several else maps[0]
 
     @in_usual_modes
@@ -448,3 +486,12 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             raise InvalidValueError(
                 f"{os.fspath(folder)}: spectrafuse.json does not describe this model ({error})."
             ) from error
+
+
+def _empty_map(shape: tuple[int, ...], file: str | os.PathLike[str] | None) -> np.ndarray:
+    """A float32 map in memory, or in a file beside the one with the labels."""
+    if file is None:
+        return np.empty(shape, np.float32)
+    beside = Path(file).with_name(f"{Path(file).stem}-confidence.npy")
+    made: np.ndarray = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+    return made

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from spectrafuse.io.axes import is_name, is_process, is_spectral, looks_like_axis, number_of, unit_of
+from spectrafuse.io.axes import is_name, is_process, is_spectral, looks_like_axis, number_of
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.plain_rows import HEAD, TITLES, Cells, Ends, Joined, ends_of, numbers_of
+from spectrafuse.io.units import unit_in_title
 
 _DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar", " ": "blank"}
 _SAMPLED = 20
@@ -179,7 +180,7 @@ def looks_numeric(cell: str) -> bool:
 
 
 def _is_unit(cell: str) -> bool:
-    return unit_of(cell) is not None and len(cell) < 8
+    return unit_in_title(cell) is not None and len(cell) < 8
 
 
 def _kind(cells: Iterable[str]) -> str:

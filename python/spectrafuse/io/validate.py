@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, scene_option
 
 _LISTED = 10
 _BLOCK_VALUES = 1 << 20
@@ -125,9 +125,8 @@ def _check_finite(name: str, given: np.ndarray, values: np.ndarray, axes: Sequen
         bad += wrong
     if not bad:
         return
-    hint = (
-        "; nodata=nan (--nodata nan) leaves such pixels out" if axes[0] == "band" and np.isnan(given[position]) else ""
-    )
+    way = f"; {scene_option('nodata', 'nan')} leaves such pixels out"
+    hint = way if axes[0] == "band" and np.isnan(given[position]) else ""
     report_not_finite(name, bad, position, given[position], axes, hint=hint)
 
 

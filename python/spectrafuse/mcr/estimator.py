@@ -31,11 +31,13 @@ from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
 from spectrafuse.mcr.recipes import Recipe, resolve
+from spectrafuse.mcr.refinement import evidence
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import correlated
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.refinement.refine import refine_spectra, refine_trained
 from spectrafuse.mcr.refinement.stored_result import load_result, save_result
+from spectrafuse.mcr.spikes import without_spikes
 from spectrafuse.mcr.training import known_components
 from spectrafuse.mcr.training.compaction import Compaction
 from spectrafuse.mcr.training.known_components import KnownComponents
@@ -96,6 +98,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Standard deviation of the noise, in the spectra's unit; None: estimated from the tail of the singular values.
         It sets the level of fit the corrected recipe aims at, never the count. If the singular values do not end in
         those of white noise, a component counts if it explains more than the recipe's `noise_floor` of the spectra.
+    robust : bool
+        Narrow spikes of single spectra, as of cosmic rays, are drawn through from beside them before the fit, and named
+        in `count_evidence_["cautions"]`. Without it each may become a component.
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
@@ -180,6 +185,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         component_norm: int | None = 2,
         background: bool = False,
         noise: float | None = None,
+        robust: bool = False,
         batch_size: int | None = None,
         max_epoch: int | None = None,
         learning_rate: float = 5e-4,
@@ -197,6 +203,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.component_norm = component_norm
         self.background = background
         self.noise = noise
+        self.robust = robust
         self.batch_size = batch_size
         self.max_epoch = max_epoch
         self.learning_rate = learning_rate
@@ -259,6 +266,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         recipe = resolve(self.recipe)
         settings = self._settings()
         data = inputs.open_rows(X, zeros="check")
+        spikes = None
+        if self.robust:
+            data, spikes = without_spikes(data[:])
         places = self._pool(None) - bool(self.background)
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         self._check_asked(recipe, 0 if given is None else len(given.fixed))
@@ -279,6 +289,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         self._fixed_ids = [] if given is None else given.fixed.tolist()
         self._take(result, model)
+        if spikes is not None and spikes.any() and self.count_evidence_ is not None:
+            self.count_evidence_["cautions"].append(evidence.of_spikes(spikes))
         # A file's columns have no names.
         validate_data(self, data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]

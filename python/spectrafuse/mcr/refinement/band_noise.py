@@ -9,8 +9,7 @@ import numpy as np
 
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.mcr.inputs import Table
-from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, squares, tail_noise
-from spectrafuse.mcr.refinement.evidence import numerical_rank
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, numerical_rank, squares, tail_noise
 from spectrafuse.mcr.refinement.whitening import Array, restored, whitened
 
 _LEAST_RATIO = 3.0

@@ -24,11 +24,14 @@ from spectrafuse.mcr.refinement.hard_gates import (
 from spectrafuse.mcr.refinement.whitening import restored, whitened
 from spectrafuse.ops.gated_descent import descend_open_gates, mixture_residual, residual_power
 
-_ROUNDS, _SWEEPS = 12, 12
+_ROUNDS, _SWEEPS, _FIRST_SWEEPS = 12, 12, 4
+"""Of a trial: rounds at most, sweeps in each, and those after which it may be given up for the first time."""
 _OPEN_EVERY, _CROWDED = 4, 3
 """Closed gates are looked at in every so many sweeps, or where one in so many gates is open in each."""
 _DEARER, _CHEAPER, _PASSES = (0.7, 0.5, 0.3, 0.1), 3.0, 3
 """Shares of the open gates that annealing closes at first; the factor by which it lowers their price; its passes."""
+_STILL = 1e-6
+"""A sweep that explains less, as a share of the price of a component, is the last."""
 _LAST_ROUNDS, _LAST_SWEEPS, _LAST_GAIN = 40, 100, 1e-5
 _HOPE = 1.5
 """A trial goes on while its present speed, times this, would bring it below its limit in the rounds that are left."""
@@ -56,13 +59,13 @@ class Factors(NamedTuple):
 
     def at_unit_norm(self) -> Factors:
         """The same mixture, without components of zeros only."""
-        length = np.linalg.norm(self.components, axis=1)
+        length = np.sqrt(np.einsum("kd,kd->k", self.components, self.components))
         kept, length = self._kept(length > 0), length[length > 0]
-        return kept._replace(concentrations=kept.concentrations * length, components=kept.components / length[:, None])
+        return Factors(kept.concentrations * length, kept.components / length[:, None], kept.ids)
 
     def used(self) -> Factors:
-        """Those components that some gate opens for, at unit norm."""
-        return self._kept(np.any(self.concentrations != 0, axis=0)).at_unit_norm()
+        """Those components that some gate opens for."""
+        return self._kept(np.any(self.concentrations, axis=0))
 
     def _kept(self, keep: NDArray[np.bool_]) -> Factors:
         if keep.all():
@@ -174,13 +177,16 @@ class Refinement:
         """Components and concentrations in turn; components that no gate opens for any more are dropped.
 
         Gates may close in every sweep. Where most are closed, they may open in every fourth and in the last one only:
-        the products of all spectra with all components that this needs would take nearly all of the time.
+        the products of all spectra with all components that this needs would take nearly all of the time. The last
+        sweep is the one, at the latest, that follows one without a change.
         """
         price = self.gate_price if gate_price is None else gate_price
         band_price = price if self.sparse else 0.0
+        still = False
         if self._report is not None:
             self._report(self.count(factors))
         for left in reversed(range(sweeps)):
+            before = factors
             # The best shape of a component, the others given, is the same with and without the filter; whether it is
             # negative is seen without it.
             shapes = update_components(
@@ -189,17 +195,28 @@ class Refinement:
                 restored(factors.components, self._correlation),
                 non_negative=self.non_negative,
                 price=band_price,
-                held=np.isin(factors.ids, self.fixed),
+                held=np.isin(factors.ids, self.fixed) if self.fixed else None,
             )
-            factors = self.filtered(factors._replace(components=shapes)).used()
-            if left % _OPEN_EVERY == 0 or self._crowded(factors):
+            factors = self.filtered(factors._replace(components=shapes)).at_unit_norm()
+            opening = still or left % _OPEN_EVERY == 0 or self._crowded(factors)
+            if opening:
                 descend(*products(self.spectra, factors.components), factors.concentrations, price)
             else:
                 smallest = np.full(len(factors.ids), math.sqrt(price))
                 spectra, concentrations, components = self._mixture(factors)
                 descend_open_gates(spectra, concentrations, components, torch.from_numpy(smallest))
             factors = factors.used()
+            still = self._unchanged(before, factors)
+            if still and opening:
+                break
         return factors
+
+    def _unchanged(self, before: Factors, after: Factors) -> bool:
+        """Whether a sweep explained next to nothing more: about the squared change of the concentrations."""
+        if len(before.ids) != len(after.ids):
+            return False
+        change = after.concentrations - before.concentrations
+        return float(np.vdot(change, change)) <= _STILL * self.component_price
 
     def _crowded(self, factors: Factors) -> bool:
         """Whether so many gates are open that products with all components are no more work."""
@@ -239,10 +256,13 @@ class Refinement:
 
         Few open gates show components purer; coordinate descent alone seldom closes several gates for one to open.
         """
-        best = self.cost(factors)
+        best, tried = self.cost(factors), dict[float, Factors]()
         for _ in range(_PASSES):
             before = best
             for share in _DEARER:
+                if tried.get(share) is factors:
+                    continue
+                tried[share] = factors
                 trial = self._annealed_from(factors, share)
                 cost = self.cost(trial)
                 if cost < best:
@@ -279,7 +299,7 @@ class Refinement:
                 components[taker] += least * components[giver]
                 concentrations[rows, giver] = np.where(ratios > least, both[:, 1] - least * both[:, 0], 0.0)
                 moved = True
-        return factors._replace(concentrations=concentrations, components=components).used()
+        return factors._replace(concentrations=concentrations, components=components).used().at_unit_norm()
 
     def levelled(self, factors: Factors) -> Factors:
         """The mixture with what all bands of a component share made part of the background."""
@@ -301,24 +321,41 @@ class Refinement:
         levelled = factors._replace(concentrations=concentrations, components=components)
         return self.filtered(levelled).at_unit_norm()
 
-    def attempt(self, factors: Factors, limit: float, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
+    def attempt(
+        self, factors: Factors, rows: NDArray[np.bool_], limit: float, patience: int = 1
+    ) -> tuple[Factors, float]:
         """Descend from a changed mixture, whose gates of `rows` are to be decided anew, until it costs below `limit`.
 
-        Gives up where that is out of reach.
+        Gives up where that is out of reach of the rounds that are left, of which there are `patience` times the usual.
         """
-        factors = self.regate(factors, rows)
-        last = cost = self.cost(factors)
-        for left in range(_ROUNDS, 0, -1):
+        factors, rounds = self.regate(factors, rows), patience * _ROUNDS
+        cost = self.cost(factors)
+
+        def hopeless(gained: float, times: float) -> bool:
+            return cost >= limit and gained * times * _HOPE < cost - limit
+
+        for left in range(rounds, 0, -1):
             if cost < limit:
                 break
-            factors = self.descend(factors, _SWEEPS)
+            last = cost
+            if left == rounds:
+                factors = self.descend(factors, _FIRST_SWEEPS)
+                cost = self.cost(factors)
+                if hopeless(last - cost, rounds * _SWEEPS / _FIRST_SWEEPS):
+                    break
+            factors = self.descend(factors, _SWEEPS if left < rounds else _SWEEPS - _FIRST_SWEEPS)
             if left % 3 == 0:
                 factors = self.regate(factors)
             cost = self.cost(factors)
-            if cost >= limit and left < _ROUNDS and (last - cost) * left * _HOPE < cost - limit:
+            if left < rounds and hopeless(last - cost, left):
                 break
-            last = cost
         return factors, cost
+
+    def adapted(self, factors: Factors, rows: NDArray[np.bool_]) -> tuple[Factors, float]:
+        """A changed mixture, whose gates of `rows` are to be decided anew, and its cost, after so many sweeps."""
+        factors = self.descend(self.regate(factors, rows), _SWEEPS)
+        factors = self.descend(self.regate(factors), _SWEEPS)
+        return factors, self.cost(factors)
 
     def substitutes(self, factors: Factors) -> tuple[Array, Array]:
         """Each component as a non-negative sum of the others.

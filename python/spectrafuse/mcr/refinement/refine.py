@@ -17,7 +17,7 @@ from spectrafuse.mcr.inputs import MappedSpectra, Table
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
-from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, numerical_rank, row_blocks, squares
 from spectrafuse.mcr.refinement import evidence, many_spectra
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import band_weights
@@ -48,19 +48,32 @@ NO_TRAINING = "Nothing was trained: candidates chosen among the spectra were ref
 
 
 class _Reporter:
-    """Tells a callback, once a second, how many components are left; the epochs, if there were any, are over."""
+    """Tells a callback, once a second, how far the refinement is; the epochs, if there were any, are over."""
 
     def __init__(self, callback: Callback, history: Sequence[dict[str, float]] = ()) -> None:
         self._callback, self._epochs = callback, len(history)
         self._values = dict(history[-1]) if history else {}
         self._began = self._told = time.monotonic()
+        self._searches: tuple[int, int, float] | None = None
+
+    def begins_search(self, done: int, most: int) -> None:
+        """A search begins, after `done` others, of at most `most`."""
+        began = time.monotonic() if done == 0 or self._searches is None else self._searches[2]
+        self._searches = done, most, began
 
     def __call__(self, count: int) -> None:
         now = time.monotonic()
         if now - self._told < 1.0:
             return
         self._told = now
-        message = f"refining on hard gates for {now - self._began:.0f} s, trying {count} components"
+        message = f"refining on hard gates for {now - self._began:.0f} s, "
+        if self._searches is not None:
+            done, most, began = self._searches
+            message += f"search {done + 1} of at most {most}, "
+            if done:
+                left = (now - began) / (done + 0.5) * (most - done - 0.5)
+                message += f"about {left:.0f} s left if all are needed, "
+        message += f"trying {count} components"
         self._callback(Progress(self._epochs, self._epochs or None, self._values, message))
 
 
@@ -203,6 +216,8 @@ def refine_spectra(
         spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
         places, found = len(ids) + len(spare), list[_Refined]()
         while len(found) < _STARTS and not (found and _trusted(found, noise, asked)):
+            if report is not None:
+                report.begins_search(len(found), _STARTS)
             chance = 1.0 - _INDIFFERENCE[bool(found)] * stream.uniform((len(rows),), dtype=torch.float64).numpy()
             start = from_spectra(
                 data.scaled,
@@ -419,7 +434,7 @@ def _result(
     nmse = nmse_of(residual, power)
     final = Factors(concentrations.astype(np.float64), components, np.asarray(ids, np.int64))
     outcome = outcome._replace(factors=final)
-    rank = evidence.numerical_rank(whitened(data.scaled, noise.correlation))
+    rank = numerical_rank(whitened(data.scaled, noise.correlation))
     count = len(ids) - (background in ids)
     path = evidence.path_rows(outcome, data.level**2, data.power, data.variation)
     path[outcome.chosen]["count"] = count
@@ -447,9 +462,12 @@ def _result(
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "cautions": evidence.cautions(
-                outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
-            ),
+            "cautions": [
+                *evidence.of_spectra(spectra, noise, non_negative=form.non_negative, background=background is not None),
+                *evidence.cautions(
+                    outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=bool(gates.weights)
+                ),
+            ],
         },
     )
 
