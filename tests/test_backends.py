@@ -76,9 +76,7 @@ def test_unknown_names_are_refused():
 @pytest.mark.slow
 @pytest.mark.process
 def test_the_environment_forces_an_implementation():
-    code = (
-        "from spectrafuse import backends; import spectrafuse.ops; print(backends.choose('mean_shift_assign', 'cpu'))"
-    )
+    code = "from spectrafuse import backends, ops; ops.operations(); print(backends.choose('mean_shift_assign', 'cpu'))"
     for name in ("reference", "torch", "cpu"):
         assert run(code, SPECTRAFUSE_BACKEND=name).stdout.strip() == name
     assert run(code, SPECTRAFUSE_BACKEND="").stdout.strip() == "cpu"

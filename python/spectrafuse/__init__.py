@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spectrafuse._runtime import threads
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ __all__ = [
     "patch",
     "use_backend",
 ]
+
+threads.make_forks_safe()
 
 
 def __getattr__(name: str) -> Any:

@@ -25,7 +25,7 @@ EDITS = {
     "python/spectrafuse/ops/__init__.py": [
         (
             "from spectrafuse.ops.sample_crop_pairs import",
-            "from spectrafuse.ops.row_norms import row_norms\nfrom spectrafuse.ops.sample_crop_pairs import",
+            "from spectrafuse.ops.row_norms import row_norms\n    from spectrafuse.ops.sample_crop_pairs import",
         ),
         ('    "sample_crop_pairs",\n', '    "row_norms",\n    "sample_crop_pairs",\n'),
     ]

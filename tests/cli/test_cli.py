@@ -53,7 +53,8 @@ def test_segment_leaves_maps_pictures_model_and_record(segmented: tuple[Path, Re
     assert result.exit_code == 0, result.output
     assert "Hungarian" in result.stdout
     expected = {"labels.npy", "labels.png", "map.png", "spectra.png", "loss.png", "model", "run.json"}
-    expected |= {"classes.hdr", "classes.img"}
+    expected |= {"classes.hdr", "classes.img", "confidence.hdr", "confidence.img"}
+    expected |= {"spectra.csv", "spectra.npz", "spectra.hdr", "spectra.sli"}
     assert {path.name for path in output.iterdir()} == expected
     labels = np.load(output / "labels.npy")
     assert labels.shape == (12, 15)
@@ -238,6 +239,28 @@ def test_shapes_are_a_mask(scene: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     absent = np.load(tmp_path / "out" / "labels.npy") == -1
     assert (absent == (np.isin(np.arange(15), [0, 1, 2, 14])[None] & np.ones((12, 1), bool))).all()
+
+
+@pytest.mark.slow
+def test_a_scene_with_a_place_has_a_geotiff(scene: Path, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the part geo is not installed")
+    cube = np.load(scene)["cube"].astype("<f4")
+    (tmp_path / "x.img").write_bytes(cube.tobytes())
+    rows, columns, bands = cube.shape
+    (tmp_path / "x.hdr").write_text(
+        f"ENVI\nsamples = {columns}\nlines = {rows}\nbands = {bands}\ndata type = 4\ninterleave = bip\n"
+        "map info = {UTM, 1, 1, 380000, 5820000, 30, 30, 33, North, WGS-84, units=Meters}\n"
+    )
+    result = run("segment", tmp_path / "x.hdr", "-o", tmp_path / "out", *SEGMENT, "--max-epoch", 1)
+    assert result.exit_code == 0, result.output
+    assert "classes.hdr, classes.tif," in result.output
+    with rasterio.open(tmp_path / "out" / "classes.tif") as file:
+        assert file.crs.to_epsg() == 32633
+        assert file.transform[:6] == (30, 0, 380000, 0, -30, 5820000)
+        np.testing.assert_array_equal(file.read(1), np.load(tmp_path / "out" / "labels.npy") + 1)
+    with rasterio.open(tmp_path / "out" / "confidence.img") as file:
+        assert file.crs.to_epsg() == 32633
+        assert 0 <= file.read(1).min() <= file.read(1).max() <= 1
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from helpers import seeds
+from spectrafuse.io import units
 from spectrafuse.io.cubes import array_cube
 from spectrafuse.io.results import colors
 from spectrafuse.reports import maps, style, unmixing
@@ -84,16 +85,29 @@ def test_pseudo_color_without_wavelengths_names_bands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "label"),
+    ("values", "unit", "label"),
     [
-        (None, "band number"),
-        ([400, 900], "wavelength (nm)"),
-        ([0.4, 2.5], "wavelength (µm)"),
-        ([50, 70], "wavelength"),
+        (None, None, "band number"),
+        ([400, 900], None, "wavelength (nm)"),
+        ([0.4, 2.5], None, "wavelength (µm)"),
+        ([50, 70], None, "wavelength"),
+        ([400, 900], "Wavenumber", "wavenumber (cm⁻¹)"),
+        ([4000, 9000], "Angstroms", "wavelength (Å)"),
     ],
 )
-def test_wavelength_label_says_only_what_is_known(values: list[float] | None, label: str) -> None:
-    assert style.wavelength_label(None if values is None else np.array(values)) == label
+def test_the_axis_of_bands_says_only_what_is_known(values: list[float] | None, unit: str | None, label: str) -> None:
+    assert units.axis_title(None if values is None else np.array(values), unit) == label
+
+
+def test_pseudo_color_takes_the_unit_into_account() -> None:
+    cube, wavelengths = np.zeros((40, 2, 2)), np.linspace(4000, 8000, 40)
+    nanometers = maps.pseudo_color(cube, wavelengths / 10)[1].replace(" nm", "")
+    assert maps.pseudo_color(cube, wavelengths, unit="Angstroms")[1].replace(" Å", "") != nanometers
+    picked = [
+        float(word) for word in maps.pseudo_color(cube, wavelengths, unit="Angstroms")[1].split() if word[0].isdigit()
+    ]
+    np.testing.assert_allclose(picked, (6400, 5500, 4600), atol=60)
+    assert "cm⁻¹ (red)" in maps.pseudo_color(cube, 1e8 / wavelengths, unit="cm-1")[1]
 
 
 def test_lines_break_at_gaps_and_bands_are_sorted() -> None:

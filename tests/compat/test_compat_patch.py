@@ -15,11 +15,14 @@ from torch import Tensor, nn
 import spectrafuse
 from spectrafuse.compat.ebgmcr.lazy import LazyTensor
 from spectrafuse.compat.ebgmcr.mcr import LINEAR_AGGREGATES
+from spectrafuse.compat.hsi_global_clustering import step_terms
 from spectrafuse.compat.hsi_global_clustering.hsi_processing import (
     batch_random_affine,
     batch_random_crop_pair,
     batch_wavelength_shift,
 )
+from spectrafuse.mcr.training.cpu_epoch import DirectEpochs
+from spectrafuse.ops.clustering_objective import reference
 from spectrafuse.ops.dense_mean_shift.reference import dense_mean_shift
 from spectrafuse.ops.mean_shift_assign.reference import assign, mean_shift_assign
 
@@ -74,6 +77,8 @@ def linear_mixing(concentration: Tensor, components: Tensor) -> Tensor:
 class Unmixing(nn.Module):
     """The published model in a few lines: every tensor (B, N, d) is built."""
 
+    temperature_train = temperature_eval = 0.7
+
     def __init__(self, components: int, bands: int, sparse: bool = False) -> None:
         super().__init__()
         self.num_components, self.dim_components, self.sparse_component = components, bands, sparse
@@ -84,6 +89,10 @@ class Unmixing(nn.Module):
         self.concentration_regressor = nn.Linear(bands, components)
         self.component_post_processing = nn.Identity()
         self.aggregate_function = linear_mixing
+
+    def components(self, indices: Any = None) -> Tensor:
+        spectra = F.normalize(self.vanilla_components.abs(), dim=1)
+        return spectra if indices is None else spectra[indices]
 
     def parse_pattern(self, pattern: Tensor) -> tuple[Tensor, ...]:
         components = F.normalize(self.vanilla_components.abs(), dim=1).expand(len(pattern), -1, -1)
@@ -113,8 +122,36 @@ def rbf_penalty(all_components: Tensor, sigma: float = 1.0) -> Tensor:
 
 
 class Solver:
-    def __init__(self, penalties: ModuleType) -> None:
+    """With the options that a training needs, and the published defaults of what the others do."""
+
+    device, optimizer_class, optimizer_args = "cpu", torch.optim.AdamW, {"lr": 1e-3}
+    num_components, mini_batch_size, max_epoch, sparse_component, checkpoint_criterion = (6,), 4, 3, False, None
+    ambiguity_penalty, poly_dim, matern_nu, ambiguity_coef, ambiguity_prob_threshold = "rbf", 2, 1.5, 1e-3, 0.5
+    energy_coef, min_component_coef, select_prob_threshld = 1e-10, 0.01, 0.9
+    temperature_max, temperature_min, temperature_drop_value, temperature_drop_epochs = 1.0, 0.1, 0.1, 10
+    tol_pattern_nmse, tol_energy_ratio = 0.01, 1.0
+
+    def __init__(self, penalties: ModuleType, *models: nn.Module) -> None:
         self.ambiguity_penalty_func = penalties.rbf_penalty  # type: ignore[attr-defined]
+        self.stored_mcrs = nn.ModuleList(models)
+
+    def fit(self, data: Tensor) -> None:
+        raise NotImplementedError
+
+
+class Encoding(nn.Module):
+    def __init__(self, bands: int, dim: int) -> None:
+        super().__init__()
+        layers = [nn.Conv1d(bands, dim, 3, padding=1), nn.ReLU(), nn.Conv1d(dim, dim, 3, padding=1), nn.ReLU()]
+        self.spectral_net = nn.Sequential(*layers)
+        layers = [nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU()]
+        self.spatial_net = nn.Sequential(*layers)
+        self.embed_dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, bands, height, width = x.shape
+        y = self.spectral_net(x.reshape(count, bands, -1)).reshape(count, -1, height, width)
+        return F.normalize(self.spatial_net(y), dim=1)
 
 
 class MeanShift(nn.Module):
@@ -146,6 +183,44 @@ class MeanShift(nn.Module):
             probs = assign(shifted, self.cluster_centers, 0.05)
         extra = ((probs,) if return_probs else ()) + ((probs.argmax(-1),) if return_labels else ())
         return (shifted, *extra) if extra else shifted
+
+    def compute_compactness_loss(self, z_normed: Tensor, probs: Tensor) -> Tensor:
+        return reference.compactness(z_normed, probs, self.cluster_centers)
+
+    def compute_orthogonality_loss(self) -> Tensor:
+        return reference.orthogonality(self.cluster_centers)
+
+    def compute_balance_loss(self, probs: Tensor) -> Tensor:
+        return reference.balance(probs)
+
+    def compute_uniform_assignment_loss(self, probs: Tensor) -> Tensor:
+        pixels = probs[..., 0].numel()
+        return reference.uniform_assignment(probs, (torch.arange(pixels) % 4).sort().values[torch.randperm(pixels)])
+
+    def compute_consistency_loss(self, p1: Tensor, p2: Tensor) -> Tensor:
+        return reference.consistency(p1, p2)
+
+
+class Clustering(nn.Module):
+    """A model whose training step calls everything one by one."""
+
+    lambda_unif, lambda_orth, lambda_bal, lambda_cons = 2.0, 0.3, 0.1, 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.cluster = Encoding(5, 6), MeanShift(use_approx=True)
+
+    def train_step(self, crop1: Tensor, crop2: Tensor, lambda_unif: float | None = None) -> tuple[Any, ...]:
+        views = [self.encoder(crop) for crop in (crop1, crop2)]
+        (z1, p1), (z2, p2) = (self.cluster(view, return_probs=True) for view in views)
+        flat = [p.flatten(1, 2) for p in (p1, p2)]
+        rows = [view.flatten(2).transpose(1, 2) for view in views]
+        comp1, comp2 = (self.cluster.compute_compactness_loss(*pair) for pair in zip(rows, flat, strict=True))
+        unif = sum(self.cluster.compute_uniform_assignment_loss(p) for p in flat) / 2
+        bal = sum(self.cluster.compute_balance_loss(p) for p in flat) / 2
+        orth, cons = self.cluster.compute_orthogonality_loss(), self.cluster.compute_consistency_loss(*flat)
+        total = comp1 + comp2 + self.lambda_unif * unif + self.lambda_orth * orth + self.lambda_bal * bal
+        return total + self.lambda_cons * cons, {}, {"z1": z1, "p1": p1, "z2": z2, "p2": p2}
 
 
 class Augmentation:
@@ -195,7 +270,8 @@ def unmixing() -> Iterator[ModuleType]:
 def clustering() -> Iterator[ModuleType]:
     modules = package(
         "tool.dgc",
-        clustering={"UnrolledMeanShift": MeanShift},
+        clustering={"UnrolledMeanShift": MeanShift, "HyperspectralEncoder": Encoding},
+        model={"HyperspectralClusteringModel": Clustering},
         processing={"AugmentationPipeline": Augmentation},
     )
     sys.modules.update(modules)
@@ -204,7 +280,10 @@ def clustering() -> Iterator[ModuleType]:
         del sys.modules[name]
 
 
-OWNERS = (Refinement, Selection, FixedSelection, DynamicSelection, Unmixing, Solver, MeanShift, Augmentation)
+OWNERS = (
+    Refinement, Selection, FixedSelection, DynamicSelection, Unmixing, Solver, MeanShift, Encoding, Clustering,
+    Augmentation,
+)  # fmt: skip
 
 
 def contents() -> list[dict[str, Any]]:
@@ -301,6 +380,76 @@ def test_augmentation_gives_the_same_crops(clustering: ModuleType) -> None:
         actual = augmentation(cubes)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
     assert not hasattr(augmentation, "draw")
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[int]:
+    """Grows by one whenever a function is called."""
+    calls, function = [], getattr(owner, name)
+
+    def counted(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        return function(*given, **named)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_solver_fits_on_prepared_calls_unless_a_hook_forbids_it(
+    unmixing: ModuleType, hooked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = count_calls(monkeypatch, DirectEpochs, "train")
+    model, hook = Unmixing(6, 9), []
+    if hooked:
+        model.concentration_regressor.register_forward_hook(lambda *given: hook.append(1))
+    before = model.vanilla_components.detach().clone()
+    solver = Solver(sys.modules["tool._vendor.unmix.ambiguity_penalty"], model)
+    with spectrafuse.patch(unmixing):
+        solver.fit(torch.rand(8, 9))
+    assert not torch.equal(model.vanilla_components, before)
+    assert len(epochs) == (0 if hooked else solver.max_epoch)
+    assert bool(hook) is hooked
+    with pytest.raises(NotImplementedError):
+        solver.fit(torch.rand(8, 9))
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_model_trains_on_both_crops_together_unless_a_hook_forbids_it(
+    clustering: ModuleType, hooked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training loop as the published trainer's: two passes a step, and an update of the centers from the second."""
+    together = count_calls(monkeypatch, step_terms, "embed")
+    joint = count_calls(monkeypatch, step_terms.ops, "clustering_objective")
+    cubes, augmentation, hook = torch.rand(2, 5, 9, 9, dtype=torch.float64), Augmentation((6, 6)), []
+
+    def train() -> tuple[list[Tensor], Tensor]:
+        torch.manual_seed(6)
+        model = Clustering().double()
+        if hooked:
+            model.encoder.spectral_net[1].register_forward_hook(lambda *given: hook.append(1))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        for _ in range(2):
+            crops = augmentation(cubes)
+            optimizer.zero_grad()
+            model.train_step(crops[:, 0], crops[:, 1])[0].backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            with torch.no_grad():
+                moved = model.train_step(crops[:, 0], crops[:, 1])[2]
+                sums = sum(moved[f"p{i}"].reshape(-1, 4).t() @ moved[f"z{i}"].reshape(-1, 6) for i in (1, 2))
+                model.cluster.cluster_centers.lerp_(F.normalize(sums, dim=1), 0.1)
+        return [parameter.detach() for parameter in model.parameters()], torch.rand(2)
+
+    expected, left = train()
+    hook.clear()
+    with spectrafuse.patch(clustering):
+        actual, left_here = train()
+    assert torch.equal(left_here, left)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+    assert len(together) == (0 if hooked else 4)
+    assert len(joint) == 4
+    assert len(hook) == (8 if hooked else 0)
 
 
 def test_permanent_patches_are_undone_once_and_in_any_number(unmixing: ModuleType, clustering: ModuleType) -> None:

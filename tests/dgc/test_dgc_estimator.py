@@ -191,6 +191,19 @@ def test_labels_go_to_a_file_as_they_come(fitted: DeepGlobalClustering, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
 
 
+def test_labels_come_with_their_confidence(fitted: DeepGlobalClustering, tmp_path: Path) -> None:
+    cube = scene(7)[0]
+    labels, confidence = fitted.predict_with_confidence(cube)
+    np.testing.assert_array_equal(labels, fitted.predict(cube))
+    assert (confidence.dtype, confidence.shape) == (np.float32, labels.shape)
+    assert 0 <= confidence.min() <= confidence.max() <= 1
+    several = fitted.predict_with_confidence([cube, cube], out=[tmp_path / "a.npy", tmp_path / "b.npy"])
+    for got, sure in zip(*several, strict=True):
+        np.testing.assert_array_equal(got, labels)
+        np.testing.assert_array_equal(sure, confidence)
+    np.testing.assert_array_equal(np.load(tmp_path / "b-confidence.npy"), confidence)
+
+
 @pytest.mark.parametrize("recipe", ["corrected", published])
 def test_save_and_load(recipe: object, tmp_path: Path) -> None:
     cube = scene(8)[0]

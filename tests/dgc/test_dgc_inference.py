@@ -17,6 +17,7 @@ from spectrafuse.dgc.prediction.inference import (
     cluster_mass,
     halo_rows,
     iterate_embeddings,
+    label_map,
     plan_strips,
     predict_labels,
     predict_probs,
@@ -218,3 +219,22 @@ def test_wrong_bands() -> None:
     _, model = scene_and_model(5)
     with pytest.raises(ValueError, match="must have 6 bands like the model; got 5"):
         predict_labels(model, torch.zeros(5, 4, 4), Normalization("unit"))
+
+
+@pytest.mark.parametrize("mapping", [None, {0: [0, 2], 1: [1, 3]}])
+def test_confidence_is_the_margin_of_the_two_best_clusters(mapping: dict[int, list[int]] | None) -> None:
+    cube, model = scene_and_model(13)
+    normalization = Normalization("unit")
+    probs = predict_probs(model, cube, normalization).numpy()
+    margin = np.empty(probs.shape[:2], np.float32)
+    labels = label_map(model, cube, normalization, rows=7, mapping=mapping, confidence=margin)
+    np.testing.assert_array_equal(labels, label_map(model, cube, normalization, mapping=mapping))
+    best = probs.argmax(-1)
+    label_of = np.arange(4) if mapping is None else np.array([0, 1, 0, 1])
+    others = np.where(label_of == label_of[best][..., None], 0, probs).max(-1)
+    np.testing.assert_allclose(margin, probs.max(-1) - others, atol=1e-6)
+    assert margin.max() > 0
+    scene = Cube(cube.numpy().astype("f4"), valid=np.arange(31 * 13).reshape(31, 13) % 5 > 0)
+    labels = label_map(model.float(), scene, normalization, confidence=margin)
+    np.testing.assert_array_equal(np.isnan(margin), ~scene.valid)
+    np.testing.assert_array_equal(labels < 0, ~scene.valid)

@@ -164,7 +164,7 @@ def test_the_value_is_kept_with_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "mask", "words"),
     [
-        ({}, None, "not finite .*nodata=nan .* leaves"),
+        ({}, None, "not finite .*nodata=nan leaves"),
         ({"nodata": "nan"}, np.zeros((3, 3), bool), r"`mask` must have the shape \(26, 23\) of `X`"),
         ({"nodata": "nan"}, np.ones((26, 23), bool), "no pixel with data"),
     ],

@@ -72,6 +72,7 @@ def fails_from(monkeypatch: pytest.MonkeyPatch, code: int, epoch: int) -> None:
     monkeypatch.setattr(dgc_trainer, "save_training", save)
 
 
+@pytest.mark.usefixtures("pictures_left_empty")
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO])
 def test_what_a_disk_says_is_a_sentence_and_the_state_is_kept(
     code: int, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,7 +140,7 @@ def unfinished(scene: Path, table: Path, tmp_path_factory: pytest.TempPathFactor
     made = {}
     commands = {
         "segment": ["segment", scene, *SEGMENT, "--max-epoch", 2],
-        "unmix": ["unmix", table, *UNMIX, "--recipe", "trained"],
+        "unmix": ["unmix", table, *UNMIX, "--recipe", "trained", "--no-feasible-bands"],
     }
     for name, words in commands.items():
         output = tmp_path_factory.mktemp(name) / "out"
@@ -175,7 +176,7 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("pictures_left_empty")
 @pytest.mark.parametrize("command", ["segment", "unmix"])
 @pytest.mark.parametrize("file", ["training.pt", "command.json", "clock.json"])
 @pytest.mark.parametrize("how", STATES)
@@ -196,6 +197,7 @@ def test_damaged_state_is_one_sentence_and_the_way_out(
     assert not (output / "state").exists()
 
 
+@pytest.mark.usefixtures("pictures_left_empty")
 @pytest.mark.parametrize("option", ["--labels", "--mask"])
 def test_labels_and_masks_are_compared_by_content(option: str, scene: Path, tmp_path: Path) -> None:
     path = tmp_path / "map.npy"
@@ -212,6 +214,7 @@ def test_labels_and_masks_are_compared_by_content(option: str, scene: Path, tmp_
     fails_with(run(*words, path), option[2:])
 
 
+@pytest.mark.usefixtures("pictures_left_empty")
 def test_true_components_are_compared_by_content(table: Path, tmp_path: Path) -> None:
     known = tmp_path / "known.npy"
     shutil.copy(table.parent / "components.npy", known)

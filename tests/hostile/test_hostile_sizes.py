@@ -45,7 +45,7 @@ def deflated(path: Path) -> None:
 
 
 def other_packing(method: int) -> Make:
-    return lambda path: zipped(path, method, npy_header((1800, 64, 2048)), 1800 << 20)
+    return lambda path: zipped(path, method, npy_header((600, 64, 2048)), 600 << 20)
 
 
 def long_header(path: Path) -> None:

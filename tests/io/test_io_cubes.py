@@ -109,10 +109,10 @@ def test_hdf5_without_matlab_attributes_asks(tmp_path: Path, layout: str) -> Non
     path = write_unmarked(tmp_path / "x.mat", layout, expected)
     a, b, c = expected.transpose(STORED[layout]).shape
     words = (
-        f"({a} rows, {b} columns, {c} bands) with layout='hwc' (--layout hwc) or ({a} bands, {b} rows, {c} columns) "
-        f"with layout='chw' (--layout chw) or ({a} bands, {b} columns, {c} rows) with layout='cwh' (--layout cwh)."
+        f"({a} rows, {b} columns, {c} bands) with layout='hwc' or ({a} bands, {b} rows, {c} columns) "
+        f"with layout='chw' or ({a} bands, {b} columns, {c} rows) with layout='cwh'."
     )
-    with pytest.raises(DataError, match=f"shape .{a}, {b}, {c}.*without MATLAB's own marks.*" + re.escape(words)):
+    with pytest.raises(DataError, match=f"shape .{a}, {b}, {c}.*does not name its axes.*" + re.escape(words)):
         read_cube(path)
     np.testing.assert_array_equal(read_cube(path, layout=layout).data, expected.astype("float32"))
 
@@ -157,15 +157,17 @@ def test_key_is_given_or_found(tmp_path: Path, write: Callable[..., Path]) -> No
     words = r"no variable 'cubes'; it has .*other \(3, 3, 4\).*"
     with pytest.raises(DataError, match=re.escape(str(path)) + ".*" + words):
         read_cube(path, key="cubes")
-    with pytest.raises(DataError, match=r"variable 'table' is a matrix of shape \(2, 7\).*give rows= and columns="):
+    with pytest.raises(
+        DataError, match=r"variable 'table' is a matrix of shape \(2, 7\).*give rows=... and columns=..."
+    ):
         read_cube(path, key="table")
     write(path, {"a": np.moveaxis(first, 0, -1), "b": np.moveaxis(second, 0, -1)})
-    with pytest.raises(
-        DataError, match=r"several arrays.*choose one with key= \(--key\): a \(3, 3, 4\), b \(3, 3, 4\)"
-    ):
+    with pytest.raises(DataError, match=r"several arrays.*choose one with key=...: a \(3, 3, 4\), b \(3, 3, 4\)"):
         read_cube(path)
     write(path, {"table": np.ones((2, 7))})
-    with pytest.raises(DataError, match=r"no array that is clearly a cube.*\(2, 7\)\. A matrix .* rows= and columns="):
+    with pytest.raises(
+        DataError, match=r"no array that is clearly a cube.*\(2, 7\)\. A matrix .* rows=... and columns=..."
+    ):
         read_cube(path)
 
 
@@ -218,8 +220,8 @@ def test_numpy_that_is_ambiguous_asks(tmp_path: Path, shape: tuple[int, int, int
     path = write_array(tmp_path / "x.npy", array)
     a, b, c = shape
     words = (
-        f"({a} rows, {b} columns, {c} bands) with layout='hwc' (--layout hwc) or ({a} bands, {b} rows, {c} columns) "
-        "with layout='chw' (--layout chw). Say which one."
+        f"({a} rows, {b} columns, {c} bands) with layout='hwc' or ({a} bands, {b} rows, {c} columns) "
+        "with layout='chw'. Say which one."
     )
     with pytest.raises(DataError, match=re.escape(words)):
         read_cube(path)
@@ -293,7 +295,7 @@ def test_wrong_options(tmp_path: Path, options: dict[str, Any], error: type[Exce
         ({"cube": np.full((2, 2, 3), np.nan)}, r"'.*x\.mat', variable 'cube' has 12 values .*first at band 0, row 0"),
         ({"cube": np.ones((2, 2, 3)) * 1j}, r"variable 'cube' is not an array of numbers but complex"),
         ({"cube": "text"}, r"variable 'cube' is not an array of numbers but text"),
-        ({"cube": {"a": 1}}, r"variable 'cube' is not an array of numbers but struct"),
+        ({"cube": {"a": 1}}, r"variable 'cube' is no array of numbers but holds others; choose one: cube.a"),
         ({"cube": np.zeros((2, 2, 3))}, r"variable 'cube' is zero everywhere"),
         ({"cube": np.zeros((2, 0, 3))}, r"at least one of each"),
     ],
@@ -308,7 +310,9 @@ def test_zero_bands_are_left_out_and_said_unless_accepted(tmp_path: Path) -> Non
     cube = scene(4, 3, 3)
     cube[2] = 0
     path = write_array(tmp_path / "x.npy", cube)
-    with pytest.warns(ReadingNote, match=r"'.*x\.npy': 1 of 4 bands left out \(only zeros or no data: 2, .*--all-b"):
+    with pytest.warns(
+        ReadingNote, match=r"'.*x\.npy': 1 of 4 bands left out \(only zeros or no data: 2, .*bands='all' keeps"
+    ):
         read = read_cube(path)
     np.testing.assert_array_equal(read.data, cube[[0, 1, 3]].astype("float32"))
     assert "3 bands" in read.description
@@ -353,3 +357,25 @@ def test_a_name_for_an_array_without_one(tmp_path: Path) -> None:
     path = write_array(tmp_path / "x.npy", np.ones((3, 3, 2)))
     with pytest.raises(DataError, match="leave key='cube' out"):
         read_cube(path, key="cube")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.mat", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer.*`git lfs pull`"),
+        ("x.npy", b"<!DOCTYPE html><html>", "a web page, not the data"),
+        ("x.png", b"\x89PNG\r\n\x1a\n....", "a PNG picture: a picture has no spectra"),
+        ("x.zip", b"PK\x03\x04....", "a zip archive: unpack it"),
+        ("x.mat", b"\x1f\x8b\x08....", "packed with gzip: unpack it with `gunzip -k x.mat`"),
+    ],
+)
+def test_what_a_file_is_instead_is_said(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        open_cube(tmp_path / name)
+
+
+def test_hdf5_needs_no_suffix(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "scene", "w") as file:
+        file["cube"] = np.ones((2, 3, 4))
+    assert open_cube(tmp_path / "scene", layout="chw").shape == (2, 3, 4)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 
 from helpers import seeds
+from spectrafuse.io import labelme
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.labelme import _fill, read_labelme
 from spectrafuse.io.labels import read_labels
@@ -88,7 +89,7 @@ def test_circle(tmp_path: Path) -> None:
 def test_filling_is_the_even_odd_rule(corners: list[tuple[float, float]], height: int, width: int) -> None:
     labels = np.zeros((height, width), int)
     points = np.array(corners)
-    _fill(labels, points, 3)
+    _fill(labels, points, 3, 1 << 30)
     for row in range(height):
         for column in range(width):
             y, x = row + 0.5, column + 0.5
@@ -108,7 +109,7 @@ def test_filling_agrees_with_matplotlib() -> None:
         # A star around the middle has no edges that cross, so all rules agree.
         points = 16 + (rng.random(9) * 14 + 1)[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         labels = np.zeros((32, 32), int)
-        _fill(labels, points, 1)
+        _fill(labels, points, 1, 1 << 30)
         rows, columns = np.mgrid[:32, :32] + 0.5
         inside = Outline(points).contains_points(np.stack([columns.ravel(), rows.ravel()], axis=1))
         assert (inside.reshape(32, 32) != labels).mean() < 0.005
@@ -235,3 +236,14 @@ def test_tensor_files_that_are_none(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="leave key='a' out"):
         read_labels(path, key="a")
+
+
+def test_shapes_of_many_sides_are_drawn_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.random.default_rng(3).uniform(-3, 25, (200, 2)).round(1).tolist()
+    path = tmp_path / "x.json"
+    content = {"imageHeight": 20, "imageWidth": 23, "shapes": [{"label": "a", "points": points}]}
+    path.write_text(json.dumps(content))
+    whole = read_labels(path)
+    assert 0 < whole.sum() < whole.size
+    monkeypatch.setattr(labelme, "_CROSSINGS_AT_ONCE", 7)
+    assert (read_labels(path) == whole).all()

@@ -69,3 +69,17 @@ def test_images_of_spy_are_rows_columns_bands() -> None:
     assert (facts["wavelengths"].tolist(), facts["wavelength_unit"]) == ([1, 2, 3, 4], "um")
     with pytest.raises(DataError, match="image of SPy"):
         scene_of("X", scene, "chw")
+
+
+@pytest.mark.parametrize("scale", [1, 10])
+def test_what_the_metadata_of_spy_say(scale: int) -> None:
+    values = CUBE.copy()
+    values[:, 1, 2] = -9999
+    scene = (values.transpose(1, 2, 0) / np.float32(scale)).view(ImageArray)
+    scene.metadata = {"data ignore value": "-9999", "reflectance scale factor": "10", "bbl": ["1", "0", "1", "1"]}
+    scene.metadata |= {"map info": ["UTM", "1", "1"], "data gain values": ["2", "2", "2", "2"]}
+    _, facts = scene_of("X", scene, "auto")  # type: ignore[misc]
+    assert facts["nodata"] == -9999 / scale
+    assert facts["bad"].tolist() == [1]
+    assert facts["place"] == {"map info": "UTM, 1, 1"}
+    assert facts["notes"] == ("the header's 'data gain values' are not applied",)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import loadmat
 
 from spectrafuse.io.arrays import open_arrays
-from spectrafuse.io.cubes import read_cube
+from spectrafuse.io.cubes import open_cube, read_cube
+from spectrafuse.io.envi import open_envi
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.labels import read_labels
 from spectrafuse.io.spectra import read_spectra
@@ -84,3 +86,41 @@ def test_chromatography_of_several_matrices(shared_data: Path) -> None:
     scale = np.linalg.lstsq(parts.T, matrix.ravel(), rcond=None)[0]
     residual = matrix.ravel() - scale @ parts
     assert 1 - residual @ residual / ((matrix - matrix.mean()) ** 2).sum() == pytest.approx(0.9992, abs=2e-4)
+
+
+def envi_images(folder: Path) -> list[Path]:
+    return sorted(path for name in ("maize_kernel_envi", "wheat_grains_envi") for path in (folder / name).glob("*.hdr"))
+
+
+def test_real_images_are_those_that_gdal_reads(shared_data: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the part geo is not installed")
+    paths = envi_images(shared_data)
+    assert len(paths) == 5
+    for header in paths:
+        image = open_envi(header)
+        with rasterio.open(image.data, driver="ENVI") as file:
+            np.testing.assert_array_equal(image.map()[:], file.read())
+            np.testing.assert_array_equal(open_cube(header, bands="all")[:, 3:20, 5:9],
+                                          file.read(window=((3, 20), (5, 9))).astype("f4"))  # fmt: skip
+
+
+def test_real_images_are_those_that_spectral_python_reads(shared_data: Path, tmp_path: Path) -> None:
+    spectral = pytest.importorskip("spectral", reason="the part peers is not installed")
+    for header in envi_images(shared_data):
+        image = open_envi(header)
+        # It asks for a byte order.
+        (tmp_path / "x.hdr").write_text(header.read_text() + "\nbyte order = 0\n")
+        other = spectral.io.envi.open(str(tmp_path / "x.hdr"), str(image.data))
+        np.testing.assert_array_equal(image.map()[:].transpose(1, 2, 0), np.asarray(other.open_memmap()))
+        centers = other.bands.centers
+        np.testing.assert_array_equal([] if image.wavelengths is None else image.wavelengths, centers or [])
+
+
+@pytest.mark.parametrize("name", ["moffett/moffett.mat", "muufl/muffle_dataset_130_90.mat", "samson/Samson.mat"])
+def test_matlab_scenes_are_those_that_scipy_reads(shared_data: Path, name: str) -> None:
+    stored = loadmat(shared_data / name)["Y"]
+    size = {"rows": 50, "columns": 50} if "moffett" in name else {}
+    found = read_cube(shared_data / name, key="Y", bands="all", **size)
+    bands, rows, columns = found.shape
+    folded = stored.transpose(2, 0, 1) if stored.ndim == 3 else stored.reshape(bands, columns, rows).transpose(0, 2, 1)
+    np.testing.assert_array_equal(found.data, folded.astype("f4"))

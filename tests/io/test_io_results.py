@@ -13,10 +13,11 @@ import torch
 from matplotlib.image import imread
 
 from helpers import seeds
-from spectrafuse.io import results
+from spectrafuse.io import DataError, open_cube, results
 from spectrafuse.io.palette import MOST_COLORS
 from spectrafuse.io.results import (
     colors,
+    write_class_spectra,
     write_components,
     write_concentrations,
     write_json,
@@ -164,3 +165,48 @@ def test_json_is_plain_and_sorted(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"`values\['a'\]\[1\]` cannot be written as JSON: object"):
         write_json(path, {"a": [1, object()]})
     assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("axis", "unit"), [(None, None), ([400.0, 500.5, 600.0], "Nanometers"), ([900, 800, 700], "cm-1")]
+)
+def test_class_spectra(tmp_path: Path, axis: list[float] | None, unit: str | None) -> None:
+    mean = np.array([[1, 2, 3], [np.nan] * 3, [0.1, 0.2, 0.3]])
+    written = write_class_spectra(tmp_path, mean, mean / 10, [5, 0, 7], axis=axis, axis_unit=unit)
+    assert [path.name for path in written] == ["spectra.csv", "spectra.npz", "spectra.hdr", "spectra.sli"]
+    table, arrays, header, library = written
+    lines = [line.split(",") for line in table.read_text(encoding="utf-8-sig").splitlines()]
+    title = {None: "band", "Nanometers": "wavelength (nm)", "cm-1": "wavenumber (cm⁻¹)"}[unit]
+    assert lines[0][:4] == [title, "cluster 0", "cluster 1", "cluster 2"]
+    assert lines[0][6] == "cluster 2 standard deviation"
+    assert lines[2] == [
+        "1" if axis is None else str(axis[1]),
+        "2",
+        "",
+        "0.200000003",
+        "0.200000003",
+        "",
+        "0.0199999996",
+    ]
+    with np.load(arrays) as found:
+        np.testing.assert_array_equal(found["mean"], mean.astype("f4"))
+        assert found["count"].tolist() == [5, 0, 7]
+        assert ("wavelengths" in found) == (axis is not None)
+    for path in (header, library):
+        spectra = read_spectra(path)
+        np.testing.assert_array_equal(spectra.data, mean[[0, 2]].astype("f4"))
+        assert spectra.names == ["cluster 0", "cluster 2"]
+        assert (None if spectra.axis is None else spectra.axis.tolist()) == axis
+        assert spectra.axis_unit == {None: None, "Nanometers": "nm", "cm-1": "cm⁻¹"}[unit]
+    with pytest.raises(DataError, match="describes a spectral library"):
+        open_cube(header)
+
+
+def test_the_library_is_the_one_that_spectral_python_reads(tmp_path: Path) -> None:
+    spectral = pytest.importorskip("spectral", reason="the part peers is not installed")
+    mean = np.arange(8.0).reshape(2, 4)
+    header = write_class_spectra(tmp_path, mean, mean, [1, 1], axis=[4, 5, 6, 7], axis_unit="um")[2]
+    library = spectral.io.envi.open(str(header))
+    np.testing.assert_array_equal(library.spectra, mean)
+    assert library.names == ["cluster 0", "cluster 1"]
+    assert library.bands.centers == [4, 5, 6, 7]

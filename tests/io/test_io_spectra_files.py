@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -397,11 +398,69 @@ def test_jcamp(tmp_path: Path) -> None:
     assert (got.axis_unit, got.names) == ("cm⁻¹", ["one"])
 
 
+def write_spc(path: Path, spectra: np.ndarray, first: float, last: float) -> Path:
+    """An SPC file of nanometers (3) with several spectra of floats (exponent -128) at places of their own."""
+    several, version = 4 | 16, 0x4B
+    header = struct.pack("<BBBbIddIB", several, version, 0, -128, spectra.shape[1], first, last, len(spectra), 3)
+    parts = (
+        struct.pack("<BbHfffIIf4x", 0, -128, i, i / 2, i / 2, 0, 0, 0, 0) + row.astype("<f4").tobytes()
+        for i, row in enumerate(spectra)
+    )
+    path.write_bytes(header.ljust(512, b"\0") + b"".join(parts))
+    return path
+
+
+def test_spc(tmp_path: Path) -> None:
+    pytest.importorskip("spc_io", reason="the part instruments is not installed")
+    path = write_spc(tmp_path / "x.spc", X, NM[0], NM[-1])
+    got = read_spectra(path)
+    np.testing.assert_array_equal(got.data, X.astype("f4"))
+    np.testing.assert_allclose(got.axis, NM)
+    assert (got.axis_unit, got.axis_title) == ("nm", "Wavelength")
+    assert got.names == [f"{i / 2:g}" for i in range(len(X))]
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(DataError, match="cannot be read as an SPC file: .*; export it as CSV or ASCII"):
+        read_spectra(path)
+
+
+def write_opus(path: Path, values: list[float], first: float, last: float) -> Path:
+    """An OPUS file with one absorbance spectrum: a directory, its data and what they are."""
+
+    def kind(*parts: int) -> int:
+        return sum(part << shift for part, shift in zip(parts, (0, 2, 4, 10, 17, 19), strict=True))
+
+    def number(name: str, code: int, packed: bytes) -> bytes:
+        return name.encode() + b"\0" + struct.pack("<2h", code, len(packed) // 2) + packed
+
+    status = b"".join(
+        number(name, 1, struct.pack("<d", x)) for name, x in (("CSF", 1.0), ("FXV", first), ("LXV", last))
+    )
+    status += number("NPT", 0, struct.pack("<i", len(values))) + number("DPF", 0, struct.pack("<i", 1))
+    status += number("DXU", 3, b"WN\0\0") + b"END\0\0\0\0\0"
+    data = np.array(values, "<f4").tobytes()
+    start = 24 + 3 * 12
+    entries = [(kind(3, 3, 0, 4, 0, 0), data, start), (kind(3, 3, 1, 4, 0, 0), status, start + len(data))]
+    directory = b"".join(struct.pack("<3i", code, len(block) // 4, place) for code, block, place in entries)
+    header = b"\n\n\xfe\xfe" + struct.pack("<d3i", 920622.0, 24, 3, 2)
+    path.write_bytes(header + directory + bytes(12) + data + status)
+    return path
+
+
+def test_opus(tmp_path: Path) -> None:
+    pytest.importorskip("brukeropus", reason="the part instruments is not installed")
+    got = read_spectra(write_opus(tmp_path / "x.0", [0.25, 0.5, 1.0], 4000, 3000))
+    np.testing.assert_allclose(got.data, [[0.25, 0.5, 1.0]])
+    np.testing.assert_allclose(got.axis, [4000, 3500, 3000])
+    assert got.axis_unit == "cm⁻¹"
+    assert "Bruker OPUS, Absorbance" in got.reading
+    (tmp_path / "x.1").write_bytes(b"something else" * 9)
+    with pytest.raises(DataError, match=r"no OPUS file; save it as a data point table \(.dpt\)"):
+        read_spectra(tmp_path / "x.1")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("x.spc", "GRAMS file: export it as CSV"),
-        ("x.0", r"OPUS file: save it as a data point table \(.dpt\)"),
         ("x.wdf", "renishawWiRE"),
         ("x.spa", "spectrochempy"),
         ("x.parquet", "to_csv"),
@@ -413,7 +472,9 @@ def test_other_formats_name_what_converts_them(tmp_path: Path, name: str, words:
         read(tmp_path / name, b"\0\1\2")
 
 
-@pytest.mark.parametrize(("name", "part"), [("x.xlsx", "excel"), ("x.jdx", "jcamp")])
+@pytest.mark.parametrize(
+    ("name", "part"), [("x.xlsx", "excel"), ("x.jdx", "jcamp"), ("x.spc", "instruments"), ("x.0", "instruments")]
+)
 def test_missing_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, part: str) -> None:
     def absent(module: str) -> None:
         raise ImportError(module)

@@ -48,7 +48,7 @@ def test_exactly_so_many_components_of_synthetic_spectra() -> None:
 
 @pytest.mark.slow
 def test_exactly_so_many_components_of_measured_spectra(shared_data: Path) -> None:
-    spectra = read_spectra(shared_data / "carbs" / "carbs_D_spectra.csv").data
+    spectra = read_spectra(shared_data / "carbs" / "carbs_D_spectra.csv").data[:, ::8]
     found = _of_each_count(spectra, range(1, 9))
     assert [fitted.count_evidence_["by_the_spectra"] for fitted in found] == [3] * 8
 

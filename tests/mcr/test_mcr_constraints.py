@@ -304,7 +304,7 @@ def test_a_saved_model_keeps_sizes_and_reports(tmp_path: Any) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_closure_against_pymcr() -> None:
     """From the same start: sums of 1 as pyMCR's, a fit not worse by more than 1 %, spectra within a cosine of 0.01."""
-    regressors = pytest.importorskip("pymcr.constraints", reason="the package pymcr is not installed")
+    regressors = pytest.importorskip("pymcr.constraints", reason="the part peers is not installed")
     from pymcr.mcr import McrAR
 
     spectra, true = _data(_closed()), _closed()

@@ -120,7 +120,8 @@ RestartOption = Annotated[
 KeyOption = Annotated[
     str | None,
     typer.Option(
-        help="Name of the variable in a .mat or .npz file. Default: found by name and shape.", rich_help_panel=READING
+        help="Variable in a .mat, .npz or HDF5 file: 'hsi.Data', 'group/name'. Default: found by name and shape.",
+        rich_help_panel=READING,
     ),
 ]
 
@@ -207,7 +208,8 @@ def _carry_out(context: typer.Context, request: Any, run: Callable[[Any], None])
 def segment(
     context: typer.Context,
     scenes: Annotated[
-        list[Path], typer.Argument(help="Hyperspectral cubes: .mat, .npy, .npz or ENVI (.hdr).", metavar="SCENE...")
+        list[Path],
+        typer.Argument(help="Hyperspectral cubes: ENVI, .mat, .h5, .nc, .npy, .npz.", metavar="SCENE..."),
     ],
     output: OutputOption,
     n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,

@@ -22,7 +22,7 @@ _MODEL, _MODEL_RECORD = "model", "spectrafuse.json"
 _MODEL_FILES = (_MODEL_RECORD, "config.json", "weights.safetensors", "param.json", "model.safetensors")
 # What a run keeps in its folder of state: by name, with temporary files, and folders of states of the training.
 _STATE = re.compile(
-    r"command\.json|clock\.json|lock|training\.pt|results|trial|run\.json|replaced\.json|labels-\d+\.npy"
+    r"command\.json|clock\.json|lock|training\.pt|results|trial|run\.json|replaced\.json|labels-\d+(-confidence)?\.npy"
     r"|\..+\.[0-9a-f]{12}\.(tmp(\..*)?|old)"
 )
 _STATE_FOLDER = {"param.json", "model.safetensors", "result.csv"}

@@ -28,6 +28,7 @@ from spectrafuse.io.errors import DataError
 from spectrafuse.io.fingerprint import differences, sha256
 from spectrafuse.io.limits import in_words
 from spectrafuse.io.results import write_json
+from spectrafuse.reports.style import empty_pictures
 
 if TYPE_CHECKING:
     from spectrafuse._runtime.progress import Progress
@@ -273,7 +274,8 @@ class RunFolder:
         place.mkdir()
         try:
             if trial is not None:
-                trial(place)
+                with empty_pictures():
+                    trial(place)
             paths = [*ownership.files_in(place), RECORD]
         finally:
             shutil.rmtree(place, ignore_errors=True)

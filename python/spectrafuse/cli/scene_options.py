@@ -43,8 +43,12 @@ def content(text: str) -> dict[str, str | None]:
     """What a file of labels or a mask holds, whatever it is called: the hashes of its bytes, and the variable."""
     from spectrafuse.io.envi import is_envi, open_envi
     from spectrafuse.io.fingerprint import sha256
+    from spectrafuse.io.rasters import find_raster
 
     path, key = split_key(text)
+    raster = find_raster(path)
+    if raster is not None:
+        return {"sha256": sha256(raster.path), "key": key}
     if not is_envi(path):
         return {"sha256": sha256(path), "key": key}
     image = open_envi(path)

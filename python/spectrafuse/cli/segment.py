@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,8 @@ MOST_TABLE_ROWS = 64
 _MOST_TRIED = 8
 # Pixels from which on a label map stays in a file.
 _LARGE_MAP = 1 << 24
-# In labels.npy and classes.img.
-_BYTES_OF_PIXEL = 9
+# In labels.npy, classes.img and confidence.img.
+_BYTES_OF_PIXEL = 13
 CURVE_NAMES = {
     "balance": "balance (entropy of the shares)",
     "entropy": "entropy of the label maps",
@@ -237,6 +238,7 @@ def segment(request: SegmentRequest) -> None:
             "bands_left_out": {reason: which.tolist() for reason, which in cube.left_out},
             "wavelength_unit": cube.unit,
             "reading": cube.description,
+            "place": cube.place,
             "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
         }
         for path, cube in zip(request.scenes, cubes, strict=True)
@@ -279,11 +281,13 @@ def _try_results(place: Path, request: SegmentRequest, cubes: list[Cube], truth:
     sketches, statistics = [], []
     for cube, image in zip(cubes, labels, strict=True):
         bands = cube.shape[0]
-        sketches.append(Cube(np.zeros((bands, *image.shape), np.float32), wavelengths=cube.wavelengths))
+        numbers = np.zeros((bands, *image.shape), np.float32)
+        sketches.append(Cube(numbers, wavelengths=cube.wavelengths, wavelength_unit=cube.wavelength_unit))
         statistics.append((np.ones(k, int), np.zeros((k, bands)), np.zeros((k, bands))))
     estimator = SimpleNamespace(history_=[{"epoch": 1, "loss": 1.0}], stop_reason_="", save=lambda path: path.mkdir())
     shown = [found[None] for found in values] if truth else []
-    _write(place, request, estimator, sketches, labels, statistics, shown, None)
+    sure = [np.zeros(image.shape, np.float32) for image in labels]
+    _write(place, request, estimator, sketches, labels, sure, statistics, shown, None)
     (place / RESULTS[-1] / "config.json").touch()
 
 
@@ -303,9 +307,13 @@ def _fit_and_write(
     if request.merge:
         estimator.merge_clusters(request.merge)
     labels: list[np.ndarray] = []
+    confidences: list[np.ndarray] = []
     for index, cube in enumerate(cubes):
         large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
-        labels += estimator.predict([cube], out=[folder.state / f"labels-{index}.npy" if large else None])
+        file = folder.state / f"labels-{index}.npy" if large else None
+        found, sure = estimator.predict_with_confidence(cube, out=file)
+        labels.append(found)
+        confidences.append(sure)
     k = max(request.merge) + 1 if request.merge else len(estimator.cluster_centers_)
     scores = _scores(labels, truth)
     statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
@@ -322,7 +330,7 @@ def _fit_and_write(
         "scores": scores,
     }
     with folder.results(record) as results:
-        _write(results, request, estimator, cubes, labels, statistics, truth, scores)
+        _write(results, request, estimator, cubes, labels, confidences, statistics, truth, scores)
     _print_summary(console, request, record, scores)
 
 
@@ -377,22 +385,27 @@ def _write(
     estimator: Any,
     cubes: list[Cube],
     labels: list[np.ndarray],
+    confidences: list[np.ndarray],
     statistics: list[Statistics],
     truth: list[np.ndarray],
     scores: dict[str, Any] | None,
 ) -> None:
     from spectrafuse.io.class_maps import write_class_map
-    from spectrafuse.io.results import write_label_map
+    from spectrafuse.io.rasters import write_class_tiff
+    from spectrafuse.io.results import write_class_spectra, write_image, write_label_map
     from spectrafuse.reports.maps import save_map
     from spectrafuse.reports.style import save_cluster_spectra, save_curves
 
     names = scene_names(request.scenes)
     match = _match(scores)
-    for index, (cube, image, name) in enumerate(zip(cubes, labels, names, strict=True)):
+    for index, (cube, image, sure, name) in enumerate(zip(cubes, labels, confidences, names, strict=True)):
         target = results if len(cubes) == 1 else results / name
         target.mkdir(exist_ok=True)
         write_label_map(target, image)
-        write_class_map(target, image, place=cube.place)
+        header, _ = write_class_map(target, image, place=cube.place)
+        if cube.place is not None:
+            write_class_tiff(header)
+        write_image(target, sure[None], ["confidence"], place=cube.place, name="confidence")
         true = truth[index] if truth else None
         save_map(
             target / "map.png",
@@ -400,6 +413,7 @@ def _write(
             cube,
             k=len(statistics[index][0]),
             wavelengths=cube.wavelengths,
+            unit=cube.wavelength_unit,
             truth=true,
             unlabeled=-1 if true is not None and bool((true < 0).any()) else None,
             match=match,
@@ -407,7 +421,9 @@ def _write(
             title=name,
         )
         pixels, mean, std = statistics[index]
-        save_cluster_spectra(target / "spectra.png", mean, std, pixels, wavelengths=cube.wavelengths)
+        axis, unit = cube.wavelengths, cube.wavelength_unit
+        save_cluster_spectra(target / "spectra.png", mean, std, pixels, wavelengths=axis, unit=unit)
+        write_class_spectra(target, mean, std, pixels, axis=axis, axis_unit=unit)
     save_curves(
         results / "loss.png", estimator.history_, names=CURVE_NAMES, title=f"Training. {estimator.stop_reason_}"
     )
@@ -428,7 +444,8 @@ def _print_summary(
     from rich.table import Table
 
     match = {cluster: label for label, cluster in _match(scores).items()}
-    for name, rows in zip(scene_names(request.scenes), record["clusters"], strict=True):
+    units = [item["wavelength_unit"] for item in record["inputs"]]
+    for name, rows, unit in zip(scene_names(request.scenes), record["clusters"], units, strict=True):
         table = Table(title=f"\n{name}", title_justify="left", title_style="bold")
         for column in ("cluster", "pixels", "share", "peak at", "mean value", "spread"):
             table.add_column(column, justify="right")
@@ -439,7 +456,7 @@ def _print_summary(
             cells = [str(row["cluster"]), str(row["pixels"]), f"{100 * row['share']:.1f} %"]
             if row["pixels"]:
                 at = row.get("peak_wavelength")
-                cells += [f"band {row['peak_band']}" if at is None else f"{at:.5g}"]
+                cells += [f"band {row['peak_band']}" if at is None else f"{at:.5g} {unit or ''}".rstrip()]
                 cells += [f"{row['mean_value']:.4g}", f"{row['spread']:.4g}"]
             else:
                 cells += ["-"] * 3
@@ -458,6 +475,11 @@ def _print_summary(
         if alone:
             console.print(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
     console.print(f"{record['stop_reason']}")
+    tiff = ""
+    if any(item["place"] for item in record["inputs"]):
+        tiff = ", classes.tif" if find_spec("rasterio") else " (as GeoTIFF: pip install 'spectrafuse[geo]')"
     console.print(
-        f"Results are in '{request.output}': map.png, spectra.png, loss.png, labels.npy, classes.hdr, run.json, model/"
+        f"Results are in '{request.output}': map.png, labels.npy, classes.hdr{tiff}, confidence.hdr (0: "
+        "two clusters fit alike, 1: no doubt), spectra.csv, spectra.npz, spectra.hdr (spectral library), spectra.png, "
+        "loss.png, run.json, model/"
     )

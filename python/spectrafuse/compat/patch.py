@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import getattr_static
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -111,7 +112,8 @@ def patch(module: ModuleType) -> Patch:
     -----
     Objects that exist already take part. Results stay those of the package, given the same random numbers; from the
     same seed on the CPU they are the same numbers, except that sparsity gates (`sparse_component=True`) are drawn
-    from a seed of their own. `hsi_global_clustering`: mean shift, local and of all pairs, and the two augmented crops.
+    from a seed of their own. `hsi_global_clustering`: mean shift, local and of all pairs, the losses, the encoder, the
+    model's `train_step`, and the two augmented crops.
     `ebgmcr`: gates, both networks' layers, mixture, penalties, and the solver's `fit`; (n, N, d) results become lazy.
     """
     if not isinstance(module, ModuleType):
@@ -152,18 +154,24 @@ def _take_over(made: Patch, modules: list[ModuleType], ours: type, names: tuple[
     for theirs in found:
         if theirs is not ours:
             for name in names:
-                made.replace(theirs, name, vars(ours)[name])
+                made.replace(theirs, name, getattr_static(ours, name))
     return bool(found)
 
 
 def _patch_clustering(made: Patch, modules: list[ModuleType]) -> bool:
     if not (_classes(modules, "UnrolledMeanShift") or _classes(modules, "AugmentationPipeline")):
         return False
+    from spectrafuse.compat.hsi_global_clustering.crops import ENCODES
+    from spectrafuse.compat.hsi_global_clustering.hsi_clustering import HyperspectralClusteringModel
     from spectrafuse.compat.hsi_global_clustering.hsi_processing import AugmentationPipeline
-    from spectrafuse.compat.hsi_global_clustering.module.clustering import UnrolledMeanShift
+    from spectrafuse.compat.hsi_global_clustering.module import HyperspectralEncoder, UnrolledMeanShift
+    from spectrafuse.compat.hsi_global_clustering.step_terms import COMPUTES
 
-    known = _take_over(made, modules, UnrolledMeanShift, ("forward", "_shift"))
-    return _take_over(made, modules, AugmentationPipeline, ("__call__", "draw")) or known
+    known = _take_over(made, modules, UnrolledMeanShift, COMPUTES)
+    known = _take_over(made, modules, AugmentationPipeline, ("__call__", "draw")) or known
+    _take_over(made, modules, HyperspectralEncoder, ENCODES)
+    _take_over(made, modules, HyperspectralClusteringModel, ("train_step",))
+    return known
 
 
 def _patch_unmixing(made: Patch, modules: list[ModuleType]) -> bool:

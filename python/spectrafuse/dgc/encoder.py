@@ -20,20 +20,35 @@ def _default_initialisation(conv: nn.Conv1d | nn.Conv2d, stream: RandomStream) -
                 parameter.copy_(stream.uniform(parameter.shape, -bound, bound))
 
 
-class PixelConv(nn.Conv1d):
-    """`nn.Conv1d` along the pixels, which leaves its input in the layout it comes in.
+def along_pixels(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """A convolution with stride 1 and the same length, which leaves its input in the layout it comes in.
 
     torch's own 1-D convolution copies an input whose channels lie side by side. Here it is an image of one row.
-    Channels beyond the weight's count as zero.
+
+    Parameters
+    ----------
+    layer : nn.Conv1d
+        With an odd kernel.
+    x : Tensor (n, any number, pixels)
+        Channels beyond the weight's count as zero.
+
+    Returns
+    -------
+    Tensor (n, D, pixels)
     """
+    weight = layer.weight.unsqueeze(2)
+    if x.shape[1] > layer.in_channels:
+        weight = nn.functional.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - layer.in_channels))
+    row = nn.functional.conv2d(x.unsqueeze(2), weight, layer.bias, padding=(0, layer.kernel_size[0] // 2))
+    return row.squeeze(2)
+
+
+class PixelConv(nn.Conv1d):
+    """`nn.Conv1d` along the pixels as `along_pixels` computes it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Channels (n, D, pixels) from channels (n, any number, pixels)."""
-        weight = self.weight.unsqueeze(2)
-        if x.shape[1] > self.in_channels:
-            weight = nn.functional.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
-        row = nn.functional.conv2d(x.unsqueeze(2), weight, self.bias, padding=(0, self.kernel_size[0] // 2))
-        return row.squeeze(2)
+        return along_pixels(self, x)
 
 
 def _conv1d(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.Conv1d:
@@ -84,10 +99,10 @@ class Encoder(nn.Module):
         stream: RandomStream | None = None,
     ) -> None:
         super().__init__()
-        self.n_bands = checks.integer("n_bands", n_bands)
-        self.embed_dim = checks.integer("embed_dim", embed_dim)
-        self.n_spectral_layers = checks.integer("n_spectral_layers", n_spectral_layers)
-        self.spectral_kernel_size = checks.integer("spectral_kernel_size", spectral_kernel_size)
+        self.n_bands = checks.integer("n_bands", n_bands, maximum=1_000_000)
+        self.embed_dim = checks.integer("embed_dim", embed_dim, maximum=10_000)
+        self.n_spectral_layers = checks.integer("n_spectral_layers", n_spectral_layers, maximum=1000)
+        self.spectral_kernel_size = checks.integer("spectral_kernel_size", spectral_kernel_size, maximum=10_000)
         if spectral_kernel_size % 2 == 0:
             raise checks.fail("spectral_kernel_size", "an odd integer", spectral_kernel_size)
         self.bias = bool(bias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.modes import usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
@@ -30,6 +32,7 @@ from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
 from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
+from spectrafuse.io.errors import asked_by_estimator
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.random import RandomStream
 
@@ -165,6 +168,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.bands = bands
         self.log_dir = log_dir
 
+    @usual_modes()
     def fit(
         self,
         X: Any,
@@ -185,9 +189,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             Ignored.
         mask : array_like of bool (rows, columns), optional; for a list of scenes, a list of these or None
             True for pixels without data.
-        layout : {"auto", "chw", "hwc"}
-            Order of the axes: bands, rows, columns, or rows, columns, bands. "auto": as files say it, by the names of
-            an xarray's dimensions, and (bands, rows, columns) for arrays and tensors.
+        layout : {"auto", "chw", "hwc", "hcw", "cwh"}
+            Order of the axes: c for bands, h for rows, w for columns. "auto": as files say it, by the names of an
+            xarray's dimensions, and (bands, rows, columns) for arrays and tensors.
         callback : callable, optional
             Called with a `Progress` after every epoch.
         checkpoint_dir : path, optional
@@ -205,11 +209,13 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         return self
 
     def _training_scenes(self, X: Any, mask: Any, layout: str) -> list[Cube]:
-        return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
+        with asked_by_estimator():
+            return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
 
     def _scenes_to_label(self, X: Any, mask: Any, layout: str) -> list[Cube]:
         own = BandsOf(self.n_bands_in_, self.bands_)
-        return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
+        with asked_by_estimator():
+            return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
 
     def _fit(
         self,
@@ -222,11 +228,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         n_bands = scenes[0].shape[0]
         check_bands(scenes, n_bands, "scene 0")
         seed = secrets.randbits(31) if self.random_state is None else self.random_state
-        stream = RandomStream(checks.integer("random_state", seed, minimum=0))
+        stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
-            budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None)
+            budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None, probs=True)
         trainer = Trainer(
             model,
             for_training(scenes, Normalization(recipe.normalization), device),
@@ -267,6 +273,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             self._mass = self._measure_mass(self._scenes)
         return self._mass
 
+    @usual_modes()
     def _measure_mass(self, scenes: Sequence[Cube]) -> np.ndarray:
         return cluster_mass(self.model_, scenes, self.normalization_, memory=self.max_memory).numpy()
 
@@ -280,6 +287,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.centers.detach().cpu().numpy().copy()
 
+    @usual_modes()
     def predict(
         self, X: Any, *, mask: Any = None, layout: str = "auto", max_memory: int | None = None, out: Any = None
     ) -> np.ndarray | list[np.ndarray]:
@@ -311,8 +319,39 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self._predict(X, self._scenes_to_label(X, mask, layout), max_memory, out)
 
+    def predict_with_confidence(
+        self, X: Any, *, mask: Any = None, layout: str = "auto", max_memory: int | None = None, out: Any = None
+    ) -> tuple[Any, Any]:
+        """Labels of scenes, and how clear they are; the scenes are read once.
+
+        Parameters
+        ----------
+        X, mask, layout, max_memory : as in `predict`
+        out : path or list of paths, optional
+            As in `predict`; the confidences go to `<stem>-confidence.npy` beside each.
+
+        Returns
+        -------
+        labels : as `predict` gives them
+        confidence : ndarray (rows, columns), float32, or a list of them for a list
+            Probability of the pixel's cluster less that of the best cluster with another label: 0, they are alike; 1,
+            no doubt. NaN for pixels without data.
+        """
+        check_is_fitted(self, "model_")
+        scenes = self._scenes_to_label(X, mask, layout)
+        several = isinstance(X, (list, tuple))
+        files = list(out) if several and out is not None else [out] * len(scenes)
+        maps = [_empty_map(scene.shape[1:], file) for scene, file in zip(scenes, files, strict=False)]
+        labels = self._predict(X, scenes, max_memory, out, maps)
+        return labels, maps if several else maps[0]
+
     def _predict(
-        self, X: Any, scenes: Sequence[Cube], max_memory: int | None = None, out: Any = None
+        self,
+        X: Any,
+        scenes: Sequence[Cube],
+        max_memory: int | None = None,
+        out: Any = None,
+        confidence: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         check_bands(scenes, self.n_features_in_, "the model")
         several = isinstance(X, (list, tuple))
@@ -321,10 +360,14 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             raise checks.fail("out", f"a list of {len(scenes)} paths, one a scene", f"{len(files)} of them")
         memory = self.max_memory if max_memory is None else max_memory
         how, mapping = self.normalization_, self.cluster_mapping_
-        pairs = zip(scenes, files, strict=True)
-        maps = [label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file) for x, file in pairs]
+        sure: Sequence[Any] = [None] * len(scenes) if confidence is None else confidence
+        maps = [
+            label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file, confidence=margin)
+            for x, file, margin in zip(scenes, files, sure, strict=True)
+        ]
         return maps if several else maps[0]
 
+    @usual_modes()
     def fit_predict(
         self,
         X: Any,
@@ -408,6 +451,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         write_model(folder, self.model_, extra)
 
     @classmethod
+    @usual_modes()
     def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device | None = None) -> DeepGlobalClustering:
         """A fitted estimator from a model folder, also from one that the published code wrote.
 
@@ -425,7 +469,12 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             estimator = cls(**parameters, device=device)
             estimator._set_model(model, extra["normalization"])
             if (bands := extra.get("bands")) is not None:
-                estimator.bands_, estimator.n_bands_in_ = np.array(bands["used"], dtype=np.int64), int(bands["of"])
+                used, total = np.array(bands["used"], dtype=np.int64), int(bands["of"])
+                if used.shape != (model.n_bands,) or (np.diff(used, prepend=-1, append=total) < 1).any():
+                    raise ValueError(
+                        f"the bands are not {model.n_bands} numbers below {total}, each above the one before"
+                    )
+                estimator.bands_, estimator.n_bands_in_ = used, total
             mass = extra.get("cluster_mass")
             estimator._mass = None if mass is None else np.asarray(mass, dtype=np.float64)
             estimator.history_ = extra.get("history", [])
@@ -433,7 +482,16 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             estimator.n_iter_ = extra.get("n_iter", 0)
             mapping = extra.get("mapping")
             return estimator if mapping is None else estimator.merge_clusters(dict(mapping))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidValueError(
                 f"{os.fspath(folder)}: spectrafuse.json does not describe this model ({error})."
             ) from error
+
+
+def _empty_map(shape: tuple[int, ...], file: str | os.PathLike[str] | None) -> np.ndarray:
+    """A float32 map in memory, or in a file beside the one with the labels."""
+    if file is None:
+        return np.empty(shape, np.float32)
+    beside = Path(file).with_name(f"{Path(file).stem}-confidence.npy")
+    made: np.ndarray = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+    return made

@@ -1,4 +1,4 @@
-"""Named arrays in files: MATLAB 4 to 7.3, `.npy`, `.npz`; listed without being read."""
+"""Named arrays in files: MATLAB 4 to 7.3, HDF5 and NetCDF-4, `.npy`, `.npz`; listed without being read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from spectrafuse.io.errors import DataError
-from spectrafuse.io.hdf5 import Hdf5Array, data_set, foreign_storage
+from spectrafuse.io.attributes import Facts, facts_of, place_in
+from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.hdf5 import Hdf5Array, data_set, walk
 from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.matlab5 import HEADER_BYTES, list_variables, map_variable, read_variable
+from spectrafuse.io.signatures import signature, what_it_is
 
-ARRAY_SUFFIXES = (".mat", ".npy", ".npz")
+HDF5_SUFFIXES = (".h5", ".hdf5", ".he5", ".hdf", ".nc", ".nc4", ".cdf")
+ARRAY_SUFFIXES = (".mat", ".npy", ".npz", *HDF5_SUFFIXES)
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# Kinds of files by their first bytes that the readers look into.
+_OWN_KINDS = ("npy", "zip", "mat", "netcdf3")
 _LISTED = 30
 # First word of a little-endian MATLAB 4 file: type of the numbers (tens) and full or text matrix (ones).
 _MATLAB4_TYPES = {10 * numbers + matrix for numbers in range(6) for matrix in (0, 1)}
@@ -50,9 +55,10 @@ class ArrayFile:
     path : Path
         The file.
     format : str
-        "mat4", "mat5", "mat7.3", "npy" or "npz".
+        "mat4", "mat5", "mat7.3", "hdf5", "npy" or "npz".
     entries : dict of str to Entry
-        The variables, in the file's order; a `.npy` file has one, called "".
+        The variables, in the file's order; a `.npy` file has one, called "". Those in structs and groups are called
+        "struct.field" in MATLAB files and "group/name" in others.
     """
 
     path: Path
@@ -60,6 +66,8 @@ class ArrayFile:
     entries: dict[str, Entry]
     _read: Callable[[str], Any]
     _map: Callable[[str], Any] | None = None
+    _facts: Callable[[str], Facts] | None = None
+    _place: Callable[[], dict[str, str] | None] | None = None
 
     def order(self, key: str) -> str:
         """How the axes of a variable are arranged: `Entry.order`."""
@@ -72,27 +80,45 @@ class ArrayFile:
     def require(self, key: str) -> str:
         """The key itself, if there is such a variable of numbers (or of logical values)."""
         if self.format == "npy":
-            raise DataError(f"'{self.path}' holds one array without a name, so leave key={key!r} out.")
-        if key not in self.entries:
+            raise DataError(
+                f"'{self.path}' holds one array without a name, so leave {option('key', key, function='')} out."
+            )
+        plain = _plain_key(key)
+        name = key if key in self.entries else next((k for k in self.entries if _plain_key(k) == plain), None)
+        ends = [k for k in self.entries if _plain_key(k).endswith(f"/{plain}")]
+        name = ends[0] if name is None and len(ends) == 1 else name
+        if name is None:
+            inside = {k: e for k, e in self.entries.items() if _plain_key(k).startswith(f"{plain}/")}
+            if inside:
+                listed = self.listing(inside)
+                raise DataError(f"{self.label(key)} is no array of numbers but holds others; choose one: {listed}.")
             raise DataError(f"'{self.path}' has no variable {key!r}; it has {self.listing()}.")
-        kind = self.entries[key].kind
+        kind = self.entries[name].kind
         if kind not in ("numeric", "logical"):
-            raise DataError(f"{self.label(key)} is not an array of numbers but {kind}.")
-        return key
+            raise DataError(f"{self.label(name)} is not an array of numbers but {kind}.")
+        return name
 
     def label(self, key: str) -> str:
         """How messages call a variable."""
         return f"'{self.path}', variable {key!r}" if key else f"'{self.path}'"
 
-    def listing(self) -> str:
-        """The variables with their shapes, for a message."""
-        if not self.entries:
+    def listing(self, entries: dict[str, Entry] | None = None) -> str:
+        """The variables (or some of them) with their shapes, for a message: cubes and matrices first."""
+        entries = self.entries if entries is None else entries
+        if not entries:
             return "no variables at all"
-        shown = list(self.entries.items())[:_LISTED]
+        shown = list(entries.items())
+        if len(shown) > _LISTED:
+            shown = sorted(shown, key=lambda item: (item[1].kind != "numeric", -len(item[1].shape)))[:_LISTED]
         texts = [
             f"{name or 'one array'} {e.shape}" + ("" if e.kind == "numeric" else f" ({e.kind})") for name, e in shown
         ]
-        return ", ".join(texts) + (", ..." if len(self.entries) > _LISTED else "")
+        return ", ".join(texts) + (", ..." if len(entries) > _LISTED else "")
+
+    def facts(self, key: str) -> Facts:
+        """What the attributes of a variable in an HDF5 file say about its numbers."""
+        find = self._facts
+        return Facts() if find is None else _guard(self.path, lambda: find(key))
 
     def load(self, key: str) -> np.ndarray:
         """Read one variable; axes are in the order in which MATLAB or NumPy shows them."""
@@ -112,13 +138,18 @@ class ArrayFile:
 
     def scalar(self, names: Iterable[str]) -> int | None:
         """The value of the first variable of one of these names that is a single whole number."""
+        places = {key.rpartition(".")[2]: key for key in reversed(self.entries)} | {key: key for key in self.entries}
         for name in names:
-            entry = self.entries.get(name)
+            entry = self.entries.get(places[name]) if name in places else None
             if entry is not None and entry.kind == "numeric" and int(np.prod(entry.shape)) == 1:
-                value = float(self.load(name).reshape(-1)[0])
+                value = float(self.load(places[name]).reshape(-1)[0])
                 if value >= 1 and value.is_integer():
                     return int(value)
         return None
+
+    def place(self) -> dict[str, str] | None:
+        """Where the scene of an HDF5 file lies on Earth, as fields of an ENVI header."""
+        return None if self._place is None else _guard(self.path, self._place)
 
 
 def existing_file(path: str | os.PathLike[str], suffixes: Iterable[str], also: Iterable[str] = ()) -> Path:
@@ -156,8 +187,15 @@ def open_arrays(path: str | os.PathLike[str], *, also: Iterable[str] = ()) -> Ar
     DataError
         Missing, empty, a folder, an unknown suffix, contents that are not what the suffix says, truncated.
     """
-    file = existing_file(path, ARRAY_SUFFIXES, also)
-    opener = {".mat": _open_matlab, ".npy": _open_npy, ".npz": _open_npz}[file.suffix.lower()]
+    known: tuple[str, ...] = ARRAY_SUFFIXES
+    suffix = Path(path).suffix.lower()
+    found = signature(Path(path))
+    if found == "hdf5":
+        known += (suffix,)
+    elif found is not None and (found not in _OWN_KINDS or suffix not in known):
+        raise DataError(f"'{path}' is {what_it_is(Path(path), found)}.")
+    file = existing_file(path, known, also)
+    opener = {".mat": _open_matlab, ".npy": _open_npy, ".npz": _open_npz}.get(file.suffix.lower(), _open_hdf5)
     opened: ArrayFile = _guard(file, lambda: opener(file))
     return opened
 
@@ -179,17 +217,28 @@ def _guard(path: Path, action: Callable[[], Any]) -> Any:
         raise DataError(f"'{path}' cannot be read, it may be damaged or cut short: {reason}") from error
 
 
-def _open_matlab(path: Path) -> ArrayFile:
-    size = path.stat().st_size
+def _plain_key(key: str) -> str:
+    """The name of a variable in a struct or group, however its parts are separated."""
+    return key.strip("/").replace(".", "/")
+
+
+def _has_hdf5(path: Path) -> bool:
+    """Whether the signature of HDF5 lies at 0 or, after a block for the user, at 512, 1024, 2048, ..."""
+    size, offset = path.stat().st_size, 0
     with path.open("rb") as file:
-        header = file.read(HEADER_BYTES)
-        offset = 0
-        # The signature of HDF5 lies at 0 or, after a block for the user, at 512, 1024, 2048, ...
         while offset < size:
             file.seek(offset)
             if file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC:
-                return _open_matlab73(path)
+                return True
             offset = max(512, 2 * offset)
+    return False
+
+
+def _open_matlab(path: Path) -> ArrayFile:
+    if _has_hdf5(path):
+        return _read_hdf5(path, "mat7.3")
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
     if header[126:128] in (b"IM", b"MI") and len(header) == HEADER_BYTES:
         if 2 in header[124:126]:
             raise DataError(f"'{path}' is a MATLAB 7.3 file without its HDF5 part, so it is cut short.")
@@ -215,15 +264,27 @@ def _open_matlab5(path: Path) -> ArrayFile:
     )
 
 
-def _open_matlab73(path: Path) -> ArrayFile:
+def _open_hdf5(path: Path) -> ArrayFile:
+    if _has_hdf5(path):
+        return _read_hdf5(path, "hdf5")
+    found = signature(path)
+    what = what_it_is(path, found) if found is not None else "something else"
+    raise DataError(f"'{path}' is not an HDF5 or NetCDF-4 file but {what}.")
+
+
+def _read_hdf5(path: Path, form: str) -> ArrayFile:
+    """An HDF5 file: the variables of its root, and those in structs and groups."""
     import h5py
+
+    places: dict[str, str] = {}
 
     def read(key: str) -> np.ndarray:
         with h5py.File(path, "r") as file:
-            if "MATLAB_empty" in file[key].attrs:
-                return np.zeros(empty_shape(key, file[key]))
-            check(key, file[key])
-            values = np.asarray(file[key][()])
+            item = file[places[key]]
+            if "MATLAB_empty" in item.attrs:
+                return np.zeros(empty_shape(key, item))
+            check(key, item)
+            values = np.asarray(item[()])
             # HDF5 stores MATLAB's axes in reverse order.
             return values.T if entries[key].order == "matlab" else values
 
@@ -234,8 +295,8 @@ def _open_matlab73(path: Path) -> ArrayFile:
 
     def mapped(key: str) -> Hdf5Array | MappedArray | None:
         with h5py.File(path, "r") as file:
-            check(key, file[key])
-        found = data_set(path, key)
+            check(key, file[places[key]])
+        found = data_set(path, places[key])
         if entries[key].order == "matlab":
             found = found.transpose(*range(found.ndim)[::-1])
         # The pixels of a window lie in all chunks of a matrix.
@@ -250,28 +311,37 @@ def _open_matlab73(path: Path) -> ArrayFile:
 
     entries = {}
     with h5py.File(path, "r") as file:
-        check_count(f"'{path}'", len(file))
-        for name in file:
-            if name.startswith("#"):
-                continue
-            elsewhere = foreign_storage(file, name)
+        for place, item, elsewhere in walk(path, file):
+            name = place.replace("/", ".") if form == "mat7.3" else place
+            places[name] = place
             if elsewhere is not None:
                 entries[name] = Entry((), elsewhere)
                 continue
-            item = file[name]
             label = item.attrs.get("MATLAB_class", b"")
             label = label.decode("latin-1") if isinstance(label, bytes) else str(label)
+            if isinstance(item, h5py.Datatype):
+                continue
             if not isinstance(item, h5py.Dataset):
-                sparse = "MATLAB_sparse" in item.attrs
-                entries[name] = Entry((), "sparse" if sparse else label or "struct")
+                if "MATLAB_sparse" in item.attrs or label not in ("", "struct") or not len(item):
+                    entries[name] = Entry((), "sparse" if "MATLAB_sparse" in item.attrs else label or "struct")
                 continue
             # A data set without a dataspace has no shape.
             sizes = empty_shape(name, item) if "MATLAB_empty" in item.attrs else item.shape or ()
             if label and "MATLAB_empty" not in item.attrs:
                 sizes = sizes[::-1]
-            order = "matlab" if label else "unknown"
+            # No program that writes these turns axes around.
+            stored = place.startswith("HDFEOS/") or "DIMENSION_LIST" in item.attrs
+            order = "matlab" if label else "stored" if stored else "unknown"
             entries[name] = Entry(tuple(int(n) for n in sizes), _kind_of(item.dtype, label), order)
-    return ArrayFile(path, "mat7.3", entries, read, mapped)
+    return ArrayFile(
+        path,
+        form,
+        entries,
+        read,
+        mapped,
+        lambda key: facts_of(path, places[key]),
+        lambda: place_in(path, [places[name] for name, entry in entries.items() if not entry.shape]),
+    )
 
 
 def _kind_of(dtype: np.dtype, matlab_class: str = "") -> str:

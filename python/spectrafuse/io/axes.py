@@ -8,25 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spectrafuse.io.units import WORDS, plain_signs, quantity, unit_in_title
+
 _EVEN = 10.0
 _LONG = 8
 _SHARE_IN_ORDER = 0.9
-_MINUS = str.maketrans({"−": "-", "⁻": "-", "–": "-", "¹": "1", "μ": "µ"})
 _NUMBER = r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?"
-_UNITS = {
-    "nm": r"nm|nanomet(?:er|re)s?",
-    "µm": r"um|µm|microns?|micromet(?:er|re)s?|mikrometer",
-    "cm⁻¹": r"r?cm\s?\^?\(?-1\)?|1\s?/\s?cm|/\s?cm|cm\*\*-1",
-    "Å": r"å|angstroms?|ångström",
-    "keV": r"kev",
-    "eV": r"ev",
-    "m/z": r"m/z|amu|da",
-    "THz": r"thz",
-    "GHz": r"ghz",
-    "MHz": r"mhz",
-    "ppm": r"ppm",
-    "°": r"°|deg|degrees?|2-?theta|2θ",
-}
 _PROCESS_UNITS = {
     "min": r"mins?|minutes?|minuten",
     "s": r"s|secs?|seconds?|sekunden",
@@ -38,7 +25,7 @@ _PROCESS_UNITS = {
     "V": r"v|volts?",
 }
 _CELL = re.compile(
-    rf"(?P<before>[^\d+\-.,]*?)(?P<number>{_NUMBER})\s*(?P<after>{'|'.join(_UNITS.values())})?", re.IGNORECASE
+    rf"(?P<before>[^\d+\-.,]*?)(?P<number>{_NUMBER})\s*(?P<after>{'|'.join(WORDS.values())})?", re.IGNORECASE
 )
 _SPECTRAL = re.compile(
     r"wave(length|number|s)?s?|wl|wls|wn|wvl|lambda|λ|lam|.*wavelengths?.*|.*wavenumbers?.*|(raman|stokes|chemical)?shift"
@@ -86,33 +73,22 @@ class Axis(NamedTuple):
 
 def plain(text: str) -> str:
     """Text as titles are compared: lower case, letters and digits alone, without what stands in brackets."""
-    bare = re.sub(r"[\[(].*?[\])]", "", text.translate(_MINUS).lower()) or text.translate(_MINUS).lower()
+    bare = re.sub(r"[\[(].*?[\])]", "", plain_signs(text)) or plain_signs(text)
     bare = re.sub(r"(?<=\w)/(?!z).*", "", bare)
     return "".join(c for c in bare if c.isalnum() or c in "#%°")
 
 
-def unit_of(text: str, units: dict[str, str] | None = None) -> str | None:
-    """The unit that a title names, in brackets, after a comma or slash, as a word of its own or alone."""
-    given = text.translate(_MINUS).lower().strip()
-    for name, words in (units or _UNITS).items():
-        if re.fullmatch(words, given) or re.search(rf"[\[(/,_\s]\s*(?:in\s+)?(?:{words})\s*[\])]?$", given):
-            return name
-        if re.search(rf"[\[(]\s*(?:{words})\s*[\])]", given):
-            return name
-    return None
-
-
 def is_spectral(title: str) -> bool:
     """Whether a title says wavelength, wavenumber, Raman shift, m/z, energy or the like, in several languages."""
-    return unit_of(title) is not None or _SPECTRAL.fullmatch(plain(title)) is not None
+    return unit_in_title(title) is not None or _SPECTRAL.fullmatch(plain(title)) is not None
 
 
 def is_process(title: str) -> bool:
     """Whether a title says time, pH, temperature or the like: what spectra were measured along."""
-    if unit_of(title) is not None or _SPECTRAL.fullmatch(plain(title)):
+    if unit_in_title(title) is not None or _SPECTRAL.fullmatch(plain(title)):
         return False
     return _PROCESS.fullmatch(plain(title)) is not None or (
-        len(title) > 2 and unit_of(title, _PROCESS_UNITS) is not None and not is_position(title)
+        len(title) > 2 and unit_in_title(title, _PROCESS_UNITS) is not None and not is_position(title)
     )
 
 
@@ -133,13 +109,13 @@ def is_intensity(title: str) -> bool:
 
 def number_of(cell: str) -> float | None:
     """The number of a header's cell such as `400`, `1 115,0`, `X1115.0`, `400 nm`, `Abs@400nm`; None without one."""
-    found = _CELL.fullmatch(cell.translate(_MINUS).strip())
+    found = _CELL.fullmatch(plain_signs(cell).strip())
     return None if found is None else float(found["number"].replace(",", "."))
 
 
 def alike(cells: Sequence[str], columns: Sequence[int]) -> list[int]:
     """Of the columns under cells with numbers, those with the letters before the number that most cells have."""
-    found = [_CELL.fullmatch(cell.translate(_MINUS).strip()) for cell in cells]
+    found = [_CELL.fullmatch(plain_signs(cell).strip()) for cell in cells]
     letters = [m["before"] if m is not None else None for m in found]
     most = max(set(letters), key=letters.count)
     return [j for j, own in zip(columns, letters, strict=True) if own == most]
@@ -147,7 +123,7 @@ def alike(cells: Sequence[str], columns: Sequence[int]) -> list[int]:
 
 def axis_of(cells: Sequence[str]) -> Axis | None:
     """The numbers of a header whose cells all are numbers, with the same letters before or none and perhaps a unit."""
-    found = [_CELL.fullmatch(cell.translate(_MINUS).strip()) for cell in cells]
+    found = [_CELL.fullmatch(plain_signs(cell).strip()) for cell in cells]
     matches = [m for m in found if m is not None]
     if len(matches) < 2 or len(matches) < len(found) or len({m["before"] for m in matches}) > 1:
         return None
@@ -155,7 +131,7 @@ def axis_of(cells: Sequence[str]) -> Axis | None:
     if not np.isfinite(values).all():
         return None
     after = {m["after"] for m in matches}
-    unit = unit_of(after.pop() or "") if len(after) == 1 else None
+    unit = unit_in_title(after.pop() or "") if len(after) == 1 else None
     return Axis(values, unit, matches[0]["before"].strip() == "" or unit is not None)
 
 
@@ -227,9 +203,8 @@ def falls(title: str | None, unit: str | None, values: np.ndarray) -> bool:
 def axis_label(title: str | None, unit: str | None) -> str:
     """What a picture calls an axis: the file's own title, with the unit."""
     if title is not None and number_of(title) is None:
-        return title if unit is None or unit_of(title) == unit else f"{title} ({unit})"
-    known = {"nm": "wavelength", "µm": "wavelength", "Å": "wavelength", "cm⁻¹": "wavenumber", "eV": "energy"}
-    return "spectral axis of the file" if unit is None else f"{known.get(unit, 'axis')} ({unit})"
+        return title if unit is None or unit_in_title(title) == unit else f"{title} ({unit})"
+    return "spectral axis of the file" if unit is None else f"{quantity(unit, 'axis')} ({unit})"
 
 
 def plausible(values: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse.io.errors import scene_option
 from spectrafuse.io.mapped import PIECE_BYTES
 from spectrafuse.io.units import nanometers, short_unit, unit_of
 
@@ -91,7 +92,7 @@ def parse_bands(
 
 
 def _no_choice(choice: Any) -> InvalidValueError:
-    return InvalidValueError(f"`bands` (--bands, --drop) {_GRAMMAR}; got {choice!r}.")
+    return InvalidValueError(f"{scene_option('bands')} {_GRAMMAR}; got {choice!r}.")
 
 
 def _from_numbers(choice: Any, count: int) -> np.ndarray:
@@ -129,7 +130,7 @@ def _from_text(
         low, high = 0 if first is None else first, count - 1 if last is None else last
         if low != int(low) or high != int(high) or low > high or high >= count:
             raise InvalidValueError(
-                f"`bands` (--bands, --drop): {part!r} is not among the bands 0 to {count - 1}; wavelengths need a "
+                f"{scene_option('bands')}: {part!r} is not among the bands 0 to {count - 1}; wavelengths need a "
                 "unit, as in '450-900nm'."
             )
         chosen[int(low) : int(high) + 1] = True
@@ -142,12 +143,12 @@ def _by_wavelength(
     unit = short_unit(text)
     ends = [None if end is None else nanometers(np.array([end]), unit) for end in (first, last)]
     if unit is None or all(end is None for end in ends):
-        raise InvalidValueError(f"`bands` (--bands, --drop): {text!r} in {part!r} is no unit; take nm, um or cm-1.")
+        raise InvalidValueError(f"{scene_option('bands')}: {text!r} in {part!r} is no unit; take nm, um or cm-1.")
     own = None if values is None else nanometers(values, unit_of(values, said))
     if own is None:
         what = "no wavelengths" if values is None else f"wavelengths in {said or 'an unknown unit'}"
         raise InvalidValueError(
-            f"`bands` (--bands, --drop): {part!r} asks for wavelengths, but the file has {what}; give band numbers."
+            f"{scene_option('bands')}: {part!r} asks for wavelengths, but the file has {what}; give band numbers."
         )
     low, high = (np.nan if end is None else float(end[0]) for end in ends)
     if nanometers(np.array([2.0]), unit)[0] < nanometers(np.array([1.0]), unit)[0]:  # type: ignore[index]

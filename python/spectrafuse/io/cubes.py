@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
@@ -14,14 +16,17 @@ import numpy as np
 from spectrafuse._runtime import arguments
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.io.arrays import ArrayFile, open_arrays
+from spectrafuse.io.attributes import GOOD_BANDS, Facts
 from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, suspicious
 from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, is_envi, open_envi
-from spectrafuse.io.errors import DataError, ReadingNote
+from spectrafuse.io.errors import DataError, ReadingNote, scene_option, size_options
 from spectrafuse.io.fingerprint import sha256
-from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size
+from spectrafuse.io.hdf5 import Limited
+from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size, last_part
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.nodata import Survey, as_mask, as_nodata, survey
-from spectrafuse.io.units import unit_of
+from spectrafuse.io.rasters import Raster, find_raster, raster_facts
+from spectrafuse.io.units import nanometers, unit_of
 from spectrafuse.io.validate import as_numeric, called
 
 _CUBE_NAME = "cube"
@@ -304,6 +309,7 @@ def checked_cube(
     zeros: str,
     bands: Any = None,
     bad: np.ndarray | None = None,
+    bad_by: str = "bbl",
     wavelengths: np.ndarray | None = None,
     wavelength_unit: str | None = None,
     gains: np.ndarray | None = None,
@@ -327,6 +333,8 @@ def checked_cube(
         As in `open_cube`.
     bad : ndarray of int, optional
         Bands that the file says are bad.
+    bad_by : str
+        Where it says that.
     wavelengths, gains, offsets : ndarray, optional
         Of all bands that are stored.
     **facts
@@ -357,10 +365,10 @@ def checked_cube(
     if kept is not None:
         leave_out("not asked for", np.setdiff1d(np.arange(count), kept))
     elif bad is not None and len(bad) < count:
-        leave_out("bad by the file (bbl)", bad)
+        leave_out(f"bad by the file ({bad_by})", bad)
     leave_out("dropped as asked for", dropped)
     if not use.any():
-        raise DataError(f"{called(name)} has no band left: choose others with bands= (--bands, --drop).")
+        raise DataError(f"{called(name)} has no band left: choose others with {scene_option('bands')}.")
     numbers = np.flatnonzero(use)
     fixed = kept is not None or zeros == "accept"
     hidden = as_mask(name, mask, tuple(stored.shape[1:]))
@@ -394,13 +402,13 @@ def checked_cube(
     if unasked:
         total = sum(len(which) for reason, which in left_out if reason not in asked)
         said = f"{total} of {count} bands left out ({'; '.join(unasked)}, counted from 0)"
-        warnings.warn(f"{called(name)}: {said}; bands='all' (--all-bands) keeps them.", ReadingNote, stacklevel=3)
+        warnings.warn(f"{called(name)}: {said}; {scene_option('bands', 'all')} keeps them.", ReadingNote, stacklevel=3)
     if found.padding and zeros == "check":
         value, pixels = max(found.padding.items(), key=lambda item: item[1])
         text = np.format_float_positional(np.float32(value), trim="-")
         warnings.warn(
             f"{called(name)}: {pixels} pixels hold {text} in every band and are used like any other. If that means no "
-            f"data, leave them out with nodata={text} (--nodata {text}).",
+            f"data, leave them out with {scene_option('nodata', text)}.",
             UserWarning,
             stacklevel=3,
         )
@@ -421,7 +429,9 @@ def _notes(
     if zeros == "check":
         jumps = suspicious(found.means[keep], numbers)
         if len(jumps):
-            notes.append(f"look at the bands {listed(jumps)}, whose mean jumps (--drop leaves bands out)")
+            notes.append(
+                f"look at the bands {listed(jumps)}, whose mean jumps ({scene_option('bands')} leaves bands out)"
+            )
         water = in_water_vapor(_at(wavelengths, numbers), unit, numbers)
         if len(water):
             notes.append(f"the bands {listed(water)} lie where water vapor takes the light of the sun")
@@ -473,7 +483,7 @@ def read_cube(
     mask: Any = None,
     bands: Any = None,
 ) -> Cube:
-    """Read a hyperspectral scene from a `.mat` (5 to 7.3), `.npy`, `.npz` or ENVI file.
+    """Read a hyperspectral scene from a `.mat` (4 to 7.3), HDF5 or NetCDF-4, `.npy`, `.npz` or ENVI file.
 
     Parameters
     ----------
@@ -481,9 +491,10 @@ def read_cube(
         The file. The format of arrays is told from the file's own first bytes; of an ENVI image the header or the data
         file can be given (`spectrafuse.io.envi.open_envi` says how the other one is found).
     key : str, optional
-        The variable. Without it: `cube` if it has 3 dimensions; else a matrix `Y` if the numbers of rows and
-        columns are known; else the only array of numbers with 3 dimensions (`S_GT`, `A` and `abundances`
-        aside); else the only matrix that fits the rows and columns.
+        The variable; in structs and groups "struct.field" and "group/name", or its own name if no other has it.
+        Without it: `cube` if it has 3 dimensions; else a matrix `Y` if the numbers of rows and columns are known; else
+        the only array of numbers with 3 dimensions (`S_GT`, `A` and `abundances` aside), or the only such that
+        wavelengths in the file fit; else the only matrix that fits the rows and columns.
     layout : {"auto", "chw", "hwc", "hcw", "cwh"}
         Order of a 3-D array's axes: c for the bands, h for the rows, w for the columns. "auto" takes the axis whose
         length equals the number of wavelengths in the file (a variable `wavelength`, `wavelengths`, `wl`,
@@ -491,7 +502,8 @@ def read_cube(
         reversed axes are turned back, unless its numbers look like bands first; else, of two equal axes and a different
         one, the different one is the bands if it is the first or the last; else an error asks. A `.mat` file of version
         7.3 without MATLAB's marks, as h5py writes it, is taken as it is stored; its axes can be in either order, so
-        that bands first need a layout: "chw", or "cwh" if MATLAB's `h5write` wrote it. An ENVI header says it itself.
+        that bands first need a layout: "chw", or "cwh" if MATLAB's `h5write` wrote it. In HDF5 files names of
+        dimensions decide first. An ENVI header says it itself.
     rows, columns : int, optional
         Size of the scene for a matrix (bands, pixels) or (pixels, bands), whose pixels are taken column by
         column as the unmixing community stores them; not needed where the file has `lines` and `cols`,
@@ -510,7 +522,7 @@ def read_cube(
     -------
     Cube
         In memory: its `data` are float32, values as in the file, with the gains, offsets and scale factor that it
-        says.
+        says: of HDF5 files the attributes of CF, NEON and PRISMA (`spectrafuse.io.attributes`).
 
     Raises
     ------
@@ -547,10 +559,10 @@ def open_cube(
 
     The scene is checked once, in a pass by blocks of rows, and never held as a whole where its format allows that:
     numbers that lie in the file as they are (ENVI, `.npy`, `.npz` without compression, `.mat` of version 6, and of 7.3
-    without chunks) are mapped; cubes in chunks (`.mat` of version 7.3) are read by the chunks that a window touches,
-    of which up to 128 MiB stay decoded. Compressed `.mat` files of version 7 and compressed `.npz` files can only be
-    decoded from their beginning, and a matrix of pixels in chunks has each window in all of them: these are read once,
-    as a whole.
+    without chunks) are mapped; cubes in chunks (`.mat` of version 7.3, HDF5) are read by the chunks that a window
+    touches, of which up to 128 MiB stay decoded. Compressed `.mat` files of version 7 and compressed `.npz` files can
+    only be decoded from their beginning, and a matrix of pixels in chunks has each window in all of them: these are
+    read once, as a whole.
 
     Parameters
     ----------
@@ -568,34 +580,65 @@ def open_cube(
     rows = rows if rows is None else arguments.integer("rows", rows)
     columns = columns if columns is None else arguments.integer("columns", columns)
     value = as_nodata(nodata)
-    if is_envi(path):
-        return _open_image(path, key, layout, rows, columns, value, mask, zeros, bands)
-    source = open_arrays(path, also=(HEADER_SUFFIX,))
+    raster = find_raster(path)
+    if raster is not None or is_envi(path):
+        kind = "an ENVI image" if raster is None else "an image"
+        if key is not None:
+            raise DataError(f"'{path}' is {kind} without variables, so leave {scene_option('key', key)} out.")
+        if layout not in ("auto", "chw"):
+            raise DataError(f"'{path}' is {kind}, which says its layout; leave {scene_option('layout', layout)} out.")
+        if raster is not None:
+            return _raster_cube(str(path), raster, rows, columns, value, mask, zeros, bands)
+        return image_cube(str(path), open_envi(path), rows, columns, value, mask, zeros, bands)
+    source = open_arrays(path, also=(HEADER_SUFFIX, ".tif"))
     found_rows, found_columns = find_size(source, rows, columns)
-    name = _find(source, found_rows, found_columns) if key is None else source.require(key)
     axes = find_axes(source)
+    name = _find(source, found_rows, found_columns, axes) if key is None else source.require(key)
+    facts = source.facts(name)
     if len(source.entries[name].shape) == 2:
         rows, columns = found_rows, found_columns
     label = source.label(name)
     mapped = source.map(name)
-    lengths = [axis.size for axis in axes.values()]
-    stored, words = bands_first(
+    own = {} if facts.axis is None else {"an attribute": facts.axis}
+    axes = own | dict(sorted(axes.items(), key=lambda item: -_in_common(item[0], name)))
+    numbers, words = bands_first(
         label,
         as_numeric(label, source.load(name)) if mapped is None else mapped,
         layout,
         order=source.order(name),
         rows=rows,
         columns=columns,
-        axis_lengths=lengths,
+        axis_lengths=[axis.size for axis in axes.values()],
+        dims=facts.dims,
     )
+    stored: Any = numbers
+    count, notes = stored.shape[0], facts.notes
+    axis = _matching(label, axes, count)
+    light = None if axis is None else axes[axis]
+    unit = facts.axis_unit if axis in own else None if axis is None else source.facts(axis).unit
+    if facts.limits is not None:
+        low, high = facts.limits
+        filled = facts.nodata if facts.nodata is not None else low - 1 if np.isfinite(low) else high + 1
+        stored, value = Limited(stored, facts.limits, filled), filled if value is None else value
+        notes += (f"numbers outside {low:g} to {high:g} (valid_range) are no data",)
     opened = checked_cube(
         label,
         stored,
-        nodata=value,
+        nodata=facts.nodata if value is None else value,
         mask=mask,
         zeros=zeros,
         bands=bands,
-        wavelengths=_matching(label, axes, stored.shape[0]),
+        bad=_bad_bands(
+            source, facts, None if axis is None else nanometers(axes[axis], unit_of(axes[axis], unit)), count
+        ),
+        bad_by="its attributes",
+        wavelengths=light,
+        wavelength_unit=unit,
+        scale=facts.scale,
+        gains=None if facts.gain == 1 else np.full(count, facts.gain),
+        offsets=None if facts.offset == 0 else np.full(count, facts.offset),
+        notes=notes,
+        place=source.place(),
         source=str(path),
         key=name or None,
         layout=words,
@@ -605,10 +648,35 @@ def open_cube(
     return opened.held() if mapped is None else opened
 
 
-def _open_image(
-    path: str | os.PathLike[str],
-    key: str | None,
-    layout: str,
+def _in_common(name: str, other: str) -> int:
+    """Groups that two variables lie in together."""
+    pairs = zip(re.split(r"[./]", name), re.split(r"[./]", other), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _bad_bands(source: ArrayFile, facts: Facts, light: np.ndarray | None, count: int) -> np.ndarray:
+    """Bands that attributes of a variable, or a variable beside it, mark as bad; those without a wavelength.
+
+    `light` are the wavelengths in nanometers.
+    """
+    marks = facts.good_bands
+    if marks is None:
+        named = [k for k in source.numeric(1, 2) if last_part(k).lower() in GOOD_BANDS]
+        marks = source.load(named[0]).reshape(-1) if len(named) == 1 else None
+    bad = np.zeros(count, dtype=bool)
+    if marks is not None and len(marks) == count and np.isin(marks, (0, 1)).all():
+        bad |= marks == 0
+    if facts.axis is not None and len(facts.axis) == count:
+        bad |= facts.axis == 0
+    if light is not None:
+        for low, high in facts.bad_windows:
+            bad |= (light >= low) & (light <= high)
+    return np.flatnonzero(bad)
+
+
+def _raster_cube(
+    path: str,
+    raster: Raster,
     rows: int | None,
     columns: int | None,
     nodata: float | None,
@@ -616,11 +684,32 @@ def _open_image(
     zeros: str,
     bands: Any,
 ) -> Cube:
-    if key is not None:
-        raise DataError(f"'{path}' is an ENVI image without variables, so leave key={key!r} out.")
-    if layout not in ("auto", "chw"):
-        raise DataError(f"'{path}' is an ENVI image, whose header says its layout; leave layout={layout!r} out.")
-    return image_cube(str(path), open_envi(path), rows, columns, nodata, mask, zeros, bands)
+    """A scene from a file that GDAL reads; parameters as of `open_cube`."""
+    stored, facts = raster_facts(raster)
+    _check_asked(path, stored.shape, rows, columns)
+    own, hidden = facts.pop("nodata"), facts.pop("hidden")
+    given = as_mask(f"'{path}'", mask, stored.shape[1:])
+    cube = checked_cube(
+        f"'{raster.path}'",
+        stored,
+        nodata=own if nodata is None else nodata,
+        mask=hidden if given is None else given if hidden is None else given | hidden,
+        zeros=zeros,
+        bands=bands,
+        source=path,
+        file_backed=True,
+        data_path=str(raster.path),
+        **facts,
+    )
+    # The blocks that the check went through need not stay in memory.
+    cube.close()
+    return cube
+
+
+def _check_asked(path: str, shape: tuple[int, int, int], rows: int | None, columns: int | None) -> None:
+    for name, asked, got in (("rows", rows, shape[1]), ("columns", columns, shape[2])):
+        if asked is not None and asked != got:
+            raise DataError(f"'{path}' has {got} {name}, not {asked}.")
 
 
 def image_cube(
@@ -634,9 +723,7 @@ def image_cube(
     bands: Any,
 ) -> Cube:
     """A scene from an ENVI image; parameters as of `open_cube`."""
-    for name, asked, got in (("rows", rows, image.shape[1]), ("columns", columns, image.shape[2])):
-        if asked is not None and asked != got:
-            raise DataError(f"'{path}' has {got} {name}, not {asked}.")
+    _check_asked(path, image.shape, rows, columns)
     return checked_cube(
         f"'{image.data}'",
         image.map(),
@@ -659,29 +746,31 @@ def image_cube(
     )
 
 
-def _find(source: ArrayFile, rows: int | None, columns: int | None) -> str:
+def _find(source: ArrayFile, rows: int | None, columns: int | None, axes: dict[str, np.ndarray]) -> str:
     if source.format == "npy":
         return ""
-    cubes = [k for k in source.numeric(3) if k not in _ABUNDANCE_NAMES]
+    cubes = [k for k in source.numeric(3) if last_part(k) not in _ABUNDANCE_NAMES]
     pixels = None if rows is None or columns is None else rows * columns
     matrices = [k for k in source.numeric(2) if pixels in source.entries[k].shape]
     if _CUBE_NAME in cubes:
         return _CUBE_NAME
     if pixels is not None and _MATRIX_NAME in source.numeric(2):
         return _MATRIX_NAME
-    for candidates in (cubes, matrices):
+    lengths = {axis.size for axis in axes.values()}
+    with_axis = [k for k in cubes if lengths & set(source.entries[k].shape)]
+    for candidates in (cubes, with_axis, matrices):
         if len(candidates) == 1:
             return candidates[0]
     several = "several arrays that can be a cube" if cubes or matrices else "no array that is clearly a cube"
-    hint = "" if cubes else " A matrix (bands, pixels) needs rows= and columns= as well (--rows, --columns)."
-    raise DataError(f"'{source.path}' has {several}; choose one with key= (--key): {source.listing()}.{hint}")
+    hint = "" if cubes else f" A matrix (bands, pixels) needs {size_options()} as well."
+    raise DataError(f"'{source.path}' has {several}; choose one with {scene_option('key')}: {source.listing()}.{hint}")
 
 
-def _matching(label: str, axes: dict[str, np.ndarray], bands: int) -> np.ndarray | None:
+def _matching(label: str, axes: dict[str, np.ndarray], bands: int) -> str | None:
     """The first axis of the right length."""
-    for values in axes.values():
+    for name, values in axes.items():
         if values.size == bands:
-            return values
+            return name
     if axes:
         listed = ", ".join(f"{name} ({values.size})" for name, values in axes.items())
         warnings.warn(

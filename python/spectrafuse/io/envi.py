@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from spectrafuse.io.signatures import signature, what_it_is
 from spectrafuse.io.units import short_unit
 
 HEADER_SUFFIX = ".hdr"
+LIBRARY_SUFFIX = ".sli"
 DATA_SUFFIXES = (".img", ".raw", ".dat", ".bil", ".bip", ".bsq", ".bin")
 _NOT_ENVI = (*ARRAY_SUFFIXES, ".json", ".pth", ".pt", ".csv", ".tsv", ".txt")
 # The codes of real types; 6 and 9 are complex.
@@ -36,6 +38,7 @@ _PLACE_IN_BRACES = (
     "map info", "projection info", "coordinate system string", "geo points", "pixel size", "rpc info",
 )  # fmt: skip
 _PLACE = (*_PLACE_IN_BRACES, "x start", "y start")
+_GAINS = ("data gain values", "data offset values")
 # What changes numbers and is not applied: it leads to other quantities than those that people look for.
 _NOT_APPLIED = ("data reflectance gain values", "data reflectance offset values")
 _KNOWN_KINDS = ("", "envi", "envi standard", "envi classification", "standard", "envi floating point")
@@ -79,6 +82,8 @@ class EnviImage:
         The fields that say where the image lies on Earth.
     notes : tuple of str
         What a person should know about how the header was read.
+    kind : str
+        The `file type`.
     """
 
     header: Path
@@ -97,6 +102,7 @@ class EnviImage:
     offsets: np.ndarray | None = None
     place: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
+    kind: str = ""
 
     @property
     def words(self) -> str:
@@ -113,13 +119,34 @@ class EnviImage:
         return stored.transpose(*(axes.index(axis) for axis in range(3)))
 
 
+class Library(NamedTuple):
+    """Spectra of a library.
+
+    Attributes
+    ----------
+    header, data : Path
+    values : ndarray, shape (n, d), float64
+    axis : ndarray, shape (d,), or None
+    axis_unit : str or None
+        As the header has it.
+    names : list of str or None
+    """
+
+    header: Path
+    data: Path
+    values: np.ndarray
+    axis: np.ndarray | None
+    axis_unit: str | None
+    names: list[str] | None
+
+
 def is_envi(path: str | os.PathLike[str]) -> bool:
     """Whether a path names an ENVI header, or a data file by its suffix or by a header beside it."""
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix == HEADER_SUFFIX or suffix in DATA_SUFFIXES:
         return True
-    return suffix not in _NOT_ENVI and file.is_file() and _header_of(file) is not None
+    return suffix not in _NOT_ENVI and file.is_file() and header_of(file) is not None
 
 
 def open_envi(path: str | os.PathLike[str]) -> EnviImage:
@@ -147,20 +174,58 @@ def open_envi(path: str | os.PathLike[str]) -> EnviImage:
     file = Path(path)
     _require_file(path, file)
     if file.suffix.lower() == HEADER_SUFFIX:
-        fields = read_header(file)
-        return _check_size(_interpret(file, _data_of(file, fields), fields), fields.get("file type", ""))
-    header = _header_of(file)
+        return _check_size(described(file))
+    header = header_of(file)
     if header is None:
         beside = f"'{file.name}{HEADER_SUFFIX}' or '{file.stem}{HEADER_SUFFIX}'"
         raise DataError(f"'{path}' has no ENVI header beside it ({beside}), so its layout is not known.")
+    return _check_size(_interpret(header, file, read_header(header)))
+
+
+def data_beside(header: Path) -> Path:
+    """The data file of a header. Raises as `described`."""
+    return _data_of(header, read_header(header))
+
+
+def described(header: Path) -> EnviImage:
+    """What a header says about the data file beside it, whatever that file is.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, several can be it, or the header does not say enough.
+    """
     fields = read_header(header)
-    return _check_size(_interpret(header, file, fields), fields.get("file type", ""))
+    return _interpret(header, _data_of(header, fields), fields)
 
 
 def image_of_fields(data: str | os.PathLike[str], fields: dict[str, str]) -> EnviImage:
     """The image of a data file whose header has been read by another library."""
     file = Path(data)
-    return _check_size(_interpret(file, file, fields), fields.get("file type", ""))
+    return _check_size(_interpret(file, file, fields))
+
+
+def facts_of_fields(fields: dict[str, str], values: np.ndarray) -> dict[str, Any]:
+    """What the header of numbers that have been read says of them: no-data value, bad bands, place; `Cube` has more.
+
+    `values` (rows, columns, bands) may have been divided by the scale factor, and the no-data value with them.
+    """
+    header = Path("The header")
+    notes: list[str] = []
+    nodata, marks = _nodata(header, fields), _per_band(header, fields, "bbl", values.shape[2], notes)
+    if nodata is not None and np.isfinite(nodata) and not (values == nodata).any():
+        nodata /= _scale(header, fields)
+    notes += [f"the header's {name!r} are not applied" for name in _GAINS if name in fields]
+    return {
+        "nodata": nodata,
+        "bad": None if marks is None else np.flatnonzero(marks == 0),
+        "place": _place_of_fields(fields),
+        "notes": tuple(notes),
+    }
+
+
+def _place_of_fields(fields: dict[str, str]) -> dict[str, str] | None:
+    return {name: " ".join(fields[name].split()) for name in _PLACE if fields.get(name)} or None
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -227,7 +292,8 @@ def _beside(file: Path) -> list[Path]:
         raise DataError(f"The folder of '{file}' cannot be read: {error.strerror or error}.") from error
 
 
-def _header_of(file: Path) -> Path | None:
+def header_of(file: Path) -> Path | None:
+    """The header beside a data file."""
     others = _beside(file)
     for fold in (str, str.lower):
         for stem in (file.name, file.stem):
@@ -269,7 +335,7 @@ def _data_of(header: Path, fields: dict[str, str]) -> Path:
 
 
 def _expected_size(header: Path, fields: dict[str, str]) -> int:
-    return _expected_bytes(_stored_as(header, header, fields))
+    return expected_bytes(_raw_numbers(header, header, fields))
 
 
 def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
@@ -277,10 +343,7 @@ def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     image = _stored_as(header, data, fields)
     bands = image.shape[0]
     notes: list[str] = []
-    numbers = {
-        name: _per_band(header, fields, name, bands, notes) for name in ("data gain values", "data offset values")
-    }
-    gains, offsets = numbers["data gain values"], numbers["data offset values"]
+    gains, offsets = (_per_band(header, fields, name, bands, notes) for name in _GAINS)
     notes += [f"the header's {name!r} are not applied" for name in _NOT_APPLIED if name in fields]
     marks = _per_band(header, fields, "bbl", bands, notes)
     wavelengths, unit, told = _wavelengths(header, fields, bands)
@@ -294,8 +357,9 @@ def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
         bad_bands=np.zeros(0, dtype=np.int64) if marks is None else np.flatnonzero(marks == 0),
         gains=None if gains is None or (gains == 1).all() else gains,
         offsets=None if offsets is None or not offsets.any() else offsets,
-        place={name: " ".join(fields[name].split()) for name in _PLACE if fields.get(name)} or None,
+        place=_place_of_fields(fields),
         notes=(*notes, *told),
+        kind=fields.get("file type", ""),
     )
 
 
@@ -307,11 +371,48 @@ def place_lines(place: Mapping[str, str] | None) -> str:
 
 def _stored_as(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     """How a header says that the numbers are stored."""
-    kind = " ".join(fields.get("file type", "").lower().split())
-    if "spectral library" in kind:
+    if is_library(fields):
         raise DataError(
             f"'{header}' describes a spectral library, which is not an image; read it with read_spectra or `unmix`."
         )
+    return _raw_numbers(header, data, fields)
+
+
+def is_library(fields: Mapping[str, str]) -> bool:
+    """Whether a header describes a spectral library."""
+    return "spectral library" in " ".join(fields.get("file type", "").lower().split())
+
+
+def library_of(path: str | os.PathLike[str]) -> Library | None:
+    """The spectra of a spectral library, by its header or its data file (`.sli`); None for any other file.
+
+    Raises
+    ------
+    DataError
+        As `open_envi`.
+    """
+    file = Path(path)
+    header: Path | None = file
+    if file.suffix.lower() != HEADER_SUFFIX:
+        known = file.suffix.lower() in (LIBRARY_SUFFIX, *DATA_SUFFIXES) and file.is_file()
+        header = header_of(file) if known else None
+    if header is None or not header.is_file():
+        return None
+    fields = read_header(header)
+    if not is_library(fields):
+        return None
+    data = _data_of(header, fields) if header == file else file
+    image = _check_size(replace(_raw_numbers(header, data, fields), scale=_scale(header, fields)))
+    _, count, bands = image.shape
+    if image.shape[0] != 1:
+        raise DataError(f"'{header}' must have 1 band, as spectral libraries have; got {image.shape[0]}.")
+    axis, unit, _ = _wavelengths(header, fields, bands)
+    names = _parts(fields.get("spectra names", ""))
+    values = np.asarray(image.map()[:], dtype=np.float64)[0] / image.scale
+    return Library(header, data, values, axis, unit, names if len(names) == count else None)
+
+
+def _raw_numbers(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     if fields.get("file compression", "0") not in ("0", ""):
         raise DataError(f"'{header}' describes compressed data, which cannot be read; save them uncompressed.")
     for name in ("major frame offsets", "minor frame offsets"):
@@ -427,12 +528,12 @@ def _wavelengths(
         return None, None, ("the header's wavelengths are band numbers",)
     name = next((name for name in ("wavelength", "wavelengths", "band centers") if _parts(fields.get(name, ""))), None)
     if name is None:
-        values, unit = _with_units(_parts(fields.get("band names", "")), named=True)
+        values, unit = with_units(_parts(fields.get("band names", "")), named=True)
         if values is None or len(values) != bands or len(set(values)) < bands:
             return None, said, ()
         return values, unit or said, ("wavelengths from the names of the bands",)
     parts = _parts(fields[name])
-    values, unit = _with_units(parts)
+    values, unit = with_units(parts)
     if values is not None and len(values) == bands:
         return values, unit or said, ()
     what = f"{len(parts)} wavelengths" if values is not None else "wavelengths that are not all numbers"
@@ -440,7 +541,7 @@ def _wavelengths(
     return None, said, ()
 
 
-def _with_units(parts: list[str], *, named: bool = False) -> tuple[np.ndarray | None, str | None]:
+def with_units(parts: list[str], *, named: bool = False) -> tuple[np.ndarray | None, str | None]:
     """Finite numbers that may each have a unit, the same one; of names, those that have one somewhere in them."""
     values, units = [], set()
     for part in parts:
@@ -455,7 +556,8 @@ def _with_units(parts: list[str], *, named: bool = False) -> tuple[np.ndarray | 
     return np.array(values), units.pop()
 
 
-def _expected_bytes(image: EnviImage) -> int:
+def expected_bytes(image: EnviImage) -> int:
+    """Bytes that the data file has if it holds raw numbers as the header says."""
     bands, rows, columns = image.shape
     return image.offset + bands * rows * columns * image.dtype.itemsize
 
@@ -467,7 +569,7 @@ def _size(path: Path) -> int:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
 
 
-def _check_size(image: EnviImage, kind: str) -> EnviImage:
+def _check_size(image: EnviImage) -> EnviImage:
     """The image itself, if its data file can be what the header says.
 
     Raises
@@ -477,17 +579,16 @@ def _check_size(image: EnviImage, kind: str) -> EnviImage:
         said to be of another format.
     """
     bands, rows, columns = image.shape
-    actual, expected = _size(image.data), _expected_bytes(image)
+    actual, expected = _size(image.data), expected_bytes(image)
     found = signature(image.data)
     if found is not None and actual != expected:
         raise DataError(
             f"'{image.data}' is not raw numbers, as '{image.header.name}' says, but {what_it_is(image.data, found)}."
         )
-    plain = " ".join(kind.lower().split())
-    if plain not in _KNOWN_KINDS and actual != expected:
+    if " ".join(image.kind.lower().split()) not in _KNOWN_KINDS and actual != expected:
         raise DataError(
-            f"'{image.header}' has the file type {kind!r}, and '{image.data.name}' has not the {expected} bytes of raw "
-            f"numbers; convert it with `gdal_translate -of ENVI {image.data.name} {image.data.stem}-raw.img`."
+            f"'{image.header}' has the file type {image.kind!r}, and '{image.data.name}' has not the {expected} bytes "
+            f"of raw numbers; convert it with `gdal_translate -of ENVI {image.data.name} {image.data.stem}-raw.img`."
         )
     says = (
         f"'{image.data}' has {actual} bytes, but {bands} bands, {rows} lines and {columns} samples of "

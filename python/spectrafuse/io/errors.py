@@ -8,7 +8,9 @@ from contextvars import ContextVar
 
 from spectrafuse._runtime.errors import InvalidValueError
 
-_COMMAND: ContextVar[bool] = ContextVar("from_command", default=False)
+_CALLER: ContextVar[str] = ContextVar("caller", default="")
+# Of a scene in a file; estimators do not have them.
+_OPENING = ("key", "rows", "columns")
 
 
 class DataError(InvalidValueError):
@@ -22,19 +24,47 @@ class DataError(InvalidValueError):
 @contextmanager
 def asked_by_command() -> Iterator[None]:
     """Let messages name options of the command line, not arguments."""
-    token = _COMMAND.set(True)
+    yield from _asked_by("command")
+
+
+@contextmanager
+def asked_by_estimator() -> Iterator[None]:
+    """Let messages about scenes say how options that an estimator does not have are set."""
+    yield from _asked_by(_CALLER.get() or "estimator")
+
+
+def _asked_by(caller: str) -> Iterator[None]:
+    token = _CALLER.set(caller)
     try:
         yield
     finally:
-        _COMMAND.reset(token)
+        _CALLER.reset(token)
 
 
 def option(name: str, value: str | None = None, *, function: str = "read_spectra") -> str:
     """How the caller sets an option: `--key x` in a command, `read_spectra(..., key='x')` in Python."""
-    if _COMMAND.get():
+    if _CALLER.get() == "command":
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value}")
     given = f"{name}={'...' if value is None else repr(value)}"
     return f"{function}(..., {given})" if function else given
+
+
+def scene_option(name: str, value: str | None = None) -> str:
+    """How the caller sets an option of a scene: `--layout hwc`, `layout='hwc'`, `open_cube(..., key=...)`."""
+    if name == "bands" and value == "all" and _CALLER.get() == "command":
+        return "--all-bands"
+    if name == "bands" and value is None and _CALLER.get() == "command":
+        return "--bands or --drop"
+    if name == "nodata" and _CALLER.get() != "command":
+        return f"nodata={value}"
+    return option(name, value, function="open_cube" if name in _OPENING and _CALLER.get() == "estimator" else "")
+
+
+def size_options() -> str:
+    """How the caller says how many rows and columns a scene has."""
+    if _CALLER.get() == "command":
+        return "--rows and --columns (in `unmix`, --scene-size)"
+    return f"{scene_option('rows')} and {option('columns', function='')}"
 
 
 class ReadingNote(UserWarning):

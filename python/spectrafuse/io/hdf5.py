@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.limits import check_count
 from spectrafuse.io.mapped import MappedArray
 
 # Bytes of chunks that are kept decoded, within these bounds: those that rows of the scene lie in.
 _LEAST_CACHE, _MOST_CACHE = 1 << 20, 1 << 27
+_DEEPEST = 12
 
 
 class Hdf5File:
@@ -102,6 +106,56 @@ class Hdf5Array:
     def close(self) -> None:
         """Close the file; the next read opens it anew."""
         self.file.close()
+
+
+class Limited:
+    """Stored numbers of which those outside limits are shown as the no-data value; slices are float32."""
+
+    def __init__(self, stored: Any, limits: tuple[float, float], nodata: float) -> None:
+        self.stored, self.limits, self.nodata, self.shape = stored, limits, np.float32(nodata), stored.shape
+
+    @property
+    def file(self) -> Any:
+        """The open file."""
+        return self.stored.file
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        values = np.asarray(self.stored[index])
+        outside = (values < self.limits[0]) | (values > self.limits[1])
+        return np.where(outside, self.nodata, values.astype(np.float32))
+
+    def close(self) -> None:
+        """Close the file; the next read opens it anew."""
+        self.stored.close()
+
+
+def walk(path: Path, file: Any) -> Iterator[tuple[str, Any, str | None]]:
+    """Groups and data sets of a file, the outer ones first: place, item, and how it lies elsewhere (then no item).
+
+    Groups of MATLAB's sparse matrices and objects are not entered, nor is a group twice.
+    """
+    import h5py
+
+    waiting, seen, count = deque([("", file)]), set(), 0
+    while waiting:
+        prefix, group = waiting.popleft()
+        check_count(f"'{path}'", count := count + len(group))
+        for name in group:
+            if name.startswith("#"):
+                continue
+            elsewhere = foreign_storage(group, name)
+            item = group[name] if elsewhere is None else None
+            yield f"{prefix}{name}", item, elsewhere
+            if isinstance(item, h5py.Group) and prefix.count("/") < _DEEPEST and "MATLAB_sparse" not in item.attrs:
+                place = h5py.h5o.get_info(item.id).addr
+                if place not in seen:
+                    seen.add(place)
+                    waiting.append((f"{prefix}{name}/", item))
 
 
 def foreign_storage(file: Any, name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,22 @@ from spectrafuse.io.orientation import Reading
 
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 JCAMP_SUFFIXES = (".jdx", ".dx", ".jcamp", ".jcm")
+SPC_SUFFIX = ".spc"
 _FEWEST_NUMBERS = 4
+# Title and unit of the axis of an SPC file.
+_SPC_AXES = {
+    "XWAVEN": ("Wavenumber", "cm⁻¹"),
+    "XRAMANS": ("Raman shift", "cm⁻¹"),
+    "XNMETR": ("Wavelength", "nm"),
+    "XUMETR": ("Wavelength", "µm"),
+    "XEV": ("Energy", "eV"),
+    "XPPM": ("Chemical shift", "ppm"),
+    "XMUNITS": ("Mass", "m/z"),
+}
+# What an OPUS file can hold, the most finished first.
+_OPUS_DATA = ("a", "atr", "km", "logr", "ra", "r", "t", "pas", "e", "pw", "sm")
+_OPUS_AXES = {"WN": ("Wavenumber", "cm⁻¹"), "MI": ("Wavelength", "µm"), "RSH": ("Raman shift", "cm⁻¹")}
 _CONVERTERS = {
-    (".spc",): "a GRAMS file: export it as CSV or ASCII from the instrument's software, or read it with the Python "
-    "package spc-io and save a table",
     (".spa", ".spg", ".srs"): "a Thermo OMNIC file: save it as CSV there, or read it with the Python package "
     "spectrochempy (read_omnic) and save a table",
     (".wdf", ".wxd"): "a Renishaw WiRE file: save it as text (.txt) there, or read it with the Python package "
@@ -32,12 +45,8 @@ _CONVERTERS = {
     (".dsp",): "a DSP file: save its spectrum as .csv",
     (".rdata", ".rda", ".rds"): "a file of R: save the matrix there with write.csv(x, 'x.csv')",
     (".parquet", ".feather", ".pkl", ".pickle"): "a table of Python: save it with DataFrame.to_csv('x.csv')",
-    (".h5", ".hdf5", ".hdf", ".nc", ".he5"): "an HDF5 or NetCDF file: save its arrays with numpy.savez('x.npz', "
-    "spectra=..., wavelengths=...)",
     (".json", ".xml", ".yaml"): "no table: save the spectra as .csv",
     (
-        ".tif",
-        ".tiff",
         ".png",
         ".jpg",
     ): "an image; scenes are read from ENVI images (.hdr), .npy or .mat",
@@ -49,11 +58,6 @@ _CONVERTERS = {
 def converter(file: Path) -> str | None:
     """What a file that is not read here is and what to do with it; None if its suffix says nothing."""
     suffix = file.suffix.lower()
-    if suffix[1:].isdigit():
-        return (
-            "a Bruker OPUS file: save it as a data point table (.dpt) there, or read it with the Python package "
-            "brukeropus and save a table"
-        )
     return next((text for suffixes, text in _CONVERTERS.items() if suffix in suffixes), None)
 
 
@@ -132,4 +136,95 @@ def read_jcamp(file: Path) -> Reading:
         axis_place="as the file says",
         names=[str(block.get("title", i + 1)) for i, block in enumerate(blocks)],
         labels="names from the titles",
+    )
+
+
+def is_opus(file: Path) -> bool:
+    """Whether a file is one of Bruker OPUS by its suffix: `.0`, `.1`, ..."""
+    return re.fullmatch(r"\.\d{1,4}", file.suffix) is not None
+
+
+def read_spc(file: Path) -> Reading:
+    """The spectra of a GRAMS (SPC) file, which must share their axis.
+
+    Raises
+    ------
+    DataError
+        Other axes, an old or damaged file.
+    """
+    way = "export it as CSV or ASCII from the instrument's software"
+    spc = _part(file, "spc_io", "instruments", way)
+    try:
+        with file.open("rb") as content:
+            found = spc.SPC.from_bytes_io(content)
+        axes = [np.asarray(part.xarray, dtype=np.float64) for part in found]
+        values = [np.asarray(part.yarray, dtype=np.float64) for part in found]
+        places = [part.z for part in found]
+    except Exception as error:  # The reader documents no set of exceptions.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"'{file}' cannot be read as an SPC file: {reason}; {way}.") from error
+    title, unit = _SPC_AXES.get(str(found.xtype), (None, None))
+    named = len(places) > 1 and all(place is not None for place in places) and len(set(places)) == len(places)
+    return _one_axis(
+        file,
+        axes,
+        values,
+        "GRAMS SPC",
+        title,
+        unit,
+        [f"{place:g}" for place in places] if named else None,
+    )
+
+
+def read_opus(file: Path) -> Reading:
+    """The spectra of a Bruker OPUS file: of several kinds the most finished one, absorbance first.
+
+    Raises
+    ------
+    DataError
+        If there is no spectrum, or the file is damaged or another one.
+    """
+    way = "save it as a data point table (.dpt) in OPUS"
+    opus = _part(file, "brukeropus", "instruments", way)
+    try:
+        found = opus.read_opus(os.fspath(file))
+        kinds = list(found.all_data_keys) if found else []
+        kind = next((kind for kind in _OPUS_DATA if kind in kinds), None)
+        if kind is not None:
+            data = getattr(found, kind)
+            axis, values, code = np.asarray(data.x, np.float64), np.atleast_2d(np.asarray(data.y, np.float64)), data.dxu
+    except Exception as error:  # The reader documents no set of exceptions.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"'{file}' cannot be read as a Bruker OPUS file: {reason}; {way}.") from error
+    if kind is None:
+        holds = f"only {', '.join(kinds)}" if kinds else "no data, or is no OPUS file"
+        raise DataError(f"'{file}' holds no spectrum that can be read, {holds}; {way}.")
+    title, unit = _OPUS_AXES.get(str(code), (None, None))
+    others = [other for other in kinds if other != kind]
+    words = f"Bruker OPUS, {data.label}" + (f" (not: {', '.join(others)})" if others else "")
+    return _one_axis(file, [axis] * len(values), list(values), words, title, unit, None)
+
+
+def _one_axis(
+    file: Path,
+    axes: list[np.ndarray],
+    values: list[np.ndarray],
+    words: str,
+    title: str | None,
+    unit: str | None,
+    names: list[str] | None,
+) -> Reading:
+    if not axes or len(axes[0]) < 2:
+        raise DataError(f"'{file}' holds no spectrum that can be read.")
+    if any(not np.array_equal(axes[0], axis) for axis in axes):
+        raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
+    return Reading(
+        values=np.array(values),
+        words=words,
+        axis=axes[0],
+        axis_title=title,
+        axis_unit=unit,
+        axis_place="as the file says",
+        names=names,
+        labels="names from their z values" if names else "",
     )

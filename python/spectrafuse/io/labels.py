@@ -8,17 +8,19 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from spectrafuse._runtime import arguments
 from spectrafuse.io.arrays import ArrayFile, existing_file, open_arrays
 from spectrafuse.io.envi import HEADER_SUFFIX, is_envi, open_envi
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.labelme import SUFFIX as LABELME_SUFFIX
 from spectrafuse.io.labelme import read_labelme
 from spectrafuse.io.layouts import bands_first, find_size
 from spectrafuse.io.limits import check_size
+from spectrafuse.io.rasters import Raster, find_raster, raster_facts
 from spectrafuse.io.validate import as_numeric
 
 TENSOR_SUFFIXES = (".pth", ".pt")
@@ -33,7 +35,7 @@ def read_labels(
     shape: tuple[int, int] | None = None,
     class_to_index: Mapping[str, int] | None = None,
 ) -> np.ndarray:
-    """Read the classes of a scene's pixels from a `.mat`, `.npy`, `.npz`, `.pth`, ENVI or LabelMe file.
+    """Read the classes of a scene's pixels from a `.mat`, HDF5, `.npy`, `.npz`, `.pth`, ENVI, GeoTIFF or LabelMe file.
 
     Parameters
     ----------
@@ -54,8 +56,8 @@ def read_labels(
     Returns
     -------
     ndarray, shape (H, W), int64
-        Classes as in the file; -1 where an ENVI class map has its data ignore value; for abundances 0..K-1 in the
-        file's order, and -1 where all are zero; for LabelMe 0 where nothing is drawn.
+        Classes as in the file; -1 where an ENVI or GeoTIFF class map has its no-data value; for abundances 0..K-1 in
+        the file's order, and -1 where all are zero; for LabelMe 0 where nothing is drawn.
 
     Raises
     ------
@@ -65,12 +67,13 @@ def read_labels(
     if shape is not None:
         shape = (arguments.integer("shape[0]", shape[0]), arguments.integer("shape[1]", shape[1]))
     suffix = Path(path).suffix.lower()
-    if suffix == LABELME_SUFFIX or is_envi(path):
+    raster = find_raster(path)
+    if suffix == LABELME_SUFFIX or raster is not None or is_envi(path):
         if key is not None:
-            raise DataError(f"'{path}' holds no variables, so leave key={key!r} out.")
+            raise DataError(f"'{path}' holds no variables, so leave {option('key', key, function='')} out.")
         if suffix == LABELME_SUFFIX:
             return read_labelme(path, shape=shape, class_to_index=class_to_index)[0]
-        return _from_image(path, shape)
+        return _from_image(path, raster, shape)
     if suffix in TENSOR_SUFFIXES:
         label, values = _from_tensors(path, key)
         return _as_labels(label, values, shape, "stored")
@@ -98,20 +101,25 @@ def _as_labels(label: str, values: np.ndarray, scene: tuple[int, int] | None, or
     raise _misfit(label, values.shape, scene)
 
 
-def _from_image(path: str | os.PathLike[str], scene: tuple[int, int] | None) -> np.ndarray:
-    """Labels from an ENVI image: a map of one band, or abundances."""
-    image = open_envi(path)
-    label = f"'{image.data}'"
-    if scene is not None and image.shape[1:] != scene:
-        raise _misfit(label, image.shape[1:], scene)
-    layers = image.map()[:]
+def _from_image(path: str | os.PathLike[str], raster: Raster | None, scene: tuple[int, int] | None) -> np.ndarray:
+    """Labels from an ENVI image or a raster: a map of one band, or abundances."""
+    layers: Any
+    if raster is None:
+        image = open_envi(path)
+        label, layers, nodata = f"'{image.data}'", image.map(), image.nodata
+    else:
+        array, facts = raster_facts(raster)
+        label, layers, nodata = f"'{raster.path}'", array, facts["nodata"]
+    if scene is not None and layers.shape[1:] != scene:
+        raise _misfit(label, layers.shape[1:], scene)
+    layers = layers[:]
     if len(layers) > 1:
         return _decide(label, layers)
     stored = layers[0]
     absent = np.zeros(stored.shape, dtype=bool)
-    if image.nodata is not None:
+    if nodata is not None:
         with np.errstate(over="ignore"):
-            absent = np.isnan(stored) if np.isnan(image.nodata) else stored == image.nodata
+            absent = np.isnan(stored) if np.isnan(nodata) else stored == nodata
     labels = _whole(label, np.where(absent, stored.dtype.type(0), stored))
     labels[absent] = -1
     return labels
@@ -143,7 +151,7 @@ def _from_tensors(path: str | os.PathLike[str], key: str | None) -> tuple[str, n
             raise DataError(f"'{path}' has {what}; choose one with key= (FILE:KEY): {listing}.")
         label, content = f"'{path}', variable {key!r}", tensors[key]
     elif key is not None:
-        raise DataError(f"'{path}' holds one tensor without a name, so leave key={key!r} out.")
+        raise DataError(f"'{path}' holds one tensor without a name, so leave {option('key', key, function='')} out.")
     values = tensor_files.as_array(content)
     if values is not None:
         # A tensor can repeat one number along its axes.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from spectrafuse.io.arrays import ArrayFile
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, scene_option, size_options
 
 _LEAST_TO_JUDGE, _JUDGED = 6, 64
 _FAR_MORE = 0.4
@@ -35,7 +35,7 @@ def layout_words(layout: str) -> str:
 def _reading(shape: tuple[int, ...], layout: str) -> str:
     """How a shape is read in a layout, for a message."""
     sizes = ", ".join(f"{n} {_LETTERS[letter]}" for n, letter in zip(shape, layout, strict=True))
-    return f"({sizes}) with layout='{layout}' (--layout {layout})"
+    return f"({sizes}) with {scene_option('layout', layout)}"
 
 
 def is_axis_name(name: str) -> bool:
@@ -43,12 +43,51 @@ def is_axis_name(name: str) -> bool:
     return _AXIS_NAME.fullmatch("".join(c for c in name.lower() if c.isalnum())) is not None
 
 
+def last_part(name: str) -> str:
+    """The name of a variable without the groups or structs that hold it."""
+    return re.split(r"[./]", name)[-1]
+
+
+_BANDS = ("band", "bands", "channel", "channels", "spectral", "spectra", "z", "b", "c", "feature", "features")
+_ROWS = ("y", "row", "rows", "line", "lines", "lat", "latitude", "northing", "height", "downtrack", "h", "scan")
+_COLUMNS = ("x", "column", "columns", "col", "cols", "sample", "samples", "lon", "longitude", "easting", "width",
+            "crosstrack", "w", "pixel")  # fmt: skip
+
+
+def kind_of_dim(dim: str) -> str | None:
+    """What a dimension is by its name: "bands", "rows", "columns", or None."""
+    plain = dim.lower().removesuffix("_dim").removesuffix("s_index")
+    if plain in _BANDS or is_axis_name(dim):
+        return "bands"
+    return "rows" if plain in _ROWS else "columns" if plain in _COLUMNS else None
+
+
+def layout_of_dims(dims: Sequence[str], order: str = "auto") -> str | None:
+    """The layout that the names of three dimensions say; None where they do not say which is the bands.
+
+    `order`, a layout, decides what they leave open.
+    """
+    kinds = [kind_of_dim(dim) for dim in dims]
+    if kinds.count("bands") == 1:
+        at = kinds.index("bands")
+    elif kinds.count("bands") == 0 and "rows" in kinds and "columns" in kinds:
+        at = kinds.index(None)
+    elif order != "auto":
+        at = order.index("c")
+    else:
+        return None
+    rest = [i for i in range(3) if i != at]
+    if kinds[rest[0]] == "columns" or kinds[rest[1]] == "rows" or order == "cwh":
+        rest.reverse()
+    return "".join({at: "c", rest[0]: "h", rest[1]: "w"}[i] for i in range(3))
+
+
 def find_axes(source: ArrayFile) -> dict[str, np.ndarray]:
     """The variables that are wavelengths or another axis by name, 1-D float64 in the file's order."""
     found = {}
     for name, entry in source.entries.items():
         lengths = [n for n in entry.shape if n != 1]
-        if entry.kind == "numeric" and is_axis_name(name) and len(lengths) <= 1:
+        if entry.kind == "numeric" and is_axis_name(last_part(name)) and len(lengths) <= 1:
             values = source.load(name).reshape(-1).astype(np.float64)
             if values.size and np.isfinite(values).all():
                 found[name] = values
@@ -147,7 +186,7 @@ def cube_layout(
             return "chw", "the first axis is the one that differs"
     unknown = ""
     if order == "unknown":
-        unknown = ", in a MATLAB file without MATLAB's own marks, so that the order of its axes is not known"
+        unknown = ", in a file that does not name its axes, so that their order is not known"
     listed = " or ".join(_reading(shape, taken) for taken in fits or readings)
     raise DataError(f"{label} has shape {shape}{unknown}, and can be read as {listed}. Say which one.")
 
@@ -161,10 +200,12 @@ def bands_first(
     rows: int | None = None,
     columns: int | None = None,
     axis_lengths: Iterable[int] = (),
+    dims: Sequence[str] = (),
 ) -> tuple[np.ndarray, str]:
     """A 3-D array, or a matrix of pixels, as (bands, rows, columns), and the words that say how it was read.
 
-    `order` is how the file arranges axes: "matlab" (bands last), "stored" (any) or "unknown" (any, or reversed).
+    `order` is how the file arranges axes: "matlab" (bands last), "stored" (any) or "unknown" (any, or reversed); `dims`
+    are the names of its axes, where it has them.
 
     Raises
     ------
@@ -172,9 +213,13 @@ def bands_first(
         Wrong rank, a layout that cannot be decided, numbers of rows and columns that do not fit.
     """
     if values.ndim == 3:
-        taken, reason = cube_layout(
-            label, values.shape, layout, order=order, rows=rows, columns=columns, axis_lengths=axis_lengths
-        )
+        named = layout_of_dims(dims) if layout == "auto" and len(dims) == 3 else None
+        if named is not None:
+            taken, reason = named, f"its dimensions are {', '.join(dims)}"
+        else:
+            taken, reason = cube_layout(
+                label, values.shape, layout, order=order, rows=rows, columns=columns, axis_lengths=axis_lengths
+            )
         # Not moveaxis: arrays in a file have a transpose of their own.
         cube = values.transpose(*(taken.index(letter) for letter in "chw"))
         for name, asked, got in (("rows", rows, cube.shape[1]), ("columns", columns, cube.shape[2])):
@@ -199,7 +244,7 @@ def _from_matrix(
         missing = " and ".join(n for n, v in (("rows", rows), ("columns", columns)) if v is None)
         raise DataError(
             f"{label} is a matrix of shape {values.shape} and the file does not say how many {missing} the "
-            f"scene has; give rows= and columns= (--rows, --columns)."
+            f"scene has; give {size_options()}."
         )
     pixels = rows * columns
     fits = [axis for axis in (1, 0) if values.shape[axis] == pixels]

@@ -2,15 +2,16 @@
 
 Written here, after "MAT-File Format" (The MathWorks), chapter 1, because a damaged file must end in a message:
 `scipy.io.loadmat` indexes with numbers from the file without checking them and can take the process down.
-Objects, cells, structures and sparse matrices are listed and not read.
+Objects, cells and sparse matrices are listed and not read; of structures, the fields of those with one element are.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -27,10 +28,15 @@ _NUMERIC_CLASSES = range(6, 16)
 _COMPLEX, _LOGICAL = 0x800, 0x200
 # Enough for the header of any variable: flags, 32 dimensions, a name of 63 characters.
 _HEAD_BYTES = 4096
+# Structs within structs that are looked into.
+_DEEPEST = 8
 
 
 class Variable(NamedTuple):
-    """A variable's header and place: bytes `start` to `start + size` of the file, after its tag."""
+    """A variable's header and place: bytes `start` to `start + size` of the file, after its tag.
+
+    Of a field of a compressed struct, `inner` is the place in the bytes of the struct, after its tag.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -38,6 +44,7 @@ class Variable(NamedTuple):
     start: int
     size: int
     compressed: bool
+    inner: tuple[int, int] | None = None
 
 
 def list_variables(path: Path) -> list[Variable]:
@@ -70,9 +77,56 @@ def list_variables(path: Path) -> list[Variable]:
                 head = _inner(path, head, order, _HEAD_BYTES)[0]
             variable = _Elements(path, head, order).header()
             if variable is not None:
-                found.append(Variable(*variable[:3], start, size, kind == _COMPRESSED))
+                whole = Variable(*variable[:3], start, size, kind == _COMPRESSED)
+                fields = _fields_of(path, file, order, whole) if variable[2] == "struct" else []
+                check_count(f"'{path}'", len(found) + len(fields))
+                found += fields or [whole]
             start += size
     return found
+
+
+def _fields_of(path: Path, file: BinaryIO, order: str, struct: Variable) -> list[Variable]:
+    """The fields of a struct with one element, and those of structs in it."""
+    if math.prod(struct.shape) != 1:
+        return []
+    if struct.compressed:
+        file.seek(struct.start)
+        content: Any = _inner(path, file.read(struct.size), order, None)[0]
+        found = _fields(path, memoryview(content), order, struct.name)
+        return [Variable(*head, struct.start, struct.size, True, place) for head, place in found]
+    mapped = np.memmap(path, np.uint8, "r", struct.start, (struct.size,))
+    found = _fields(path, memoryview(mapped.data), order, struct.name)
+    return [Variable(*head, struct.start + place[0], place[1], False) for head, place in found]
+
+
+def _fields(
+    path: Path, content: memoryview, order: str, name: str, start: int = 0, depth: int = 0
+) -> Iterator[tuple[tuple[str, tuple[int, ...], str], tuple[int, int]]]:
+    """Name, shape and kind of the fields of a struct whose bytes are `content`, and their places after `start`."""
+    elements = _Elements(path, content, order)
+    elements.header(named=False)
+    kind, length = elements.next()
+    if kind != 5 or len(length) != 4:
+        raise _damaged(path, f"the struct {name!r} does not say how long its names are")
+    size = int(np.frombuffer(length, f"{order}i4")[0])
+    kind, text = elements.next()
+    if kind not in _TEXT_TYPES or size < 1 or len(text) % size:
+        raise _damaged(path, f"the struct {name!r} has no names of fields")
+    check_count(f"'{path}'", len(text) // size)
+    for at in range(0, len(text), size):
+        field = text[at : at + size].partition(b"\0")[0].decode("utf-8", errors="replace")
+        kind, first, length_of = elements.tag()
+        if kind != _MATRIX or not length_of:
+            continue
+        inner = content[first : first + length_of]
+        head = _Elements(path, inner, order).header(named=False)
+        if head is None:
+            continue
+        label = f"{name}.{field}"
+        if head[2] == "struct" and math.prod(head[1]) == 1 and depth < _DEEPEST:
+            yield from _fields(path, inner, order, label, start + first, depth + 1)
+        else:
+            yield (label, *head[1:]), (start + first, length_of)
 
 
 def read_variable(path: Path, variable: Variable) -> np.ndarray:
@@ -91,8 +145,10 @@ def read_variable(path: Path, variable: Variable) -> np.ndarray:
         content, whole = _inner(path, content, order, None)
         if not whole:
             raise _damaged(path, f"the compressed data of {variable.name!r} are not complete")
+    if variable.inner is not None:
+        content = content[variable.inner[0] : sum(variable.inner)]
     elements = _Elements(path, content, order)
-    elements.header()
+    elements.header(named=False)
     kind, start, size = elements.tag()
     dtype = _stored_type(path, variable, order, kind, size)
     values = np.frombuffer(content, dtype, size // dtype.itemsize, start)
@@ -107,7 +163,7 @@ def map_variable(path: Path, variable: Variable) -> MappedArray | None:
         order = _byte_order(file)
         file.seek(variable.start)
         elements = _Elements(path, file.read(min(variable.size, _HEAD_BYTES)), order, variable.size)
-    elements.header()
+    elements.header(named=False)
     kind, start, size = elements.tag()
     dtype = _stored_type(path, variable, order, kind, size)
     return MappedArray.contiguous(path, dtype, variable.start + start, variable.shape, "F")
@@ -151,7 +207,7 @@ def _inner(path: Path, content: bytes, order: str, most: int | None) -> tuple[by
 class _Elements:
     """The data elements inside a matrix, one after the other; of `size` bytes, the first of which are `content`."""
 
-    def __init__(self, path: Path, content: bytes, order: str, size: int | None = None) -> None:
+    def __init__(self, path: Path, content: bytes | memoryview, order: str, size: int | None = None) -> None:
         self.path, self.content, self.order, self.position = path, content, order, 0
         self.size = len(content) if size is None else size
 
@@ -177,10 +233,10 @@ class _Elements:
     def next(self) -> tuple[int, bytes]:
         """Type and bytes of the next element."""
         kind, start, size = self.tag()
-        return kind, self.content[start : start + size]
+        return kind, bytes(self.content[start : start + size])
 
-    def header(self) -> tuple[str, tuple[int, ...], str] | None:
-        """Name, shape and kind; None for what has no name, as the hidden variables of objects."""
+    def header(self, named: bool = True) -> tuple[str, tuple[int, ...], str] | None:
+        """Name, shape and kind; None for objects, and for what has no name (hidden variables) but should have one."""
         kind, flags = self.next()
         if kind != 6 or len(flags) != 8:
             raise _damaged(self.path, "a variable has no flags")
@@ -195,7 +251,7 @@ class _Elements:
         kind, name = self.next()
         if kind not in _TEXT_TYPES or min(shape) < 0 or len(shape) > 32:
             raise _damaged(self.path, "a variable has no proper name or dimensions")
-        if not name:
+        if not name and named:
             return None
         what = "numeric" if matlab_class in _NUMERIC_CLASSES else _KINDS.get(matlab_class, "unknown")
         if what == "numeric" and word & _COMPLEX:

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, scene_option
 from spectrafuse.io.validate import as_numeric, called, report_not_finite
 
 BLOCK_VALUES = 1 << 20
@@ -270,7 +270,7 @@ def _settle(
 def _nothing_left(name: str, nodata: float) -> DataError:
     return DataError(
         f"{called(name)} has no pixel with data in all its bands: each holds the no-data value {nodata:g} in some. "
-        "Choose bands with bands= (--bands, --drop)."
+        f"Choose bands with {scene_option('bands')}."
     )
 
 
@@ -318,5 +318,5 @@ def _raise_not_finite(name: str, cube: Any, where: np.ndarray, declared: bool) -
             place = int(bad[0, 0]), int(bad[0, 1]) + rows.start, int(bad[0, 2]) + columns.start
             if place < first:
                 first, value = place, given[tuple(bad[0])]
-    hint = "" if declared else "; nodata=nan (--nodata nan) leaves such pixels out"
+    hint = "" if declared else f"; {scene_option('nodata', 'nan')} leaves such pixels out"
     report_not_finite(name, count, first, value, ("band", "row", "column"), hint=hint)

@@ -12,15 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from spectrafuse.io.envi import EnviImage, image_of_fields
+from spectrafuse.io.envi import EnviImage, facts_of_fields, image_of_fields
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.layouts import is_axis_name, layout_words, looks_bands_last
+from spectrafuse.io.layouts import is_axis_name, layout_of_dims, layout_words, looks_bands_last
 from spectrafuse.io.validate import as_numeric, called
-
-_BANDS = ("band", "bands", "channel", "channels", "spectral", "spectra", "z", "b", "c", "feature", "features")
-_ROWS = ("y", "row", "rows", "line", "lines", "lat", "latitude", "northing", "height", "downtrack", "h", "scan")
-_COLUMNS = ("x", "column", "columns", "col", "cols", "sample", "samples", "lon", "longitude", "easting", "width",
-            "crosstrack", "w", "pixel")  # fmt: skip
 
 
 def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[str, Any]]:
@@ -64,13 +59,13 @@ def _of_spy(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[s
     if layout not in ("auto", "hwc"):
         raise DataError(f"{called(name)} is an image of SPy, (rows, columns, bands); leave layout={layout!r} out.")
     metadata = getattr(scene, "metadata", None) or {}
-    if hasattr(scene, "filename") and hasattr(scene, "offset") and os.path.exists(scene.filename) and metadata:
-        fields = {
-            str(key).lower(): ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            for key, value in metadata.items()
-        }
-        if {"samples", "lines", "bands", "data type", "interleave"} <= fields.keys():
-            return image_of_fields(scene.filename, fields)
+    fields = {
+        str(key).lower(): ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        for key, value in metadata.items()
+    }
+    in_file = hasattr(scene, "filename") and hasattr(scene, "offset") and os.path.exists(scene.filename)
+    if in_file and {"samples", "lines", "bands", "data type", "interleave"} <= fields.keys():
+        return image_of_fields(scene.filename, fields)
     values = np.asarray(scene if isinstance(scene, np.ndarray) else scene.load())
     if values.ndim != 3:
         raise DataError(f"{called(name)} must be an image of SPy with 3 dimensions; got shape {values.shape}.")
@@ -82,6 +77,7 @@ def _of_spy(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[s
         "wavelengths": np.asarray(centers, dtype=np.float64) if fits else None,
         "wavelength_unit": getattr(bands, "band_unit", None) or None,
     }
+    facts |= facts_of_fields(fields, values)
     return values.transpose(2, 0, 1), facts
 
 
@@ -92,21 +88,13 @@ def _of_xarray(name: str, scene: Any, layout: str) -> tuple[Any, dict[str, Any]]
     dims = [str(dim) for dim in scene.dims]
     if len(dims) != 3:
         raise DataError(f"{called(name)} must have 3 dimensions; got {len(dims)}: {', '.join(dims)}.")
-    kinds = [_kind(dim) for dim in dims]
-    if kinds.count("bands") == 1:
-        at = kinds.index("bands")
-    elif kinds.count("bands") == 0 and "rows" in kinds and "columns" in kinds:
-        at = next(i for i, kind in enumerate(kinds) if kind is None)
-    elif layout != "auto":
-        at = layout.index("c")
-    else:
+    taken = layout_of_dims(dims, layout)
+    if taken is None:
         raise DataError(
             f"{called(name)} has dimensions {tuple(dims)}, which do not say where the bands are: rename them to "
             "'band', 'y', 'x', or give layout='chw' (bands first) or 'hwc' (bands last)."
         )
-    rest = [i for i in range(3) if i != at]
-    if kinds[rest[0]] == "columns" or kinds[rest[1]] == "rows" or layout == "cwh":
-        rest.reverse()
+    at, *rest = (taken.index(letter) for letter in "chw")
     facts: dict[str, Any] = {"layout": f"{tuple(dims)} read as bands {dims[at]!r}, rows {dims[rest[0]]!r}, columns "
                                        f"{dims[rest[1]]!r}: the names of its dimensions"}  # fmt: skip
     coordinates = {str(key): scene.coords[key] for key in scene.coords}
@@ -120,10 +108,3 @@ def _of_xarray(name: str, scene: Any, layout: str) -> tuple[Any, dict[str, Any]]
             facts["nodata"] = float(value)
             break
     return np.asarray(scene.values).transpose(at, *rest), facts
-
-
-def _kind(dim: str) -> str | None:
-    plain = dim.lower().removesuffix("_dim").removesuffix("s_index")
-    if plain in _BANDS or is_axis_name(dim):
-        return "bands"
-    return "rows" if plain in _ROWS else "columns" if plain in _COLUMNS else None

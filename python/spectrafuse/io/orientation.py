@@ -24,10 +24,10 @@ from spectrafuse.io.axes import (
     number_of,
     plain,
     plausible,
-    unit_of,
 )
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.tables import Table
+from spectrafuse.io.units import unit_in_title
 
 _COUNTED = ("channel", "channels", "band", "bands", "pixel", "pixels", "variable", "variables", "kanal")
 _FEWEST = 3
@@ -189,7 +189,7 @@ def _across(table: Table, numeric: Sequence[int]) -> _Across | None:
         if strength == 2 and not evenly(found.values):
             strength = 1 if any(is_spectral(c) for c in corners) else 2
         unit = found.unit or _unit_above(table)
-        units = {unit_of(row[j]) for row in table.heads for j in columns if row is not head}
+        units = {unit_in_title(row[j]) for row in table.heads for j in columns if row is not head}
         if unit is None and len(units) == 1:
             unit = units.pop()
         return _Across(columns, found._replace(unit=unit), strength)
@@ -213,7 +213,11 @@ def _down(table: Table, numeric: Sequence[int], across: _Across | None) -> _Down
         title = next(iter(_spectral_titles(table, j)), table.title(j))
         values = table.numbers([j])[:, 0] if _readable(table, j) else np.array([np.nan])
         others = [table.numbers([k])[:, 0] for k in numeric[:_MOST_OTHERS] if k != j and _readable(table, k)]
-        unit = unit_of(title) or next((u for h in table.heads if (u := unit_of(h[j]))), None) or _unit_above(table)
+        unit = (
+            unit_in_title(title)
+            or next((u for h in table.heads if (u := unit_in_title(h[j]))), None)
+            or _unit_above(table)
+        )
         found = _Down(j, Axis(values, unit, True), _strength(title, values, others, bool(titled), j in places), title)
         if best is None or (found.strength > best.strength == 1):
             best = found
@@ -227,7 +231,7 @@ def _unit_above(table: Table) -> str | None:
     for line in table.comments:
         words = re.split(r"[\t,;:=]+", line)
         if any(is_spectral(w) or re.fullmatch(r"(?i)\W*x[ _-]?(units?|label|axis)", w) for w in words[:1]):
-            found = next((u for w in words if (u := unit_of(w))), None)
+            found = next((u for w in words if (u := unit_in_title(w))), None)
             if found:
                 return found
     return None
@@ -379,7 +383,11 @@ def _in_rows(table: Table, numeric: Sequence[int], across: _Across | None, index
         where=lambda row, band: _where(table, row, data[band]),
     )
     if axis is not None and not counted:
-        reading.axis, reading.axis_unit, reading.axis_title = axis.values, axis.unit or unit_of(title or ""), title
+        reading.axis, reading.axis_unit, reading.axis_title = (
+            axis.values,
+            axis.unit or unit_in_title(title or ""),
+            title,
+        )
         reading.axis_place = "in the header"
         if how == "":
             reading.words += " (the header is an axis)"
@@ -453,7 +461,7 @@ def _pairs(table: Table) -> Reading | None:
         words=f"spectra in columns ({len(data)} pairs of axis and values)",
         axis=first,
         axis_title=titles[0] if titles else None,
-        axis_unit=unit_of(titles[0]) if titles else None,
+        axis_unit=unit_in_title(titles[0]) if titles else None,
         axis_place="in the first column of each pair",
         names=names,
         labels="names in the header" if names else "",
@@ -490,7 +498,7 @@ def _long_map(table: Table) -> Reading | None:
         words=f"a map, one value a line at {len(blocks)} places",
         axis=positions[0].copy(),
         axis_title=title,
-        axis_unit=unit_of(title),
+        axis_unit=unit_in_title(title),
         axis_place=f"in column {table.columns[axis[0]]}",
         positions=blocks[:, 0, places[:2]].copy(),
         dialect=table.dialect,

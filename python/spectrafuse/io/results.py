@@ -15,12 +15,16 @@ from spectrafuse._runtime.errors import InvalidTypeError, fail
 from spectrafuse._runtime.text import in_csv, in_json
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.class_maps import plain_name
+from spectrafuse.io.envi import place_lines
 from spectrafuse.io.palette import MOST_COLORS, colors
+from spectrafuse.io.units import axis_title, long_unit
 
 __all__ = [
     "colors",
+    "write_class_spectra",
     "write_components",
     "write_concentrations",
+    "write_image",
     "write_json",
     "write_label_map",
     "write_label_rows",
@@ -151,7 +155,7 @@ def write_components(
         if positions.shape != array.shape[1:]:
             raise fail("axis", f"{array.shape[1]} numbers, one for each band", f"shape {positions.shape}")
         arrays["axis"] = positions
-        header = [repr(float(x)).removesuffix(".0") for x in positions]
+        header = [_short(x) for x in positions]
     return _write_both(folder, name, arrays, array, ["component", *header], _labels("names", names, numbers))
 
 
@@ -227,32 +231,104 @@ def write_maps(
     tuple of Path
         `<name>.npy`, float32, `<name>.hdr` and `<name>.img`, the same numbers.
     """
+    numbers = Path(folder, f"{name}.npy")
+    text, image = write_image(folder, maps, names, place=place, name=name)
+    with atomic_write(numbers) as temporary, temporary.open("wb") as file:
+        np.save(file, np.ascontiguousarray(maps, dtype="<f4"))
+    return numbers, text, image
+
+
+def write_image(
+    folder: str | os.PathLike[str],
+    maps: Any,
+    names: Sequence[str],
+    *,
+    place: Mapping[str, str] | None = None,
+    name: str,
+) -> tuple[Path, Path]:
+    """Write maps as an ENVI image of float32: `<name>.hdr` and `<name>.img`. Parameters as of `write_maps`."""
     array = np.ascontiguousarray(maps, dtype="<f4")
     if array.ndim != 3 or len(names) != len(array):
         raise fail("maps", f"{len(names)} maps (maps, rows, columns), one for each name", f"shape {array.shape}")
     count, rows, columns = array.shape
-    fields = {
-        "samples": columns,
-        "lines": rows,
-        "bands": count,
-        "header offset": 0,
-        "file type": "ENVI Standard",
-        "data type": 4,
-        "interleave": "bsq",
-        "byte order": 0,
-        "data ignore value": "nan",
-        "band names": f"{{{', '.join(plain_name(x) for x in names)}}}",
-        **(place or {}),
-    }
-    header = "ENVI\n" + "".join(f"{key} = {value}\n" for key, value in fields.items())
-    numbers, text, image = (Path(folder, f"{name}{suffix}") for suffix in (".npy", ".hdr", ".img"))
-    with atomic_write(numbers) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+    fields = {"samples": columns, "lines": rows, "bands": count, "file type": "ENVI Standard"}
+    fields |= {"data ignore value": "nan", "band names": f"{{{', '.join(plain_name(x) for x in names)}}}"}
+    text, image = Path(folder, f"{name}.hdr"), Path(folder, f"{name}.img")
     with atomic_write(image) as temporary:
         array.tofile(temporary)
-    with atomic_write(text) as temporary:
-        temporary.write_text(header, encoding="utf-8")
-    return numbers, text, image
+    _write_header(text, fields, place)
+    return text, image
+
+
+def _write_header(path: Path, fields: Mapping[str, Any], place: Mapping[str, str] | None = None) -> None:
+    """A header of ENVI for numbers of little-endian float32, band by band."""
+    stored = {"header offset": 0, "data type": 4, "interleave": "bsq", "byte order": 0}
+    lines = "".join(f"{key} = {value}\n" for key, value in {**fields, **stored}.items())
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"ENVI\n{lines}{place_lines(place)}", encoding="utf-8")
+
+
+def write_class_spectra(
+    folder: str | os.PathLike[str],
+    mean: Any,
+    std: Any,
+    count: Any,
+    *,
+    names: Sequence[str] | None = None,
+    axis: Any = None,
+    axis_unit: str | None = None,
+    name: str = "spectra",
+) -> tuple[Path, Path, Path, Path]:
+    """Write the mean spectra of classes as a table, as arrays, and as a spectral library of ENVI.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is missing.
+    mean, std : array_like, shape (k, d)
+        Mean spectra and standard deviations; NaN for classes without pixels.
+    count : array_like of int, shape (k,)
+        Pixels of each class.
+    names : sequence of str, length k, optional
+        Names of the classes; without it "cluster 0", "cluster 1", ...
+    axis : array_like, shape (d,), optional
+        Wavelengths.
+    axis_unit : str, optional
+        Their unit.
+    name : str
+        The files' name without suffix.
+
+    Returns
+    -------
+    tuple of Path
+        `<name>.csv`, with a band in each row: wavelength (or band number), the means, then the standard deviations;
+        `<name>.npz` (`mean`, `std`, `count`, `names`, `wavelengths` if given); `<name>.hdr` and `<name>.sli`, the means
+        of the classes that have pixels.
+    """
+    means, spreads, pixels = _matrix("mean", mean), _matrix("std", std), np.asarray(count)
+    k, bands = means.shape
+    labels = _labels("names", names, (f"cluster {i}" for i in range(k)))
+    axis_values = None if axis is None else np.asarray(axis, dtype=np.float64)
+    arrays = {"mean": means, "std": spreads, "count": pixels.astype(np.int64), "names": np.array(labels, dtype=str)}
+    arrays |= {} if axis_values is None else {"wavelengths": axis_values}
+    places = [str(i) for i in range(bands)] if axis_values is None else [_short(x) for x in axis_values]
+    title = "band" if axis_values is None else axis_title(axis_values, axis_unit)
+    header = [title, *labels, *(f"{label} standard deviation" for label in labels)]
+    table, packed = _write_both(folder, name, arrays, np.concatenate([means, spreads]).T, header, places)
+    used = np.flatnonzero(pixels > 0)
+    fields = {"samples": bands, "lines": max(1, len(used)), "bands": 1, "file type": "ENVI Spectral Library"}
+    fields["spectra names"] = f"{{{', '.join(plain_name(labels[i]) for i in used)}}}"
+    if axis_values is not None:
+        fields |= {"wavelength units": long_unit(axis_values, axis_unit), "wavelength": f"{{{', '.join(places)}}}"}
+    text, library = Path(folder, f"{name}.hdr"), Path(folder, f"{name}.sli")
+    with atomic_write(library) as temporary:
+        (means[used] if len(used) else np.zeros((1, bands))).astype("<f4").tofile(temporary)
+    _write_header(text, fields)
+    return table, packed, text, library
+
+
+def _short(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")
 
 
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
@@ -330,7 +406,7 @@ def _write_both(
         file.write(",".join(map(in_csv, header)) + "\n")
         for label, row in zip(rows, table, strict=True):
             # Nine significant digits give every float32 back.
-            file.write(",".join([in_csv(label), *(f"{x:.9g}" for x in row.tolist())]) + "\n")
+            file.write(",".join([in_csv(label), *("" if x != x else f"{x:.9g}" for x in row.tolist())]) + "\n")
     with atomic_write(binary) as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
     return text, binary

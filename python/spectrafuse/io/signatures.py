@@ -24,6 +24,8 @@ _SIGNATURES = (
     (b"\0\0\0\x0cjP  ", "jpeg2000"),
     (b"7z\xbc\xaf\x27\x1c", "7z"),
     (b"Rar!", "rar"),
+    (b"EHFA_HEADER_TAG", "hfa"),
+    (b"PCIDSK  ", "pcidsk"),
     (b"%PDF", "pdf"),
     (b"\x93NUMPY", "npy"),
     (b"MATLAB 5.0", "mat"),
@@ -35,7 +37,7 @@ _CONVERT = "convert it with `gdal_translate -of ENVI {name} {stem}-envi.img`"
 _UNPACK = "unpack it and give the file inside"
 _WORDS = {
     "tiff": ("a TIFF image", _CONVERT),
-    "hdf5": ("an HDF5 file", "give it a name that ends in .h5, and its variable with key= (--key)"),
+    "hdf5": ("an HDF5 file", "give it a name that ends in .h5, and its variable as its key"),
     "png": ("a PNG picture", "a picture has no spectra: give the scene it was made from"),
     "jpeg": ("a JPEG picture", "a picture has no spectra: give the scene it was made from"),
     "zip": ("a zip archive", _UNPACK),
@@ -46,6 +48,8 @@ _WORDS = {
     "hdf4": ("an HDF4 file", "convert it with `h4toh5 {name} {stem}.h5` or `gdal_translate -of ENVI`"),
     "netcdf3": ("a NetCDF file of the classic kind", "convert it with `nccopy -k nc4 {name} {stem}-4.nc`"),
     "nitf": ("a NITF image", _CONVERT),
+    "hfa": ("an Erdas Imagine image", _CONVERT),
+    "pcidsk": ("a PCIDSK image", _CONVERT),
     "jpeg2000": ("a JPEG 2000 image", _CONVERT),
     "pdf": ("a PDF document", "give the data themselves"),
     "npy": ("a NumPy array", "give it a name that ends in .npy"),
@@ -58,11 +62,19 @@ _WORDS = {
 def signature(path: Path) -> str | None:
     """The kind of a file that has a known signature: "tiff", "hdf5", "lfs", ...; None for any other."""
     try:
+        # Nothing is read from a pipe or a device.
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
             first = file.read(32)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return next((kind for magic, kind in _SIGNATURES if first.startswith(magic)), None)
+
+
+def name_of(kind: str) -> str:
+    """ "a zip archive" for a kind of `signature`."""
+    return _WORDS[kind][0]
 
 
 def what_it_is(path: Path, kind: str) -> str:

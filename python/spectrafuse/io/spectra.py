@@ -13,16 +13,28 @@ import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, existing_file, open_arrays
-from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks, unit_of
+from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks
 from spectrafuse.io.cubes import open_cube
-from spectrafuse.io.envi import HEADER_SUFFIX, is_envi
+from spectrafuse.io.envi import HEADER_SUFFIX, Library, is_envi, library_of
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolded
-from spectrafuse.io.instruments import JCAMP_SUFFIXES, SHEET_SUFFIXES, converter, read_jcamp, sheet_text
-from spectrafuse.io.layouts import find_size, is_axis_name
+from spectrafuse.io.instruments import (
+    JCAMP_SUFFIXES,
+    SHEET_SUFFIXES,
+    SPC_SUFFIX,
+    converter,
+    is_opus,
+    read_jcamp,
+    read_opus,
+    read_spc,
+    sheet_text,
+)
+from spectrafuse.io.layouts import find_size, is_axis_name, last_part
 from spectrafuse.io.orientation import Reading, interpret, span
+from spectrafuse.io.rasters import find_raster
 from spectrafuse.io.tables import Table, read_table
+from spectrafuse.io.units import short_unit, unit_in_title
 from spectrafuse.io.validate import check_spectra
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
@@ -100,9 +112,10 @@ def read_spectra(
     mask: Any = None,
     scene_size: tuple[int, int] | None = None,
 ) -> Spectra:
-    """Read spectra from a text table, a spreadsheet, JCAMP-DX, from `.npy`, `.npz`, `.mat`, or the pixels of a scene.
+    """Read spectra from a text table, a spreadsheet, JCAMP-DX, `.npy`, `.npz`, `.mat`, HDF5, ENVI libraries, scenes.
 
-    Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`.
+    Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`, GRAMS
+    (`.spc`) and Bruker OPUS (`.0`, `.1`, ...) the part `instruments`.
 
     Text tables (`.csv .tsv .txt .dpt .asc .dat .prn .xyz .xy .tab`) have cells separated by tab, semicolon, comma,
     bar or runs of blanks, with decimal points or commas. Blank lines and comments (`#`, `%`, `//`, `!`) are passed
@@ -115,8 +128,9 @@ def read_spectra(
     path : path
         The file.
     key : str, optional
-        The variable of a `.npz` or `.mat` file, or the sheet of a spreadsheet. Without it: `spectra`, `X`, `D`,
-        `data`, `components` or `concentrations`, or the only matrix of numbers; the only sheet with numbers.
+        The variable of a `.npz`, `.mat` or HDF5 file ("struct.field", "group/name"), or the sheet of a spreadsheet.
+        Without it: `spectra`, `X`, `D`, `data`, `components` or `concentrations`, or the only matrix of numbers; the
+        only sheet with numbers.
     header : {"auto", True, False}
         Whether a text table's first row is a header. "auto": it is if it has words above numbers, or is an axis.
     index : {"auto", True, False}
@@ -168,14 +182,18 @@ def read_spectra(
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
+    library = library_of(path)
+    if library is not None:
+        return _from_library(str(path), library, drop_missing)
     if _is_scene(Path(path), key, scene_size):
         size = {} if scene_size is None else dict(zip(("rows", "columns"), scene_size, strict=True))
         return _from_scene(path, key=key, layout=layout, nodata=nodata, bands=bands, mask=mask, **size)
     for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
         if value is not None:
             raise DataError(f"'{path}' is no scene but a table of spectra, so leave {option(name, function='')} out.")
-    known = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES
+    known: tuple[str, ...] = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + (SPC_SUFFIX,)
     file = Path(path)
+    known += (file.suffix,) if is_opus(file) else ()
     what = converter(file) if file.is_file() and file.suffix.lower() not in known else None
     if what is not None:
         raise DataError(f"'{path}' is {what}.")
@@ -187,7 +205,10 @@ def read_spectra(
         return _from_arrays(path, key, spectra_in, drop_missing)
     if file.suffix.lower() in JCAMP_SUFFIXES:
         found = read_jcamp(file)
-        found.axis_unit = unit_of(found.axis_title or "")
+        found.axis_unit = unit_in_title(found.axis_title or "")
+        return _finished(found, str(path), sha256(path), drop_missing)
+    if is_opus(file) or file.suffix.lower() == SPC_SUFFIX:
+        found = read_opus(file) if is_opus(file) else read_spc(file)
         return _finished(found, str(path), sha256(path), drop_missing)
     if key is not None and file.suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"'{path}' is a text table without variables, so leave {option('key', key, function='')} out.")
@@ -246,7 +267,8 @@ def _finished(reading: Reading, source: str, digest: str, drop_missing: str | No
         which = [str(i + 1) for i in np.flatnonzero(rows if drop_missing == "spectra" else bands)]
         listed = ", ".join(which[:5]) + (", ..." if len(which) > 5 else "")
         notes.append(f"{count} of {total} {drop_missing} with missing values (number {listed})")
-    values = values[keep_rows][:, keep_bands]
+    if bad.any():
+        values = values[keep_rows][:, keep_bands]
     axis = None if reading.axis is None else reading.axis[keep_bands]
     words = [reading.words]
     if axis is not None:
@@ -324,15 +346,15 @@ def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool
     if suffix in TEXT_SUFFIXES:
         return suffix == ".dat" and any(p.is_file() for p in (file.with_suffix(".hdr"), Path(f"{file}.hdr")))
     if suffix not in ARRAY_SUFFIXES:
-        return is_envi(file)
+        return find_raster(file) is not None or is_envi(file)
     if size is not None:
         return True
     source = open_arrays(existing_file(file, ARRAY_SUFFIXES))
     if key is not None:
-        return key in source.entries and len(source.entries[key].shape) == 3
+        return len(source.entries[source.require(key)].shape) == 3
     if source.format == "npy":
         return len(source.entries[""].shape) == 3
-    if any(k in _PREFERRED for k in source.numeric(2)):
+    if any(last_part(k) in _PREFERRED for k in source.numeric(2)):
         return False
     rows, columns = find_size(source, None, None)
     matrix = source.entries.get("Y")
@@ -340,10 +362,24 @@ def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool
     return folded or bool(source.numeric(3))
 
 
+def _from_library(path: str, library: Library, drop_missing: str | None) -> Spectra:
+    reading = Reading(
+        values=library.values,
+        words="ENVI spectral library, a spectrum in each line",
+        axis=library.axis,
+        axis_unit=short_unit(library.axis_unit),
+        axis_place="as the header says",
+        names=library.names,
+        labels="names from the header" if library.names else "",
+    )
+    return _finished(reading, path, sha256(library.data), drop_missing)
+
+
 def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
     with open_cube(path, **options) as cube:
         data, grid = unfolded(cube), grid_of_scene(cube)
-        said = cube.description.removeprefix(f"{cube.source}: ")
+        # The variable is named before.
+        said = cube.description.removeprefix(f"{cube.source}: ").replace(f"; variable {cube.key!r}", "", 1)
     axis = cube.wavelengths
     words = ["a scene, each pixel a spectrum", said, *(["no axis"] if axis is None else remarks(axis))]
     return Spectra(
@@ -372,7 +408,7 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
     n, d = values.shape
     fits_rows = next((k for k, v in named.items() if v.size == n), None)
     fits_bands = next((k for k, v in named.items() if v.size == d), None)
-    unknown = [k for k, v in lines.items() if k not in named and not is_process(k) and evenly(v) and plausible(v)]
+    unknown = [k for k, v in lines.items() if k not in named and not _is_process(k) and evenly(v) and plausible(v)]
     if not named and n != d and unknown:
         fits_bands = next((k for k in unknown if lines[k].size == d), None)
         at_rows = next((k for k in unknown if lines[k].size == n), None)
@@ -385,7 +421,7 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
         fits_rows = at_rows
     turned = spectra_in == "columns" or (spectra_in == "auto" and fits_bands is None and fits_rows is not None)
     axis_name = fits_rows if turned else fits_bands
-    process = next((k for k in lines if is_process(k) and lines[k].size == (d if turned else n) and n != d), None)
+    process = next((k for k in lines if _is_process(k) and lines[k].size == (d if turned else n) and n != d), None)
     others = [f"{k} ({v.size})" for k, v in named.items() if v.size not in values.shape]
     if spectra_in != "auto":
         how = "as asked for"
@@ -396,7 +432,7 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
         words=f"{values.shape} read as {'(bands, spectra)' if turned else '(spectra, bands)'}, {how}",
         axis=None if axis_name is None else lines[axis_name],
         axis_title=axis_name,
-        axis_unit=None if axis_name is None else unit_of(axis_name.replace("_", " ")),
+        axis_unit=None if axis_name is None else _unit_of_axis(source, axis_name),
         axis_place=f"in {axis_name!r}",
         process=None if process is None else (process, lines[process]),
         left_out=[f"{', '.join(others)} (of another length)"] if others else [],
@@ -405,8 +441,18 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
     return _finished(reading, str(path), sha256(path), drop_missing, key=name or None)
 
 
-def _is_axis(name: str) -> bool:
+def _is_axis(key: str) -> bool:
+    name = last_part(key)
     return is_axis_name(name) or is_spectral(name.replace("_", " ")) or name in ("x", "xx")
+
+
+def _is_process(key: str) -> bool:
+    return is_process(last_part(key))
+
+
+def _unit_of_axis(source: ArrayFile, name: str) -> str | None:
+    title = last_part(name).replace("_", " ")
+    return unit_in_title(title) or unit_in_title(source.facts(name).unit or "")
 
 
 def _axis_variables(source: ArrayFile) -> dict[str, np.ndarray]:
@@ -427,7 +473,7 @@ def _variable(source: ArrayFile, path: str | os.PathLike[str], lines: dict[str, 
     tables = [k for k in source.numeric(2) if max(source.entries[k].shape) > 1 and not (k in lines and _is_axis(k))]
     whole = [k for k in tables if k not in lines]
     tables = whole or tables
-    preferred = [k for k in _PREFERRED if k in tables]
+    preferred = [k for name in _PREFERRED for k in tables if last_part(k) == name]
     if not preferred and len(tables) != 1:
         number = "several matrices" if tables else "no matrix"
         raise DataError(f"'{path}' has {number} of numbers; choose one with {option('key')}: {source.listing()}.")

@@ -1,37 +1,81 @@
-"""Units of spectral axes: how files spell them, and how they become nanometers."""
+"""Units of spectral axes: how files and titles spell them, what they measure, and how they become nanometers."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
-# Names are compared in lower case, without blanks, dots and brackets.
-_SPELLINGS = {
-    "nm": ("nm", "nanometer", "nanometers", "nanometre", "nanometres", "nanomètres"),
-    "µm": ("um", "µm", "μm", "micrometer", "micrometers", "micrometre", "micrometres", "micron", "microns"),
-    "Å": ("å", "angstrom", "angstroms", "ångström", "a"),
-    "mm": ("mm", "millimeter", "millimeters", "millimetre", "millimetres"),
-    "cm": ("cm", "centimeter", "centimeters", "centimetre", "centimetres"),
-    "m": ("m", "meter", "meters", "metre", "metres"),
-    "cm⁻¹": ("cm-1", "cm^-1", "cm⁻¹", "cm−1", "1/cm", "wavenumber", "wavenumbers", "reciprocalcentimeters"),
-    "GHz": ("ghz", "gigahertz"),
-    "MHz": ("mhz", "megahertz"),
-    "THz": ("thz", "terahertz"),
-    "eV": ("ev", "electronvolt", "electronvolts"),
-    "index": ("index", "band", "bands", "bandnumber"),
+_SIGNS = str.maketrans({"−": "-", "⁻": "-", "–": "-", "¹": "1", "μ": "µ"})
+# How units are written, in lower case and with plain signs: in titles, after numbers and alone.
+WORDS = {
+    "nm": r"nm|nanom(?:eter|etre|ètre)s?",
+    "µm": r"[uµ]m|microns?|microm(?:eter|etre|ètre)s?|mikrometer",
+    "cm⁻¹": r"r?cm\s?\^?\(?-1\)?|1\s?/\s?cm|/\s?cm|cm\*\*-1",
+    "Å": r"å|angstroms?|ångströms?",
+    "keV": r"kev",
+    "eV": r"ev|electronvolts?",
+    "m/z": r"m/z|amu|da",
+    "THz": r"thz|terahertz",
+    "GHz": r"ghz|gigahertz",
+    "MHz": r"mhz|megahertz",
+    "ppm": r"ppm",
+    "°": r"°|deg|degrees?|2-?theta|2θ",
 }
-_UNIT = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling in spellings}
+# Where nothing but a unit can stand.
+_ALONE = WORDS | {
+    "Å": f"{WORDS['Å']}|a",
+    "cm⁻¹": f"{WORDS['cm⁻¹']}|wavenumbers?|reciprocalcentimeters",
+    "mm": r"mm|millimet(?:er|re)s?",
+    "cm": r"cm|centimet(?:er|re)s?",
+    "m": r"m|met(?:er|re)s?",
+    "index": r"index|bands?|bandnumber",
+}
 _LENGTHS = {"nm": 1.0, "µm": 1e3, "Å": 0.1, "mm": 1e6, "cm": 1e7, "m": 1e9}
 _SPEED = 299_792_458.0
 # Nanometers times the unit's number.
-_RECIPROCALS = {"cm⁻¹": 1e7, "GHz": _SPEED, "MHz": _SPEED * 1e3, "THz": _SPEED * 1e-3, "eV": 1239.841984}
-_AXIS = {"cm⁻¹": "wavenumber", "GHz": "frequency", "MHz": "frequency", "THz": "frequency", "eV": "photon energy"}
+_RECIPROCALS = {
+    "cm⁻¹": 1e7,
+    "GHz": _SPEED,
+    "MHz": _SPEED * 1e3,
+    "THz": _SPEED * 1e-3,
+    "eV": 1239.841984,
+    "keV": 1.239841984,
+}
+_QUANTITY = {
+    **dict.fromkeys(_LENGTHS, "wavelength"),
+    "cm⁻¹": "wavenumber",
+    **dict.fromkeys(("GHz", "MHz", "THz"), "frequency"),
+    **dict.fromkeys(("eV", "keV"), "energy"),
+}
+
+
+def plain_signs(text: str) -> str:
+    """Text in lower case, its minus signs and raised digits as they are typed."""
+    return text.translate(_SIGNS).lower()
 
 
 def short_unit(text: str | None) -> str | None:
     """A unit as it is shown: "nm", "µm", "Å", "cm⁻¹", "GHz", "index", ...; None where none is known by the text."""
-    return _UNIT.get(re.sub(r"[\s.()\[\]]", "", (text or "").lower()))
+    given = re.sub(r"[\s.\[\]()]", "", plain_signs(text or ""))
+    return next((unit for unit, words in _ALONE.items() if re.fullmatch(words, given)), None)
+
+
+def unit_in_title(text: str, units: Mapping[str, str] = WORDS) -> str | None:
+    """The unit that a title names, in brackets, after a comma or slash, as a word of its own or alone."""
+    given = plain_signs(text).strip()
+    for name, words in units.items():
+        if re.fullmatch(words, given) or re.search(rf"[\[(/,_\s]\s*(?:in\s+)?(?:{words})\s*[\])]?$", given):
+            return name
+        if re.search(rf"[\[(]\s*(?:{words})\s*[\])]", given):
+            return name
+    return None
+
+
+def quantity(unit: str | None, otherwise: str) -> str:
+    """What a unit measures: "wavelength", "wavenumber", "frequency", "energy"."""
+    return _QUANTITY.get(unit or "", otherwise)
 
 
 def likely_unit(values: np.ndarray) -> str | None:
@@ -55,10 +99,20 @@ def nanometers(values: np.ndarray, unit: str | None) -> np.ndarray | None:
     return None
 
 
+_LONG = {"nm": "Nanometers", "µm": "Micrometers", "Å": "Angstroms", "mm": "Millimeters", "cm": "Centimeters",
+         "m": "Meters", "cm⁻¹": "Wavenumber", "GHz": "GHz", "MHz": "MHz"}  # fmt: skip
+
+
+def long_unit(values: np.ndarray, text: str | None) -> str:
+    """The unit as headers of ENVI have it: "Nanometers", "Wavenumber", ..., "Unknown"."""
+    unit = unit_of(values, text)
+    return _LONG.get(unit or "", unit or "Unknown")
+
+
 def axis_title(values: np.ndarray | None, text: str | None = None) -> str:
     """Label of the axis of bands: "wavelength (nm)", "wavenumber (cm⁻¹)", "band number"."""
     if values is None:
         return "band number"
     unit = unit_of(values, text)
     other = f" ({text.strip()})" if text and text.strip() else ""
-    return f"{_AXIS.get(unit, 'wavelength')} ({unit})" if unit else f"wavelength{other}"
+    return f"{quantity(unit, 'wavelength')} ({unit})" if unit else f"wavelength{other}"

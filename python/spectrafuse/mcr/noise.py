@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.mcr.inputs import Table, blocks
 
 _FALLBACK_NMSE = 0.005
@@ -166,7 +166,7 @@ def singular_values(spectra: Table, scale: NDArray[np.float64] | None = None) ->
         return block if scale is None else block / scale[rows, None]
 
     # The last bits of both steps depend on how many threads share them.
-    with threadpool_limits(1, user_api="blas"):
+    with single_blas_thread:
         if len(spectra) <= spectra.shape[1]:
             wide = scaled(slice(None), spectra[:].astype(np.float64))
             gram = wide @ wide.T

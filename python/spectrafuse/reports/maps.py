@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from spectrafuse.io.units import nanometers, unit_of
 from spectrafuse.reports.style import (
     DPI,
     GRAY,
@@ -19,7 +20,6 @@ from spectrafuse.reports.style import (
     percent,
     shares,
     spectral_positions,
-    wavelength_label,
 )
 
 UNLABELED = (0.93, 0.93, 0.93)
@@ -49,7 +49,9 @@ def thinned_band(cube: Any, band: int, step: int) -> np.ndarray:
     return np.concatenate([part.astype(np.float64) for part in parts])
 
 
-def pseudo_color(cube: Any, wavelengths: np.ndarray | None = None, *, step: int = 1) -> tuple[np.ndarray, str]:
+def pseudo_color(
+    cube: Any, wavelengths: np.ndarray | None = None, *, unit: str | None = None, step: int = 1
+) -> tuple[np.ndarray, str]:
     """A color picture of a cube, of every `step`-th row and column.
 
     With wavelengths that cover the visible range: the bands nearest 640, 550 and 460 nm; else three bands
@@ -60,6 +62,8 @@ def pseudo_color(cube: Any, wavelengths: np.ndarray | None = None, *, step: int 
     ----------
     cube : ndarray or Cube, shape (C, H, W)
     wavelengths : ndarray, shape (C,), optional
+    unit : str, optional
+        Of the wavelengths; the likely one without it.
     step : int
 
     Returns
@@ -70,13 +74,11 @@ def pseudo_color(cube: Any, wavelengths: np.ndarray | None = None, *, step: int 
         The bands it shows.
     """
     bands = cube.shape[0]
-    positions, order = spectral_positions(wavelengths, bands)
-    unit = ""
-    if wavelengths is not None:
-        unit = {"wavelength (nm)": " nm", "wavelength (µm)": " µm"}.get(wavelength_label(wavelengths), "")
-    nanometers = positions * (1000.0 if unit == " µm" else 1.0)
-    if unit and nanometers[0] <= 500.0 and nanometers[-1] >= 620.0:
-        chosen = [int(order[np.argmin(np.abs(nanometers - target))]) for target in (640.0, 550.0, 460.0)]
+    shown_unit = unit_of(wavelengths, unit)
+    light = None if wavelengths is None else nanometers(wavelengths, shown_unit)
+    _, order = spectral_positions(wavelengths if light is None else light, bands)
+    if light is not None and light.min() <= 500.0 and light.max() >= 620.0:
+        chosen = [int(np.argmin(np.abs(light - target))) for target in (640.0, 550.0, 460.0)]
     else:
         chosen = [int(order[min(bands - 1, int(bands * share))]) for share in (0.8, 0.45, 0.15)]
     planes = [thinned_band(cube, band, step) for band in chosen]
@@ -92,7 +94,7 @@ def pseudo_color(cube: Any, wavelengths: np.ndarray | None = None, *, step: int 
     if wavelengths is None:
         names = [str(band + 1) for band in chosen]
         return picture, "bands {} (red), {} (green), {} (blue)".format(*names)
-    names = [f"{float(wavelengths[band]):.4g}{unit}" for band in chosen]
+    names = [f"{float(wavelengths[band]):.4g} {shown_unit or ''}".rstrip() for band in chosen]
     return picture, "{} (red), {} (green), {} (blue)".format(*names)
 
 
@@ -212,6 +214,7 @@ def save_map(
     *,
     k: int,
     wavelengths: np.ndarray | None = None,
+    unit: str | None = None,
     truth: np.ndarray | None = None,
     unlabeled: int | None = None,
     match: Mapping[int, int] | None = None,
@@ -230,6 +233,8 @@ def save_map(
     k : int
         Number of clusters.
     wavelengths : ndarray, shape (C,), optional
+    unit : str, optional
+        Of the wavelengths; the likely one without it.
     truth : ndarray of int, shape (H, W), optional
         True labels; a label takes the color of the cluster it is matched to, others get their own.
     unlabeled : int, optional
@@ -243,7 +248,7 @@ def save_map(
     """
     part = shares(labels, k, labels >= 0)
     step = math.isqrt((labels.size - 1) // MOST_PIXELS) + 1
-    picture, caption = pseudo_color(cube, wavelengths, step=step)
+    picture, caption = pseudo_color(cube, wavelengths, unit=unit, step=step)
     labels, truth = labels[::step, ::step], None if truth is None else truth[::step, ::step]
     absent = labels < 0
     match = dict(match or {})

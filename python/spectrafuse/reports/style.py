@@ -10,13 +10,17 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spectrafuse._runtime.text import in_picture
+from spectrafuse.io.units import axis_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +31,17 @@ GRAY = "#5f6368"
 LIGHT = "#c9ccd1"
 OVERLAY_LIMIT = 6
 PathLike = str | os.PathLike[str]
+_empty_pictures = ContextVar("empty_pictures", default=False)
+
+
+@contextmanager
+def empty_pictures() -> Iterator[None]:
+    """Lay out what is saved, names and all, and leave an empty file: it shows whether a picture can be drawn."""
+    token = _empty_pictures.set(True)
+    try:
+        yield
+    finally:
+        _empty_pictures.reset(token)
 
 
 def palette(k: int) -> np.ndarray:
@@ -48,14 +63,18 @@ def _figure_class() -> type[Figure]:
     from matplotlib.text import Text
 
     class PlainFigure(figure.Figure):
-        def savefig(self, *arguments: Any, **settings: Any) -> None:
+        def savefig(self, fname: Any, **settings: Any) -> None:
             # Numbers at the axes are matplotlib's own, and formulas where the scale is logarithmic.
             numbers = [tick.label1 for ax in self.axes for axis in (ax.xaxis, ax.yaxis) for tick in _ticks(axis)]
             ours = {id(text) for text in numbers}
             for text in self.findobj(Text):
                 if id(text) not in ours:
                     text.set_text(in_picture(text.get_text()))
-            super().savefig(*arguments, **settings)
+            if _empty_pictures.get():
+                self.draw_without_rendering()
+                Path(fname).touch()
+            else:
+                super().savefig(fname, **settings)
 
     return PlainFigure
 
@@ -126,16 +145,6 @@ def panel_grid(
             ax.tick_params(labelbottom=index + columns >= count, labelleft=column == 0)
         axes.append(ax)
     return figure, axes
-
-
-def wavelength_label(wavelengths: np.ndarray | None) -> str:
-    """Axis label of a cube's bands: nanometers and micrometers are told apart by size."""
-    if wavelengths is None:
-        return "band number"
-    low, high = float(np.min(wavelengths)), float(np.max(wavelengths))
-    if low >= 100.0:
-        return "wavelength (nm)"
-    return "wavelength (µm)" if high <= 30.0 else "wavelength"
 
 
 def spectral_positions(axis: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -219,6 +228,7 @@ def save_cluster_spectra(
     pixels: np.ndarray,
     *,
     wavelengths: np.ndarray | None = None,
+    unit: str | None = None,
     title: str = "Mean spectrum of each cluster (shaded: ± one standard deviation)",
 ) -> None:
     """Mean spectra, with one standard deviation shaded.
@@ -233,6 +243,8 @@ def save_cluster_spectra(
     pixels : ndarray of int, shape (k,)
         Size of each cluster; empty ones are left out.
     wavelengths : ndarray, shape (C,), optional
+    unit : str, optional
+        Of the wavelengths; the likely one without it.
     title : str
     """
     k, bands = mean.shape
@@ -247,7 +259,7 @@ def save_cluster_spectra(
         (1, 1) if overlay else grid_shape(count),
         (6.2, 3.6) if overlay else (1.75, 1.15),
         title=title,
-        xlabel=wavelength_label(wavelengths),
+        xlabel=axis_title(wavelengths, unit),
         ylabel="value (units of the file)",
         gap=(0.3, 0.4),
         share=True,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse.compat.hsi_global_clustering.module import HyperspectralEncoder, UnrolledMeanShift
-from spectrafuse.compat.hsi_global_clustering.step_terms import joint_terms, separate_terms, why_separate_losses
+from spectrafuse.compat.hsi_global_clustering.step_terms import lay_out, step_losses
 from spectrafuse.compat.hsi_global_clustering.utils import load_safetensors, save_as_safetensors
 from spectrafuse.dgc.encoder import Encoder
 from spectrafuse.dgc.model import SegmentationModel
@@ -145,20 +145,10 @@ class HyperspectralClusteringModel(SegmentationModel):
 
         Notes
         -----
-        One operation gives all terms, unless something of the caller's has to be called in between:
-        `step_terms.why_separate_losses` says what.
+        Convolutions run on both views together and one operation gives all terms, unless something of the caller's
+        has to be called in between: `crops.why_one_by_one` and `step_terms.why_separate_losses` say what.
         """
-        unif_weight = self.lambda_unif if lambda_unif is None else lambda_unif
-        orth_weight = self.lambda_orth if lambda_orth is None else lambda_orth
-        bal_weight = self.lambda_bal if lambda_bal is None else lambda_bal
-        cons_weight = self.lambda_cons if lambda_cons is None else lambda_cons
-
-        embeddings = [self.encoder(crop) for crop in (crop1, crop2)]
-        alike = embeddings[0].shape == embeddings[1].shape and embeddings[0].dtype == self.cluster.cluster_centers.dtype
-        terms_of = joint_terms if alike and why_separate_losses(self) is None else separate_terms
-        losses, moved = terms_of(self.cluster, embeddings[0], embeddings[1])
-        total = losses["comp1"] + losses["comp2"] + unif_weight * losses["unif"] + orth_weight * losses["orth"]
-        return total + bal_weight * losses["bal"] + cons_weight * losses["cons"], losses, moved
+        return step_losses(self, lay_out(self, crop1, crop2), lambda_unif, lambda_orth, lambda_bal, lambda_cons)
 
     @torch.no_grad()
     def inference(self, x: Tensor) -> Tensor:

@@ -168,7 +168,12 @@ class AugmentationPipeline:
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Views (B, 2, C, h, w) of cubes (B, C, H, W)."""
-        height, width = self.crop_size
-        batch = _filled(batch, (height, width))
-        geometry = self.draw(batch.shape[0], (batch.shape[2], batch.shape[3]))
-        return extract_crop_pairs(batch, geometry, (height, width))
+        return cut_views(self, batch)
+
+
+def cut_views(pipeline: AugmentationPipeline, batch: Tensor, out: Tensor | None = None) -> Tensor:
+    """Views (B, 2, C, h, w) of cubes (B, C, H, W) as a pipeline draws them, in `out` where it is given."""
+    height, width = pipeline.crop_size
+    batch = _filled(batch, (height, width))
+    geometry = pipeline.draw(batch.shape[0], (batch.shape[2], batch.shape[3]))
+    return extract_crop_pairs(batch, geometry, (height, width), out=out)

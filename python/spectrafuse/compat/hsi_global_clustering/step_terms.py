@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from spectrafuse import ops
 from spectrafuse._runtime.hooks import has_hooks
+from spectrafuse.compat.hsi_global_clustering.crops import Crops, embed, replaced, side_by_side, why_one_by_one
 from spectrafuse.compat.hsi_global_clustering.module.clustering import UnrolledMeanShift, equally_frequent_labels
 
-__all__ = ["Assigned", "joint_terms", "separate_terms", "why_separate_losses"]
+__all__ = ["COMPUTES", "Assigned", "lay_out", "step_losses", "takes_together", "why_separate_losses"]
 
-_COMPUTES = (
-    "__call__",
+COMPUTES = (
     "forward",
     "_shift",
     "bandwidth",
@@ -27,6 +27,7 @@ _COMPUTES = (
     "compute_uniform_assignment_loss",
     "compute_consistency_loss",
 )
+"""What the mean shift and the losses are computed with; `spectrafuse.patch` gives it to the published class."""
 
 Terms = tuple[dict[str, Tensor], MutableMapping[str, Tensor]]
 """The losses by name, and shifted embeddings and assignments."""
@@ -83,11 +84,9 @@ def why_separate_losses(model: Any) -> str | None:
         A sentence; None: `ops.clustering_objective` computes all of them at once.
     """
     cluster = model.cluster
-    if not isinstance(cluster, UnrolledMeanShift):
-        return f"`cluster` must be an UnrolledMeanShift; got {type(cluster).__name__}."
-    for name in _COMPUTES:
-        if getattr(type(cluster), name) is not getattr(UnrolledMeanShift, name) or name in vars(cluster):
-            return f"{type(cluster).__name__} has its own {name}."
+    name = replaced(cluster, UnrolledMeanShift, ("__call__", *COMPUTES))
+    if name is not None:
+        return f"{type(cluster).__name__} has its own {name}."
     if has_hooks(cluster) or nn.modules.module._has_any_global_hook():
         return "A hook on `cluster`, or on all modules, has to be called."
     if not cluster.use_approx:
@@ -99,10 +98,47 @@ def why_separate_losses(model: Any) -> str | None:
     return None
 
 
-def joint_terms(cluster: UnrolledMeanShift, first: Tensor, second: Tensor) -> Terms:
-    """The terms of embeddings (B, D, h, w) of both views by one operation, in their own type also under autocast."""
-    embeddings = torch.cat((first, second))
-    pixels = first.numel() // first.shape[1]
+def takes_together(model: Any) -> bool:
+    """Whether a step of `model` takes both crops together: nothing of the caller's forbids it."""
+    return why_separate_losses(model) is None and why_one_by_one(model) is None
+
+
+def lay_out(model: Any, first: Tensor, second: Tensor, before: Crops | None = None) -> Crops:
+    """Two crops (B, C, h, w) as a step of `model` is fastest on them, in the memory of a step `before` if it fits."""
+    return side_by_side(model.encoder, first, second, before) if takes_together(model) else (first, second)
+
+
+def step_losses(
+    model: Any,
+    crops: Crops,
+    lambda_unif: float | None = None,
+    lambda_orth: float | None = None,
+    lambda_bal: float | None = None,
+    lambda_cons: float | None = None,
+) -> tuple[Tensor, dict[str, Tensor], MutableMapping[str, Tensor]]:
+    """`train_step` of `HyperspectralClusteringModel` on crops as `lay_out` gives them."""
+    unif_weight = model.lambda_unif if lambda_unif is None else lambda_unif
+    orth_weight = model.lambda_orth if lambda_orth is None else lambda_orth
+    bal_weight = model.lambda_bal if lambda_bal is None else lambda_bal
+    cons_weight = model.lambda_cons if lambda_cons is None else lambda_cons
+    cluster = model.cluster
+    if isinstance(crops, Tensor):
+        losses, moved = _joint_terms(cluster, embed(model.encoder, crops))
+    else:
+        first, second = (model.encoder(crop) for crop in crops)
+        alike = first.shape == second.shape and first.dtype == cluster.cluster_centers.dtype
+        if alike and why_separate_losses(model) is None:
+            losses, moved = _joint_terms(cluster, torch.cat((first, second)))
+        else:
+            losses, moved = _separate_terms(cluster, first, second)
+    total = losses["comp1"] + losses["comp2"] + unif_weight * losses["unif"] + orth_weight * losses["orth"]
+    return total + bal_weight * losses["bal"] + cons_weight * losses["cons"], losses, moved
+
+
+def _joint_terms(cluster: Any, embeddings: Tensor) -> Terms:
+    """The terms of embeddings (2B, D, h, w) of both views by one operation, in their type also under autocast."""
+    pixels = embeddings.numel() // embeddings.shape[1] // 2
+    device = embeddings.device
     # A copy: an optimizer may have moved the centers when the assignments are read.
     centers, bandwidth = cluster.cluster_centers.clone(), cluster.bandwidth
     options: dict[str, Any] = {
@@ -110,8 +146,8 @@ def joint_terms(cluster: UnrolledMeanShift, first: Tensor, second: Tensor) -> Te
         "window": cluster.kernel_size,
         "temperature": cluster.temp,
     }
-    labels = [equally_frequent_labels(pixels, len(centers), first.device) for _ in range(2)]
-    with torch.autocast(first.device.type, enabled=False):
+    labels = [equally_frequent_labels(pixels, len(centers), device) for _ in range(2)]
+    with torch.autocast(device.type, enabled=False):
         terms = ops.clustering_objective(
             embeddings,
             centers,
@@ -135,7 +171,7 @@ def joint_terms(cluster: UnrolledMeanShift, first: Tensor, second: Tensor) -> Te
     return losses, Assigned(embeddings, centers, bandwidth, options, terms.mass, terms.sums)
 
 
-def separate_terms(cluster: Any, first: Tensor, second: Tensor) -> Terms:
+def _separate_terms(cluster: Any, first: Tensor, second: Tensor) -> Terms:
     """The same by the methods of `cluster`, whatever a caller has made of them."""
     views = (first, second)
     assigned = [cluster(z, return_probs=True) for z in views]

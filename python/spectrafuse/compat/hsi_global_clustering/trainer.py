@@ -7,7 +7,8 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.compat.hsi_global_clustering._batches import crop_and_stack, pad_and_stack
 from spectrafuse.compat.hsi_global_clustering._reporting import make_writer, print_epoch_summary
 from spectrafuse.compat.hsi_global_clustering._scores import align_automatically, align_by_hand, published_scores
+from spectrafuse.compat.hsi_global_clustering.crops import Crops, as_views, replaced, room_for_both
 from spectrafuse.compat.hsi_global_clustering.eval import (
     area_rmse,
     cluster_entropy,
@@ -27,7 +29,8 @@ from spectrafuse.compat.hsi_global_clustering.eval import (
     variation_of_information,
 )
 from spectrafuse.compat.hsi_global_clustering.hsi_clustering import HyperspectralClusteringModel
-from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned
+from spectrafuse.compat.hsi_global_clustering.hsi_processing import AugmentationPipeline, cut_views
+from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned, lay_out, step_losses, takes_together
 from spectrafuse.compat.hsi_global_clustering.utils import LinearWarmupDecayScheduler
 from spectrafuse.dgc.training.centers import update_centers
 
@@ -81,6 +84,8 @@ class HSIClusteringTrainer:
     early_stopping, early_stopping_patience, early_stopping_metric
         Stop when the metric, a function of a dict with `NMI`, `VI` and `entropy`, has not grown in so many validations.
     """
+
+    _crops: Crops | None = None
 
     def __init__(
         self,
@@ -235,25 +240,44 @@ class HSIClusteringTrainer:
 
     def _step(self, cubes: Tensor, weights: dict[str, float | None], kick: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One step on fresh views; the loss and its terms after it, () each, without gradient."""
-        if self.augmentor is None:
-            raise InvalidValueError(
-                "`augmentor` must be given for training, an AugmentationPipeline for example; got None."
-            )
-        views = self.augmentor(cubes)
-        first, second = views[:, 0], views[:, 1]
+        train_step = self._train_step_on(cubes)
         self.optimizer.zero_grad()
         with self._autocast():
-            loss, _, _ = self.model.train_step(first, second, **weights)
+            loss, _, _ = train_step(**weights)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
         self.optimizer.step()
         with torch.no_grad(), self._autocast():
-            loss, terms, moved = self.model.train_step(first, second, **weights)
+            loss, terms, moved = train_step(**weights)
         if isinstance(moved, Assigned) and moved.unread and self._has_own_update():
             self._update_centers(moved.mass, moved.sums, self.ema_decay, kick)
         else:
             self._ema_update_centroids(moved["z1"], moved["p1"], moved["z2"], moved["p2"], self.ema_decay, kick)
         return loss.detach(), terms
+
+    def _train_step_on(self, cubes: Tensor) -> Callable[..., Any]:
+        """The model's `train_step` on fresh views of cubes.
+
+        Its own finds them laid out once for both passes, in the memory of the step before.
+        """
+        if self.augmentor is None:
+            raise InvalidValueError(
+                "`augmentor` must be given for training, an AugmentationPipeline for example; got None."
+            )
+        model, augmentor = self.model, cast(Any, self.augmentor)
+        own_step = replaced(model, HyperspectralClusteringModel, ("train_step",)) is None
+        if own_step and replaced(augmentor, AugmentationPipeline, ("__call__",)) is None and takes_together(model):
+            together = room_for_both(model.encoder, cubes, augmentor.crop_size, self._crops)
+            if together is not None:
+                cut_views(augmentor, cubes, as_views(together, cubes.shape[1]))
+                self._crops = together
+                return partial(step_losses, model, together)
+        views = augmentor(cubes)
+        first, second = views[:, 0], views[:, 1]
+        if not own_step:
+            return partial(model.train_step, first, second)
+        self._crops = lay_out(model, first, second, self._crops)
+        return partial(step_losses, model, self._crops)
 
     def _has_own_update(self) -> bool:
         """Whether nobody has replaced the update of the centers."""

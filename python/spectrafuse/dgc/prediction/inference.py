@@ -25,7 +25,7 @@ from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.strips import read_strips
-from spectrafuse.io.cubes import as_cube
+from spectrafuse.io.cubes import Cube, as_cube
 from spectrafuse.io.results import write_label_rows
 from spectrafuse.ops.scene_spectra import filled_bands
 
@@ -98,10 +98,13 @@ class Budget(NamedTuple):
     pages: int
 
 
-def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mapped: bool = False) -> Budget:
+def budget(
+    model: SegmentationModel, shape: Sequence[int], memory: int, *, mapped: bool = False, probs: bool = False
+) -> Budget:
     """The sizes that keep inference within `memory` bytes beyond what it starts with.
 
-    A scene that is `mapped` has one strip in memory at a time, and some pages of its file; others have two.
+    A scene that is `mapped` has one strip in memory at a time, and some pages of its file; others have two. `probs`:
+    the clusters' probabilities are in memory as well.
 
     Raises
     ------
@@ -115,7 +118,7 @@ def budget(model: SegmentationModel, shape: Sequence[int], memory: int, *, mappe
     per_pixel = item * (5 * bands + 8 * channels)
     # Strips as read; the rows between the stages, their layers, the shifted ones, labels.
     read = 4 * filled_bands(bands) * width if mapped else 2 * 4 * bands * width
-    kept = (item * 10 * channels + 8) * width
+    kept = (item * (10 * channels + (3 * model.n_clusters if probs else 0)) + 8) * width
     group = max(1, min(_GROUP_PIXELS // width, memory // (8 * kept)))
     pages = min(_PAGES, memory // 4) if mapped else 0
     halo = pages + 2 * math.ceil(raster_reach(model) / width) * read + (group + 2 * spatial_reach(model)) * kept
@@ -143,6 +146,7 @@ def iterate_embeddings(
     *,
     rows: int | None = None,
     memory: int = DEFAULT_MEMORY,
+    probs: bool = False,
 ) -> Iterator[tuple[Strip, Tensor]]:
     """Strips of a scene with the embeddings (1, D, last - first, columns) of all their rows, on the model's device.
 
@@ -157,6 +161,8 @@ def iterate_embeddings(
     memory : int
         Bytes beyond what the process holds when it starts, on the host, and on the model's device if that is another.
         A model whose mean shift takes all pixels keeps the channels of the whole scene, and its strip is the scene.
+    probs : bool
+        Whether the caller asks for the probabilities of the clusters.
 
     Raises
     ------
@@ -172,7 +178,7 @@ def iterate_embeddings(
     device = model.centers.device
     if device.type == "cuda":
         memory = min(memory, torch.cuda.mem_get_info(device)[0])
-    allowed = budget(model, cube.shape, memory, mapped=cube.mapped is not None)
+    allowed = budget(model, cube.shape, memory, mapped=cube.mapped is not None, probs=probs)
     plan = plan_strips(height, allowed.rows if rows is None else rows, math.ceil(raster_reach(model) / width))
     distance = sum(cube.shape[1:]) if model.dense else reach(model)
     blocks = read_strips(cube, [strip[2:] for strip in plan], distance, allowed.pages)
@@ -236,6 +242,32 @@ def iterate_labels(
         yield labels if valid is None else labels.masked_fill(torch.from_numpy(~valid[strip.start : strip.stop]), -1)
 
 
+@torch.no_grad()
+def _sure_labels(
+    model: SegmentationModel,
+    cube: Cube,
+    normalization: Normalization,
+    rows: int | None,
+    memory: int,
+    mapping: Mapping[int, Sequence[int]] | None,
+    confidence: np.ndarray,
+) -> Iterator[Tensor]:
+    """`iterate_labels`, which writes the margins of `label_map` into `confidence`."""
+    clusters = torch.arange(model.n_clusters)
+    labels_of = (clusters if mapping is None else metrics.apply_mapping(clusters, mapping)).to(model.centers.device)
+    for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory, probs=True):
+        probs = model.assign(embeddings).probs[0, strip.start - strip.first : strip.stop - strip.first]
+        best, labels = probs.max(-1)
+        others = probs.masked_fill(labels_of == labels_of[labels].unsqueeze(-1), 0.0).amax(-1)
+        margin, labels = (best - others).float().cpu().numpy(), labels.cpu()
+        if cube.valid is not None:
+            absent = ~cube.valid[strip.start : strip.stop]
+            margin[absent] = np.nan
+            labels.masked_fill_(torch.from_numpy(absent), -1)
+        confidence[strip.start : strip.stop] = margin
+        yield labels
+
+
 def label_map(
     model: SegmentationModel,
     cube: Any,
@@ -245,6 +277,7 @@ def label_map(
     memory: int = DEFAULT_MEMORY,
     mapping: Mapping[int, Sequence[int]] | None = None,
     file: str | os.PathLike[str] | None = None,
+    confidence: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels (rows, columns), int64, of a scene; -1 where it has no data.
 
@@ -254,10 +287,16 @@ def label_map(
         Labels that clusters are merged to.
     file : path, optional
         A `.npy` file that the labels are written to as they come; the result is mapped from it.
+    confidence : ndarray (rows, columns), float32, optional
+        Is filled with the probability of each pixel's cluster less that of the best cluster with another label, from 0
+        to 1; NaN where the scene has no data.
     """
     cube = as_cube(cube)
     height, width = cube.shape[1:]
-    strips = iterate_labels(model, cube, normalization, rows=rows, memory=memory)
+    if confidence is None:
+        strips = iterate_labels(model, cube, normalization, rows=rows, memory=memory)
+    else:
+        strips = _sure_labels(model, cube, normalization, rows, memory, mapping, confidence)
     if mapping is not None:
         strips = (metrics.apply_mapping(clusters, mapping) for clusters in strips)
     if file is not None:

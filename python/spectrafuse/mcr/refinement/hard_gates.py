@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
 from spectrafuse.mcr.refinement.whitening import Array, whitened
 from spectrafuse.ops.gated_descent import descend_components, gated_descent, residual_power
@@ -47,7 +47,7 @@ class ExactGates(NamedTuple):
 
     def concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
         """Gated concentrations (n, k) of spectra (n, d) for components (k, d), 0 where a gate is closed."""
-        with threadpool_limits(1, user_api="blas"):
+        with single_blas_thread:
             return self._concentrations(spectra, components)
 
     def _concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:

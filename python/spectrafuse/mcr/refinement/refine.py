@@ -49,19 +49,32 @@ NO_TRAINING = "Nothing was trained: candidates chosen among the spectra were ref
 
 
 class _Reporter:
-    """Tells a callback, once a second, how many components are left; the epochs, if there were any, are over."""
+    """Tells a callback, once a second, how far the refinement is; the epochs, if there were any, are over."""
 
     def __init__(self, callback: Callback, history: Sequence[dict[str, float]] = ()) -> None:
         self._callback, self._epochs = callback, len(history)
         self._values = dict(history[-1]) if history else {}
         self._began = self._told = time.monotonic()
+        self._searches: tuple[int, int, float] | None = None
+
+    def begins_search(self, done: int, most: int) -> None:
+        """A search begins, after `done` others, of at most `most`."""
+        began = time.monotonic() if done == 0 or self._searches is None else self._searches[2]
+        self._searches = done, most, began
 
     def __call__(self, count: int) -> None:
         now = time.monotonic()
         if now - self._told < 1.0:
             return
         self._told = now
-        message = f"refining on hard gates for {now - self._began:.0f} s, trying {count} components"
+        message = f"refining on hard gates for {now - self._began:.0f} s, "
+        if self._searches is not None:
+            done, most, began = self._searches
+            message += f"search {done + 1} of at most {most}, "
+            if done:
+                left = (now - began) / (done + 0.5) * (most - done - 0.5)
+                message += f"about {left:.0f} s left if all are needed, "
+        message += f"trying {count} components"
         self._callback(Progress(self._epochs, self._epochs or None, self._values, message))
 
 
@@ -212,6 +225,8 @@ def refine_spectra(
         spare = np.setdiff1d(np.arange(pool), [*ids, *first_ids])
         places, found = len(ids) + len(spare), list[_Refined]()
         while len(found) < _STARTS and not (found and _trusted(found, noise, asked)):
+            if report is not None:
+                report.begins_search(len(found), _STARTS)
             chance = 1.0 - _INDIFFERENCE[bool(found)] * stream.uniform((len(rows),), dtype=torch.float64).numpy()
             start = from_spectra(
                 data.scaled,
