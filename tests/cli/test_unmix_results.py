@@ -224,3 +224,34 @@ def test_places_that_fill_a_raster_are_a_map() -> None:
     maps = grid.maps(np.arange(1.0, 6.0)[:, None])[0]
     np.testing.assert_array_equal(maps, [[np.nan, 1, 2], [3, 4, 5]])
     assert grid_of_positions(np.repeat(places, 2, axis=0)) is None
+
+
+def test_constraints_and_known_spectra_on_the_command_line(tmp_path: Path) -> None:
+    spectra, concentrations = mixtures(24)
+    x = np.arange(20)
+    pure = np.exp(-0.5 * ((x - np.array([[5.0], [14.0]])) / 2.0) ** 2)
+    closed = concentrations / concentrations.sum(1, keepdims=True)
+    np.savetxt(tmp_path / "spectra.csv", closed @ pure + (spectra - concentrations @ pure), delimiter=",")
+    (tmp_path / "known.csv").write_text(
+        "name," + ",".join(str(i) for i in x) + "\nsugar," + ",".join(f"{v:.6f}" for v in 3 * pure[1]) + "\n"
+    )
+    out = tmp_path / "out"
+    result = run(
+        "unmix", tmp_path / "spectra.csv", "-o", out, "--pool-size", 8, "--spectra-in", "rows",
+        "--known", tmp_path / "known.csv", "--fixed", "--unimodal", "--closure", 2,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "run.json").read_text())
+    said = " ".join(result.output.split())
+    assert [one["name"] for one in record["constraints"]] == ["Unimodal on concentrations", "Closure on concentrations"]
+    assert record["constraints"][0]["active"]
+    assert "Unimodal on concentrations: active, raises the nMSE by" in said
+    with (out / "concentrations.csv").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    values = np.array([[float(row[name]) for name in row if name in ("sugar", *(n for n in row if "component" in n))]
+                       for row in rows])  # fmt: skip
+    np.testing.assert_allclose(values.sum(1), 2.0, atol=1e-4)
+    assert "sugar" in rows[0]
+    again = run("unmix", tmp_path / "spectra.csv", "-o", tmp_path / "no", "--fixed")
+    fails_with(again, "--fixed is about the spectra of --known")
+    fails_with(run("unmix", tmp_path / "spectra.csv", "-o", tmp_path / "no", "--closure", 0), "must be above 0")

@@ -367,6 +367,16 @@ def unmix(
         float | None,
         typer.Option(min=0.0, help="Standard deviation of the noise. Default: estimated from the data."),
     ] = None,
+    known: Annotated[
+        Path | None, typer.Option(help="Known spectra, with their names: the first components start as these.")
+    ] = None,
+    fixed: Annotated[bool, typer.Option("--fixed", help="Spectra of --known stay as they are.")] = False,
+    unimodal: Annotated[
+        bool, typer.Option("--unimodal", help="Concentrations have one maximum along the spectra, as in elution.")
+    ] = False,
+    closure: Annotated[
+        float | None, typer.Option(min=0.0, help="Concentrations of each spectrum add up to this number.")
+    ] = None,
     robust: Annotated[
         bool,
         typer.Option("--robust", help="Remove spikes of single spectra, such as cosmic rays, before the fit."),
@@ -463,6 +473,10 @@ def unmix(
         raise CommandError("--transpose and --spectra-in rows say the opposite; give one of them.")
     if n_components is not None and max_components is not None:
         raise CommandError("Give --n-components or --max-components, not both.")
+    if fixed and known is None:
+        raise CommandError("--fixed is about the spectra of --known, which is not given.")
+    if closure is not None and not closure > 0:
+        raise CommandError(f"--closure must be above 0; got {closure:g}.")
     settings = _given(
         n_components=n_components,
         max_components=max_components,
@@ -503,6 +517,10 @@ def unmix(
             threads=threads,
             restart=restart,
             feasible_bands=feasible_bands,
+            unimodal=unimodal,
+            closure=closure,
+            known=known,
+            fixed=fixed,
         ),
         run,
     )

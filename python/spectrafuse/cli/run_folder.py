@@ -472,8 +472,8 @@ def working_in(folder: RunFolder) -> Iterator[None]:
         folder.release()
 
 
-def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str) -> None:
-    """Fit with checkpoints in the folder; a run that was interrupted is resumed."""
+def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str, **known: Any) -> None:
+    """Fit with checkpoints in the folder; a run that was interrupted is resumed. `known` goes to `fit`."""
     if folder.resumed:
         say("resuming", f"from the checkpoint in '{folder.state}' (--restart starts from the beginning).")
     with training_progress(title) as show:
@@ -484,7 +484,7 @@ def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str) -> N
             folder.save_clock()
 
         try:
-            estimator.fit(data, callback=report, checkpoint_dir=folder.state)
+            estimator.fit(data, callback=report, checkpoint_dir=folder.state, **known)
         except OSError:
             raise
         except SpectrafuseError as error:

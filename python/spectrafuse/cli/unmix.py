@@ -45,6 +45,14 @@ class UnmixRequest:
         `FILE[:KEY]` of the pixels of a scene without data.
     feasible_bands : bool or None
         Compute feasible bands; None: for few components and not too many numbers.
+    unimodal : bool
+        Concentrations have one maximum along the spectra.
+    closure : float or None
+        What the concentrations of a spectrum add up to.
+    known : Path or None
+        Spectra to start from.
+    fixed : bool
+        They stay as they are.
     """
 
     spectra: Path
@@ -68,6 +76,10 @@ class UnmixRequest:
     threads: int | None = None
     restart: bool = False
     feasible_bands: bool | None = None
+    unimodal: bool = False
+    closure: float | None = None
+    known: Path | None = None
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,17 +103,27 @@ class Solution:
         The components' numbers in the model.
     background : int or None
         Row of `components` that is the background.
+    known : list of str or None
+        Names of known spectra, which are the components of these numbers.
     """
 
     components: np.ndarray
     concentrations: np.ndarray
     ids: np.ndarray
     background: int | None
+    known: list[str] | None = None
 
     @property
     def names(self) -> list[str]:
-        """`component 1`, `component 2`, ..., `background`."""
-        return ["background" if i == self.background else f"component {i + 1}" for i in range(len(self.components))]
+        """`component 1`, `component 2`, ..., `background`; known spectra have their own names."""
+        return [self._name(i, int(number)) for i, number in enumerate(self.ids)]
+
+    def _name(self, row: int, number: int) -> str:
+        if row == self.background:
+            return "background"
+        if self.known is not None and number < len(self.known):
+            return self.known[number]
+        return f"component {row + 1}"
 
 
 @dataclass(frozen=True)
@@ -123,26 +145,34 @@ class Agreement:
     rows: list[dict[str, Any]]
 
 
+def _read_components(option: str, file: Path, spectra: Spectra) -> tuple[np.ndarray, list[str] | None]:
+    """Spectra (m, d) of an option with the bands in the order of `spectra`, and their names."""
+    from spectrafuse.io.spectra import read_spectra
+
+    known, bands = read_spectra(file), spectra.data.shape[1]
+    components, names = known.data, known.names
+    if components.shape[1] != bands:
+        if components.shape[0] != bands:
+            raise CommandError(
+                f"{option} '{file}' must hold spectra of {bands} bands; got a table of {components.shape[0]} x "
+                f"{components.shape[1]}."
+            )
+        components, names = components.T, known.band_names
+    if known.axis is not None and spectra.axis is not None and len(known.axis) == bands:
+        order = np.argsort(known.axis)[np.argsort(np.argsort(spectra.axis))]
+        if np.allclose(known.axis[order], spectra.axis, rtol=1e-6):
+            components = components[:, order]
+    return components, names
+
+
 def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
     from spectrafuse.io.spectra import read_spectra
 
-    samples, bands = spectra.data.shape
+    samples = len(spectra.data)
     components = concentrations = None
     names: list[str] | None = None
     if request.true_components is not None:
-        known = read_spectra(request.true_components)
-        components, names = known.data, known.names
-        if components.shape[1] != bands:
-            if components.shape[0] != bands:
-                raise CommandError(
-                    f"--true-components '{request.true_components}' must hold spectra of {bands} bands; got "
-                    f"a table of {components.shape[0]} x {components.shape[1]}."
-                )
-            components, names = components.T, known.band_names
-        if known.axis is not None and spectra.axis is not None and len(known.axis) == bands:
-            order = np.argsort(known.axis)[np.argsort(np.argsort(spectra.axis))]
-            if np.allclose(known.axis[order], spectra.axis, rtol=1e-6):
-                components = components[:, order]
+        components, names = _read_components("--true-components", request.true_components, spectra)
     if request.true_concentrations is not None:
         table = read_spectra(request.true_concentrations, spectra_in="rows")
         concentrations, titles = table.data, table.band_names
@@ -215,6 +245,7 @@ def unmix(request: UnmixRequest) -> None:
         for name, path in (
             ("true_components", request.true_components),
             ("true_concentrations", request.true_concentrations),
+            ("known", request.known),
         )
         if path is not None
     }
@@ -233,6 +264,7 @@ def unmix(request: UnmixRequest) -> None:
         {
             "command": "unmix",
             "parameters": dict(request.settings),
+            "constraints": [request.unimodal, request.closure, request.fixed],
             "axis_label": request.axis_label,
             "data": [{k: inputs[0][k] for k in ("sha256", "key", "layout")}],
             "mask": None if request.mask is None else content(request.mask),
@@ -312,12 +344,22 @@ def _fit_and_write(
     folder: RunFolder,
     console: Console,
 ) -> None:
+    from spectrafuse.mcr.constraints import Closure, Constraint, Unimodal
     from spectrafuse.mcr.estimator import EBgMCR
 
-    estimator = EBgMCR(**request.settings)
-    fit_in_folder(estimator, spectra.data, folder, "unmixing")
+    constraints: list[Constraint] = [Unimodal()] if request.unimodal else []
+    if request.closure is not None:
+        constraints.append(Closure(request.closure))
+    known: dict[str, Any] = {}
+    titles: list[str] | None = None
+    if request.known is not None:
+        known["components"], titles = _read_components("--known", request.known, spectra)
+        known["fixed"] = np.full(len(known["components"]), request.fixed)
+    estimator = EBgMCR(**request.settings, constraints=constraints or None)
+    fit_in_folder(estimator, spectra.data, folder, "unmixing", **known)
     components = np.asarray(estimator.components_)
-    concentrations = np.asarray(estimator.transform(spectra.data))
+    # Under constraints, those of the fit: `transform` looks at one spectrum at a time.
+    concentrations = np.asarray(estimator.C_opt_ if constraints else estimator.transform(spectra.data))
     share = shares(components, concentrations)
     order = by_share(share, estimator.background_row_)
     background = None if estimator.background_row_ is None else len(order) - 1
@@ -326,7 +368,7 @@ def _fit_and_write(
     agreement = compare(components, concentrations, truth)
     record = {
         "inputs": inputs,
-        "parameters": estimator.get_params(),
+        "parameters": {**estimator.get_params(), "constraints": [one.name for one in constraints]},
         "seed": request.settings.get("random_state"),
         "device": str(next(estimator.model_.parameters()).device),
         "epochs": getattr(estimator, "n_iter_", None),
@@ -341,6 +383,7 @@ def _fit_and_write(
         "lack_of_fit_percent": 100 * nmse**0.5,
         "mean_concentrations": concentrations.mean(axis=0),
         "count_curve": estimator.count_curve_,
+        "constraints": estimator.constraint_reports_,
         "count_evidence": estimator.count_evidence_,
         "compactions": [one._asdict() for one in estimator.compactions_],
         "scores": None if agreement is None else {"matching": agreement.how, "pairs": agreement.rows},
@@ -359,7 +402,7 @@ def _fit_and_write(
             results,
             estimator,
             spectra,
-            Solution(components, concentrations, np.asarray(estimator.component_ids_)[order], background),
+            Solution(components, concentrations, np.asarray(estimator.component_ids_)[order], background, titles),
             axis_label=request.axis_label,
             truth=truth,
             agreement=agreement,
@@ -384,6 +427,8 @@ def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
     """Whether feasible bands are asked for, or cost little."""
     count = len(estimator.component_ids_)
     if request.feasible_bands is None:
+        if request.unimodal or request.closure is not None:
+            return False  # they know nothing of these
         return 1 < count <= MOST_BANDS and size <= LARGEST_FOR_BANDS
     return request.feasible_bands and count > 0
 
@@ -580,6 +625,8 @@ def _print_summary(
 ) -> None:
     from rich.table import Table
 
+    from spectrafuse.mcr.constraints import Report
+
     count = record["n_components"]
     table = Table(title=f"\n{count} component{'s' * (count != 1)}", title_justify="left", title_style="bold")
     for column in ("component", "share", "mean concentration"):
@@ -603,6 +650,8 @@ def _print_summary(
     if agreement is not None:
         console.print(f"Compared with the truth: {agreement.how}.")
     console.print(record["chosen_reason"])
+    for report in record["constraints"]:
+        console.print(Report(**report).sentence)
     for caution in (record["count_evidence"] or {}).get("cautions", ()):
         console.print(f"Caution: {caution}")
     for sentence in record.get("feasible_bands", {}).get("sentences", ()):

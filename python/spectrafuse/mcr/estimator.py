@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +26,9 @@ from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.io.cubes import Cube
+from spectrafuse.mcr import constraints as constraining
 from spectrafuse.mcr import inputs, model_io
+from spectrafuse.mcr.constraints import Constraint, Knowledge
 from spectrafuse.mcr.feasible_bands import FeasibleBands, feasible_bands, settled_factors
 from spectrafuse.mcr.inputs import Spectra, Table
 from spectrafuse.mcr.metrics import FitMetrics
@@ -59,6 +63,7 @@ class _Task(NamedTuple):
     stream: RandomStream
     device: torch.device
     known: KnownComponents | None
+    knowledge: Knowledge
     callback: Callback | None
 
 
@@ -101,6 +106,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     robust : bool
         Narrow spikes of single spectra, as of cosmic rays, are drawn through from beside them before the fit, and named
         in `count_evidence_["cautions"]`. Without it each may become a component.
+    constraints : sequence of Constraint or None
+        What is known of concentrations and spectra (`spectrafuse.mcr.constraints`), for a last fit of both once the
+        count is found. Components keep the size that they have in it, whatever `component_norm` says. `transform` of
+        other spectra, and `feasible_bands`, know non-negativity and fixed spectra alone.
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
@@ -142,6 +151,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         of what noise would), `rank_check` (singular values above noise, an independent check that decides nothing),
         `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count` or None, and
         `cautions`: what these spectra cannot tell, a sentence each.
+    constraint_reports_ : list of dict
+        For each of `constraints`: name, active (the fit without it departs from it) and cost (by how much it raises the
+        nMSE).
     history_ : list of dict
         One entry an epoch of training, none without: epoch, nmse, r2, mse, count, mean_energy, loss, sparsity_weight,
         temperature. `mse` and `loss` are in the units the training works in.
@@ -186,6 +198,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         background: bool = False,
         noise: float | None = None,
         robust: bool = False,
+        constraints: Sequence[Constraint] | None = None,
         batch_size: int | None = None,
         max_epoch: int | None = None,
         learning_rate: float = 5e-4,
@@ -204,6 +217,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.background = background
         self.noise = noise
         self.robust = robust
+        self.constraints = constraints
         self.batch_size = batch_size
         self.max_epoch = max_epoch
         self.learning_rate = learning_rate
@@ -220,6 +234,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         *,
         components: Any = None,
         fixed: Any = None,
+        runs: Any = None,
         callback: Callback | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_seconds: float = 10.0,
@@ -240,6 +255,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         fixed : array_like of bool, (m,), or of int, optional
             Mask or numbers of the rows of `components` that stay as they are; the others are only where the fit
             starts. In the sparse form fixed ones keep all their bands.
+        runs : array_like, optional
+            Which spectra belong together, one after another, for constraints: lengths of runs that add up to n, or a
+            label for each spectrum. None: all are one run.
         callback : callable, optional
             Called with a `Progress` after every epoch, and every second while the result is refined. An exception it
             raises ends the fit.
@@ -272,6 +290,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         places = self._pool(None) - bool(self.background)
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         self._check_asked(recipe, 0 if given is None else len(given.fixed))
+        knowledge = self._knowledge(recipe, data.shape, runs)
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         device = checks.device(self.device)
@@ -281,9 +300,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             noise = correlated(data, noise)
         find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
         result, model = find(
-            _Task(data, noise, recipe, stream, device, given, callback),
+            _Task(data, noise, recipe, stream, device, given, knowledge, callback),
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
-            fingerprint=self._fingerprint(recipe, data, device, given),
+            fingerprint=self._fingerprint(recipe, data, device, given, knowledge),
             save_seconds=checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
             **settings,
         )
@@ -325,6 +344,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 task.noise,
                 pool=self._pool(task.known),
                 asked=self._asked,
+                knowledge=task.knowledge,
                 known=task.known,
                 non_negative=bool(self.non_negative),
                 sparse=bool(self.sparse),
@@ -359,6 +379,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                     fixed,
                     background=background,
                     asked=self._asked,
+                    knowledge=task.knowledge,
                     callback=task.callback,
                 )
         return result, model
@@ -406,6 +427,16 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if count < fixed:
             raise InvalidValueError(f"`{name}` must be at least {fixed}, the number of fixed spectra; got {count}.")
 
+    def _knowledge(self, recipe: Recipe, shape: tuple[int, ...], runs: Any) -> Knowledge:
+        """The constraints and runs, checked."""
+        known = constraining.check(self.constraints, *shape)
+        found = constraining.runs_of(runs, shape[0])
+        if known and (self.sparse or self.post_processing is not None or self.aggregate is not None):
+            raise InvalidValueError("`constraints` need plain mixing: leave `sparse` and plug-ins out.")
+        if known and not recipe.refine:
+            raise InvalidValueError("`constraints` need a recipe that refines, such as 'corrected'; this one does not.")
+        return Knowledge(known, found)
+
     def _build_model(
         self,
         recipe: Recipe,
@@ -425,7 +456,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             features,
             sparse_component=self.sparse,
             non_negative_component=self.non_negative,
-            component_norm=self.component_norm,
+            component_norm=None if self.constraints else self.component_norm,
             hidden_size_extension=recipe.hidden_size_extension if places is None else None,
             hidden_layers=recipe.hidden_layers,
             component_post_processing=self.post_processing,
@@ -451,14 +482,16 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return model
 
     def _fingerprint(
-        self, recipe: Recipe, data: Table, device: torch.device, known: KnownComponents | None
+        self, recipe: Recipe, data: Table, device: torch.device, known: KnownComponents | None, knowledge: Knowledge
     ) -> dict[str, str]:
         """What identifies a run: a saved one is resumed only by the same."""
         parameters = self.get_params(deep=False)
         parameters["recipe"] = recipe
         for name in ("post_processing", "aggregate"):
             parameters[name] = model_io.callable_name(parameters[name])
-        values = {name: repr(value) for name, value in parameters.items()}
+        with np.printoptions(threshold=sys.maxsize):
+            values = {name: repr(value) for name, value in parameters.items()}
+            values["runs"] = repr(knowledge.runs) if knowledge.constraints else ""
         values["device"] = str(device)
         values["X"] = _digest(data)
         if known is not None:
@@ -479,6 +512,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.count_curve_ = result.count_curve(resolve(self.recipe).checkpoint_criterion, self._background_id)
         self.count_evidence_ = result.evidence
         self.compactions_ = result.compactions
+        self.constraint_reports_ = (result.evidence or {}).get("constraints", [])
         self._result = result._replace(concentrations=None)
         self._set_components(result.record.component_ids)
         self._fitted_concentrations = result.concentrations
@@ -705,7 +739,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the published `param.json` and `model.safetensors`, and `spectrafuse.json`, into a folder."""
         check_is_fitted(self, "model_")
-        not_plain = ("recipe", "post_processing", "aggregate", "device")
+        not_plain = ("recipe", "post_processing", "aggregate", "device", "constraints")
         parameters = self.get_params(deep=False)
         gates = self.model_.gates
         extra = {
@@ -792,6 +826,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.history_ = extra.get("history", [])
         self.noise_ = NoiseLevel(*extra["noise"]) if extra.get("noise") else None
         self.count_evidence_ = extra.get("evidence")
+        self.constraint_reports_ = (self.count_evidence_ or {}).get("constraints", [])
         self.compactions_ = tuple(Compaction(*one) for one in extra.get("compactions", ()))
         gates = extra.get("gates")
         if gates and self.noise_:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse._runtime.progress import Callback, Progress
+from spectrafuse.mcr.constraints import NOTHING, Knowledge, Mixture, Report, constrained
 from spectrafuse.mcr.inputs import MappedSpectra, Table
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
@@ -97,6 +98,7 @@ def refine_trained(
     *,
     background: int | None = None,
     asked: AskedCount = FREELY,
+    knowledge: Knowledge = NOTHING,
     callback: Callback | None = None,
 ) -> TrainingResult:
     """Refine what training ended with.
@@ -114,6 +116,8 @@ def refine_trained(
         The one of them that is the same in all bands.
     asked : AskedCount
         How many components the user wants.
+    knowledge : Knowledge
+        Constraints of the last fit, once the count is known.
     callback : callable, optional
         Told how far the refinement is, once a second.
 
@@ -142,6 +146,7 @@ def refine_trained(
         tuple(fixed),
         background,
         asked=asked,
+        known=knowledge,
     )
     refined = _search(data, start, form, report)
     return _result(result, model, data, refined, form, spectra)
@@ -158,6 +163,7 @@ def refine_spectra(
     sparse: bool = False,
     background: bool = False,
     asked: AskedCount = FREELY,
+    knowledge: Knowledge = NOTHING,
     bands: Sequence[Band] = (),
     floor: float = 1e-3,
     stream: RandomStream,
@@ -178,6 +184,8 @@ def refine_spectra(
         As the estimator's.
     asked : AskedCount
         How many components the user wants.
+    knowledge : Knowledge
+        Constraints of the last fit, once the count is known.
     bands : sequence of Band
     floor : float
         As for `noise_level`, where bands are weighted.
@@ -203,6 +211,7 @@ def refine_spectra(
     last = pool - 1 if background else None
     fixed = (() if known is None else tuple(known.fixed.tolist())) + (() if last is None else (last,))
     form = _Form(pool, non_negative, sparse, fixed, last, reserved=tuple(range(len(given))), asked=asked)
+    form = form._replace(known=knowledge)
     first = given if last is None else np.vstack([given, np.ones(spectra.shape[1])])
     first_ids = np.array([*range(len(given)), *([] if last is None else [last])], np.int64)
     report = None if callback is None else _Reporter(callback)
@@ -344,6 +353,7 @@ class _Form(NamedTuple):
     background: int | None
     reserved: tuple[int, ...] = ()
     asked: AskedCount = FREELY
+    known: Knowledge = NOTHING
 
 
 class _Refined(NamedTuple):
@@ -426,6 +436,10 @@ def _result(
     model.load_state_dict(state)
     gates, concentrations = _settled(model, refined.gates, spectra, keep=form.asked.exactly is not None)
     ids = list(gates.open_ids)
+    reports = list[Report]()
+    if form.known.constraints and ids:
+        concentrations, state, reports = _constrained(model, state, spectra, noise, gates, concentrations, form)
+        model.load_state_dict(state)
     components = model.effective_components()[ids].detach().cpu().double().numpy()
     residual = sum(
         float(((block - concentrations[rows] @ components) ** 2).sum()) for rows, block in row_blocks(spectra)
@@ -462,6 +476,7 @@ def _result(
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
+            "constraints": [report._asdict() for report in reports],
             "cautions": [
                 *evidence.of_spectra(spectra, noise, non_negative=form.non_negative, background=background is not None),
                 *evidence.cautions(
@@ -470,6 +485,36 @@ def _result(
             ],
         },
     )
+
+
+def _constrained(
+    model: UnmixingModel,
+    state: State,
+    spectra: Table,
+    noise: NoiseLevel,
+    gates: ExactGates,
+    concentrations: NDArray[np.float32],
+    form: _Form,
+) -> tuple[NDArray[np.float32], State, list[Report]]:
+    """Concentrations and a state whose components obey what the user knows, from those of the refinement."""
+    ids = np.asarray(gates.open_ids, np.int64)
+    bands = np.ones(spectra.shape[1]) if gates.weights is None else np.asarray(gates.weights)
+    data = spectra[:].astype(np.float64)
+    mixture = Mixture(
+        data,
+        1.0 / noise_of_rows(data * bands, noise),
+        bands,
+        ids,
+        ids != form.background,
+        np.isin(ids, form.fixed),
+        form.non_negative,
+        form.known.runs,
+    )
+    shapes = model.effective_components()[ids.tolist()].detach().cpu().double().numpy()
+    amounts, shapes, reports = constrained(mixture, concentrations.astype(np.float64), shapes, form.known.constraints)
+    components = state["vanilla_components"].clone()
+    components[torch.from_numpy(ids)] = torch.from_numpy(shapes).to(components)
+    return amounts.astype(np.float32), {**state, "vanilla_components": components}, reports
 
 
 @torch.no_grad()
