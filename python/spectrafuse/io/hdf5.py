@@ -126,7 +126,7 @@ def check_heaps(path: Path) -> None:
         start, stop = -1, min(len(content), _LOOKED_THROUGH)
         while (start := content.find(_HEAP, start + 1, stop)) >= 0:
             place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
-            while place + 16 <= min(end, len(content)):
+            while place + 16 <= min(end, stop):
                 size = int.from_bytes(content[place + 8 : place + 16], "little")
                 step = 16 + -(-size // 8) * 8 if content[place : place + 2] != b"\0\0" else size
                 if step == 0:
