@@ -52,6 +52,8 @@ namespace {
 constexpr int kLanes = lanes<float>;
 // Sums of squares between these lost nothing to the range of float32.
 constexpr float kLeastSquares = 1e-20f, kMostSquares = 1e30f;
+// Squares of what varies in a spectrum, far less than its largest magnitude at times, lose nothing between these.
+constexpr float kLeastPeak = 1e-12f, kMostPeak = 1e16f;
 
 template <class Stored>
 void gather(const SceneSpectra& a, const char* from, std::int64_t step, std::int64_t count, float* out,
@@ -113,8 +115,13 @@ void to_unit(const SceneSpectra& a, float* x) {
 }
 
 void to_normal_variate(const SceneSpectra& a, float* x) {
+    float peak = largest_magnitude(x, a.filled);
+    if (peak > 0 && !(peak > kLeastPeak && peak < kMostPeak)) {
+        divide(x, a.filled, peak);
+        peak = 1;
+    }
     // A constant spectrum has no shape: what is left after subtracting its mean is rounding, not signal.
-    const float rounding = 8 * 1.1920929e-7f * largest_magnitude(x, a.filled);
+    const float rounding = 8 * 1.1920929e-7f * peak;
     const float mean = sum(x, a.filled) / a.bands;
     for (std::int64_t b = 0; b < a.bands; ++b) x[b] -= mean;
     const float deviation = __builtin_sqrtf(sum_squares(x, a.filled) / (a.bands > 1 ? a.bands - 1 : 1));

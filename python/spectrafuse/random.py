@@ -46,7 +46,7 @@ def philox_words(seed: int, step: int, count: int, device: torch.device | str = 
     seed's two halves as key. The C++ extension makes them on the CPU where it is built, torch elsewhere: the same.
     """
     if torch.device(device).type == "cpu" and extensions.cpu_reason() is None:
-        out = torch.empty(count, dtype=torch.int64)
+        out = torch.empty(count, dtype=torch.int64, device="cpu")
         extensions.cpu().philox_words(seed, step, count, out.data_ptr())
         return out
     return _philox_words_in_torch(seed, step, count, device)

@@ -9,6 +9,7 @@ import torch
 from helpers import GOLDEN_RTOL, assert_close_to_max, golden
 from spectrafuse.dgc import normalise
 from spectrafuse.dgc.normalise import METHODS, Normalization
+from spectrafuse.io.errors import DataError
 
 
 def cube(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -82,6 +83,27 @@ def test_degenerate_values() -> None:
     flat = torch.full((7, 2, 2), 0.1)
     assert (Normalization("snv").transform(flat) == 0).all()
     assert (Normalization("unit").transform(torch.zeros(7, 2, 2)) == 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("factor", [1e-30, 1e-9, 1e9, 1e30])
+def test_the_unit_of_a_scene_does_not_matter(method: str, factor: float) -> None:
+    x = cube(8, (5, 6, 7), torch.float32)
+    x[1] = 0.3
+    expected = Normalization(method).fit(x).transform(x)
+    found = Normalization(method).fit(x * factor).transform(x * factor)
+    # The 1e-6 of a scene whose bands vary by 0.3 or so.
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_numbers_that_float32_can_hardly_hold(method: str) -> None:
+    x = cube(8, (5, 6, 7), torch.float32) * 1e-40
+    if method in ("meanstd", "minmax"):
+        with pytest.raises(DataError, match="another unit"):
+            Normalization(method).fit(x)
+    else:
+        assert Normalization(method).fit(x).transform(x).isfinite().all()
 
 
 def test_state_and_errors() -> None:

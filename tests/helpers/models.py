@@ -10,9 +10,9 @@ from spectrafuse import DeepGlobalClustering, EBgMCR
 
 
 def spectra() -> np.ndarray:
-    """Twelve mixtures (12, 20) of three components."""
+    """Twelve mixtures (12, 20) of two components."""
     draw = np.random.default_rng(0)
-    return (draw.random((12, 3)) @ draw.random((3, 20))).astype(np.float32)
+    return (draw.random((12, 2)) @ draw.random((2, 20))).astype(np.float32)
 
 
 def cube() -> np.ndarray:

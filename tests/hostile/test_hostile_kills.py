@@ -1,6 +1,7 @@
 """Runs that are killed before any one of their changes of files: the same command ends with the same bits.
 
-All points of a run with a fit that takes no time are tried; of real runs a few, or all with SPECTRAFUSE_HOSTILE=all.
+All points of a run with a fit that takes no time are tried; of real runs, with pictures laid out alone, a few, or all
+with pictures by SPECTRAFUSE_HOSTILE=all.
 """
 
 from __future__ import annotations
@@ -116,14 +117,16 @@ def real_runs(scene: Path, table: Path) -> Iterator[tuple[str, list[object]]]:
 
 @pytest.mark.parametrize("number", range(3), ids=["segment", "unmix", "unmix-trained"])
 def test_a_command_that_is_killed_anywhere_ends_as_others_do(
-    number: int, scene: Path, table: Path, tmp_path: Path
+    number: int, scene: Path, table: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    every = os.environ.get("SPECTRAFUSE_HOSTILE") == "all"
+    if not every:
+        request.getfixturevalue("pictures_left_empty")
     name, words = list(real_runs(scene, table))[number]
     straight = tmp_path / "straight"
     code, changes = in_child(lambda: run(*words, "-o", straight).exit_code, straight)
     assert code == 0
     expected = state_of(straight)
-    every = os.environ.get("SPECTRAFUSE_HOSTILE") == "all"
     points = range(changes) if every else range(changes // (2 * TRIED), changes, max(1, changes // TRIED))
     for point in points:
         output = tmp_path / f"killed-{point}"

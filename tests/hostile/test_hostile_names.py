@@ -82,7 +82,8 @@ def test_names_of_spectra_components_and_axes(name: str, table: Path, tmp_path: 
         writer.writerow(["a" + name.replace("\n", " "), "b"])
         writer.writerows(np.loadtxt(table.parent / "concentrations.csv", delimiter=",", skiprows=1))
     output = tmp_path / "out"
-    result = run("unmix", path, "-o", output, *UNMIX, "--axis-label", name, "--true-concentrations", true)
+    words = ["unmix", path, "-o", output, *UNMIX, "--no-feasible-bands", "--axis-label", name]
+    result = run(*words, "--true-concentrations", true)
     if "\x9b" not in name:  # which ends a line for some readers of tables
         check(result, output)
         lines = (output / "concentrations.csv").read_text(encoding="utf-8")

@@ -147,13 +147,13 @@ def test_blas_has_one_thread_until_the_last_fit_is_done_and_its_own_number_then(
     entered, leave = threading.Barrier(2), threading.Event()
 
     def other() -> None:
-        with single_blas_thread():
+        with single_blas_thread:
             entered.wait(PATIENCE)
             leave.wait(PATIENCE)
             assert blas_threads() == {1}
 
     with threadpool_limits(2, user_api="blas"), ThreadPoolExecutor(1) as pool:
-        with single_blas_thread():
+        with single_blas_thread:
             running = pool.submit(other)
             entered.wait(PATIENCE)
         leave.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import threading
 import warnings
@@ -213,6 +214,16 @@ def test_a_file_that_changes_while_it_is_open_is_refused(tmp_path: Path, name: s
     data.write_bytes(data.read_bytes()[:-40])
     with pytest.raises(DataError, match="cannot be read: it has changed since it was opened"):
         opened.read_rows(0, ROWS)
+
+
+def test_a_file_that_is_cut_short_between_two_pieces_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(1 << 20))
+    pieces = MappedArray.contiguous(path, "u1", 0, (64, 1 << 14)).pieces((), 1)
+    next(pieces)
+    os.truncate(path, 4096)
+    with pytest.raises(DataError, match="it has changed since it was opened"):
+        next(pieces)
 
 
 def test_damaged_numbers_of_an_archive_are_found(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from spectrafuse._runtime.progress import Progress
 from spectrafuse.mcr.estimator import EBgMCR
 from spectrafuse.mcr.matching import match_components
-from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, numerical_rank
 from spectrafuse.mcr.recipes import corrected
 from spectrafuse.mcr.refinement import evidence
 from spectrafuse.mcr.refinement.count_search import CountSearch, component_price, residual_colour, residual_excess
@@ -194,8 +194,8 @@ def test_a_component_of_a_single_spectrum_is_added() -> None:
 def test_the_rank_check_counts_what_stands_out() -> None:
     generator = np.random.default_rng(9)
     signal = generator.normal(size=(50, 5)) @ generator.normal(size=(5, 120))
-    assert evidence.numerical_rank(signal + generator.normal(size=signal.shape)) == 5
-    assert evidence.numerical_rank(generator.normal(size=(50, 120))) == 0
+    assert numerical_rank(signal + generator.normal(size=signal.shape)) == 5
+    assert numerical_rank(generator.normal(size=(50, 120))) == 0
 
 
 def test_components_that_never_occur_alone_are_named() -> None:

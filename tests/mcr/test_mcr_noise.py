@@ -91,8 +91,9 @@ def test_a_misfit_is_searched_again_and_said(monkeypatch: pytest.MonkeyPatch) ->
     wrong = right._replace(structured=True, white=False)
     monkeypatch.setattr("spectrafuse.mcr.estimator.noise_level", lambda *args, **options: wrong)
     estimator = EBgMCR().fit(drawn.spectra.numpy())
-    assert estimator.n_components_ == 16
-    assert any("repeated as if the noise were white" in told for told in estimator.count_evidence_["cautions"])
+    # A level that is assumed is the threshold: it costs those components that explain less.
+    assert 13 <= estimator.n_components_ <= 16
+    assert any("cannot be told" in told for told in estimator.count_evidence_["cautions"])
     # Where the second search fits no better, that is said besides.
     hopeless = EBgMCR(2).fit(drawn.spectra.numpy()).count_evidence_["cautions"]
     assert any("repeated as if the noise were white" in told for told in hopeless)

@@ -69,6 +69,17 @@ def test_numbers_at_the_ends_of_the_range(method: str) -> None:
         assert (result[0, 0] == 0).all()
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch", "reference"])
+@pytest.mark.parametrize("method", ["unit", "snv"])
+def test_the_unit_of_the_numbers_does_not_matter(method: str, backend: str) -> None:
+    cube = torch.rand(19, 3, 5) + 0.1
+    with use_backend(backend):
+        expected = scene_spectra(cube, torch.empty(3, 5, 19), method)
+        for factor in (1e-30, 1e-18, 1e18, 1e37):
+            result = scene_spectra(cube * factor, torch.empty(3, 5, 19), method)
+            torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_any_number_of_threads_gives_the_same_bits() -> None:
     cube = torch.rand(40, 13, 600)
     assert_same_bits_at_any_number_of_threads(lambda: [scene_spectra(cube, torch.empty(13, 600, 48), "unit")])

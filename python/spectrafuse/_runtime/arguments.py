@@ -12,13 +12,15 @@ from numbers import Integral, Real
 from spectrafuse._runtime.errors import InvalidTypeError, fail
 
 
-def integer(name: str, value: object, *, minimum: int = 1) -> int:
-    """Check an integer of at least `minimum`."""
+def integer(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Check an integer of at least `minimum`, and of at most `maximum` where larger ones make no sense."""
+    expected = f"an integer of at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidTypeError(f"`{name}` must be an integer of at least {minimum}; got {value!r}.")
-    if value < minimum:
-        raise fail(name, f"an integer of at least {minimum}", value)
-    return int(value)
+        raise InvalidTypeError(f"`{name}` must be {expected}; got {value!r}.")
+    number = int(value)
+    if number < minimum or (maximum is not None and number > maximum):
+        raise fail(name, expected, value)
+    return number
 
 
 def number(

@@ -24,6 +24,10 @@ class InvalidTypeError(SpectrafuseError, TypeError):
     """An argument of the wrong type."""
 
 
+class OutOfMemoryError(SpectrafuseError, MemoryError):
+    """More memory was asked for than there is."""
+
+
 class DivergedError(SpectrafuseError, FloatingPointError):
     """A training whose numbers are no longer finite."""
 

@@ -367,6 +367,10 @@ def unmix(
         float | None,
         typer.Option(min=0.0, help="Standard deviation of the noise. Default: estimated from the data."),
     ] = None,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="Remove spikes of single spectra, such as cosmic rays, before the fit."),
+    ] = False,
     feasible_bands: Annotated[
         bool | None,
         typer.Option(
@@ -468,6 +472,7 @@ def unmix(
         sparse=sparse,
         background=background,
         noise=noise,
+        robust=robust,
         batch_size=batch_size,
         max_epoch=max_epoch,
         learning_rate=learning_rate,

@@ -99,10 +99,10 @@ class Encoder(nn.Module):
         stream: RandomStream | None = None,
     ) -> None:
         super().__init__()
-        self.n_bands = checks.integer("n_bands", n_bands)
-        self.embed_dim = checks.integer("embed_dim", embed_dim)
-        self.n_spectral_layers = checks.integer("n_spectral_layers", n_spectral_layers)
-        self.spectral_kernel_size = checks.integer("spectral_kernel_size", spectral_kernel_size)
+        self.n_bands = checks.integer("n_bands", n_bands, maximum=1_000_000)
+        self.embed_dim = checks.integer("embed_dim", embed_dim, maximum=10_000)
+        self.n_spectral_layers = checks.integer("n_spectral_layers", n_spectral_layers, maximum=1000)
+        self.spectral_kernel_size = checks.integer("spectral_kernel_size", spectral_kernel_size, maximum=10_000)
         if spectral_kernel_size % 2 == 0:
             raise checks.fail("spectral_kernel_size", "an odd integer", spectral_kernel_size)
         self.bias = bool(bias)

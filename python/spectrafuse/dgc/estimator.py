@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.modes import usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
@@ -167,6 +168,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.bands = bands
         self.log_dir = log_dir
 
+    @usual_modes()
     def fit(
         self,
         X: Any,
@@ -226,7 +228,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         n_bands = scenes[0].shape[0]
         check_bands(scenes, n_bands, "scene 0")
         seed = secrets.randbits(31) if self.random_state is None else self.random_state
-        stream = RandomStream(checks.integer("random_state", seed, minimum=0))
+        stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
@@ -271,6 +273,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             self._mass = self._measure_mass(self._scenes)
         return self._mass
 
+    @usual_modes()
     def _measure_mass(self, scenes: Sequence[Cube]) -> np.ndarray:
         return cluster_mass(self.model_, scenes, self.normalization_, memory=self.max_memory).numpy()
 
@@ -284,6 +287,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.centers.detach().cpu().numpy().copy()
 
+    @usual_modes()
     def predict(
         self, X: Any, *, mask: Any = None, layout: str = "auto", max_memory: int | None = None, out: Any = None
     ) -> np.ndarray | list[np.ndarray]:
@@ -363,6 +367,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         ]
         return maps if several else maps[0]
 
+    @usual_modes()
     def fit_predict(
         self,
         X: Any,
@@ -446,6 +451,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         write_model(folder, self.model_, extra)
 
     @classmethod
+    @usual_modes()
     def load(cls, folder: str | os.PathLike[str], *, device: str | torch.device | None = None) -> DeepGlobalClustering:
         """A fitted estimator from a model folder, also from one that the published code wrote.
 
@@ -463,7 +469,12 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             estimator = cls(**parameters, device=device)
             estimator._set_model(model, extra["normalization"])
             if (bands := extra.get("bands")) is not None:
-                estimator.bands_, estimator.n_bands_in_ = np.array(bands["used"], dtype=np.int64), int(bands["of"])
+                used, total = np.array(bands["used"], dtype=np.int64), int(bands["of"])
+                if used.shape != (model.n_bands,) or (np.diff(used, prepend=-1, append=total) < 1).any():
+                    raise ValueError(
+                        f"the bands are not {model.n_bands} numbers below {total}, each above the one before"
+                    )
+                estimator.bands_, estimator.n_bands_in_ = used, total
             mass = extra.get("cluster_mass")
             estimator._mass = None if mass is None else np.asarray(mass, dtype=np.float64)
             estimator.history_ = extra.get("history", [])
@@ -471,7 +482,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             estimator.n_iter_ = extra.get("n_iter", 0)
             mapping = extra.get("mapping")
             return estimator if mapping is None else estimator.merge_clusters(dict(mapping))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidValueError(
                 f"{os.fspath(folder)}: spectrafuse.json does not describe this model ({error})."
             ) from error

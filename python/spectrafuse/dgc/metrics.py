@@ -164,7 +164,7 @@ def label_of_cluster(mapping: Mapping[int, Sequence[int]], clusters: Sequence[in
     """
     table: dict[int, int] = {}
     for label, members in mapping.items():
-        checks.integer("mapping label", label, minimum=0)
+        checks.integer("mapping label", label, minimum=0, maximum=2**31 - 1)
         for cluster in members:
             checks.integer("mapping cluster", cluster, minimum=0)
             if cluster in table:

@@ -16,7 +16,7 @@ from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.dgc.encoder import Encoder
 from spectrafuse.ops.dense_mean_shift import dense_mean_shift
-from spectrafuse.ops.mean_shift_assign import MeanShiftResult, mean_shift_assign, mean_shift_labels
+from spectrafuse.ops.mean_shift_assign import MOST_WINDOW, MeanShiftResult, mean_shift_assign, mean_shift_labels
 from spectrafuse.random import RandomStream
 
 # What a published configuration means where it does not name a value (the classes' own defaults).
@@ -105,13 +105,13 @@ class SegmentationModel(nn.Module):
         loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("n_clusters", n_clusters)
-        self.num_iters = checks.integer("num_iters", num_iters)
-        self.window = checks.integer("window", window)
+        checks.integer("n_clusters", n_clusters, maximum=10_000)
+        self.num_iters = checks.integer("num_iters", num_iters, maximum=1000)
+        self.window = checks.integer("window", window, maximum=MOST_WINDOW)
         if window % 2 == 0:
             raise checks.fail("window", "an odd integer", window)
         self.temperature = checks.number("temperature", temperature, above=0)
-        self.initial_bandwidth = checks.number("bandwidth", bandwidth, above=0)
+        self.initial_bandwidth = checks.number("bandwidth", bandwidth, above=0, maximum=1e6)
         self.learn_bandwidth = bool(learn_bandwidth)
         self.dense = bool(dense)
         self.loss_weights = dict(loss_weights or {})

@@ -18,8 +18,10 @@ from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import published
 from spectrafuse.io.atomic import atomic_folder
+from spectrafuse.io.fingerprint import sha256
 
 CONFIG_FILE, WEIGHTS_FILE, EXTRA_FILE = "config.json", "weights.safetensors", "spectrafuse.json"
+_CHECKSUM = "weights_sha256"
 
 
 def _plain(value: Any) -> Any:
@@ -49,14 +51,15 @@ def write_model(folder: str | os.PathLike[str], model: SegmentationModel, extra:
             )
     with atomic_folder(path) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(model.config, indent=2, default=_plain), encoding="utf-8")
-        (temporary / EXTRA_FILE).write_text(json.dumps(dict(extra), indent=2, default=_plain), encoding="utf-8")
         write_tensors(temporary / WEIGHTS_FILE, model.state_dict())
+        contents = {**extra, _CHECKSUM: sha256(temporary / WEIGHTS_FILE)}
+        (temporary / EXTRA_FILE).write_text(json.dumps(contents, indent=2, default=_plain), encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidValueError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict):
         raise InvalidValueError(f"{path} must hold a JSON object; got {type(content).__name__}.")
@@ -95,6 +98,8 @@ def read_model(
             )
     model.load_state_dict(weights)
     extra = _read_json(path / EXTRA_FILE) if (path / EXTRA_FILE).exists() else {}
+    if _CHECKSUM in extra and extra[_CHECKSUM] != sha256(path / WEIGHTS_FILE):
+        raise InvalidValueError(f"{path / WEIGHTS_FILE} was changed or damaged after {EXTRA_FILE} was written.")
     return model.to(device).eval(), extra
 
 

@@ -18,10 +18,13 @@ from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.nodata import window_blocks
+from spectrafuse.io.validate import check_not_faint
 from spectrafuse.ops.scene_spectra import normalized, scene_spectra
 
 METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
 _EPSILON = 1e-6
+_FAINT = 1e-3
+"""Where nothing in a scene varies by more, `_EPSILON` is meant in units of what varies most."""
 _BLOCK_VALUES = 1 << 20
 
 
@@ -50,6 +53,9 @@ class Normalization:
 
     Notes
     -----
+    The 1e-6 are the published ones. Where no band of a scene varies by more than 1e-3, they are 1e-6 of what varies
+    most, so that the unit of faint spectra does not matter.
+
     Defined everywhere on finite data: zero spectra stay zero under `unit` and `snv`, constant spectra become zero
     under `snv`, constant bands become zero under `meanstd` and `minmax`, and so does a scene of one pixel.
     """
@@ -106,7 +112,8 @@ class Normalization:
         Raises
         ------
         ValueError
-            If the cube has another number of axes, or an empty one.
+            If the cube has another number of axes, or an empty one, or its numbers differ by less than float32 can
+            tell (1e-31).
         """
         if isinstance(cube, Cube):
             return cube.keep(("normalization", self.method), lambda: self._fit(cube, cube.valid))
@@ -128,7 +135,7 @@ class Normalization:
                 high = most if high is None else torch.maximum(high, most)
             assert low is not None
             assert high is not None
-            return Normalization(self.method, low, high - low + _EPSILON)
+            return self._scaled_by(low, high - low)
         # Means and sums of squares about them, put together block by block: sums of squares of bands with a large mean
         # would lose their variance to rounding.
         count, mean, squares = 0, torch.zeros(()), torch.zeros(())
@@ -139,7 +146,13 @@ class Normalization:
             squares = squares + (block - own).square_().sum(dim=(-2, -1), keepdim=True)
             squares = squares + away.square() * (count * pixels / (count + pixels))
             mean, count = mean + away * (pixels / (count + pixels)), count + pixels
-        return Normalization(self.method, mean, (squares / max(count - 1, 1)).sqrt() + _EPSILON)
+        return self._scaled_by(mean, (squares / max(count - 1, 1)).sqrt())
+
+    def _scaled_by(self, offset: Tensor, spread: Tensor) -> Normalization:
+        most = spread.amax(dim=-3, keepdim=True)
+        check_not_faint("cube", float(most.amax()))
+        faint = (most > 0) & (most < _FAINT) & (self._spectrum_method == "none")
+        return Normalization(self.method, offset, spread + _EPSILON * torch.where(faint, most, torch.ones_like(most)))
 
     def transform(self, cube: Any) -> Tensor:
         """The normalised cube, or a window of it, as a float32 tensor (float64 for float64 input).

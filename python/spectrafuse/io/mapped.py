@@ -25,7 +25,8 @@ class MappedFile:
     """A file that is mapped when it is first read, and stays so until it is closed.
 
     A file that changes while it is in use is refused: half of its numbers would belong to another scene, and reading
-    beyond the end of a map stops the process. May be read from several threads, after a fork, and when unpickled.
+    beyond the end of a map stops the process (SIGBUS). It is looked at before every piece of some megabytes; where it
+    is cut short within one, the process still stops. May be read from several threads, after forks, and when unpickled.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -182,6 +183,7 @@ class MappedArray:
             for step, length in zip(steps, view.shape, strict=True)
         ]
         for place in itertools.product(*places):
+            self.file.buffer()  # checked anew: a file may be cut short while it is read
             yield place, view[place]
             self.file.release()
 

@@ -267,7 +267,8 @@ def _finished(reading: Reading, source: str, digest: str, drop_missing: str | No
         which = [str(i + 1) for i in np.flatnonzero(rows if drop_missing == "spectra" else bands)]
         listed = ", ".join(which[:5]) + (", ..." if len(which) > 5 else "")
         notes.append(f"{count} of {total} {drop_missing} with missing values (number {listed})")
-    values = values[keep_rows][:, keep_bands]
+    if bad.any():
+        values = values[keep_rows][:, keep_bands]
     axis = None if reading.axis is None else reading.axis[keep_bands]
     words = [reading.words]
     if axis is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from spectrafuse.io.axes import is_name, is_process, is_spectral, looks_like_axis, number_of
 from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.plain_rows import HEAD, TITLES, Cells, Ends, Joined, ends_of, numbers_of
 from spectrafuse.io.units import unit_in_title
 
 _DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar", " ": "blank"}
@@ -45,9 +46,9 @@ class Table:
     path : Path
     heads : list of list of str
         The header's lines, from top to bottom, each as wide as the rows; empty without a header.
-    rows : list of list of str
+    rows : sequence of list of str
         Cells of the rows.
-    lines : list of int
+    lines : sequence of int
         Number of each row's line in the file, from 1.
     columns : list of int
         Number of each column in the file, from 1.
@@ -58,17 +59,20 @@ class Table:
         What was passed over, in words.
     comments : list of str
         Lines of text above the table.
+    plain : (int, ndarray) or None
+        Of a long table the number of a row from which on so many rows (rows, columns) are plain numbers, and these.
     """
 
     path: Path
     heads: list[list[str]]
-    rows: list[list[str]]
-    lines: list[int]
+    rows: Sequence[list[str]]
+    lines: Sequence[int]
     columns: list[int]
     decimal_comma: bool
     dialect: str
     notes: list[str] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
+    plain: tuple[int, np.ndarray] | None = None
 
     @property
     def width(self) -> int:
@@ -97,7 +101,10 @@ class Table:
         """
         values = np.empty((len(self.rows), len(columns)))
         every = list(columns) == list(range(self.width))
-        for i, row in enumerate(self.rows):
+        first, known = self.plain or (len(self.rows), np.empty((0, self.width)))
+        values[first : first + len(known)] = known[:, list(columns)]
+        for i in (*range(first), *range(first + len(known), len(self.rows))):
+            row = self.rows[i]
             quick = _quick(row if every else [row[j] for j in columns], self.decimal_comma)
             if quick is not None:
                 values[i] = quick
@@ -124,17 +131,23 @@ class Table:
 
     def keep(self, columns: Sequence[int]) -> Table:
         """The same table with some of its columns."""
-        return Table(
-            self.path,
-            [[head[j] for j in columns] for head in self.heads],
-            [[row[j] for j in columns] for row in self.rows],
-            self.lines,
-            [self.columns[j] for j in columns],
-            self.decimal_comma,
-            self.dialect,
-            self.notes,
-            self.comments,
+        rows: Sequence[list[str]]
+        if isinstance(self.rows, Joined):
+            head, middle, tail = self.rows.parts
+            rows = Joined(_columns_of(head, columns), middle.keep(columns), _columns_of(tail, columns))
+        else:
+            rows = _columns_of(self.rows, columns)
+        return replace(
+            self,
+            heads=_columns_of(self.heads, columns),
+            rows=rows,
+            columns=[self.columns[j] for j in columns],
+            plain=None if self.plain is None else (self.plain[0], self.plain[1][:, list(columns)]),
         )
+
+
+def _columns_of(rows: Iterable[list[str]], columns: Sequence[int]) -> list[list[str]]:
+    return [[row[j] for j in columns] for row in rows]
 
 
 def value_of(cell: str, decimal_comma: bool) -> float | None:
@@ -278,6 +291,9 @@ def read_table(
     DataError
         No rows, rows of different lengths, a separator that cannot be told: with line, column and text.
     """
+    ends = ends_of(content)
+    if ends is not None and (table := _long_table(path, ends, header, index, decimal)) is not None:
+        return table
     lines, comments, hint = _lines(path, decode(path, content))
     split = _choose(path, lines, hint)
     run = split.best_run()
@@ -288,6 +304,33 @@ def read_table(
             raise DataError(f"'{path}' has a header (line {number}) but no rows of numbers.")
         raise DataError(f"'{path}', line {lines[1][0]}, column 1: {cell!r} is not a number.")
     return _Reading(path, lines, comments, split, run, decimal, header, index).table()
+
+
+def _long_table(path: Path, ends: Ends, header: bool | str, index: bool | str, decimal: str) -> Table | None:
+    """The table of a file whose middle holds numbers alone, as its ends say what they mean; None where they do not."""
+    try:
+        table = read_table(path, ends.content, header=header, index=index, decimal=decimal)
+    except DataError:
+        return None  # its line numbers would be those of the ends
+    lines = list(table.lines)
+    if not {*range(TITLES + 1, HEAD + 2)} <= set(lines) or table.columns != list(range(1, table.width + 1)):
+        return None
+    named = _DELIMITERS.get(ends.separator.decode(), "")
+    if table.decimal_comma or not table.dialect.startswith(named) or bool(ends.separator) != (table.width > 1):
+        return None
+    if numbers_of(ends.head, ends.separator, table.width) is None:
+        return None
+    values = numbers_of(ends.middle, ends.separator, table.width)
+    if values is None:
+        return None
+    first, count = lines.index(HEAD) + 1, len(values)
+    cells = Cells(ends.middle, ends.separator, count, range(table.width))
+    return replace(
+        table,
+        rows=Joined(table.rows[:first], cells, table.rows[first:]),
+        lines=Joined(lines[:first], range(HEAD + 1, HEAD + 1 + count), [line + count for line in lines[first:]]),
+        plain=(first, values),
+    )
 
 
 def _holds_numbers(line: str) -> bool:

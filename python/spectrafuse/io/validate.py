@@ -12,6 +12,9 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import DataError, scene_option
 
 _LISTED = 10
+_BLOCK_VALUES = 1 << 20
+FAINTEST = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)
+"""Numbers below this, 1e-31, lose digits in float32 where a spectrum is a thousandth of its peak or less."""
 
 
 def check_cube(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
@@ -109,16 +112,22 @@ def as_numeric(name: str, array: Any) -> np.ndarray:
 
 
 def _check_finite(name: str, given: np.ndarray, values: np.ndarray, axes: Sequence[str]) -> None:
-    # One slice at a time: the mask of a whole scene would be a quarter of its size.
-    bad = np.array([part.size - np.count_nonzero(np.isfinite(part)) for part in values])
-    if not bad.any():
+    # A block at a time: the mask of a whole scene would be a quarter of its size.
+    step = max(1, _BLOCK_VALUES // values[0].size)
+    bad = 0
+    position: tuple[int, ...] = ()
+    for start in range(0, len(values), step):
+        part = values[start : start + step]
+        wrong = part.size - np.count_nonzero(np.isfinite(part))
+        if wrong and not bad:
+            row, *others = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+            position = (start + row, *others)
+        bad += wrong
+    if not bad:
         return
-    first = int(np.flatnonzero(bad)[0])
-    inside = np.argwhere(~np.isfinite(values[first]))[0]
-    position = (first, *(int(i) for i in inside))
     way = f"; {scene_option('nodata', 'nan')} leaves such pixels out"
     hint = way if axes[0] == "band" and np.isnan(given[position]) else ""
-    report_not_finite(name, int(bad.sum()), position, given[position], axes, hint=hint)
+    report_not_finite(name, bad, position, given[position], axes, hint=hint)
 
 
 def report_not_finite(
@@ -138,6 +147,16 @@ def report_not_finite(
 def _check_zeros(name: str, values: np.ndarray, axis: int) -> None:
     others = tuple(i for i in range(values.ndim) if i != axis)
     report_zeros(name, np.flatnonzero(~values.any(axis=others)), values.shape[axis], cube=values.ndim == 3)
+    check_not_faint(name, max(float(values.max()), -float(values.min())))
+
+
+def check_not_faint(name: str, most: float) -> None:
+    """Raise where the largest number, or the largest that numbers differ by, is too near to float32's smallest."""
+    if 0 < most < FAINTEST:
+        raise DataError(
+            f"The numbers of {called(name)} reach {most:.2g} only, and float32 loses digits below {FAINTEST:.0e}: give "
+            "them in another unit, multiplied by a power of ten."
+        )
 
 
 def report_zeros(name: str, empty: np.ndarray, total: int, *, cube: bool) -> None:

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from spectrafuse import __version__
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
+from spectrafuse._runtime.modes import usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.io.cubes import Cube
@@ -30,17 +31,23 @@ from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
 from spectrafuse.mcr.recipes import Recipe, resolve
+from spectrafuse.mcr.refinement import evidence
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import correlated
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.refinement.refine import refine_spectra, refine_trained
 from spectrafuse.mcr.refinement.stored_result import load_result, save_result
+from spectrafuse.mcr.spikes import without_spikes
 from spectrafuse.mcr.training import known_components
 from spectrafuse.mcr.training.compaction import Compaction
 from spectrafuse.mcr.training.known_components import KnownComponents
 from spectrafuse.mcr.training.rules import recipe_bands
 from spectrafuse.mcr.training.trainer import Trainer, TrainingResult
 from spectrafuse.random import RandomStream
+
+_MOST_PLACES = 100_000
+_MOST_NOISE = 1e38
+"""What float32 holds."""
 
 
 class _Task(NamedTuple):
@@ -91,6 +98,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Standard deviation of the noise, in the spectra's unit; None: estimated from the tail of the singular values.
         It sets the level of fit the corrected recipe aims at, never the count. If the singular values do not end in
         those of white noise, a component counts if it explains more than the recipe's `noise_floor` of the spectra.
+    robust : bool
+        Narrow spikes of single spectra, as of cosmic rays, are drawn through from beside them before the fit, and named
+        in `count_evidence_["cautions"]`. Without it each may become a component.
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
@@ -175,6 +185,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         component_norm: int | None = 2,
         background: bool = False,
         noise: float | None = None,
+        robust: bool = False,
         batch_size: int | None = None,
         max_epoch: int | None = None,
         learning_rate: float = 5e-4,
@@ -192,6 +203,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.component_norm = component_norm
         self.background = background
         self.noise = noise
+        self.robust = robust
         self.batch_size = batch_size
         self.max_epoch = max_epoch
         self.learning_rate = learning_rate
@@ -200,6 +212,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.device = device
 
+    @usual_modes()
     def fit(
         self,
         X: Spectra,
@@ -253,11 +266,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         recipe = resolve(self.recipe)
         settings = self._settings()
         data = inputs.open_rows(X, zeros="check")
+        spikes = None
+        if self.robust:
+            data, spikes = without_spikes(data[:])
         places = self._pool(None) - bool(self.background)
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         self._check_asked(recipe, 0 if given is None else len(given.fixed))
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
-        stream = RandomStream(checks.integer("random_state", seed, minimum=0))
+        stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         device = checks.device(self.device)
         noise = noise_level(data, self.noise, floor=recipe.noise_floor)
         plugged = self.post_processing is not None or self.aggregate is not None
@@ -273,6 +289,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         self._fixed_ids = [] if given is None else given.fixed.tolist()
         self._take(result, model)
+        if spikes is not None and spikes.any() and self.count_evidence_ is not None:
+            self.count_evidence_["cautions"].append(evidence.of_spikes(spikes))
         # A file's columns have no names.
         validate_data(self, data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
@@ -300,7 +318,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if result is not None:
             return result, build(len(result.state["vanilla_components"]))
         # The last bits of a product depend on how many threads share it.
-        with single_blas_thread():
+        with single_blas_thread:
             result, model = refine_spectra(
                 build,
                 task.data,
@@ -332,7 +350,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         trainer = Trainer(model, spectra, task.recipe, task.noise, task.stream, fixed=fixed, **settings)
         result = trainer.run(task.callback)
         if task.recipe.refine:
-            with single_blas_thread():
+            with single_blas_thread:
                 result = refine_trained(
                     result,
                     model,
@@ -347,12 +365,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _settings(self) -> dict[str, Any]:
         """The trainer's settings, checked; with them the parameters that nothing else checks."""
-        checks.integer("pool_size", self.pool_size, minimum=2 if self.background else 1)
+        checks.integer("pool_size", self.pool_size, minimum=2 if self.background else 1, maximum=_MOST_PLACES)
         for name in ("n_components", "max_components"):
             if getattr(self, name) is not None:
-                checks.integer(name, getattr(self, name), minimum=1)
+                checks.integer(name, getattr(self, name), minimum=1, maximum=_MOST_PLACES)
         if self.noise is not None:
-            checks.number("noise", self.noise, minimum=0.0)
+            checks.number("noise", self.noise, minimum=0.0, maximum=_MOST_NOISE)
         for name in ("post_processing", "aggregate"):
             value = getattr(self, name)
             if value is not None and not callable(value):
@@ -516,10 +534,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _parse(self, data: Table, *wanted: str) -> dict[str, NDArray[Any]]:
         return self.model_.parse_array(data, self._indices, wanted=wanted)
 
+    @usual_modes()
     def fit_transform(self, X: Spectra, y: Any = None, **fit_params: Any) -> NDArray[np.floating]:
         """Fit, then give the concentrations, as `transform` does."""
         return inputs.folded(X, self.fit(X, y, **fit_params).C_opt_.astype(inputs.result_dtype(X)))
 
+    @usual_modes()
     def transform(self, X: Spectra) -> NDArray[np.floating]:
         """Concentrations of spectra.
 
@@ -536,6 +556,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         concentration = self._parse(self._read(X), "concentration")["concentration"]
         return inputs.folded(X, concentration.astype(inputs.result_dtype(X), copy=False))
 
+    @usual_modes()
     def parse(self, X: Spectra) -> dict[str, NDArray[Any]]:
         """Everything the model says about spectra, computed in chunks and for used components only.
 
@@ -552,6 +573,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         parts = self._parse(self._read(X), "concentration", "select_prob", "reconstruction")
         return {**parts, "component_ids": self.component_ids_.copy()}
 
+    @usual_modes()
     def feasible_bands(self, X: Spectra, *, tolerance: float | None = None) -> FeasibleBands:
         """How far spectra and concentrations could be others that fit as well under the same constraints.
 
@@ -595,7 +617,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         noise = gates.noise if gates is not None else self.noise_ or noise_level(data)
         weights = None if gates is None or gates.weights is None else np.asarray(gates.weights)
         held = np.isin(self.component_ids_, self._fixed_ids)
-        with single_blas_thread():
+        with single_blas_thread:
             concentrations, components, level = settled_factors(
                 data,
                 self.components_.astype(np.float64),
@@ -614,6 +636,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 tolerance=None if tolerance is None else checks.number("tolerance", tolerance, minimum=0.0),
             )
 
+    @usual_modes()
     def inverse_transform(self, X: Any) -> NDArray[np.floating]:
         """Spectra (n, d) from concentrations (n, k); float64 if these are, else float32."""
         check_is_fitted(self, "model_")
@@ -625,6 +648,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             spectra[rows] = self.model_.recompose(part, self._indices).cpu().numpy()
         return spectra.astype(inputs.result_dtype(X), copy=False)
 
+    @usual_modes()
     def score(self, X: Spectra, y: Any = None) -> float:
         """R2 of the reconstruction of spectra, against their column means.
 
@@ -646,6 +670,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             metrics.update(spectra, model.recompose(model.parse(spectra, self._indices)[0], self._indices))
         return metrics.compute()[1]
 
+    @usual_modes()
     def use_band(self, r2_from: float) -> EBgMCR:
         """Take the state of another row of `count_curve_` instead of the chosen one.
 
@@ -666,6 +691,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._take(result.of_band(r2_from), self.model_)
         return self
 
+    @usual_modes()
     def restrict_to(self, X: Spectra) -> EBgMCR:
         """Let the used components be those that the gates open for these spectra, as after `fit`."""
         data, model = self._read(X), self.model_
@@ -703,6 +729,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         model_io.save(Path(folder), self.model_, extra)
 
     @classmethod
+    @usual_modes()
     def load(
         cls,
         folder: str | os.PathLike[str],

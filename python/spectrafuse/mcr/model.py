@@ -201,7 +201,9 @@ class UnmixingModel(nn.Module):
         d = self.dim_components = checks.integer("dim_components", dim_components)
         self.sparse_component = bool(sparse_component)
         self.non_negative_component = bool(non_negative_component)
-        self.component_norm = None if component_norm is None else checks.integer("component_norm", component_norm)
+        self.component_norm = (
+            None if component_norm is None else checks.integer("component_norm", component_norm, maximum=100)
+        )
         r = hidden_size_extension
         self.hidden_size_extension = None if r is None else checks.integer("hidden_size_extension", r)
         self.hidden_layers = checks.integer("hidden_layers", hidden_layers)

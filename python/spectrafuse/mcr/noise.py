@@ -19,6 +19,9 @@ _FALLBACK_NMSE = 0.005
 _LEAST_NOISE = 1e-4
 """Smallest noise, as a share of the spectra's root mean square: float32 spectra are met no more exactly."""
 
+_FEWEST_SPECTRA = 6
+"""Of fewer the tail is two singular values or none, which say nothing."""
+
 _MOST_ASIDE, _FEWEST_LEFT = 0.8, 6
 """Share of the singular values that may be set aside as those of components, and how many must be left."""
 _LEAST_STEP, _STEADY = 1.2, 2.5
@@ -59,6 +62,11 @@ class NoiseLevel(NamedTuple):
     white: bool = True
     correlation: float = 0.0
 
+    @property
+    def assumed(self) -> bool:
+        """The level was read off nothing."""
+        return self.source.startswith("assumed")
+
     def at(self, nmse: float, source: str, *, white: bool) -> NoiseLevel:
         """The same kind of noise at another level."""
         sigma = self.sigma * math.sqrt(nmse / self.nmse)
@@ -93,7 +101,7 @@ def tail_noise(singular_values: np.ndarray, rows: int, columns: int) -> _Tail | 
     set aside only where a step leads down to a tail that is white.
     """
     values = np.sort(np.asarray(singular_values, dtype=np.float64))[::-1]
-    if min(rows, columns) < 3:
+    if rows < _FEWEST_SPECTRA or columns < 3:
         return None
     aside, most = 0, len(values) // 2
     while aside < most:
@@ -158,7 +166,7 @@ def singular_values(spectra: Table, scale: NDArray[np.float64] | None = None) ->
         return block if scale is None else block / scale[rows, None]
 
     # The last bits of both steps depend on how many threads share them.
-    with single_blas_thread():
+    with single_blas_thread:
         if len(spectra) <= spectra.shape[1]:
             wide = scaled(slice(None), spectra[:].astype(np.float64))
             gram = wide @ wide.T
@@ -166,6 +174,19 @@ def singular_values(spectra: Table, scale: NDArray[np.float64] | None = None) ->
             blocks = (scaled(rows, block) for rows, block in row_blocks(spectra))
             gram = sum(block.T @ block for block in blocks)
         return np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0.0))
+
+
+def numerical_rank(spectra: NDArray[np.float64]) -> int:
+    """Singular values of spectra (n, d), in units of their noise, above the optimal hard threshold for known noise.
+
+    Notes
+    -----
+    Gavish and Donoho, IEEE Transactions on Information Theory 60 (2014). It knows neither non-negativity nor gates.
+    """
+    small, large = sorted(spectra.shape)
+    ratio = small / large
+    factor = math.sqrt(2 * (ratio + 1) + 8 * ratio / ((ratio + 1) + math.sqrt(ratio * ratio + 14 * ratio + 1)))
+    return int((singular_values(spectra) > factor * math.sqrt(large)).sum())
 
 
 def noise_level(spectra: Tensor | Table, noise: float | None = None, *, floor: float = 1e-3) -> NoiseLevel:
@@ -184,7 +205,7 @@ def noise_level(spectra: Tensor | Table, noise: float | None = None, *, floor: f
     Returns
     -------
     NoiseLevel
-        With fewer than about six spectra nothing can be estimated and the published margin (nMSE 0.005) is taken.
+        With fewer than six spectra nothing can be estimated and the published margin (nMSE 0.005) is taken.
         Whether noise grows with the signal is always read off the spectra.
     """
     n, d = spectra.shape

@@ -11,6 +11,8 @@ from spectrafuse._runtime import checks
 from spectrafuse._runtime.counts import Counts, Work
 from spectrafuse.backends import Reason, not_float64
 
+MOST_WINDOW = 101
+"""Larger windows take hours, and more memory than there is; a mean shift over all pixels is another operation."""
 LARGEST_WINDOW = 11
 LARGEST_DIM = 128
 
@@ -21,7 +23,7 @@ def check_window(embeddings: Tensor, bandwidth: Tensor, num_iters: int, window: 
     if bandwidth.device != embeddings.device:
         raise checks.fail("bandwidth", f"on {embeddings.device} like `embeddings`", f"a tensor on {bandwidth.device}")
     checks.integer("num_iters", num_iters)
-    if checks.integer("window", window) % 2 == 0:
+    if checks.integer("window", window, maximum=MOST_WINDOW) % 2 == 0:
         raise checks.fail("window", "an odd integer", window)
     checks.number("temperature", temperature, above=0.0)
 

@@ -166,9 +166,14 @@ class AugmentationPipeline:
         warps = torch.cat((theta.reshape(views, 6), shifts[:, None]), dim=1).reshape(2, batch_size, 7).transpose(0, 1)
         return torch.cat((corners, warps), dim=2)
 
-    def __call__(self, batch: Tensor, out: Tensor | None = None) -> Tensor:
-        """Views (B, 2, C, h, w) of cubes (B, C, H, W), in `out` where it is given."""
-        height, width = self.crop_size
-        batch = _filled(batch, (height, width))
-        geometry = self.draw(batch.shape[0], (batch.shape[2], batch.shape[3]))
-        return extract_crop_pairs(batch, geometry, (height, width), out=out)
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Views (B, 2, C, h, w) of cubes (B, C, H, W)."""
+        return cut_views(self, batch)
+
+
+def cut_views(pipeline: AugmentationPipeline, batch: Tensor, out: Tensor | None = None) -> Tensor:
+    """Views (B, 2, C, h, w) of cubes (B, C, H, W) as a pipeline draws them, in `out` where it is given."""
+    height, width = pipeline.crop_size
+    batch = _filled(batch, (height, width))
+    geometry = pipeline.draw(batch.shape[0], (batch.shape[2], batch.shape[3]))
+    return extract_crop_pairs(batch, geometry, (height, width), out=out)

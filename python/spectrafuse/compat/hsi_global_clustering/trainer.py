@@ -29,7 +29,7 @@ from spectrafuse.compat.hsi_global_clustering.eval import (
     variation_of_information,
 )
 from spectrafuse.compat.hsi_global_clustering.hsi_clustering import HyperspectralClusteringModel
-from spectrafuse.compat.hsi_global_clustering.hsi_processing import AugmentationPipeline
+from spectrafuse.compat.hsi_global_clustering.hsi_processing import AugmentationPipeline, cut_views
 from spectrafuse.compat.hsi_global_clustering.step_terms import Assigned, lay_out, step_losses, takes_together
 from spectrafuse.compat.hsi_global_clustering.utils import LinearWarmupDecayScheduler
 from spectrafuse.dgc.training.centers import update_centers
@@ -269,7 +269,7 @@ class HSIClusteringTrainer:
         if own_step and replaced(augmentor, AugmentationPipeline, ("__call__",)) is None and takes_together(model):
             together = room_for_both(model.encoder, cubes, augmentor.crop_size, self._crops)
             if together is not None:
-                augmentor(cubes, as_views(together, cubes.shape[1]))
+                cut_views(augmentor, cubes, as_views(together, cubes.shape[1]))
                 self._crops = together
                 return partial(step_losses, model, together)
         views = augmentor(cubes)

@@ -95,7 +95,7 @@ class CropBatches:
         seed: int,
     ) -> None:
         crop_size = checks.integer("crop_size", crop_size)
-        self.batch_size = checks.integer("batch_size", batch_size)
+        self.batch_size = checks.integer("batch_size", batch_size, maximum=100_000)
         self.scenes = as_normalized(scenes)
         self.recipe = recipe
         self.seed = seed

@@ -223,7 +223,7 @@ def _k_means(points: np.ndarray, n_clusters: int, starts: int, stream: RandomStr
     found = KMeans(n_clusters, n_init=starts, random_state=seed)
     few = len(points) < n_clusters
     # Sums over several threads differ in their last bits from run to run.
-    with single_blas_thread(), threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
+    with single_blas_thread, threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
         # Fewer different points than clusters: some prototypes are the same then.
         warnings.simplefilter("ignore", ConvergenceWarning)
         found.fit(np.resize(points, (n_clusters, points.shape[1])) if few else points)

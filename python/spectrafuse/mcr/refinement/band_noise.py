@@ -9,8 +9,7 @@ import numpy as np
 
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.mcr.inputs import Table
-from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, squares, tail_noise
-from spectrafuse.mcr.refinement.evidence import numerical_rank
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, numerical_rank, squares, tail_noise
 from spectrafuse.mcr.refinement.whitening import Array, restored, whitened
 
 _LEAST_RATIO = 3.0
@@ -70,7 +69,7 @@ def band_weights(spectra: Table, noise: NoiseLevel) -> Array | None:
         return None
     some = spectra[:: -(-count // _MOST_SPECTRA)]
     scaled = some / noise_of_rows(some, noise)[:, None]
-    with single_blas_thread():
+    with single_blas_thread:
         before = numerical_rank(scaled)
         first = rank = min(before, len(some) // 2)
         u, s, v = np.linalg.svd(scaled, full_matrices=False)
@@ -120,7 +119,7 @@ def correlated(spectra: Table, noise: NoiseLevel) -> NoiseLevel:
     length = np.linalg.norm(some, axis=1, keepdims=True)
     scales = np.full_like(length, math.sqrt(float((length**2).mean()))), np.where(length > 0, length, 1.0)
     correlation = 0.0
-    with single_blas_thread():
+    with single_blas_thread:
         for _ in range(_STEPS):
             kinds = (False, True) if correlation else (noise.proportional,)
             tails = [tail for tail in (_Tail.of(some / scales[kind], kind, correlation) for kind in kinds) if tail]

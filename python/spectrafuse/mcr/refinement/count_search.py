@@ -9,11 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from spectrafuse.mcr.noise import singular_values
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount, reach
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import Array, price_of_gate, update_concentrations
+from spectrafuse.mcr.refinement.start import from_spectra
 
 _TRIES, _FORWARD_TRIES = 4, 3
+_PATIENCE = 10
+"""Times the usual rounds, for a trial that decides between neighboring counts."""
 _SETTLING = ((1.0, 12), (None, 12))
 """Prices of a gate, and sweeps, that the trained mixture is settled with before any component leaves."""
 _BEYOND = 4
@@ -158,13 +162,18 @@ class CountSearch:
         self.path: list[Step] = []
         self.excess = self.colour = 1.0
         self._noise_settled = False
+        self._squares: Array | None = None
         self._set_prices()
 
     def _set_prices(self) -> None:
         samples, bands = self.refinement.spectra.shape
-        self.refinement.gate_price = price_of_gate(samples, self.pool) * self.excess * self.colour
-        explained = samples * bands if self.structured else component_price(samples, bands, self.colour)
-        self.refinement.component_price = explained * self.excess
+        self.refinement.gate_price = price_of_gate(samples, self.pool)
+        if self.structured:
+            # The level is the threshold that was set, and no noise that could be larger.
+            self.refinement.component_price = float(samples * bands)
+            return
+        self.refinement.gate_price *= self.excess * self.colour
+        self.refinement.component_price = component_price(samples, bands, self.colour) * self.excess
 
     def run(self, factors: Factors) -> Outcome:
         """Search from a trained mixture."""
@@ -186,6 +195,7 @@ class CountSearch:
             found = refinement.annealed(found)
         factors = refinement.settle(found, 6)
         self.note(factors, replace=True)
+        factors = self._compared_with_neighbors(factors)
         price = refinement.component_price
         asked, other = self._asked.of(refinement.count(factors)), None
         if asked != refinement.count(factors):
@@ -200,6 +210,54 @@ class CountSearch:
         chosen = len(self.path) - 1
         rise = self._go_beyond(factors)
         return Outcome(factors, self.path, chosen, rise, price, self.excess, self.colour, cost, other)
+
+    def _compared_with_neighbors(self, factors: Factors) -> Factors:
+        """The mixture, or one of fewer components that describes the spectra as well, or of more where these count.
+
+        Components that are alike part slowly, and the search judges trials soon: neighboring counts get more patience,
+        where the singular values do not rule them out.
+        """
+        while (found := self._one_fewer(factors)) is not None:
+            factors = found
+            self.note(factors)
+        # White noise explains nothing that has the shape of a component; what drifts leave may.
+        while self.structured and (found := self._one_more(factors)) is not None:
+            factors = found
+            self.note(factors)
+        return factors
+
+    def _one_fewer(self, factors: Factors) -> Factors | None:
+        """The mixture with a component less, from several starts, if it costs less; None if not."""
+        refinement, count = self.refinement, len(factors.ids) - 1
+        if count <= np.isin(factors.ids, refinement.fixed).sum():
+            return None
+        gates = refinement.gate_price * np.count_nonzero(factors.concentrations, axis=0).min()
+        if self._left_by_any(count) - self._left_by_any(count + 1) > refinement.component_price + gates:
+            return None
+        limit, best = refinement.cost(factors), None
+        for start, rows in (*self._removals(factors, _TRIES), self._from_spectra(factors, count)):
+            trial, cost = refinement.attempt(start, rows, limit, _PATIENCE)
+            if cost < limit:
+                limit, best = cost, trial
+        return None if best is None else refinement.annealed(refinement.settle(best, 6))
+
+    def _one_more(self, factors: Factors) -> Factors | None:
+        explained = float(self.refinement.residual_power(factors).sum()) - self._left_by_any(len(factors.ids) + 1)
+        return self._add(factors, _PATIENCE) if explained > self.refinement.component_price else None
+
+    def _left_by_any(self, count: int) -> float:
+        """What every mixture of so many components leaves of the spectra at least, by their singular values."""
+        if self._squares is None:
+            self._squares = np.square(singular_values(self.refinement.spectra))
+        return float(self._squares[: max(len(self._squares) - count, 0)].sum())
+
+    def _from_spectra(self, factors: Factors, count: int) -> tuple[Factors, NDArray[np.bool_]]:
+        """So many components, those that keep their shape first, then spectra; all gates are to be decided."""
+        refinement = self.refinement
+        kept = np.isin(factors.ids, refinement.fixed)
+        start = from_spectra(refinement.spectra, factors.components[kept], count, non_negative=refinement.non_negative)
+        ids = np.append(factors.ids[kept], factors.ids[~kept])[: len(start.ids)]
+        return start._replace(ids=ids), np.ones(len(refinement.spectra), np.bool_)
 
     def _comparable(self, factors: Factors) -> float:
         samples, bands = self.refinement.spectra.shape
@@ -309,7 +367,7 @@ class CountSearch:
         """Places in the pool that a new component may take."""
         return np.setdiff1d(np.arange(self.pool), [*factors.ids, *self._reserved])
 
-    def _add(self, factors: Factors) -> Factors | None:
+    def _add(self, factors: Factors, patience: int = 1) -> Factors | None:
         """One component more, made of what the residual has in common with its strongest spectra; None: no gain."""
         refinement = self.refinement
         spare = self.spare(factors)
@@ -320,7 +378,7 @@ class CountSearch:
             if not amounts.any():
                 continue
             trial = factors.having(component, amounts, int(spare[0]))
-            trial, cost = refinement.attempt(trial, amounts > 0, limit)
+            trial, cost = refinement.attempt(trial, amounts > 0, limit, patience)
             if cost < limit:
                 return trial
         return None
@@ -347,11 +405,12 @@ class CountSearch:
 
     def without_one(self, factors: Factors, tries: int = _TRIES) -> list[tuple[Factors, float]]:
         """The mixture without each of some components that may cost least, and what it costs then."""
+        return [self.refinement.adapted(*removal) for removal in self._removals(factors, tries)]
+
+    def _removals(self, factors: Factors, tries: int) -> list[tuple[Factors, NDArray[np.bool_]]]:
         shares, order = self._cheapest(factors)
-        return [
-            self.refinement.adapted(*self._removed(factors, int(factors.ids[i]), factors.ids, shares[i]))
-            for i in order[:tries]
-        ]
+        ids = factors.ids
+        return [self._removed(factors, int(ids[i]), ids, shares[i]) for i in order[:tries]]
 
     def _go_beyond(self, factors: Factors) -> float:
         """Remove a few components more, for the path; the rise of the residual with the first, which is chosen well."""

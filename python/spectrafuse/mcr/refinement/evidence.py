@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.matching import cosine_matrix
-from spectrafuse.mcr.noise import NoiseLevel, singular_values
+from spectrafuse.mcr.noise import NoiseLevel, row_blocks
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.count_search import Outcome
 from spectrafuse.mcr.refinement.factors import Factors
@@ -16,6 +17,8 @@ from spectrafuse.mcr.refinement.hard_gates import Array
 
 _FEW, _ALIKE, _LOUD, _COLOURED, _MISFIT, _NOISY = 2.0, 0.95, 1.3, 1.5, 10.0, 0.05
 _MOST_PAIRS = 6
+_NEGATIVE, _OFFSET = 0.02, 0.5
+"""Shares of the sum of squares: of negative values, and of the least band of each spectrum in all others."""
 _RARE, _MANY_SPECTRA = 2, 8
 """A component of so few spectra, where there are so many, may be a disturbance of them."""
 
@@ -29,19 +32,6 @@ AT_A_LOWER_LEVEL = (
     "level of the noise was measured on what the components leave."
 )
 """Why a search was repeated."""
-
-
-def numerical_rank(spectra: Array) -> int:
-    """Singular values of spectra (n, d), in units of their noise, above the optimal hard threshold for known noise.
-
-    Notes
-    -----
-    Gavish and Donoho, IEEE Transactions on Information Theory 60 (2014). It knows neither non-negativity nor gates.
-    """
-    small, large = sorted(spectra.shape)
-    ratio = small / large
-    factor = math.sqrt(2 * (ratio + 1) + 8 * ratio / ((ratio + 1) + math.sqrt(ratio * ratio + 14 * ratio + 1)))
-    return int((singular_values(spectra) > factor * math.sqrt(large)).sum())
 
 
 def path_rows(outcome: Outcome, squares: Array, power: float, variation: float) -> list[dict[str, Any]]:
@@ -144,13 +134,16 @@ def cautions(
     factors = outcome.factors
     told = []
     if noise.structured:
-        # What a component had to explain, in units of all that the noise was assumed to be.
-        factor = outcome.component_price / (len(outcome.path[outcome.chosen].power) * factors.components.shape[1])
+        of_what = "each spectrum's sum of squares, on average," if noise.proportional else "the sum of squares"
         told.append(
             "The singular values do not end in those of white noise, as after smoothing or with drifts, so that the "
-            f"noise cannot be told. Only what explains more than {noise.nmse * factor:.2g} of the sum of squares was "
-            f"counted (the level assumed for the noise, {noise.nmse:.2g}, times {factor:.3g}); drifts and weak "
+            f"noise cannot be told. What explains more than {noise.nmse:.2g} of {of_what} was counted; drifts and weak "
             "components below that were not. Give `noise` to count them."
+        )
+    elif noise.assumed:
+        told.append(
+            f"These spectra are too few to tell their noise: it was assumed to be {noise.nmse:.2g} of the sum of "
+            "squares, and what explains no more than such noise was not counted. Give `noise` if it is known."
         )
     elif not noise.white or (noise.nmse > _NOISY and noise.source != "given"):
         told.append(
@@ -197,6 +190,44 @@ def cautions(
     return told
 
 
+def of_spectra(spectra: Table, noise: NoiseLevel, *, non_negative: bool, background: bool) -> list[str]:
+    """What the spectra themselves say against the kind of mixture that is fitted, a sentence each."""
+    power = negative = offset = 0.0
+    for _, block in row_blocks(spectra):
+        power += float((block * block).sum())
+        negative += float((np.minimum(block, 0.0) ** 2).sum())
+        offset += float(block.shape[1] * (np.maximum(block.min(1), 0.0) ** 2).sum())
+    told = []
+    # White noise about zero is negative in half of the bands.
+    if non_negative and negative > max(_NEGATIVE, noise.nmse) * power:
+        told.append(
+            f"{100 * negative / power:.0f} % of the sum of squares is negative, as in derivative or centered spectra: "
+            "non-negative components cannot describe that. Fit derivatives with `non_negative=False` "
+            "(`--no-non-negative`), and spectra that were not centered."
+        )
+    if not background and offset > _OFFSET * power:
+        told.append(
+            f"An offset that all bands of a spectrum share makes up {100 * offset / power:.0f} % of the sum of "
+            "squares: components hold parts of it, and may be too many. Fit with `background=True` (`--background`) to "
+            "set it apart."
+        )
+    return told
+
+
+def of_spikes(spikes: np.ndarray) -> str:
+    """What was drawn through: bool (n, d)."""
+    rows = np.flatnonzero(spikes.any(1))
+    named = []
+    for row in rows[:_MOST_PAIRS]:
+        bands = np.flatnonzero(spikes[row]) + 1
+        named.append(f"spectrum {row + 1} at bands {bands[0]} to {bands[-1]}")
+    more = f" and {len(rows) - _MOST_PAIRS} more" if len(rows) > _MOST_PAIRS else ""
+    return (
+        f"Spikes of {len(rows)} spectra were taken for cosmic rays and drawn through: {', '.join(named)}{more} "
+        "(counted from 1)."
+    )
+
+
 def _rare(factors: Factors, counted: np.ndarray) -> list[str]:
     """Components that live in one or two of many spectra, with those spectra and the bands of their peaks."""
     if len(factors.concentrations) < _MANY_SPECTRA:
@@ -211,7 +242,8 @@ def _rare(factors: Factors, counted: np.ndarray) -> list[str]:
         spectra = "spectrum" if len(rows) == 1 else "spectra"
         told.append(
             f"Component {factors.ids[i]} occurs only in {spectra} {' and '.join(map(str, rows))}, strongest at {where} "
-            "(counted from 1): it may be a cosmic ray or another disturbance."
+            "(counted from 1): it may be a cosmic ray or another disturbance; "
+            "`robust=True` (`--robust`) removes narrow spikes."
         )
     return told
 

@@ -24,9 +24,8 @@ from spectrafuse.mcr.refinement.hard_gates import (
 from spectrafuse.mcr.refinement.whitening import restored, whitened
 from spectrafuse.ops.gated_descent import descend_open_gates, mixture_residual, residual_power
 
-_SWEEPS = 12
-_ROUNDS, _ROUND_SWEEPS, _REGATE_EVERY = 36, 4, 9
-"""Of a trial: rounds at most, sweeps in each, and rounds between two decisions about all gates."""
+_ROUNDS, _SWEEPS, _FIRST_SWEEPS = 12, 12, 4
+"""Of a trial: rounds at most, sweeps in each, and those after which it may be given up for the first time."""
 _OPEN_EVERY, _CROWDED = 4, 3
 """Closed gates are looked at in every so many sweeps, or where one in so many gates is open in each."""
 _DEARER, _CHEAPER, _PASSES = (0.7, 0.5, 0.3, 0.1), 3.0, 3
@@ -322,23 +321,34 @@ class Refinement:
         levelled = factors._replace(concentrations=concentrations, components=components)
         return self.filtered(levelled).at_unit_norm()
 
-    def attempt(self, factors: Factors, rows: NDArray[np.bool_], limit: float) -> tuple[Factors, float]:
+    def attempt(
+        self, factors: Factors, rows: NDArray[np.bool_], limit: float, patience: int = 1
+    ) -> tuple[Factors, float]:
         """Descend from a changed mixture, whose gates of `rows` are to be decided anew, until it costs below `limit`.
 
-        Gives up where that is out of reach.
+        Gives up where that is out of reach of the rounds that are left, of which there are `patience` times the usual.
         """
-        factors = self.regate(factors, rows)
-        last = cost = self.cost(factors)
-        for left in range(_ROUNDS, 0, -1):
+        factors, rounds = self.regate(factors, rows), patience * _ROUNDS
+        cost = self.cost(factors)
+
+        def hopeless(gained: float, times: float) -> bool:
+            return cost >= limit and gained * times * _HOPE < cost - limit
+
+        for left in range(rounds, 0, -1):
             if cost < limit:
                 break
-            factors = self.descend(factors, _ROUND_SWEEPS)
-            if left % _REGATE_EVERY == 1:
+            last = cost
+            if left == rounds:
+                factors = self.descend(factors, _FIRST_SWEEPS)
+                cost = self.cost(factors)
+                if hopeless(last - cost, rounds * _SWEEPS / _FIRST_SWEEPS):
+                    break
+            factors = self.descend(factors, _SWEEPS if left < rounds else _SWEEPS - _FIRST_SWEEPS)
+            if left % 3 == 0:
                 factors = self.regate(factors)
             cost = self.cost(factors)
-            if cost >= limit and left < _ROUNDS and (last - cost) * left * _HOPE < cost - limit:
+            if left < rounds and hopeless(last - cost, left):
                 break
-            last = cost
         return factors, cost
 
     def adapted(self, factors: Factors, rows: NDArray[np.bool_]) -> tuple[Factors, float]:

@@ -47,7 +47,7 @@ class ExactGates(NamedTuple):
 
     def concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
         """Gated concentrations (n, k) of spectra (n, d) for components (k, d), 0 where a gate is closed."""
-        with single_blas_thread():
+        with single_blas_thread:
             return self._concentrations(spectra, components)
 
     def _concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:

@@ -17,7 +17,7 @@ from spectrafuse.mcr.inputs import MappedSpectra, Table
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
-from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, row_blocks, squares
+from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, numerical_rank, row_blocks, squares
 from spectrafuse.mcr.refinement import evidence, many_spectra
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import band_weights
@@ -434,7 +434,7 @@ def _result(
     nmse = nmse_of(residual, power)
     final = Factors(concentrations.astype(np.float64), components, np.asarray(ids, np.int64))
     outcome = outcome._replace(factors=final)
-    rank = evidence.numerical_rank(whitened(data.scaled, noise.correlation))
+    rank = numerical_rank(whitened(data.scaled, noise.correlation))
     count = len(ids) - (background in ids)
     path = evidence.path_rows(outcome, data.level**2, data.power, data.variation)
     path[outcome.chosen]["count"] = count
@@ -462,9 +462,12 @@ def _result(
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "cautions": evidence.cautions(
-                outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=gates.weights is not None
-            ),
+            "cautions": [
+                *evidence.of_spectra(spectra, noise, non_negative=form.non_negative, background=background is not None),
+                *evidence.cautions(
+                    outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=bool(gates.weights)
+                ),
+            ],
         },
     )
 

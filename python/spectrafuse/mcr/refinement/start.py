@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from spectrafuse.mcr.refinement.evidence import numerical_rank
+from spectrafuse.mcr.noise import numerical_rank
 from spectrafuse.mcr.refinement.factors import Factors
 from spectrafuse.mcr.refinement.hard_gates import Array, descend
 from spectrafuse.mcr.refinement.whitening import restored, whitened

@@ -41,19 +41,19 @@ def _forward_cpu(
 ) -> tuple[Tensor, Tensor]:
     working = extensions.working_dtype(components.dtype)
     rows = (components if mask is None else components[mask]).to(working).contiguous()
-    gradient = torch.zeros(components.shape if needs_gradient else 0, dtype=working)
+    gradient = torch.zeros(components.shape if needs_gradient else 0, dtype=working, device="cpu")
     if rows.shape[0] < 2:
         return components.new_zeros(()), gradient
     own = torch.empty_like(rows) if needs_gradient else None
     code, sizes = extensions.DTYPE_CODE[working], tuple(rows.shape)
-    workspace = torch.empty(extensions.cpu().ambiguity_penalty_workspace(code, sizes), dtype=torch.uint8)
+    workspace = torch.empty(extensions.cpu().ambiguity_penalty_workspace(code, sizes), dtype=torch.uint8, device="cpu")
     value = extensions.cpu().ambiguity_penalty(
         code, sizes, kind, power, offset, scale, quadratic, rows.data_ptr(), 0 if own is None else own.data_ptr(),
         workspace.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     if own is not None:
         gradient = own if mask is None else gradient.index_put_((mask,), own)
-    return torch.full((), value, dtype=components.dtype), gradient
+    return torch.full((), value, dtype=components.dtype, device="cpu"), gradient
 
 
 def component_penalty_call(

@@ -240,7 +240,7 @@ def self_test(device: str) -> list[Tensor]:
     """Two pairs of views with masks, aligned."""
     *leaves, place = _self_test.numbers(device, (4, 5, 7, 9), (3, 5), (), (4, 7, 9))
     embeddings, centers, bandwidth = leaves
-    identity = torch.tensor([0.0, 0, 1, 0, 0, 0, 1, 0, 0], device=device)
+    identity = torch.tensor([0, 0, 1, 0, 0, 0, 1, 0, 0], dtype=torch.float32, device=device)
     geometry = identity.expand(2, 2, 9).contiguous()
     labels = (torch.arange(2 * 2 * 7 * 9, device=device) % 3).view(2, -1)
     valid = place.detach() > 0.1

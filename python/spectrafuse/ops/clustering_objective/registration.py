@@ -78,10 +78,10 @@ def _forward_cpu(
     probs = e.new_empty((views, height, width, clusters))
     previous = e.new_empty((views if keep_previous else 0, dim, height, width))
     shifted = e.new_empty((views, dim, height, width)) if memory_order_sums else None
-    mass = torch.empty(clusters, dtype=torch.float64)
-    sums = torch.empty((clusters, dim), dtype=torch.float64)
-    marginals = torch.empty((2, clusters), dtype=torch.float64)
-    counts = torch.empty(3, dtype=torch.int64)
+    mass = torch.empty(clusters, dtype=torch.float64, device="cpu")
+    sums = torch.empty((clusters, dim), dtype=torch.float64, device="cpu")
+    marginals = torch.empty((2, clusters), dtype=torch.float64, device="cpu")
+    counts = torch.empty(3, dtype=torch.int64, device="cpu")
     terms = extensions.cpu().clustering_objective_forward(
         inputs.dtype_code, inputs.sizes, e.stride(), num_iters, window, bandwidth.item(), temperature,
         inputs.addresses, probs.data_ptr(), previous.data_ptr() if keep_previous else 0, _address(shifted),
@@ -130,7 +130,7 @@ def _backward_cpu(
     from_probs = None if grad_probs is None else grad_probs.to(previous.dtype).contiguous()
     upstream, upstream_dot = torch.empty_like(previous), torch.empty_like(probs[..., 0])
     grad_embeddings = torch.empty_like(previous)
-    grad_centers = torch.empty(centers.shape, dtype=torch.float64)
+    grad_centers = torch.empty(centers.shape, dtype=torch.float64, device="cpu")
     grad_bandwidth = extensions.cpu().clustering_objective_backward(
         inputs.dtype_code, inputs.sizes, inputs.embeddings.stride(), window, bandwidth.item(), temperature,
         inputs.addresses, probs.data_ptr(), previous.data_ptr(), marginals.data_ptr(), counts.data_ptr(),

@@ -18,14 +18,14 @@ from spectrafuse._runtime.registration import register
 def _workspace(states: Tensor, *, backward: bool) -> Tensor:
     sizes = tuple(states.shape[1:])
     count = extensions.cpu().dense_mean_shift_workspace(extensions.DTYPE_CODE[states.dtype], sizes, backward)
-    return torch.empty(count, dtype=torch.uint8)
+    return torch.empty(count, dtype=torch.uint8, device="cpu")
 
 
 def _forward_cpu(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
     batch, dim, height, width = embeddings.shape
     working = extensions.working_dtype(embeddings.dtype)
-    states = torch.empty((num_iters + 1, batch, height * width, dim), dtype=working)
-    totals = torch.empty((num_iters, batch, height * width), dtype=working)
+    states = torch.empty((num_iters + 1, batch, height * width, dim), dtype=working, device="cpu")
+    totals = torch.empty((num_iters, batch, height * width), dtype=working, device="cpu")
     states[0].view(batch, height, width, dim).copy_(embeddings.permute(0, 2, 3, 1))
     workspace = _workspace(states, backward=False)
     for t in range(num_iters):
@@ -33,14 +33,14 @@ def _forward_cpu(embeddings: Tensor, bandwidth: Tensor, num_iters: int) -> tuple
             extensions.DTYPE_CODE[working], tuple(states.shape[1:]), bandwidth.item(), states[t].data_ptr(),
             totals[t].data_ptr(), 0, 0, states[t + 1].data_ptr(), workspace.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
-    shifted = torch.empty((batch, dim, height, width), dtype=embeddings.dtype)
+    shifted = torch.empty((batch, dim, height, width), dtype=embeddings.dtype, device="cpu")
     shifted.copy_(states[-1].view(batch, height, width, dim).permute(0, 3, 1, 2))
     return shifted, states, totals
 
 
 def _backward_cpu(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tensor) -> tuple[Tensor, Tensor]:
     batch, dim, height, width = grad.shape
-    outer = torch.empty((batch, height, width, dim), dtype=states.dtype).copy_(grad.permute(0, 2, 3, 1))
+    outer = torch.empty((batch, height, width, dim), dtype=states.dtype, device="cpu").copy_(grad.permute(0, 2, 3, 1))
     inner = torch.empty_like(outer)
     workspace = _workspace(states, backward=True)
     along_bandwidth = 0.0
@@ -51,7 +51,7 @@ def _backward_cpu(grad: Tensor, bandwidth: Tensor, states: Tensor, totals: Tenso
             torch.get_num_threads(),
         )  # fmt: skip
         outer, inner = inner, outer
-    grad_embeddings = torch.empty(grad.shape, dtype=grad.dtype).copy_(outer.permute(0, 3, 1, 2))
+    grad_embeddings = torch.empty(grad.shape, dtype=grad.dtype, device="cpu").copy_(outer.permute(0, 3, 1, 2))
     return grad_embeddings, torch.full_like(bandwidth, along_bandwidth)
 
 

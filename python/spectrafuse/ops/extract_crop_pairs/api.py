@@ -92,7 +92,8 @@ def _extension_work(sizes: Sequence[int], *others: Any) -> Work:
 def self_test(device: str) -> list[Tensor]:
     """Crops that are rotated, reach beyond the scene and shift their bands."""
     (cubes,) = _self_test.numbers(device, (2, 5, 9, 11))
-    geometry = torch.tensor([0.0, 1, 0.9, -0.3, 0.1, 0.3, 0.9, -0.1, 2], device=device).expand(2, 2, 9).contiguous()
+    row = torch.tensor([0, 1, 0.9, -0.3, 0.1, 0.3, 0.9, -0.1, 2], dtype=torch.float32, device=device)
+    geometry = row.expand(2, 2, 9).contiguous()
     return [extract_crop_pairs(cubes.detach(), geometry, (7, 9))]
 
 

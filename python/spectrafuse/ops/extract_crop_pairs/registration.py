@@ -12,7 +12,7 @@ from spectrafuse._runtime.registration import register, triton_function
 def _cpu(cubes: Tensor, geometry: Tensor, height: int, width: int, out: Tensor) -> None:
     working = extensions.working_dtype(cubes.dtype)
     source, geometry = cubes.to(working), geometry.to("cpu", torch.float64).contiguous()
-    target = out if out.dtype == working else torch.empty(out.shape, dtype=working)
+    target = out if out.dtype == working else torch.empty(out.shape, dtype=working, device="cpu")
     extensions.cpu().extract_crop_pairs(
         extensions.DTYPE_CODE[working], (*source.shape, height, width), source.stride(), target.stride(),
         source.data_ptr(), geometry.data_ptr(), target.data_ptr(), torch.get_num_threads(),

@@ -42,7 +42,7 @@ def _labels_cpu(
     batch, _, height, width = embeddings.shape
     working = extensions.working_dtype(embeddings.dtype)
     e, c = embeddings.to(working), centers.to(working).contiguous()
-    labels = torch.empty((batch, height, width), dtype=torch.int64)
+    labels = torch.empty((batch, height, width), dtype=torch.int64, device="cpu")
     extensions.cpu().mean_shift_assign_forward(
         extensions.DTYPE_CODE[working], _sizes(e, c), e.stride(), num_iters, window, bandwidth.item(), temperature,
         e.data_ptr(), c.data_ptr(), 0, 0, 0, 0, labels.data_ptr(), torch.get_num_threads(),
@@ -74,7 +74,7 @@ def _backward_cpu(
     assert q is not None
     upstream, upstream_dot = torch.empty_like(previous), torch.empty_like(weight_sum)
     grad_embeddings = torch.empty_like(previous)
-    grad_centers = torch.empty(c.shape, dtype=torch.float64)
+    grad_centers = torch.empty(c.shape, dtype=torch.float64, device="cpu")
     grad_bandwidth = extensions.cpu().mean_shift_assign_backward(
         extensions.DTYPE_CODE[working], _sizes(e, c), e.stride(), window, bandwidth.item(), temperature,
         e.data_ptr(), c.data_ptr(), y.data_ptr(), q.data_ptr(), previous.data_ptr(), weight_sum.data_ptr(),

@@ -92,10 +92,9 @@ def sample_crop_pairs(
     if not isinstance(stream, RandomStream):
         raise InvalidTypeError(f"`stream` must be a RandomStream; got {type(stream).__name__}.")
 
-    room = torch.tensor([max(scene_height - height, 0), max(scene_width - width, 0)], dtype=torch.float64).expand(
-        batch_size, 2
-    )
-    sides = torch.tensor([height, width], dtype=torch.float64)
+    most = [max(scene_height - height, 0), max(scene_width - width, 0)]
+    room = torch.tensor(most, dtype=torch.float64, device="cpu").expand(batch_size, 2)
+    sides = torch.tensor([height, width], dtype=torch.float64, device="cpu")
 
     def uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:
         return stream.uniform(shape, low, high, dtype=torch.float64, device="cpu")

@@ -8,6 +8,8 @@ from torch import Tensor
 _NORM_FLOOR = 1e-12
 _SAFE_SQUARES = (1e-20, 1e30)
 """Sums of squares between these lost nothing to the range of float32."""
+_SAFE_PEAKS = (1e-12, 1e16)
+"""Squares of what varies in a spectrum, far less than its largest magnitude at times, lose nothing between these."""
 
 
 def unit(x: Tensor) -> Tensor:
@@ -31,10 +33,15 @@ def _unit_of_extremes(x: Tensor) -> Tensor:
 def snv(x: Tensor) -> Tensor:
     """Standard normal variate: every spectrum minus its mean, over its standard deviation (ddof 1)."""
     bands = x.shape[-3]
+    peak = x.abs().amax(dim=-3, keepdim=True)
+    extreme = (peak > 0) & ~((peak > _SAFE_PEAKS[0]) & (peak < _SAFE_PEAKS[1]))
+    if extreme.any():
+        x = torch.where(extreme, x / peak, x)
+        peak = torch.where(extreme, 1.0, peak)
     centred = x - x.mean(dim=-3, keepdim=True)
     std = (centred.square().sum(dim=-3, keepdim=True) / max(bands - 1, 1)).sqrt()
     # A constant spectrum has no shape: what is left after subtracting its mean is rounding, not signal.
-    rounding = 8 * torch.finfo(x.dtype).eps * x.abs().amax(dim=-3, keepdim=True)
+    rounding = 8 * torch.finfo(x.dtype).eps * peak
     flat = std <= rounding
     return torch.where(flat, torch.zeros_like(centred), centred / torch.where(flat, torch.ones_like(std), std))
 

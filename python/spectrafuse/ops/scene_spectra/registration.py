@@ -46,7 +46,7 @@ def _of_array(stored: np.ndarray, out: Tensor, method: str, offset: Tensor | Non
 
 def _of_bands(statistics: Sequence[Tensor], bands: int, filled: int) -> Tensor:
     """Offset 0 and scale 1 where bands are filled up."""
-    rows = torch.tensor([[0.0], [1.0]]).repeat(1, filled)
+    rows = torch.tensor([[0.0], [1.0]], dtype=torch.float32, device="cpu").repeat(1, filled)
     for row, values in zip(rows, statistics, strict=True):
         row[:bands] = values.reshape(-1)
     return rows

@@ -34,7 +34,7 @@ def _forward_cpu(spectra: Tensor, probs: Tensor, valid: Tensor | None) -> tuple[
         extensions.DTYPE_CODE[working], (*x.shape, q.shape[3]), x.stride(), x.data_ptr(), q.data_ptr(), _address(valid),
         origin.data_ptr(), means.data_ptr(), squared_norm.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
-    return torch.full((), value, dtype=spectra.dtype), origin, means, squared_norm
+    return torch.full((), value, dtype=spectra.dtype, device="cpu"), origin, means, squared_norm
 
 
 def _backward_cpu(
