@@ -163,3 +163,18 @@ def test_a_classic_netcdf_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.nc").write_bytes(b"CDF\x01" + b"\0" * 60)
     with pytest.raises(DataError, match=r"NetCDF file of the classic kind: convert it with `nccopy -k nc4 x.nc"):
         open_cube(tmp_path / "x.nc")
+
+
+def test_a_heap_that_goes_in_circles_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        stored(file, "cube", cube(), Dimension_Labels="row, column, band")
+    content = bytearray(path.read_bytes())
+    # After the one text, which takes 16 and 24 bytes, lies the size of the free space.
+    place = content.index(b"GCOL") + 16 + 40 + 8
+    assert int.from_bytes(content[place : place + 8], "little") > 0
+    assert open_cube(path).shape == (BANDS, ROWS, COLUMNS)
+    content[place : place + 8] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged: its texts cannot be read"):
+        open_cube(path)

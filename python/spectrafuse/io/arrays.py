@@ -16,7 +16,7 @@ import numpy as np
 
 from spectrafuse.io.attributes import Facts, facts_of, place_in
 from spectrafuse.io.errors import DataError, option
-from spectrafuse.io.hdf5 import Hdf5Array, data_set, walk
+from spectrafuse.io.hdf5 import Hdf5Array, check_heaps, data_set, walk
 from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.matlab5 import HEADER_BYTES, list_variables, map_variable, read_variable
@@ -309,6 +309,7 @@ def _read_hdf5(path: Path, form: str) -> ArrayFile:
             raise DataError(f"'{path}', variable {key!r}, says that it is empty, but its shape is damaged.")
         return tuple(sizes)
 
+    check_heaps(path)
     entries = {}
     with h5py.File(path, "r") as file:
         for place, item, elsewhere in walk(path, file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from spectrafuse.io.mapped import MappedArray
 # Bytes of chunks that are kept decoded, within these bounds: those that rows of the scene lie in.
 _LEAST_CACHE, _MOST_CACHE = 1 << 20, 1 << 27
 _DEEPEST = 12
+# Signature, version and reserved bytes of a heap; and the bytes of a file in which it is looked for.
+_HEAP = b"GCOL\1\0\0\0"
+_LOOKED_THROUGH = 1 << 26
 
 
 class Hdf5File:
@@ -106,6 +110,28 @@ class Hdf5Array:
     def close(self) -> None:
         """Close the file; the next read opens it anew."""
         self.file.close()
+
+
+def check_heaps(path: Path) -> None:
+    """Refuse a file with a damaged heap of texts, in which HDF5's library would walk in circles for ever.
+
+    "HDF5 File Format Specification" 3.0, III.E "Disk Format: Level 1E - Global Heap". Texts in attributes lie there.
+
+    Raises
+    ------
+    DataError
+        If the free space of a heap says that it takes no room.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start, stop = -1, min(len(content), _LOOKED_THROUGH)
+        while (start := content.find(_HEAP, start + 1, stop)) >= 0:
+            place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
+            while place + 16 <= min(end, stop):
+                size = int.from_bytes(content[place + 8 : place + 16], "little")
+                step = 16 + -(-size // 8) * 8 if content[place : place + 2] != b"\0\0" else size
+                if step == 0:
+                    raise DataError(f"'{path}' is damaged: its texts cannot be read.")
+                place += step
 
 
 class Limited:
