@@ -98,7 +98,8 @@ def read_model(
             )
     model.load_state_dict(weights)
     extra = _read_json(path / EXTRA_FILE) if (path / EXTRA_FILE).exists() else {}
-    if _CHECKSUM in extra and extra[_CHECKSUM] != sha256(path / WEIGHTS_FILE):
+    checksum = extra.pop(_CHECKSUM, None)  # older models have none
+    if checksum is not None and checksum != sha256(path / WEIGHTS_FILE):
         raise InvalidValueError(f"{path / WEIGHTS_FILE} was changed or damaged after {EXTRA_FILE} was written.")
     return model.to(device).eval(), extra
 
