@@ -67,6 +67,7 @@ def texts(figure: Figure) -> set[str]:
     return {artist.get_text() for artist in figure.findobj(Text)}
 
 
+@pytest.mark.slow
 def test_a_scene_becomes_maps_in_its_place(tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = run("unmix", write_scene(tmp_path), "-o", output, *UNMIX, "--no-feasible-bands")
@@ -127,6 +128,7 @@ def test_scenes_are_read_with_the_options_of_segment(tmp_path: Path, capsys: pyt
     fails_with(run("unmix", tmp_path / path, "-o", tmp_path / "out", *words), "exclude each other")
 
 
+@pytest.mark.slow
 def test_components_are_numbered_by_share_and_a_background_comes_last(tmp_path: Path) -> None:
     components = np.array([[1.0, 0.0], [0.5, -0.5], [0.0, 1.0]])
     share = command.shares(components, np.tile(_SHARES, (4, 1)))
@@ -157,6 +159,7 @@ def test_names_that_a_spreadsheet_would_run_are_text(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == [*(f"'{name}" for name in names[:4]), "-3.5", "plain"]
 
 
+@pytest.mark.slow
 def test_profiles_stand_against_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values, _ = mixtures(9)
     minutes = np.array([0, 1, 2, 5, 10, 20, 40, 60, 90.0])

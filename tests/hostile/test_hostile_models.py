@@ -17,6 +17,8 @@ from spectrafuse._runtime.errors import InvalidValueError, SpectrafuseError
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.estimator import EBgMCR
 
+pytestmark = pytest.mark.slow
+
 VALUES: list[Any] = [None, -1, 0, 1.5, "x", [], {}, [None], "NaN"]
 
 

@@ -14,6 +14,8 @@ from helpers.models import cube, segmentation, spectra, unmixing
 from spectrafuse import ops
 from spectrafuse._runtime.modes import usual_modes
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
@@ -95,7 +97,6 @@ def test_fits_have_the_same_bits(mode: str, usual: list[list[np.ndarray]]) -> No
     assert all(map(same, found, usual))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_functions_call_fits_as_they_are(usual: list[list[np.ndarray]]) -> None:
     for fit, expected in ((segmented, usual[0]), (unmixed, usual[1])):

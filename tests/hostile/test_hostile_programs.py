@@ -24,6 +24,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from helpers.models import cube, segmentation, spectra, unmixing
 from spectrafuse._runtime.threads import single_blas_thread
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120
 
 # Threads that begin together with different parts of the package; each forked process is a first use.
@@ -63,7 +65,6 @@ print([process.exitcode for process in processes].count(0))
 
 
 @pytest.mark.process
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_threads_that_begin_together_with_different_parts() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -162,7 +163,6 @@ def test_blas_has_one_thread_until_the_last_fit_is_done_and_its_own_number_then(
 
 
 @pytest.mark.process
-@pytest.mark.slow
 def test_fits_in_processes_of_joblib() -> None:
     estimators = [unmixing(), segmentation()]
     data = [spectra(), cube()]

@@ -10,6 +10,8 @@ import pytest
 from helpers.models import cube, segmentation, spectra, unmixing
 from spectrafuse._runtime.errors import SpectrafuseError
 
+pytestmark = pytest.mark.slow
+
 POWERS = [-100, -60, 60, 100]
 
 

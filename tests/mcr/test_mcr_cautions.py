@@ -158,6 +158,7 @@ def test_narrow_bands_of_components_are_no_spikes() -> None:
     assert not find_spikes(amounts[:5] @ shapes).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "count", "said"),
     [
@@ -178,6 +179,7 @@ def test_spectra_that_call_for_another_option_are_recognized(made: Any, count: i
     assert count is None or fitted.n_components_ == count
 
 
+@pytest.mark.slow
 def test_the_named_options_take_derivatives_and_offsets() -> None:
     assert EBgMCR(16, background=True).fit((_peaks() + 10).astype(np.float32)).n_components_ == 3
     derivative = EBgMCR(16, non_negative=False).fit(np.gradient(_peaks(), axis=1).astype(np.float32))
