@@ -471,7 +471,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             if (bands := extra.get("bands")) is not None:
                 used, total = np.array(bands["used"], dtype=np.int64), int(bands["of"])
                 if used.shape != (model.n_bands,) or (np.diff(used, prepend=-1, append=total) < 1).any():
-                    raise ValueError(
+                    raise InvalidValueError(
                         f"the bands are not {model.n_bands} numbers below {total}, each above the one before"
                     )
                 estimator.bands_, estimator.n_bands_in_ = used, total
