@@ -236,7 +236,8 @@ def test_adamw_outer(batch: int, misaligned: bool, device: str) -> None:
             update([own], options, number)  # type: ignore[list-item]
             return list(own[2:])
 
-        check(device, stepped, *tensors, terms=batch)
+        # The moments are a tenth of such products, and more.
+        check(device, stepped, *tensors, terms=batch, least=0.1)
 
 
 KINDS: list[dict[str, Any]] = [

@@ -1,7 +1,7 @@
 """The operations both algorithms are built from: checked, differentiable, pure.
 
 An operation takes tensors and returns tensors; `spectrafuse.use_backend` chooses its implementation. Each is imported
-when it is first used.
+when it is first used. Under `torch.autocast`, implementations that call torch's products are narrowed as torch does.
 """
 
 from __future__ import annotations
