@@ -1,34 +1,21 @@
-"""What pieces of code take in a process of their own: seconds, and the most memory beyond what each began with."""
+"""What calls of readers take in a process of their own: seconds, and the most memory beyond what each began with."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import subprocess
-import sys
-from typing import NamedTuple
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-_CODE = """
-import json, resource, sys, time
-import numpy, h5py, torch, scipy.ndimage
-from spectrafuse.io import DataError, open_cube, read_cube, read_labels, read_spectra
-from spectrafuse.io import arrays, envi, labelme, labels, spectra, tables
-path, *calls = sys.argv[1:]
-def status(name):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
-found = []
-for call in calls:
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    before, start = status("VmRSS"), time.perf_counter()
-    try:
-        outcome = str(getattr(eval(call), "shape", ""))
-    except DataError as error:
-        outcome = f"DataError: {error}"
-    found.append([outcome, time.perf_counter() - start, status("VmHWM") - before])
-print(json.dumps(found))
-"""
+# Imported before a process is measured.
+import h5py  # noqa: F401
+import scipy.ndimage  # noqa: F401
+
+from spectrafuse.io import DataError, envi, labelme, labels, matlab5, spectra, tables  # noqa: F401
 
 
 class Measured(NamedTuple):
@@ -39,10 +26,41 @@ class Measured(NamedTuple):
     memory: int
 
 
-def measured(path: object, *calls: str, limit: float = 120.0) -> list[Measured]:
-    """Evaluate calls of readers on `path`, one after the other."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-W", "ignore", "-c", _CODE, str(path), *calls]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=limit, env=environment)
-    assert done.returncode == 0, f"rc {done.returncode}: {done.stderr[-2000:]}"
-    return [Measured(*figures) for figures in json.loads(done.stdout)]
+def measured(*calls: Callable[[], Any], limit: int = 120) -> list[Measured]:
+    """Call functions one after the other in a forked process, which ends after so many seconds."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if not process:
+        os.close(reading)
+        code = 99
+        try:
+            signal.alarm(limit)
+            os.write(writing, json.dumps([_measure(call) for call in calls]).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        found = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert code == 0, f"the process ended with {code}"
+    return [Measured(*figures) for figures in json.loads(found)]
+
+
+def _measure(call: Callable[[], Any]) -> Measured:
+    gc.collect()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before, start = _status("VmRSS"), time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outcome = str(getattr(call(), "shape", ""))
+    except DataError as error:
+        outcome = f"DataError: {error}"
+    return Measured(outcome, time.perf_counter() - start, _status("VmHWM") - before)
+
+
+def _status(name: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))

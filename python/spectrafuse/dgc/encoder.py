@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.layers import without_values
 from spectrafuse.random import RandomStream
 
 
@@ -52,14 +53,13 @@ class PixelConv(nn.Conv1d):
 
 
 def _conv1d(inputs: int, outputs: int, kernel: int, bias: bool) -> nn.Conv1d:
-    # skip_init: the layers' own initialisation would draw from torch's global generator.
-    layer = nn.utils.skip_init(PixelConv, inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    layer = without_values(PixelConv, inputs, outputs, kernel, padding=kernel // 2, bias=bias)
     assert isinstance(layer, nn.Conv1d)
     return layer
 
 
 def _conv2d(channels: int, bias: bool) -> nn.Conv2d:
-    layer = nn.utils.skip_init(nn.Conv2d, channels, channels, 3, padding=1, bias=bias)
+    layer = without_values(nn.Conv2d, channels, channels, 3, padding=1, bias=bias)
     assert isinstance(layer, nn.Conv2d)
     return layer
 

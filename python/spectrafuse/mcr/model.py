@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from spectrafuse._runtime import checks
+from spectrafuse._runtime.layers import without_values
 from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.training.optimizer import Stash, stashing_network
@@ -96,16 +96,11 @@ def network(inputs: int, hidden: int | None, layers: int, outputs: int, activati
     activation : type of nn.Module
     """
     if hidden is None:
-        return _linear(inputs, outputs)
-    modules: list[nn.Module] = [_linear(inputs, hidden), activation()]
+        return without_values(nn.Linear, inputs, outputs)
+    modules: list[nn.Module] = [without_values(nn.Linear, inputs, hidden), activation()]
     for _ in range(layers - 1):
-        modules += [_linear(hidden, hidden), activation()]
-    return nn.Sequential(*modules, _linear(hidden, outputs))
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    # torch's own initial values would come from the global generator.
-    return skip_init(nn.Linear, inputs, outputs)
+        modules += [without_values(nn.Linear, hidden, hidden), activation()]
+    return nn.Sequential(*modules, without_values(nn.Linear, hidden, outputs))
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:

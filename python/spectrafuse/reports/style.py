@@ -36,7 +36,7 @@ _empty_pictures = ContextVar("empty_pictures", default=False)
 
 @contextmanager
 def empty_pictures() -> Iterator[None]:
-    """Lay out what is saved, names and all, and leave an empty file: it shows whether a picture can be drawn."""
+    """Lay out all text of what is saved and leave an empty file: it shows whether names can be drawn."""
     token = _empty_pictures.set(True)
     try:
         yield
@@ -60,27 +60,37 @@ def new_figure(width: float, height: float, *, layout: Any = "none") -> Figure:
 @cache
 def _figure_class() -> type[Figure]:
     from matplotlib import figure
+    from matplotlib.artist import Artist
+    from matplotlib.axis import Axis
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
+
+    def texts(artist: Artist) -> Iterator[Text]:
+        """All but the numbers at the axes, which are matplotlib's own: formulas where the scale is logarithmic."""
+        if isinstance(artist, Text):
+            yield artist
+        parts = [artist.label, artist.offsetText] if isinstance(artist, Axis) else artist.get_children()
+        for part in parts:
+            yield from texts(part)
 
     class PlainFigure(figure.Figure):
         def savefig(self, fname: Any, **settings: Any) -> None:
-            # Numbers at the axes are matplotlib's own, and formulas where the scale is logarithmic.
-            numbers = [tick.label1 for ax in self.axes for axis in (ax.xaxis, ax.yaxis) for tick in _ticks(axis)]
-            ours = {id(text) for text in numbers}
-            for text in self.findobj(Text):
-                if id(text) not in ours:
-                    text.set_text(in_picture(text.get_text()))
+            own = list(texts(self))
+            for text in own:
+                text.set_text(in_picture(text.get_text()))
             if _empty_pictures.get():
-                self.draw_without_rendering()
+                renderer = FigureCanvasAgg(self).get_renderer()
+                for text in own:
+                    text.get_window_extent(renderer)
                 Path(fname).touch()
-            else:
-                super().savefig(fname, **settings)
+                return
+            engine = self.get_layout_engine()
+            if engine is not None:  # else matplotlib draws all of it once more to lay it out
+                engine.execute(self)
+                self.set_layout_engine("none")
+            super().savefig(fname, **settings)
 
     return PlainFigure
-
-
-def _ticks(axis: Any) -> list[Any]:
-    return [*axis.get_major_ticks(), *axis.get_minor_ticks()]
 
 
 def tidy(ax: Axes, *, grid: bool = True) -> None:
