@@ -137,6 +137,7 @@ def test_labels_that_occur_nowhere_take_no_cluster() -> None:
     assert scores["mean_iou"] == 1.0
 
 
+@pytest.mark.slow
 def test_unmix_leaves_tables_pictures_model_and_record(table: Path, tmp_path: Path) -> None:
     folder, output = table.parent, tmp_path / "out"
     known = ["--true-components", folder / "components.npy", "--true-concentrations", folder / "concentrations.csv"]

@@ -109,6 +109,7 @@ def test_known_spectra_that_stay_are_among_them() -> None:
     assert fitted.component_ids_[:2].tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_saved_estimator_knows_what_was_asked_for(tmp_path: Path) -> None:
     fitted = EBgMCR(n_components=5).fit(SPECTRA)
     fitted.save(tmp_path)

@@ -87,6 +87,7 @@ def noisy() -> tuple[EBgMCR, np.ndarray, FeasibleBands]:
     return estimator, X, estimator.feasible_bands(X)
 
 
+@pytest.mark.slow
 def test_the_truth_lies_inside(noisy: tuple[EBgMCR, np.ndarray, FeasibleBands]) -> None:
     estimator, _, bands = noisy
     concentrations, spectra = chromatography()

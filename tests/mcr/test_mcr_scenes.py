@@ -23,6 +23,7 @@ def scene() -> Cube:
     return array_cube("X", values, nodata=_HIDDEN, zeros="check")
 
 
+@pytest.mark.slow
 def test_a_scene_is_fitted_as_its_pixels_and_gives_maps(scene: Cube) -> None:
     seen = np.ones((5, 6), dtype=bool)
     seen[1, 2] = False

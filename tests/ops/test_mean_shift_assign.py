@@ -183,6 +183,7 @@ def test_nan_in_one_pixel_reaches_its_windows_only():
     assert torch.equal(probs[0].isnan().any(-1), expected)
 
 
+@pytest.mark.slow
 def test_opcheck():
     for dtype in (torch.float32, torch.float64):
         embeddings, centers, bandwidth, _ = inputs(2, 4, 5, 6, 3, dtype)

@@ -173,6 +173,7 @@ def test_same_bits_at_any_number_of_threads(layout):
     assert_same_bits_at_any_number_of_threads(results)
 
 
+@pytest.mark.slow
 def test_opcheck():
     valid = RandomStream(3).uniform((2, 4, 5)) > 0.5
     for dtype, mask in ((torch.float32, None), (torch.float64, valid)):
