@@ -1,7 +1,5 @@
 #include "../common/adamw_outer.h"
 
-#include <sys/mman.h>
-
 #include <tuple>
 #include <vector>
 
@@ -41,20 +39,7 @@ static void step(int dtype, const std::vector<Parameter>& parameters, double lr,
                 threads);
 }
 
-// Puts the whole pages in a range of memory together to huge ones: a step streams through all of it. A wish, no more.
-static void use_huge_pages(std::uintptr_t address, std::size_t bytes) {
-    constexpr std::uintptr_t kPage = std::uintptr_t{1} << 21;
-    constexpr int kCollapse = 25;  // MADV_COLLAPSE, of Linux 6.1: for pages that are in use already
-    const std::uintptr_t begin = (address + kPage - 1) / kPage * kPage, end = (address + bytes) / kPage * kPage;
-    if (begin >= end) return;
-    madvise(Address{begin}, end - begin, MADV_HUGEPAGE);
-    madvise(Address{begin}, end - begin, kCollapse);
-}
-
-SPECTRAFUSE_BIND(adamw_outer) {
-    m.def("adamw_outer", &step);
-    m.def("use_huge_pages", &use_huge_pages);
-}
+SPECTRAFUSE_BIND(adamw_outer) { m.def("adamw_outer", &step); }
 
 #endif
 

@@ -230,6 +230,7 @@ def test_segment_with_a_mask_names_and_little_memory(scene: Path, tmp_path: Path
     fails_with(run(*words), "masks changed")
 
 
+@pytest.mark.slow
 def test_shapes_are_a_mask(scene: Path, tmp_path: Path) -> None:
     drawn = labelme(
         tmp_path / "mask.json",

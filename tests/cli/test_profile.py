@@ -171,7 +171,7 @@ def test_every_kernel_has_a_name_and_its_work() -> None:
         for name in dir(module)
         if callable(getattr(module, name)) and not name.startswith(("_", "pair_term")) and "workspace" not in name
     }
-    assert known - {"isa", "use_huge_pages"} == set(kernels.EXTENSIONS)
+    assert known - {"isa"} == set(kernels.EXTENSIONS)
 
 
 def test_work_is_counted_from_the_arguments() -> None:

@@ -144,6 +144,7 @@ def test_cluster_spectra_draw_the_clusters_that_occur(tmp_path: Path, k: int, ba
     assert drawn == [bool(p) for p in pixels]
 
 
+@pytest.mark.slow
 def test_curves_leave_out_what_is_no_number_and_what_is_zero(tmp_path: Path) -> None:
     history = [{"epoch": e, "loss": 1 / e, "unused": 0.0, "note": "text", "late": float("nan")} for e in (1, 2, 3)]
     style.save_curves(tmp_path / "one.png", history)

@@ -21,7 +21,9 @@ from spectrafuse.io.cubes import read_cube
 from spectrafuse.io.grids import grid_of_positions
 from spectrafuse.io.results import write_concentrations
 from spectrafuse.io.spectra import Spectra
+from spectrafuse.mcr.feasible_bands import feasible_bands
 from spectrafuse.reports import unmixing
+from spectrafuse.reports.feasible_bands import save_feasible_bands
 
 _MAP_INFO = "UTM, 1, 1, 500000, 5300000, 30, 30, 33, North, WGS-84, units=Meters"
 _SHARES = np.array([0.2, 0.7, 0.1])
@@ -202,6 +204,9 @@ def test_falling_axes_are_drawn_from_large_to_small(
     values, _ = mixtures(5)
     unmixing.save_components(tmp_path / "c.png", values[:2], axis=axis, falling=falling)
     unmixing.save_residuals(tmp_path / "r.png", values, values, axis=axis, falling=falling, lack_of_fit=1.0)
+    bands = feasible_bands(np.ones((5, 1)), np.ones((1, 20)), 0.0)
+    save_feasible_bands(tmp_path / "b.png", bands, names=["sugar"], axis=axis, falling=falling)
+    assert figures[2].axes[0].get_title(loc="left") == "sugar"
     for figure in figures:
         left, right = figure.axes[0].get_xlim()
         assert falling == (left > right)
@@ -229,6 +234,7 @@ def test_places_that_fill_a_raster_are_a_map() -> None:
     assert grid_of_positions(np.repeat(places, 2, axis=0)) is None
 
 
+@pytest.mark.slow
 def test_constraints_and_known_spectra_on_the_command_line(tmp_path: Path) -> None:
     spectra, concentrations = mixtures(24)
     x = np.arange(20)
@@ -258,3 +264,7 @@ def test_constraints_and_known_spectra_on_the_command_line(tmp_path: Path) -> No
     again = run("unmix", tmp_path / "spectra.csv", "-o", tmp_path / "no", "--fixed")
     fails_with(again, "--fixed is about the spectra of --known")
     fails_with(run("unmix", tmp_path / "spectra.csv", "-o", tmp_path / "no", "--closure", 0), "must be above 0")
+    (tmp_path / "short.csv").write_text("name,0,1,2\nsugar,1,2,3\n")
+    short = run("unmix", tmp_path / "spectra.csv", "-o", tmp_path / "no", "--known", tmp_path / "short.csv")
+    fails_with(short, "--known", "must hold spectra of 20 bands")
+    assert not (tmp_path / "no").exists()

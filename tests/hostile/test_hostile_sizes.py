@@ -250,6 +250,7 @@ def test_labels_that_would_cost_much_are_refused_at_little_cost(bomb: str, tmp_p
     assert found.memory < MEMORY, found
 
 
+@pytest.mark.slow
 def test_the_limit_can_be_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.npz"
     cube = np.zeros((300, 300, 400))

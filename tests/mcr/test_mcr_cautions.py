@@ -89,6 +89,7 @@ def test_three_overlapping_spectra_are_not_four() -> None:
     assert refinement.cost(found) < refinement.cost(four)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "offset"),
     [({}, 0.0), ({"background": True}, 0.5), ({"n_components": 2}, 0.0), ({"max_components": 2}, 0.0)],
@@ -132,6 +133,7 @@ def _peaks(seed: int = 0) -> np.ndarray:
     return generator.uniform(0, 1, (60, 3)) @ shapes + 0.005 * generator.standard_normal((60, 120))
 
 
+@pytest.mark.slow
 def test_spikes_are_no_components_if_asked_and_are_named() -> None:
     clean, spectra = _peaks(), _peaks()
     where = [(7, 33), (31, 71), (50, 100)]

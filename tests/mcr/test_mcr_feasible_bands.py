@@ -193,6 +193,7 @@ def test_the_tables(tmp_path: Path, noisy: tuple[EBgMCR, np.ndarray, FeasibleBan
     assert table[:, 1::2] == pytest.approx(bands.concentrations_upper, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_they_survive_saving(tmp_path: Path, noisy: tuple[EBgMCR, np.ndarray, FeasibleBands]) -> None:
     estimator, X, bands = noisy
     estimator.save(tmp_path)
@@ -200,6 +201,7 @@ def test_they_survive_saving(tmp_path: Path, noisy: tuple[EBgMCR, np.ndarray, Fe
     assert again.lowest == pytest.approx(bands.lowest, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_of_a_file(tmp_path: Path, noisy: tuple[EBgMCR, np.ndarray, FeasibleBands]) -> None:
     estimator, X, bands = noisy
     np.save(tmp_path / "spectra.npy", X.astype(np.float32))

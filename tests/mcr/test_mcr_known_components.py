@@ -113,6 +113,7 @@ def test_a_mask_row_numbers_and_other_containers_say_the_same() -> None:
     assert seeded[0] == seeded[1] == seeded[2] != fits[0].history_
 
 
+@pytest.mark.slow
 def test_components_from_a_file(tmp_path: Path) -> None:
     np.save(tmp_path / "known.npy", _known())
     from_file = _quick().fit(SPECTRA, components=tmp_path / "known.npy", fixed=[0])

@@ -49,6 +49,7 @@ def test_smooth_spectra_have_no_white_tail(rows: int, bands: int, decay: float) 
         assert level.structured == (level.nmse == 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spectra", "snr", "seed"), [(24, 40, 0), (28, 30, 2), (32, 30, 0), (32, 20, 3), (40, 20, 2)])
 def test_sixteen_components_are_counted_in_few_spectra(spectra: int, snr: int, seed: int) -> None:
     drawn = MixtureSynthesizer(16, 512, max_mixing=4, snr_db=snr, random_state=seed).generate(spectra)

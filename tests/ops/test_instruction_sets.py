@@ -28,8 +28,8 @@ MARKED = [
     for path in sorted(TESTS.rglob("test_*.py"))
     if path != Path(__file__) and "pytest.mark.instruction_sets" in path.read_text(encoding="utf-8")
 ]
-# They compute nothing.
-NOT_KERNELS = {"isa", "use_huge_pages"}
+# It computes nothing.
+NOT_KERNELS = {"isa"}
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -145,8 +145,15 @@ class Agreement:
     rows: list[dict[str, Any]]
 
 
-def _read_components(option: str, file: Path, spectra: Spectra) -> tuple[np.ndarray, list[str] | None]:
-    """Spectra (m, d) of an option with the bands in the order of `spectra`, and their names."""
+class NamedSpectra(NamedTuple):
+    """Spectra (m, d) and their names."""
+
+    components: np.ndarray
+    names: list[str] | None
+
+
+def _read_components(option: str, file: Path, spectra: Spectra) -> NamedSpectra:
+    """Spectra that an option names, with the bands in the order of `spectra`."""
     from spectrafuse.io.spectra import read_spectra
 
     known, bands = read_spectra(file), spectra.data.shape[1]
@@ -162,7 +169,7 @@ def _read_components(option: str, file: Path, spectra: Spectra) -> tuple[np.ndar
         order = np.argsort(known.axis)[np.argsort(np.argsort(spectra.axis))]
         if np.allclose(known.axis[order], spectra.axis, rtol=1e-6):
             components = components[:, order]
-    return components, names
+    return NamedSpectra(components, names)
 
 
 def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
@@ -240,7 +247,8 @@ def unmix(request: UnmixRequest) -> None:
     spectra = read_request(request)
     truth = _read_truth(request, spectra)
     samples, bands = spectra.data.shape
-    known = {
+    known = None if request.known is None else _read_components("--known", request.known, spectra)
+    beside = {
         name: sha256(path)
         for name, path in (
             ("true_components", request.true_components),
@@ -268,28 +276,30 @@ def unmix(request: UnmixRequest) -> None:
             "axis_label": request.axis_label,
             "data": [{k: inputs[0][k] for k in ("sha256", "key", "layout")}],
             "mask": None if request.mask is None else content(request.mask),
-            "truth": known,
+            "truth": beside,
         },
         restart=request.restart,
-        trial=lambda place: _try_results(place, request, spectra, truth),
+        trial=lambda place: _try_results(place, request, spectra, truth, known),
         space=_BYTES_OF_NUMBER * (samples + bands),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
-        _fit_and_write(request, spectra, truth, inputs, folder, console)
+        _fit_and_write(request, spectra, truth, known, inputs, folder, console)
 
 
-def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Truth) -> None:
+def _try_results(
+    place: Path, request: UnmixRequest, spectra: Spectra, truth: Truth, known: NamedSpectra | None
+) -> None:
     """Write all results for a few spectra and components, with the names and the axis of the real ones."""
     from types import SimpleNamespace
 
     rows, bands = min(len(spectra.data), _MOST_TRIED), spectra.data.shape[1]
-    known = [
+    counts = [
         table.shape[axis] for table, axis in ((truth.components, 0), (truth.concentrations, 1)) if table is not None
     ]
-    count = min([*known, _MOST_TRIED])
+    count = min([*counts, _MOST_TRIED])
     components = np.ones((count, bands), np.float32)
     concentrations = np.arange(1, rows * count + 1, dtype=np.float32).reshape(rows, count)
     few = Truth(
@@ -318,11 +328,12 @@ def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Tr
         positions=None,
         grid=spectra.grid and replace(spectra.grid, shape=(1, rows), pixels=np.arange(rows)),
     )
+    solution = Solution(components, concentrations, np.arange(count), None, None if known is None else known.names)
     write_unmixing(
         place,
         estimator,
         few_spectra,
-        Solution(components, concentrations, np.arange(count), None),
+        solution,
         axis_label=request.axis_label,
         truth=few,
         agreement=compare(components, concentrations, few),
@@ -333,13 +344,14 @@ def _try_results(place: Path, request: UnmixRequest, spectra: Spectra, truth: Tr
         from spectrafuse.mcr.feasible_bands import feasible_bands
 
         spectrum, profile = np.ones((1, bands)), np.ones((rows, 1))
-        _write_bands(place, feasible_bands(profile, spectrum, 0.0), request, few_spectra)
+        _write_bands(place, feasible_bands(profile, spectrum, 0.0), request, few_spectra, solution.names[:1])
 
 
 def _fit_and_write(
     request: UnmixRequest,
     spectra: Spectra,
     truth: Truth,
+    known: NamedSpectra | None,
     inputs: list[dict[str, Any]],
     folder: RunFolder,
     console: Console,
@@ -350,13 +362,11 @@ def _fit_and_write(
     constraints: list[Constraint] = [Unimodal()] if request.unimodal else []
     if request.closure is not None:
         constraints.append(Closure(request.closure))
-    known: dict[str, Any] = {}
-    titles: list[str] | None = None
-    if request.known is not None:
-        known["components"], titles = _read_components("--known", request.known, spectra)
-        known["fixed"] = np.full(len(known["components"]), request.fixed)
+    first: dict[str, Any] = {}
+    if known is not None:
+        first = {"components": known.components, "fixed": np.full(len(known.components), request.fixed)}
     estimator = EBgMCR(**request.settings, constraints=constraints or None)
-    fit_in_folder(estimator, spectra.data, folder, "unmixing", **known)
+    fit_in_folder(estimator, spectra.data, folder, "unmixing", **first)
     components = np.asarray(estimator.components_)
     # Under constraints, those of the fit: `transform` looks at one spectrum at a time.
     concentrations = np.asarray(estimator.C_opt_ if constraints else estimator.transform(spectra.data))
@@ -366,6 +376,8 @@ def _fit_and_write(
     components, concentrations, share = components[order], concentrations[:, order], share[order]
     r2, nmse = reconstruction_scores(spectra.data, concentrations @ components)
     agreement = compare(components, concentrations, truth)
+    ids, names = np.asarray(estimator.component_ids_)[order], None if known is None else known.names
+    solution = Solution(components, concentrations, ids, background, names)
     record = {
         "inputs": inputs,
         "parameters": {**estimator.get_params(), "constraints": [one.name for one in constraints]},
@@ -375,7 +387,7 @@ def _fit_and_write(
         "stop_reason": estimator.stop_reason_,
         "chosen_reason": estimator.chosen_reason_,
         "n_components": int(estimator.n_components_),
-        "component_ids": np.asarray(estimator.component_ids_)[order],
+        "component_ids": solution.ids,
         "background_row": background,
         "shares": share,
         "r2": r2,
@@ -397,12 +409,12 @@ def _fit_and_write(
         }
     with folder.results(record) as results:
         if bands is not None:
-            _write_bands(results, bands, request, spectra)
+            _write_bands(results, bands, request, spectra, solution.names[: len(bands.lowest)])
         write_unmixing(
             results,
             estimator,
             spectra,
-            Solution(components, concentrations, np.asarray(estimator.component_ids_)[order], background, titles),
+            solution,
             axis_label=request.axis_label,
             truth=truth,
             agreement=agreement,
@@ -492,7 +504,18 @@ def _axis_label(asked: str | None, spectra: Spectra) -> str:
     return "band number" if spectra.axis is None else axes.axis_label(spectra.axis_title, spectra.axis_unit)
 
 
-def _write_bands(place: Path, bands: FeasibleBands, request: UnmixRequest, spectra: Spectra) -> None:
+def _spectral(asked: str | None, spectra: Spectra) -> dict[str, Any]:
+    """How pictures draw the axis of the bands."""
+    from spectrafuse.io import axes
+
+    axis = spectra.axis
+    falling = axis is not None and axes.falls(spectra.axis_title, spectra.axis_unit, axis)
+    return {"axis": axis, "axis_label": _axis_label(asked, spectra), "falling": falling}
+
+
+def _write_bands(
+    place: Path, bands: FeasibleBands, request: UnmixRequest, spectra: Spectra, names: Sequence[str]
+) -> None:
     """The tables and the picture of feasible bands."""
     from spectrafuse.reports.feasible_bands import save_feasible_bands
 
@@ -500,8 +523,8 @@ def _write_bands(place: Path, bands: FeasibleBands, request: UnmixRequest, spect
     save_feasible_bands(
         place / "feasible_bands.png",
         bands,
-        axis=spectra.axis,
-        axis_label=_axis_label(request.axis_label, spectra),
+        names=names,
+        **_spectral(request.axis_label, spectra),
     )
 
 
@@ -517,7 +540,6 @@ def write_unmixing(
     scores: tuple[float, float],
 ) -> None:
     """Write tables, pictures and the model of a fitted estimator into a folder."""
-    from spectrafuse.io import axes
     from spectrafuse.io.results import write_components, write_concentrations, write_maps
     from spectrafuse.reports.style import save_curves
     from spectrafuse.reports.unmixing import (
@@ -532,12 +554,7 @@ def write_unmixing(
 
     components, concentrations, names = solution.components, solution.concentrations, solution.names
     chosen = (scores[0], int(estimator.n_components_))
-    axis = spectra.axis
-    spectral: dict[str, Any] = {
-        "axis": axis,
-        "axis_label": _axis_label(axis_label, spectra),
-        "falling": axis is not None and axes.falls(spectra.axis_title, spectra.axis_unit, axis),
-    }
+    axis, spectral = spectra.axis, _spectral(axis_label, spectra)
     process = spectra.process
     along: dict[str, Any] = {
         "sample_label": "spectrum number, as in the file" if process is None else process[0],

@@ -105,11 +105,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         those of white noise, a component counts if it explains more than the recipe's `noise_floor` of the spectra.
     robust : bool
         Narrow spikes of single spectra, as of cosmic rays, are drawn through from beside them before the fit, and named
-        in `count_evidence_["cautions"]`. Without it each may become a component.
+        in `count_evidence_["cautions"]`. Without it each may become a component. All spectra are taken into memory.
     constraints : sequence of Constraint or None
-        What is known of concentrations and spectra (`spectrafuse.mcr.constraints`), for a last fit of both once the
-        count is found. Components keep the size that they have in it, whatever `component_norm` says. `transform` of
-        other spectra, and `feasible_bands`, know non-negativity and fixed spectra alone.
+        What is known of concentrations and spectra (`spectrafuse.mcr.constraints`), for a last fit of both, in memory,
+        once the count is found. Components keep the size that they have in it, whatever `component_norm` says.
+        `transform` of other spectra, and `feasible_bands`, know non-negativity and fixed spectra alone.
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None

@@ -22,6 +22,7 @@ def save_feasible_bands(
     names: Sequence[str] | None = None,
     axis: np.ndarray | None = None,
     axis_label: str = "band number",
+    falling: bool = False,
     sample_label: str = "spectrum number",
 ) -> None:
     """Every component's bands in a row of its own: its spectrum on the left, its concentrations on the right.
@@ -37,6 +38,8 @@ def save_feasible_bands(
     axis : ndarray, shape (d,), optional
         Wavelengths or the like.
     axis_label, sample_label : str
+    falling : bool
+        Draw the axis from large to small.
     """
     width = bands.highest - bands.lowest
     shown = np.sort(np.argsort(-width, kind="stable")[:_MOST_PANELS])
@@ -70,6 +73,8 @@ def save_feasible_bands(
             ax.set_ylabel(label, fontsize=8)
             ax.margins(x=0.01)
             tidy(ax)
+    if falling:
+        axes[0, 0].invert_xaxis()
     axes[-1, 0].set_xlabel(axis_label, fontsize=9)
     axes[-1, 1].set_xlabel(sample_label, fontsize=9)
     figure.savefig(path)

@@ -480,7 +480,13 @@ def _result(
             "cautions": [
                 *evidence.of_spectra(spectra, noise, non_negative=form.non_negative, background=background is not None),
                 *evidence.cautions(
-                    outcome, weighted_nmse, rank, noise, background, again=refined.again, weighted=bool(gates.weights)
+                    outcome,
+                    weighted_nmse,
+                    rank,
+                    noise,
+                    background,
+                    again=refined.again,
+                    weighted=gates.weights is not None,
                 ),
             ],
         },

@@ -21,7 +21,6 @@ from spectrafuse._runtime.hooks import has_hooks
 from spectrafuse.mcr.metrics import FitMetrics
 from spectrafuse.mcr.model import linear_layers
 from spectrafuse.mcr.recipes import Recipe
-from spectrafuse.mcr.training.huge_pages import place_together
 from spectrafuse.mcr.training.optimizer import OuterAdamW, SteadySteps
 from spectrafuse.ops.adamw_outer import MOST_ROWS, addressed
 from spectrafuse.ops.ambiguity_penalty import component_penalty_call, kernel_options
@@ -369,9 +368,6 @@ class DirectEpochs:
             self._trained.append(model.vanilla_components)
         if model.sparse_component:
             self._trained.append(energy)
-        # Apart from the moments, which go when training ends.
-        place_together(self._trained)
-        place_together([moment for parameter in self._trained for moment in optimizer.moments(parameter)])
         self.components = model.vanilla_components.detach()
         self.sparsity_energy = energy.detach().view(*self.components.shape, 2)
         self.form = model.non_negative_component, model.component_norm or 0
