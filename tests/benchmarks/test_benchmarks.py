@@ -315,6 +315,7 @@ def test_ratios_come_with_an_interval_where_rounds_suffice():
     assert many["ratio_to_torch_high"] == pytest.approx(4)
 
 
+@pytest.mark.slow
 def test_a_call_longer_than_the_budget_is_made_no_more_often_than_it_must_be():
     made = {"short": 0, "long": 0}
 

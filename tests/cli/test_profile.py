@@ -124,6 +124,7 @@ def test_a_profile_replaces_a_profile_and_nothing_else(table: Path, tmp_path: Pa
     fails_with(run("profile", "unmix", table, "-o", tmp_path / "file", *UNMIX), "is a file")
 
 
+@pytest.mark.slow
 def test_wrong_arguments_are_one_sentence_and_leave_nothing(scene: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     fails_with(run("profile", "segment", tmp_path / "absent.mat", "-o", out), "absent.mat")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from helpers import seeds
 from spectrafuse.io import units
@@ -217,3 +218,22 @@ def test_pixels_without_data_are_transparent_and_counted_nowhere(tmp_path: Path)
     assert style.shares(labels, 2, labels >= 0).tolist() == [0.5, 0.5]
     see_through = maps.transparent(maps.colored(labels, np.eye(3)[:2]), labels < 0)
     np.testing.assert_array_equal(see_through[..., 3] == 0, labels < 0)
+
+
+def test_an_empty_picture_is_laid_out_but_not_painted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be drawn is found before the work whose result it would show, in a file that costs nothing."""
+    figure = style.new_figure(2, 2)
+    figure.text(0.5, 0.5, "name")
+    with style.empty_pictures():
+        figure.savefig(tmp_path / "empty.png")
+    figure.savefig(tmp_path / "painted.png")
+    assert (tmp_path / "empty.png").stat().st_size == 0
+    assert (tmp_path / "painted.png").read_bytes().startswith(b"\x89PNG")
+
+    def undrawable(*_: object) -> None:
+        raise ValueError("no glyph")
+
+    monkeypatch.setattr(Text, "get_window_extent", undrawable)
+    with style.empty_pictures(), pytest.raises(ValueError, match="no glyph"):
+        figure.savefig(tmp_path / "never.png")
+    assert not (tmp_path / "never.png").exists()

@@ -133,6 +133,7 @@ def test_what_is_stored_without_data_changes_nothing(recipe: Any) -> None:
         assert history == runs[0][1]
 
 
+@pytest.mark.slow
 def test_the_ways_to_say_it_agree(tmp_path: Path) -> None:
     cube, absent = scene(), gaps()
     marked, with_nan = np.where(absent, -1, cube), np.where(absent, np.nan, cube)

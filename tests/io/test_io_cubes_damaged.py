@@ -53,6 +53,7 @@ def test_files_cut_short_are_right_or_refused(part: float, writer: str) -> None:
                 np.testing.assert_array_equal(got, expected.argmax(0))
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, database=None)
 @given(
     writer=st.sampled_from(sorted(WRITERS)),
@@ -84,6 +85,7 @@ def test_random_bytes_are_refused(data: st.DataObject, start: bytes) -> None:
                 read(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, database=None)
 @given(data=st.data(), writer=st.sampled_from(["mat5", "npy", "npz"]))
 def test_any_array_in_a_file_is_right_or_refused(data: st.DataObject, writer: str) -> None:

@@ -137,6 +137,7 @@ def test_wrong_option() -> None:
         check_spectra("X", np.ones((1, 1)), zeros="ignore")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, database=None)
 @given(st.data())
 def test_any_array_is_right_or_refused(data: st.DataObject) -> None:

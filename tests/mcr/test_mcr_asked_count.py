@@ -102,6 +102,7 @@ def test_more_components_than_the_pool_has_places_and_a_background_beside() -> N
     assert fitted.background_row_ == 5
 
 
+@pytest.mark.slow
 def test_known_spectra_that_stay_are_among_them() -> None:
     known = MixtureSynthesizer(4, 60, max_mixing=3, snr_db=30.0, random_state=0).generate(24).components.numpy()[:2]
     fitted = EBgMCR(n_components=3).fit(SPECTRA, components=known, fixed=[0, 1])

@@ -167,6 +167,7 @@ def test_closure_gives_concentrations_their_unit() -> None:
     assert f"nMSE {chosen['nmse']:.3g}" in fitted.chosen_reason_
 
 
+@pytest.mark.slow
 def test_unimodal_profiles_in_each_run() -> None:
     spectra, rough = _data(_eluting((0.0, 4.0))), 0
     fitted = EBgMCR(12, constraints=[Unimodal()]).fit(spectra, runs=[40, 40])
@@ -184,6 +185,7 @@ def test_unimodal_profiles_in_each_run() -> None:
     assert _nmse(EBgMCR(12, constraints=[Unimodal()]).fit(spectra), spectra) > 100 * _nmse(fitted, spectra)
 
 
+@pytest.mark.slow
 def test_a_substance_that_a_run_lacks() -> None:
     true = _eluting((0.0, 0.0))
     true[40:, 1] = 0.0
@@ -195,6 +197,7 @@ def test_a_substance_that_a_run_lacks() -> None:
     assert column[:40].max() > 0
 
 
+@pytest.mark.slow
 def test_known_concentrations_and_spectra() -> None:
     true = np.random.default_rng(5).uniform(0, 2, (40, 3))
     spectra = _data(true)
@@ -214,6 +217,7 @@ def test_known_concentrations_and_spectra() -> None:
     np.testing.assert_allclose(shapes[2, 45:], table[0, 45:], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_values_on_a_line_are_on_it() -> None:
     true = np.random.default_rng(6).uniform(0.2, 1, (40, 3))
     spectra = _data(true)
@@ -258,6 +262,7 @@ def test_a_constraint_of_ones_own() -> None:
     assert fitted.constraint_reports_[0]["name"] == "_EqualEnds on concentrations"
 
 
+@pytest.mark.slow
 def test_whether_a_constraint_was_active_and_what_it_costs() -> None:
     spectra = _data(np.random.default_rng(5).uniform(0, 2, (40, 3)))
     far = Bounds(0.0, 1e6)

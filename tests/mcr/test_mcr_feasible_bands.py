@@ -102,6 +102,7 @@ def test_the_truth_lies_inside(noisy: tuple[EBgMCR, np.ndarray, FeasibleBands]) 
     assert (truth <= bands.spectra_upper[match.found] + room).all()
 
 
+@pytest.mark.slow
 def test_extremes_fit_as_well_and_keep_to_the_constraints(noisy: tuple[EBgMCR, np.ndarray, FeasibleBands]) -> None:
     concentrations, spectra = chromatography()
     bands = feasible_bands(concentrations, spectra, 0.001)
@@ -163,6 +164,7 @@ def test_nothing_can_turn_where_every_component_is_pure_somewhere() -> None:
     assert bands.cosine == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_many_components_are_sampled() -> None:
     x = np.arange(120.0)
     spectra = np.array([np.exp(-0.5 * ((x - c) / 9) ** 2) for c in np.linspace(10, 110, MOST_OPTIMIZED + 1)])

@@ -92,6 +92,7 @@ def test_agrees_with_the_reference(backend: str, call: Any, shape: tuple[int, in
         torch.testing.assert_close(call(parts), expected, **DOUBLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 def test_the_same_bits_at_any_number_of_threads(call: Any) -> None:
     # Large enough for seven threads to have work.

@@ -83,6 +83,7 @@ def test_gradient_of_one_output_alone(which):
             assert_close_to_max(got, want, 1e-4)
 
 
+@pytest.mark.slow
 def test_strided_inputs():
     embeddings, centers, bandwidth, grads = triton_inputs(2, 6, 3, 5, 3)
     options = {"num_iters": 1, "window": 3}

@@ -183,6 +183,7 @@ def test_opcheck():
         torch.library.opcheck(op, (spectra.detach(), probs, mask), test_utils=("test_schema", "test_faketensor"))
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_breaks():
     spectra, probs = draw((2, 7, 5, 6), 3)
     leaf, expected = probs.clone().requires_grad_(), probs.requires_grad_()
