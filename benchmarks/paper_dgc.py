@@ -31,10 +31,12 @@ from spectrafuse import RandomStream
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.inference import predict_labels
-from spectrafuse.dgc.recipes import corrected, resolve
+from spectrafuse.dgc.recipes import AUTO, corrected, resolve
 from spectrafuse.dgc.training import prototypes
+from spectrafuse.dgc.training.choice import resolve_normalization
 from spectrafuse.dgc.training.initialise import new_model
 from spectrafuse.dgc.training.trainer import Trainer
+from spectrafuse.io.cubes import Cube
 
 FOLDER = Path(__file__).parent / "results" / "dgc"
 GROUPS = ("yardstick", "ablation", "labels")
@@ -81,7 +83,8 @@ def scores(maps: list[Any], scene: Scene) -> dict[str, float]:
 def train(scene: Scene, recipe_name: str, changes: dict[str, Any], seed: int) -> tuple[dict[str, Any], list[Any]]:
     """Row and last label maps of a run with the estimator's defaults, scored after every epoch."""
     recipe = resolve(recipe_name, **changes)
-    fitted = [Normalization(recipe.normalization).fit(cube) for cube in scene.cubes]
+    method, _ = resolve_normalization(recipe.normalization, [Cube(cube) for cube in scene.cubes], scene.n_clusters, seed)
+    fitted = [Normalization(method).fit(cube) for cube in scene.cubes]
     normalised = [how.transform(cube) for how, cube in zip(fitted, scene.cubes, strict=True)]
     stream, curve = RandomStream(seed), []
     model = new_model(recipe, len(normalised[0]), scene.n_clusters, stream)
@@ -118,7 +121,10 @@ def train(scene: Scene, recipe_name: str, changes: dict[str, Any], seed: int) ->
 
 def without_network(scene: Scene, method: str, seed: int) -> tuple[dict[str, Any], list[Any]]:
     """Row and label maps of k-means on the normalised spectra, or of the nearest spectral prototype."""
-    normalization = Normalization(corrected.normalization)
+    normalization = Normalization("unit+meanstd")
+    if method != "k-means":
+        cubes = [Cube(cube) for cube in scene.cubes]
+        normalization = Normalization(resolve_normalization(AUTO, cubes, scene.n_clusters, seed)[0])
     cubes = [normalization.fit(cube).transform(cube) for cube in scene.cubes]
     begin = time.perf_counter()
     if method == "k-means":

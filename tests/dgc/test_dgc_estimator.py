@@ -84,7 +84,8 @@ def test_fitted_attributes(fitted: DeepGlobalClustering) -> None:
     assert fitted.n_iter_ == len(fitted.history_) == 2
     assert fitted.stop_reason_.startswith("Ran all 2 epochs")
     assert fitted.cluster_mass_.sum() == pytest.approx(1)
-    assert fitted.normalization_.method == resolve("corrected").normalization
+    assert fitted.normalization_.method == "signal+meanstd"
+    assert fitted.normalization_reason_.startswith("Brightness is taken out of the spectra: ")
 
 
 def test_learns_three_materials() -> None:

@@ -76,13 +76,15 @@ class DropName(str, Enum):
 
 
 class NormalizationName(str, Enum):
-    """Methods of `spectrafuse.dgc.normalise.Normalization`."""
+    """Methods of `spectrafuse.dgc.normalise.Normalization`, or chosen from the scenes."""
 
+    auto = "auto"
     meanstd = "meanstd"
     minmax = "minmax"
     unit = "unit"
     snv = "snv"
     unit_meanstd = "unit+meanstd"
+    signal_meanstd = "signal+meanstd"
 
 
 TRAINING = "Training"

@@ -27,6 +27,7 @@ from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, cluster
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
 from spectrafuse.dgc.scenes import check_bands, read_scenes
 from spectrafuse.dgc.training.checkpoint import fingerprint
+from spectrafuse.dgc.training.choice import resolve_normalization
 from spectrafuse.dgc.training.initialise import new_model
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.windows import for_training
@@ -50,8 +51,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         How to train; `published` repeats the paper's code with its mistakes, `corrected` puts them right.
     embed_dim : int
         Length of a pixel's embedding.
-    normalization : {"meanstd", "minmax", "unit", "snv", "unit+meanstd"}, optional
-        Every scene is normalised by its own statistics, in `predict` too. None: as the recipe says.
+    normalization : {"auto", "meanstd", "minmax", "unit", "snv", "unit+meanstd", "signal+meanstd"}, optional
+        Every scene is normalised by its own statistics, in `predict` too. "auto": chosen from the scenes, without
+        labels, see `normalization_reason_`. None: as the recipe says, "auto" in `corrected`.
     crop_size, batch_size : int
         Side of the training crops in pixels (None: 32 for `corrected`, 64 for `published`); crop pairs per step.
     max_epoch, learning_rate, reuse_iter, patience, tolerance : optional
@@ -94,6 +96,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     cluster_mapping_ : dict or None
         {label: [clusters]} as given to `merge_clusters`.
     normalization_ : Normalization
+        The method that is used.
+    normalization_reason_ : str
+        One sentence on why, where it was chosen from the scenes; else empty.
     history_ : list of dict
         One entry per epoch: loss and its terms, entropy and stability (`nmi`, `vi`) of the label maps, and more.
     stop_reason_ : str
@@ -233,9 +238,10 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
             budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None, probs=True)
+        method, reason = resolve_normalization(recipe.normalization, scenes, self.n_clusters, stream.seed)
         trainer = Trainer(
             model,
-            for_training(scenes, Normalization(recipe.normalization), device),
+            for_training(scenes, Normalization(method), device),
             recipe,
             stream,
             batch_size=self.batch_size,
@@ -247,7 +253,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             checkpoint_dir=checkpoint_dir,
             fingerprint=fingerprint(self.get_params(), recipe, device, scenes) if checkpoint_dir is not None else None,
         )
-        self._set_model(model, recipe.normalization)
+        self._set_model(model, method, reason)
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
         self._scenes, self._mass = scenes, None
         self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
@@ -257,8 +263,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
-    def _set_model(self, model: SegmentationModel, normalization: str) -> None:
+    def _set_model(self, model: SegmentationModel, normalization: str, reason: str) -> None:
         self.model_ = model.eval()
+        self.normalization_reason_ = reason
         self.normalization_ = Normalization(normalization)
         self.n_features_in_ = self.n_bands_in_ = model.n_bands
         self.bands_ = np.arange(model.n_bands)
@@ -441,6 +448,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             "estimator": type(self).__name__,
             "parameters": parameters,
             "normalization": self.normalization_.method,
+            "normalization_reason": self.normalization_reason_,
             "bands": {"of": self.n_bands_in_, "used": self.bands_.tolist()},
             "mapping": None if self.cluster_mapping_ is None else list(self.cluster_mapping_.items()),
             "cluster_mass": self._mass,
@@ -467,7 +475,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             if isinstance(parameters.get("recipe"), dict):
                 parameters["recipe"] = Recipe(**parameters["recipe"])
             estimator = cls(**parameters, device=device)
-            estimator._set_model(model, extra["normalization"])
+            estimator._set_model(model, extra["normalization"], extra.get("normalization_reason", ""))
             if (bands := extra.get("bands")) is not None:
                 used, total = np.array(bands["used"], dtype=np.int64), int(bands["of"])
                 if used.shape != (model.n_bands,) or (np.diff(used, prepend=-1, append=total) < 1).any():

@@ -1,13 +1,13 @@
 """Normalisation of cubes, each scene by its own statistics (docs/algorithms/dgc.md, "Normalization").
 
-`meanstd` and `minmax` treat every band; `unit` and `snv` treat every spectrum; `unit+meanstd` does one after the
-other. Statistics are gathered over blocks of rows in float64, so a cube larger than memory can be read by rows.
+`meanstd` and `minmax` treat every band; `unit` and `snv` treat every spectrum; `unit+meanstd` and `signal+meanstd` do
+one after the other. Statistics are gathered over blocks of rows in float64, so a cube larger than memory can be read by rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,19 @@ from torch import Tensor
 
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse.dgc.noise import signal_directions
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.nodata import window_blocks
 from spectrafuse.io.validate import check_not_faint
 from spectrafuse.ops.scene_spectra import normalized, scene_spectra
 
-METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd")
+METHODS = ("meanstd", "minmax", "unit", "snv", "unit+meanstd", "signal+meanstd")
 _EPSILON = 1e-6
 _FAINT = 1e-3
 """Where nothing in a scene varies by more, `_EPSILON` is meant in units of what varies most."""
 _BLOCK_VALUES = 1 << 20
+# Share of a spectrum's norm that its signal has at least: of noise alone it may have none.
+_LEAST_SIGNAL = 0.1
 
 
 def as_float_tensor(values: Any) -> Tensor:
@@ -44,12 +47,17 @@ class Normalization:
 
     Parameters
     ----------
-    method : {"meanstd", "minmax", "unit", "snv", "unit+meanstd"}
+    method : {"meanstd", "minmax", "unit", "snv", "unit+meanstd", "signal+meanstd"}
         `meanstd`: per band `(x - mean) / (std + 1e-6)`, std with ddof 1. `minmax`: per band
         `(x - min) / (max - min + 1e-6)`. `unit`: each spectrum divided by its L2 norm, which removes illumination.
         `snv`: each spectrum minus its mean, over its standard deviation. `unit+meanstd`: `unit`, then `meanstd`.
+        `signal+meanstd`: each spectrum divided by the norm of its part that is signal, which noise does not lengthen
+        (`spectrafuse.dgc.noise`), then `meanstd`.
     offset, scale : Tensor or None
         Statistics, float64, broadcastable to the cube; set by `fit`, None for methods without statistics.
+    signal : Tensor (bands, r) or None
+        Of `signal+meanstd`: the norm of a unit spectrum behind this map is the share of its signal. None where a scene
+        has no noise, or nothing else.
 
     Notes
     -----
@@ -63,6 +71,7 @@ class Normalization:
     method: str = "meanstd"
     offset: Tensor | None = None
     scale: Tensor | None = None
+    signal: Tensor | None = None
 
     def __post_init__(self) -> None:
         checks.choice("normalization", self.method, METHODS)
@@ -70,17 +79,27 @@ class Normalization:
     @property
     def has_statistics(self) -> bool:
         """Whether the method needs statistics of the scene."""
-        return self.method in ("meanstd", "minmax", "unit+meanstd")
+        return self.method in ("meanstd", "minmax", "unit+meanstd", "signal+meanstd")
 
     @property
     def state(self) -> dict[str, Any]:
         """Method and statistics; `Normalization(**state)` restores it."""
-        return {"method": self.method, "offset": self.offset, "scale": self.scale}
+        return {"method": self.method, "offset": self.offset, "scale": self.scale, "signal": self.signal}
 
     @property
     def _spectrum_method(self) -> str:
         """What is done to single spectra, as `scene_spectra` calls it."""
-        return {"unit+meanstd": "unit", "meanstd": "none", "minmax": "none"}.get(self.method, self.method)
+        own = {"unit+meanstd": "unit", "signal+meanstd": "unit", "meanstd": "none", "minmax": "none"}
+        return own.get(self.method, self.method)
+
+    def _without_noise(self, unit: Tensor, axis: int) -> Tensor:
+        """Unit spectra, with the bands along `axis`, divided in place by the norm of their signal."""
+        if self.signal is None:
+            return unit
+        rows = unit.movedim(axis, -1)
+        share = (rows @ self.signal.to(rows)).norm(dim=-1, keepdim=True)
+        rows /= share.clamp_min(_LEAST_SIGNAL)
+        return unit
 
     def _blocks(self, cube: Any, valid: np.ndarray | None) -> Iterator[Tensor]:
         """Blocks of a cube, in float64, after the part of the method that looks at single spectra.
@@ -94,7 +113,8 @@ class Normalization:
                 if not chosen.any():
                     continue
                 block = block[:, chosen].unsqueeze(-1)
-            yield normalized(block, self._spectrum_method, None, None).to(torch.float64)
+            unit = normalized(block, self._spectrum_method, None, None)
+            yield self._without_noise(unit, -3).to(torch.float64)
 
     def fit(self, cube: Any) -> Normalization:
         """The same method with the statistics of `cube`.
@@ -126,6 +146,13 @@ class Normalization:
             )
         if not self.has_statistics:
             return Normalization(self.method)
+        if self.method == "signal+meanstd":
+            found = Normalization(self.method, signal=signal_directions(cube, valid, as_float_tensor))
+            return found._of_bands(cube, valid)
+        return Normalization(self.method)._of_bands(cube, valid)
+
+    def _of_bands(self, cube: Any, valid: np.ndarray | None) -> Normalization:
+        """The same method with the statistics of the bands."""
         if self.method == "minmax":
             axes = (-2, -1) if len(cube.shape) == 3 else (0, -2, -1)
             low = high = None
@@ -152,7 +179,8 @@ class Normalization:
         most = spread.amax(dim=-3, keepdim=True)
         check_not_faint("cube", float(most.amax()))
         faint = (most > 0) & (most < _FAINT) & (self._spectrum_method == "none")
-        return Normalization(self.method, offset, spread + _EPSILON * torch.where(faint, most, torch.ones_like(most)))
+        spread = spread + _EPSILON * torch.where(faint, most, torch.ones_like(most))
+        return replace(self, offset=offset, scale=spread)
 
     def transform(self, cube: Any) -> Tensor:
         """The normalised cube, or a window of it, as a float32 tensor (float64 for float64 input).
@@ -163,12 +191,22 @@ class Normalization:
             If the method needs statistics and has none.
         """
         self._check_fitted()
-        return normalized(as_float_tensor(cube), self._spectrum_method, self.offset, self.scale)
+        if self.signal is None:
+            return normalized(as_float_tensor(cube), self._spectrum_method, self.offset, self.scale)
+        unit = self._without_noise(normalized(as_float_tensor(cube), "unit", None, None), -3)
+        return normalized(unit, "none", self.offset, self.scale)
 
     def spectra(self, cube: Any, out: Tensor) -> Tensor:
         """`transform` into `out` (rows, columns, n), n >= bands: the bands of a pixel side by side, then zeros."""
         self._check_fitted()
-        return scene_spectra(cube, out, self._spectrum_method, self.offset, self.scale)
+        if self.signal is None:
+            return scene_spectra(cube, out, self._spectrum_method, self.offset, self.scale)
+        assert self.offset is not None
+        assert self.scale is not None
+        bands = len(self.signal)
+        spectra = self._without_noise(scene_spectra(cube, out, "unit", None, None)[..., :bands], -1)
+        spectra.sub_(self.offset.flatten().to(spectra)).div_(self.scale.flatten().to(spectra))
+        return out
 
     def _check_fitted(self) -> None:
         if self.has_statistics and (self.offset is None or self.scale is None):

@@ -22,6 +22,9 @@ CHANGEABLE = (
 """Choices that the estimator has under the same name."""
 
 
+AUTO = "auto"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a model is trained.
@@ -31,7 +34,8 @@ class Recipe:
     name : str
         What messages and files call it.
     normalization : str
-        A method of `Normalization`, used where the estimator is not told otherwise.
+        A method of `Normalization`, used where the estimator is not told otherwise; or "auto", which chooses between
+        `signal+meanstd` and `meanstd` by the scenes (`spectrafuse.dgc.training.choice`).
     aligned : bool
         Consistency between pixels of the same place in the scene; False compares the same index of both crops.
     uniform, orthogonality, balance, consistency, spectral : float
@@ -126,7 +130,7 @@ class Recipe:
     max_shift_bands: int = 2
 
     def __post_init__(self) -> None:
-        checks.choice("normalization", self.normalization, METHODS)
+        checks.choice("normalization", self.normalization, (AUTO, *METHODS))
         for name in (
             "uniform",
             "orthogonality",
@@ -183,7 +187,7 @@ published = Recipe(
 
 corrected = Recipe(
     name="corrected",
-    normalization="unit+meanstd",
+    normalization=AUTO,
     aligned=True,
     uniform=6.0,
     orthogonality=0.001,

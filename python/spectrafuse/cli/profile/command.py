@@ -86,6 +86,7 @@ def _segmenting(request: SegmentRequest) -> Run:
     from spectrafuse.dgc.estimator import DeepGlobalClustering
     from spectrafuse.dgc.normalise import Normalization
     from spectrafuse.dgc.prediction import inference
+    from spectrafuse.dgc.training.choice import resolve_normalization
     from spectrafuse.dgc.training.trainer import Trainer
 
     check_merge(request)
@@ -96,7 +97,8 @@ def _segmenting(request: SegmentRequest) -> Run:
         trainers: list[Trainer] = []
         phases = _training(estimator, cubes[0] if len(cubes) == 1 else cubes, Trainer, trainers, device, bounds, folder)
         trainer = trainers[0]
-        model, how = trainer.model.eval(), Normalization(trainer.recipe.normalization)
+        model, seed = trainer.model.eval(), trainer.stream.seed
+        how = Normalization(resolve_normalization(trainer.recipe.normalization, cubes, model.n_clusters, seed)[0])
 
         def predict() -> None:
             for cube in cubes * _PREDICTIONS:
