@@ -15,7 +15,7 @@ import torch
 
 from helpers import seeds
 from spectrafuse import DeepGlobalClustering
-from spectrafuse.dgc import normalise
+from spectrafuse.dgc import normalise, windows
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import METHODS, Normalization
 from spectrafuse.dgc.prediction.inference import cluster_mass, halo_rows, predict_labels, predict_probs
@@ -288,6 +288,10 @@ def test_files_left_in_place_give_what_arrays_give(tmp_path: Path, kind: str, mo
         return values
 
     monkeypatch.setattr(Cube, "_read", recorded)
+    read_whole = small().fit(open_cube(path, **options))
+    assert all(columns == 23 for _, columns in read)
+    np.testing.assert_array_equal(read_whole.predict(cube), held.predict(cube))
+    monkeypatch.setattr(windows, "_MOST_NUMBERS", cube.size - 1)
     in_place = small().fit(open_cube(path, **options))
     assert any(columns < 23 for _, columns in read)
     for mine, theirs in zip(in_place.history_, held.history_, strict=True):

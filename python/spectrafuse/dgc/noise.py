@@ -20,8 +20,8 @@ _MOST_WINDOWS = 64
 _MOST_NUMBERS = 1 << 24
 # Of the noise's mean variance; keeps directions without noise finite.
 _NOISE_FLOOR = 1e-4
-# Second moment of spectra over that of noise, from which on a direction is signal.
-_LEAST_RATIO = 2.0
+# Second moment of spectra over that of noise, from which on a direction is signal; that of noise alone is about 1.
+_LEAST_RATIO = 1.3
 
 
 class SecondMoments:

@@ -11,6 +11,7 @@ depend on what is stored there either; its own label is -1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
@@ -24,6 +25,8 @@ from spectrafuse.dgc.normalise import Normalization, as_float_tensor
 from spectrafuse.io.cubes import Cube
 
 T = TypeVar("T")
+# Of scenes in files that are read whole for the training, 64 MiB: their windows are read several hundred times.
+_MOST_NUMBERS = 1 << 24
 
 
 def fill_nearest(spectra: Tensor, valid: np.ndarray) -> Tensor:
@@ -184,11 +187,13 @@ def _reflected(size: int, before: int, after: int, repeat_edge: bool, device: to
 
 
 def for_training(scenes: Sequence[Cube], normalization: Normalization, device: torch.device) -> list[NormalizedScene]:
-    """Normalised scenes: in memory, or read window by window if one of them has gaps or is in a file."""
+    """Normalised scenes: in memory, or read window by window if one has gaps, or if one is in a file and all are large.
+    """
     fitted = [normalization.fit(scene) for scene in scenes]
-    if any(scene.file_backed or scene.valid is not None for scene in scenes):
+    large = sum(math.prod(scene.shape) for scene in scenes) > _MOST_NUMBERS
+    if any((scene.file_backed and large) or scene.valid is not None for scene in scenes):
         return [WindowedScene(scene, own, device) for scene, own in zip(scenes, fitted, strict=True)]
-    return [NormalizedScene(own.transform(scene.data).to(device)) for scene, own in zip(scenes, fitted, strict=True)]
+    return [NormalizedScene(own.transform(scene[:, :]).to(device)) for scene, own in zip(scenes, fitted, strict=True)]
 
 
 def as_normalized(scenes: Sequence[Tensor | NormalizedScene]) -> list[NormalizedScene]:
