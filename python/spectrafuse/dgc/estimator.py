@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.choice import resolve_normalization
 from spectrafuse.dgc.training.initialise import new_model
 from spectrafuse.dgc.training.trainer import Trainer
-from spectrafuse.dgc.windows import for_training
+from spectrafuse.dgc.training.prototypes import SpectraSample
+from spectrafuse.dgc.tree import agreement, groups_at, merges
+from spectrafuse.dgc.windows import WindowedScene, for_training
 from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import asked_by_estimator
@@ -93,6 +96,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Mean probability of every cluster over the training scenes, computed from them when it is first asked for: they
         must still be there, unchanged. `save`, pickling and copying keep it if it has been asked for before; without
         that, and for a published model folder, it is None after `load`.
+    merges_ : ndarray (K - 1, 4)
+        In which order clusters merge, and at which height; `at` cuts this tree.
     cluster_mapping_ : dict or None
         {label: [clusters]} as given to `merge_clusters`.
     normalization_ : Normalization
@@ -119,6 +124,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     _scenes: Sequence[Cube]
     _mass: np.ndarray | None
+    _means: np.ndarray | None
+    _shares: np.ndarray | None
 
     def __init__(
         self,
@@ -254,6 +261,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             fingerprint=fingerprint(self.get_params(), recipe, device, scenes) if checkpoint_dir is not None else None,
         )
         self._set_model(model, method, reason)
+        if trainer.prototypes is not None:
+            self._means, self._shares = (x.cpu().double().numpy() for x in trainer.prototypes[1:])
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
         self._scenes, self._mass = scenes, None
         self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
@@ -266,6 +275,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     def _set_model(self, model: SegmentationModel, normalization: str, reason: str) -> None:
         self.model_ = model.eval()
         self.normalization_reason_ = reason
+        self._means = self._shares = None
         self.normalization_ = Normalization(normalization)
         self.n_features_in_ = self.n_bands_in_ = model.n_bands
         self.bands_ = np.arange(model.n_bands)
@@ -390,6 +400,54 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self._fit(scenes, callback, checkpoint_dir)
         return self._predict(X, scenes)
 
+    @property
+    def merges_(self) -> np.ndarray:
+        """In which order clusters merge, (K - 1, 4), and at which height: `spectrafuse.dgc.tree.merges`.
+
+        By the mean spectra that the clusters were found with; by their centres where the recipe has none.
+        """
+        check_is_fitted(self, "model_")
+        return merges(self.cluster_centers_ if self._means is None else self._means, self._shares)
+
+    def at(self, n_clusters: int) -> DeepGlobalClustering:
+        """A copy that gives fewer clusters, without another training: the tree `merges_` is cut where so many are left.
+
+        Parameters
+        ----------
+        n_clusters : int
+            From 1 to the number of clusters of the model.
+
+        Returns
+        -------
+        DeepGlobalClustering
+            `predict` gives labels from 0 to `n_clusters` - 1; `cluster_mapping_` says which clusters they are made of.
+        """
+        fewer = copy(self)
+        return fewer.merge_clusters(dict(enumerate(groups_at(self.merges_, n_clusters))))
+
+    @in_usual_modes
+    def level_agreement(self, levels: Sequence[int]) -> dict[int, float]:
+        """How well two halves of the training scenes agree on so many clusters: a reason to rely on them, or not to.
+
+        Parameters
+        ----------
+        levels : sequence of int
+            Numbers of clusters, from 2 to that of the model.
+
+        Returns
+        -------
+        dict
+            {clusters: adjusted Rand index}; 1, both halves give the same clusters; 0, no more than chance. Empty where
+            the training scenes are not known, after `load` for example.
+        """
+        check_is_fitted(self, "model_")
+        if not self._scenes:
+            return {}
+        cpu = torch.device("cpu")
+        scenes = [WindowedScene(scene, self.normalization_.fit(scene), cpu) for scene in self._scenes]
+        count = self.model_.n_clusters
+        return agreement(SpectraSample(scenes, count), count, levels, RandomStream(0))
+
     def merge_clusters(self, mapping: Mapping[int, Sequence[int]] | None) -> DeepGlobalClustering:
         """Make `predict` return merged labels.
 
@@ -426,6 +484,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             raise InvalidValueError("This model does not say how large its clusters are; give scenes as `X`.")
         kept = self.model_.prune(torch.from_numpy(mass), threshold)
         self._mass = None if self._mass is None else self._mass[kept]
+        self._means = None if self._means is None else self._means[kept]
+        self._shares = None if self._shares is None else self._shares[kept]
         if self.cluster_mapping_ is not None:
             number = {old: new for new, old in enumerate(kept)}
             merged = {k: [number[c] for c in v if c in number] for k, v in self.cluster_mapping_.items()}
@@ -452,6 +512,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             "bands": {"of": self.n_bands_in_, "used": self.bands_.tolist()},
             "mapping": None if self.cluster_mapping_ is None else list(self.cluster_mapping_.items()),
             "cluster_mass": self._mass,
+            "cluster_means": self._means,
+            "cluster_shares": self._shares,
             "history": self.history_,
             "stop_reason": self.stop_reason_,
             "n_iter": self.n_iter_,
@@ -485,6 +547,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
                 estimator.bands_, estimator.n_bands_in_ = used, total
             mass = extra.get("cluster_mass")
             estimator._mass = None if mass is None else np.asarray(mass, dtype=np.float64)
+            if (means := extra.get("cluster_means")) is not None:
+                estimator._means = np.array(means, dtype=np.float64).reshape(model.n_clusters, -1)
+                estimator._shares = np.array(extra["cluster_shares"], dtype=np.float64).reshape(model.n_clusters)
             estimator.history_ = extra.get("history", [])
             estimator.stop_reason_ = extra["stop_reason"]
             estimator.n_iter_ = extra.get("n_iter", 0)

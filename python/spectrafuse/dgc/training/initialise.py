@@ -86,7 +86,7 @@ def start_encoder(model: SegmentationModel, prototypes: Prototypes, spectra: Ten
         Some that are trained on; decide the scale.
     """
     encoder = model.encoder
-    projection, means = prototypes
+    projection, means = prototypes.projection, prototypes.means
     means = means[: encoder.embed_dim]
     squares = means.square().sum(dim=1)
     weights, offset = means @ projection.t(), (squares.max() - squares) / 2

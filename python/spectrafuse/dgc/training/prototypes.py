@@ -57,6 +57,8 @@ class Prototypes(NamedTuple):
     """(bands, R) float32."""
     means: Tensor
     """(K, R) float32: cluster means of the projected spectra."""
+    shares: Tensor = torch.zeros(0)
+    """(K,) float32: shares of the averaged pixels that are nearest to each; empty where they are not known."""
 
     def maps(self, spectra: Tensor) -> Tensor:
         """The nearest prototype of every pixel, (B, h, w) int64 on its device.
@@ -122,10 +124,13 @@ class SpectraSample:
         pairs = zip(self.averaged, self.valid, strict=True)
         return torch.cat([image.permute(0, 2, 3, 1)[valid] for image, valid in pairs])
 
-    def means(self, n_clusters: int, stream: RandomStream, starts: int) -> Tensor:
-        """Cluster means (K, R) of the averaged pixels, the best of so many starts of k-means."""
-        rough = [roughness(image, valid)[valid] for image, valid in zip(self.averaged, self.valid, strict=True)]
-        return _means(self.points, torch.cat(rough), n_clusters, stream, starts).float()
+    def means(self, n_clusters: int, stream: RandomStream, starts: int, chosen: Tensor | None = None) -> Tensor:
+        """Cluster means (K, R) of the averaged pixels, or of those `chosen`, the best of so many starts of k-means."""
+        rough = torch.cat([roughness(x, valid)[valid] for x, valid in zip(self.averaged, self.valid, strict=True)])
+        points = self.points
+        if chosen is not None and chosen.any():
+            points, rough = points[chosen], rough[chosen]
+        return _means(points, rough, n_clusters, stream, starts).float()
 
 
 @torch.no_grad()
@@ -147,7 +152,8 @@ def find_prototypes(scenes: Sequence[Tensor | NormalizedScene], n_clusters: int,
     """
     sample = SpectraSample(scenes, n_clusters)
     means = sample.means(n_clusters, stream, _STARTS)
-    return Prototypes(sample.projection.to(sample.device), means.to(sample.device))
+    counts = torch.bincount(torch.cdist(sample.points, means).argmin(dim=1), minlength=n_clusters)
+    return Prototypes(*(x.to(sample.device) for x in (sample.projection, means, counts / counts.sum().clamp_min(1))))
 
 
 def _bandwidth(images: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,112 @@
+"""The tree in which clusters merge: fewer clusters without another training.
+
+Ward's method on the clusters' mean spectra, weighted: those two merge next that add least to the squared distances of
+the means to the mean of their group. No level of the tree is the true one; how well two halves of the scenes agree on a level
+says how far it can be relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from spectrafuse._runtime import checks
+from spectrafuse.dgc.training.prototypes import SpectraSample
+from spectrafuse.random import RandomStream
+
+_STARTS = 5
+# Side of the blocks that make the halves, and more of them than are side by side in a window.
+_BLOCK, _MOST_BLOCKS = 16, 64
+
+
+def merges(means: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+    """Which clusters merge, (K - 1, 4), as `scipy.cluster.hierarchy.linkage` describes it.
+
+    Parameters
+    ----------
+    means : ndarray (K, R)
+        Of the clusters.
+    shares : ndarray (K,), optional
+        Of the pixels. A cluster weighs as the square root of its share, so that small ones, of mixed pixels often,
+        merge early, and yet not all before large ones. All weigh the same without it.
+
+    Returns
+    -------
+    ndarray
+        In each row two groups, the height at which they merge (the square root of what Ward's method adds), and how
+        many clusters that makes. Groups 0 to K - 1 are the clusters; row i makes group K + i. Heights never fall.
+    """
+    count = len(means)
+    weights = np.ones(count) if shares is None else np.sqrt(np.maximum(shares, 1e-6))
+    centers, sizes = np.array(means, dtype=np.float64), np.ones(count)
+    numbers, tree = np.arange(count), np.zeros((max(count - 1, 0), 4))
+    for row in range(count - 1):
+        squares = np.square(centers[:, None] - centers).sum(-1)
+        cost = squares * weights[:, None] * weights / (weights[:, None] + weights)
+        cost[np.tril_indices(len(cost))] = np.inf
+        first, second = np.unravel_index(cost.argmin(), cost.shape)
+        height = max(np.sqrt(cost[first, second]), tree[row - 1, 2] if row else 0.0)
+        size, weight = sizes[first] + sizes[second], weights[first] + weights[second]
+        tree[row] = *sorted((numbers[first], numbers[second])), height, size
+        mean = (weights[first] * centers[first] + weights[second] * centers[second]) / weight
+        centers[first], sizes[first], weights[first], numbers[first] = mean, size, weight, count + row
+        centers, sizes, weights, numbers = (np.delete(x, second, axis=0) for x in (centers, sizes, weights, numbers))
+    return tree
+
+
+def groups_at(tree: np.ndarray, n_groups: int) -> list[list[int]]:
+    """The clusters of each group where the tree is cut so that so many are left, ordered by their first clusters."""
+    n_clusters = len(tree) + 1
+    checks.integer("n_clusters", n_groups, maximum=n_clusters)
+    members: dict[int, list[int]] = {cluster: [cluster] for cluster in range(n_clusters)}
+    for row, (first, second) in enumerate(tree[: n_clusters - n_groups, :2].astype(int).tolist()):
+        members[n_clusters + row] = members.pop(first) + members.pop(second)
+    return sorted(sorted(group) for group in members.values())
+
+
+@torch.no_grad()
+def agreement(
+    sample: SpectraSample, n_clusters: int, levels: Sequence[int], stream: RandomStream
+) -> dict[int, float]:
+    """How alike the clusters are that two halves of the windows give at some levels of their trees.
+
+    Parameters
+    ----------
+    sample : SpectraSample
+        Its windows are cut into blocks of 16 x 16 pixels, of which a random half makes one of the halves.
+    n_clusters : int
+        At the bottom of the trees.
+    levels : sequence of int
+        From 2 to `n_clusters`.
+    stream : RandomStream
+        Of the halves, and of the starts of k-means.
+
+    Returns
+    -------
+    dict
+        The adjusted Rand index of each level, over all pixels of the sample: 1, the same clusters; 0, chance.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    points, blocks = sample.points, []
+    for number, valid in enumerate(sample.valid):
+        rows, columns = valid[0].nonzero(as_tuple=True)
+        blocks.append((number * _MOST_BLOCKS + rows // _BLOCK) * _MOST_BLOCKS + columns // _BLOCK)
+    names, own = torch.cat(blocks).unique(return_inverse=True)
+    half = (stream.permutation(len(names), device="cpu") % 2 == 0)[own]
+    nearest, trees = [], []
+    for part in (half, ~half):
+        means = sample.means(n_clusters, stream, _STARTS, part)
+        nearest.append(torch.cdist(points, means).argmin(dim=1).numpy())
+        trees.append(merges(means.double().numpy(), np.bincount(nearest[-1], minlength=n_clusters) / len(points)))
+
+    def labels(which: int, level: int) -> np.ndarray:
+        table = np.empty(n_clusters, dtype=np.int64)
+        for label, members in enumerate(groups_at(trees[which], level)):
+            table[members] = label
+        found: np.ndarray = table[nearest[which]]
+        return found
+
+    return {level: float(adjusted_rand_score(labels(0, level), labels(1, level))) for level in levels}
