@@ -83,7 +83,9 @@ def scores(maps: list[Any], scene: Scene) -> dict[str, float]:
 def train(scene: Scene, recipe_name: str, changes: dict[str, Any], seed: int) -> tuple[dict[str, Any], list[Any]]:
     """Row and last label maps of a run with the estimator's defaults, scored after every epoch."""
     recipe = resolve(recipe_name, **changes)
-    method, _ = resolve_normalization(recipe.normalization, [Cube(cube) for cube in scene.cubes], scene.n_clusters, seed)
+    method, _ = resolve_normalization(
+        recipe.normalization, [Cube(cube) for cube in scene.cubes], scene.n_clusters, seed
+    )
     fitted = [Normalization(method).fit(cube) for cube in scene.cubes]
     normalised = [how.transform(cube) for how, cube in zip(fitted, scene.cubes, strict=True)]
     stream, curve = RandomStream(seed), []

@@ -18,7 +18,7 @@ from spectrafuse._runtime.progress import Progress
 from spectrafuse.dgc import estimator as estimator_module
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.recipes import published, resolve
+from spectrafuse.dgc.recipes import published
 from spectrafuse.io.cubes import open_cube, read_cube
 from spectrafuse.io.errors import DataError
 

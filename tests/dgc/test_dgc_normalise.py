@@ -117,7 +117,7 @@ def test_the_unit_of_a_scene_does_not_matter(method: str, factor: float) -> None
     x[1] = 0.3
     expected = Normalization(method).fit(x).transform(x)
     found = Normalization(method).fit(x * factor).transform(x * factor)
-    # The 1e-6 of a scene whose bands vary by 0.3 or so; rounding of a band without noise, whose floor is 1e-4 of others'.
+    # The 1e-6 of a scene whose bands vary by 0.3 or so; a band without noise, whose floor is 1e-4 of others', rounded.
     tolerance = 2e-3 if method == "signal+meanstd" else 2e-5
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 

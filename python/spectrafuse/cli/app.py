@@ -217,6 +217,9 @@ def segment(
     n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,
     recipe: RecipeOption = RecipeName.corrected,
     merge: Annotated[str | None, typer.Option(help="Merge clusters: '0=0,2;1=1' makes 0 of clusters 0 and 2.")] = None,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Show fewer clusters too, and how they merge: tree.png.")
+    ] = False,
     restart: RestartOption = False,
     key: KeyOption = None,
     layout: LayoutOption = LayoutName.auto,
@@ -328,6 +331,7 @@ def segment(
             classes=parse_classes(classes),
             masks=mask or [],
             merge=parse_merge(merge),
+            tree=tree,
             threads=threads,
             restart=restart,
         ),

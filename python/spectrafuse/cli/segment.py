@@ -21,6 +21,8 @@ from spectrafuse.cli.terminal import CommandError, output_console
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from spectrafuse.dgc.doubt import Doubt
+    from spectrafuse.dgc.estimator import DeepGlobalClustering
     from spectrafuse.io.cubes import Cube
 
 MOST_TABLE_ROWS = 64
@@ -39,6 +41,8 @@ CURVE_NAMES = {
 }
 # In the output folder beside the folders of several scenes.
 RESULTS = ("loss.png", "model")
+# Numbers of clusters in the picture of the tree; and that of all.
+LEVELS = (2, 3, 5, 8, 16)
 
 Statistics = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pixels (k,), mean spectra and standard deviations (k, bands) of clusters."""
@@ -60,6 +64,8 @@ class SegmentRequest:
         Numbers of the labels of LabelMe files.
     masks : sequence of str
         `FILE[:KEY]` of the pixels without data, none or one a scene.
+    tree : bool
+        Whether fewer clusters are shown as well, and how they merge.
     """
 
     scenes: Sequence[Path]
@@ -76,6 +82,7 @@ class SegmentRequest:
     masks: Sequence[str] = ()
     threads: int | None = None
     restart: bool = False
+    tree: bool = False
 
 
 def parse_merge(text: str | None) -> dict[int, list[int]]:
@@ -192,6 +199,8 @@ def check_merge(request: SegmentRequest) -> None:
 
     if not request.merge:
         return
+    if request.tree:
+        raise CommandError("--tree shows how clusters merge, and --merge merges them: give one of the two.")
     count = request.settings["n_clusters"]
     try:
         named = len(label_of_cluster(request.merge, range(count)))
@@ -252,6 +261,7 @@ def segment(request: SegmentRequest) -> None:
             # How much memory there is decides nothing.
             "parameters": {name: value for name, value in request.settings.items() if name != "max_memory"},
             "merge": request.merge,
+            "tree": request.tree,
             "labels": [content(text) for text in request.labels],
             "ignore_label": request.ignore_label,
             "classes": request.classes,
@@ -284,10 +294,14 @@ def _try_results(place: Path, request: SegmentRequest, cubes: list[Cube], truth:
         numbers = np.zeros((bands, *image.shape), np.float32)
         sketches.append(Cube(numbers, wavelengths=cube.wavelengths, wavelength_unit=cube.wavelength_unit))
         statistics.append((np.ones(k, int), np.zeros((k, bands)), np.zeros((k, bands))))
-    estimator = SimpleNamespace(history_=[{"epoch": 1, "loss": 1.0}], stop_reason_="", save=lambda path: path.mkdir())
+    estimator = SimpleNamespace(
+        history_=[{"epoch": 1, "loss": 1.0}],
+        stop_reason_="",
+        save=lambda path: path.mkdir(),
+    )
     shown = [found[None] for found in values] if truth else []
     sure = [np.zeros(image.shape, np.float32) for image in labels]
-    _write(place, request, estimator, sketches, labels, sure, statistics, shown, None)
+    _write(place, request, estimator, sketches, labels, sure, statistics, shown, None, [])
     (place / RESULTS[-1] / "config.json").touch()
 
 
@@ -299,6 +313,7 @@ def _fit_and_write(
     folder: RunFolder,
     console: Console,
 ) -> None:
+    from spectrafuse.dgc.doubt import doubts
     from spectrafuse.dgc.estimator import DeepGlobalClustering
     from spectrafuse.reports.style import cluster_statistics
 
@@ -317,6 +332,8 @@ def _fit_and_write(
     k = max(request.merge) + 1 if request.merge else len(estimator.cluster_centers_)
     scores = _scores(labels, truth)
     statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
+    doubt = [doubts(*found, estimator.normalization_, k) for found in zip(cubes, labels, confidences, strict=True)]
+    tree = _tree_levels(estimator) if request.tree else []
     record = {
         "inputs": inputs,
         "parameters": estimator.get_params(),
@@ -324,13 +341,15 @@ def _fit_and_write(
         "device": str(next(estimator.model_.parameters()).device),
         "epochs": getattr(estimator, "n_iter_", None),
         "stop_reason": estimator.stop_reason_,
-        "clusters": [
-            _cluster_rows(cube, image, found) for cube, image, found in zip(cubes, labels, statistics, strict=True)
-        ],
+        "normalization": estimator.normalization_.method,
+        "normalization_reason": estimator.normalization_reason_,
+        "clusters": [_cluster_rows(*found) for found in zip(cubes, labels, statistics, doubt, strict=True)],
+        "doubt": [found.record for found in doubt],
+        "tree": {"merges": estimator.merges_.tolist(), "levels": tree},
         "scores": scores,
     }
     with folder.results(record) as results:
-        _write(results, request, estimator, cubes, labels, confidences, statistics, truth, scores)
+        _write(results, request, estimator, cubes, labels, confidences, statistics, truth, scores, tree)
     _print_summary(console, request, record, scores)
 
 
@@ -362,7 +381,19 @@ def _scored_labels(scores: dict[str, Any]) -> list[int]:
     return [int(label) for label, value in found.items() if value == value]
 
 
-def _cluster_rows(cube: Cube, labels: np.ndarray, statistics: Statistics) -> list[dict[str, Any]]:
+def _tree_levels(estimator: DeepGlobalClustering) -> list[dict[str, Any]]:
+    """Fewer clusters: what each group is made of, and how well halves of the scenes agree on the groups."""
+    from spectrafuse.dgc.tree import groups_at
+
+    merges = estimator.merges_
+    levels = [*(level for level in LEVELS if level <= len(merges)), len(merges) + 1]
+    agreement = estimator.level_agreement([level for level in levels if level > 1])
+    return [
+        {"clusters": level, "groups": groups_at(merges, level), "agreement": agreement.get(level)} for level in levels
+    ]
+
+
+def _cluster_rows(cube: Cube, labels: np.ndarray, statistics: Statistics, doubt: Doubt) -> list[dict[str, Any]]:
     pixels, mean, std = statistics
     rows = []
     for cluster in range(len(pixels)):
@@ -375,6 +406,8 @@ def _cluster_rows(cube: Cube, labels: np.ndarray, statistics: Statistics) -> lis
                 row["peak_wavelength"] = float(cube.wavelengths[peak])
             row["mean_value"] = float(mean[cluster].mean())
             row["spread"] = float(std[cluster].mean())
+            row["confidence"] = round(doubt.confidence[cluster], 4)
+            row["rows_and_columns_of_98_percent"] = doubt.place[cluster]
         rows.append(row)
     return rows
 
@@ -389,12 +422,14 @@ def _write(
     statistics: list[Statistics],
     truth: list[np.ndarray],
     scores: dict[str, Any] | None,
+    tree: list[dict[str, Any]],
 ) -> None:
     from spectrafuse.io.class_maps import write_class_map
     from spectrafuse.io.rasters import write_class_tiff
     from spectrafuse.io.results import write_class_spectra, write_image, write_label_map
     from spectrafuse.reports.maps import save_map
     from spectrafuse.reports.style import save_cluster_spectra, save_curves
+    from spectrafuse.reports.tree import save_tree
 
     names = scene_names(request.scenes)
     match = _match(scores)
@@ -424,6 +459,9 @@ def _write(
         axis, unit = cube.wavelengths, cube.wavelength_unit
         save_cluster_spectra(target / "spectra.png", mean, std, pixels, wavelengths=axis, unit=unit)
         write_class_spectra(target, mean, std, pixels, axis=axis, axis_unit=unit)
+        if tree:
+            levels = [(level["clusters"], level["groups"], level["agreement"]) for level in tree]
+            save_tree(target / "tree.png", image, estimator.merges_, levels, title=name)
     save_curves(
         results / "loss.png", estimator.history_, names=CURVE_NAMES, title=f"Training. {estimator.stop_reason_}"
     )
@@ -447,7 +485,7 @@ def _print_summary(
     units = [item["wavelength_unit"] for item in record["inputs"]]
     for name, rows, unit in zip(scene_names(request.scenes), record["clusters"], units, strict=True):
         table = Table(title=f"\n{name}", title_justify="left", title_style="bold")
-        for column in ("cluster", "pixels", "share", "peak at", "mean value", "spread"):
+        for column in ("cluster", "pixels", "share", "peak at", "mean value", "spread", "confidence"):
             table.add_column(column, justify="right")
         if scores is not None:
             table.add_column("matched label", justify="right")
@@ -457,9 +495,9 @@ def _print_summary(
             if row["pixels"]:
                 at = row.get("peak_wavelength")
                 cells += [f"band {row['peak_band']}" if at is None else f"{at:.5g} {unit or ''}".rstrip()]
-                cells += [f"{row['mean_value']:.4g}", f"{row['spread']:.4g}"]
+                cells += [f"{row['mean_value']:.4g}", f"{row['spread']:.4g}", f"{row['confidence']:.2f}"]
             else:
-                cells += ["-"] * 3
+                cells += ["-"] * 4
             if scores is not None:
                 label = match.get(row["cluster"])
                 iou = scores.get(f"iou_class_{label}")
@@ -474,6 +512,16 @@ def _print_summary(
         alone = [label for label in _scored_labels(scores) if label not in match.values()]
         if alone:
             console.print(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
+    for name, found in zip(scene_names(request.scenes), record["doubt"], strict=True):
+        for caution in found["cautions"]:
+            console.print(f"{name}: {caution}", soft_wrap=True)
+    for level in record["tree"]["levels"]:
+        if level["agreement"] is not None:
+            console.print(
+                f"{level['clusters']} clusters: halves of the scene agree to {level['agreement']:.2f} (1: fully)"
+            )
+    if record["normalization_reason"]:
+        console.print(record["normalization_reason"], soft_wrap=True)
     console.print(f"{record['stop_reason']}")
     tiff = ""
     if any(item["place"] for item in record["inputs"]):
@@ -481,5 +529,5 @@ def _print_summary(
     console.print(
         f"Results are in '{request.output}': map.png, labels.npy, classes.hdr{tiff}, confidence.hdr (0: "
         "two clusters fit alike, 1: no doubt), spectra.csv, spectra.npz, spectra.hdr (spectral library), spectra.png, "
-        "loss.png, run.json, model/"
+        f"loss.png, {'tree.png, ' if request.tree else ''}run.json, model/"
     )

@@ -30,8 +30,8 @@ from spectrafuse.dgc.scenes import check_bands, read_scenes
 from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.choice import resolve_normalization
 from spectrafuse.dgc.training.initialise import new_model
-from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.training.prototypes import SpectraSample
+from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.tree import agreement, groups_at, merges
 from spectrafuse.dgc.windows import WindowedScene, for_training
 from spectrafuse.io.bands import BandsOf, as_plain

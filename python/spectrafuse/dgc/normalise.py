@@ -1,7 +1,8 @@
 """Normalisation of cubes, each scene by its own statistics (docs/algorithms/dgc.md, "Normalization").
 
 `meanstd` and `minmax` treat every band; `unit` and `snv` treat every spectrum; `unit+meanstd` and `signal+meanstd` do
-one after the other. Statistics are gathered over blocks of rows in float64, so a cube larger than memory can be read by rows.
+one after the other. Statistics are gathered over blocks of rows in float64, so a cube larger than memory can be read by
+rows.
 """
 
 from __future__ import annotations

@@ -187,8 +187,7 @@ def _reflected(size: int, before: int, after: int, repeat_edge: bool, device: to
 
 
 def for_training(scenes: Sequence[Cube], normalization: Normalization, device: torch.device) -> list[NormalizedScene]:
-    """Normalised scenes: in memory, or read window by window if one has gaps, or if one is in a file and all are large.
-    """
+    """Normalised scenes: in memory, or read window by window if one has gaps, or is in a file and all are large."""
     fitted = [normalization.fit(scene) for scene in scenes]
     large = sum(math.prod(scene.shape) for scene in scenes) > _MOST_NUMBERS
     if any((scene.file_backed and large) or scene.valid is not None for scene in scenes):

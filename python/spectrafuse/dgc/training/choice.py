@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import AUTO
@@ -106,7 +105,9 @@ def choose_normalization(scenes: Sequence[Cube], n_clusters: int, stream: Random
     figures = f"compactness times sharpness of borders: {scores[1]:.2f} with brightness, {scores[0]:.2f} without"
     if scores[1] > _CLEARLY_BETTER * scores[0]:
         return Choice(BRIGHTNESS, f"Brightness is kept in the spectra: it tells clusters apart ({figures}).", *scores)
-    return Choice(SHAPE, f"Brightness is taken out of the spectra: their shape tells clusters apart ({figures}).", *scores)
+    return Choice(
+        SHAPE, f"Brightness is taken out of the spectra: their shape tells clusters apart ({figures}).", *scores
+    )
 
 
 def resolve_normalization(method: str, scenes: Sequence[Cube], n_clusters: int, seed: int) -> tuple[str, str]:

@@ -29,8 +29,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from spectrafuse._runtime.threads import single_blas_thread
-from spectrafuse.dgc.noise import WINDOW, evenly, moments, most_windows, pencil, window_corners
 from spectrafuse.dgc.neighbours import neighbour_distances, roughness, smoothed
+from spectrafuse.dgc.noise import WINDOW, evenly, moments, most_windows, pencil, window_corners
 from spectrafuse.dgc.training.batches import CropBatch
 from spectrafuse.dgc.windows import NormalizedScene, as_normalized
 from spectrafuse.random import RandomStream
