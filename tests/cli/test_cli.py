@@ -84,6 +84,30 @@ def test_run_json_says_what_was_done(segmented: tuple[Path, Result], scene: Path
     assert sum(row["pixels"] for row in record["clusters"][0]) == 12 * 15
     assert 0 <= record["scores"]["mean_iou"] <= 1
     assert set(record["files"]) == {path.name for path in output.iterdir()}
+    assert record["normalization"] in ("meanstd", "signal+meanstd")
+    assert record["normalization_reason"].startswith("Brightness is ")
+    assert {"unsure", "small_patches", "explained", "explained_by_k_means", "noisy_bands", "cautions"} == set(
+        record["doubt"][0]
+    )
+    assert len(record["tree"]["merges"]) == 2
+    assert all(0 <= row["confidence"] <= 1 for row in record["clusters"][0] if row["pixels"])
+
+
+def test_the_tree_of_the_clusters(scene: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    result = run("segment", scene, "-o", output, *SEGMENT, "--max-epoch", 1, "--tree")
+    assert result.exit_code == 0, result.output
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    levels = record["tree"]["levels"]
+    assert [level["clusters"] for level in levels] == [2, 3]
+    assert sorted(cluster for group in levels[0]["groups"] for cluster in group) == [0, 1, 2]
+    assert all(-1 <= level["agreement"] <= 1 for level in levels)
+    assert "2 clusters: halves of the scene agree to" in result.stdout
+    picture = np.round(imread(output / "tree.png")[..., :3] * 255).astype(np.uint8)
+    assert all((picture == color).all(-1).sum() > 100 for color in colors(3)[np.unique(np.load(output / "labels.npy"))])
+    fails_with(
+        run("segment", scene, "-o", tmp_path / "b", *SEGMENT, "--tree", "--merge", "0=0,1,2"), "--tree", "--merge"
+    )
 
 
 def test_same_command_again_does_nothing(segmented: tuple[Path, Result], scene: Path) -> None:

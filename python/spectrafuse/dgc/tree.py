@@ -52,7 +52,8 @@ def merges(means: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
         tree[row] = *sorted((numbers[first], numbers[second])), height, size
         mean = (weights[first] * centers[first] + weights[second] * centers[second]) / weight
         centers[first], sizes[first], weights[first], numbers[first] = mean, size, weight, count + row
-        centers, sizes, weights, numbers = (np.delete(x, second, axis=0) for x in (centers, sizes, weights, numbers))
+        left = np.arange(len(sizes)) != second
+        centers, sizes, weights, numbers = centers[left], sizes[left], weights[left], numbers[left]
     return tree
 
 
