@@ -550,6 +550,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             if (means := extra.get("cluster_means")) is not None:
                 estimator._means = np.array(means, dtype=np.float64).reshape(model.n_clusters, -1)
                 estimator._shares = np.array(extra["cluster_shares"], dtype=np.float64).reshape(model.n_clusters)
+                if not (np.isfinite(estimator._means).all() and np.isfinite(estimator._shares).all()):
+                    raise InvalidValueError("the means of the clusters are not finite")
             estimator.history_ = extra.get("history", [])
             estimator.stop_reason_ = extra["stop_reason"]
             estimator.n_iter_ = extra.get("n_iter", 0)
