@@ -1,0 +1,23 @@
+"""
+What takes the time
+===================
+
+`spectrafuse profile` in front of `segment` or `unmix` runs the same command, and says what took how long, how near that
+is to what the machine can do, and what would help.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+folder = Path(tempfile.mkdtemp())
+rng = np.random.default_rng(0)
+spectra = rng.dirichlet([0.5] * 4, size=80) @ rng.gamma(0.5, size=(4, 200)) + rng.normal(0, 0.01, (80, 200))
+np.save(folder / "spectra.npy", spectra)
+
+command = [sys.executable, "-m", "spectrafuse", "profile", "unmix", "spectra.npy", "-o", "result", "--pool-size", "64"]
+done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+print(done.stdout)
