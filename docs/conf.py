@@ -22,6 +22,7 @@ extensions = [
 ]
 templates_path = ["_templates"]
 nitpicky = True
+nitpick_ignore_regex = [("py:class", r"numpy\..*")]
 default_role = "code"
 
 # The same Markdown is read on its own, where files of the repository are linked to: `links_to_files`.
@@ -56,16 +57,20 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "remove_config_comments": True,
     "image_scrapers": ("matplotlib",),
-    "within_subsection_order": "ExampleTitleSortKey",
+    "within_subsection_order": "FileNameSortKey",
+    "capture_repr": (),
 }
 
 html_theme = "pydata_sphinx_theme"
 html_title = "spectrafuse"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": False,
+    "header_links_before_dropdown": 7,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -73,9 +78,9 @@ html_theme_options = {
 
 
 def setup(app):
-    """Leave out of class pages what NamedTuple says about every field."""
-    app.connect("autodoc-skip-member", lambda app, what, name, value, skip, options: _is_field(value) or None)
+    """Leave out of class pages what NamedTuple and scikit-learn add to every class."""
+    app.connect("autodoc-skip-member", lambda app, what, name, value, skip, options: _is_added(name, value) or None)
 
 
-def _is_field(value):
-    return type(value).__name__ == "_tuplegetter"
+def _is_added(name, value):
+    return type(value).__name__ == "_tuplegetter" or (name.startswith("set_") and name.endswith("_request"))

@@ -28,7 +28,11 @@ class Page(HTMLParser):
 
 def broken(folder):
     """Sentences about links of the HTML files below a folder that lead nowhere."""
-    pages = {file.resolve(): Page(file.read_text(encoding="utf-8")) for file in Path(folder).rglob("*.html")}
+    pages = {
+        file.resolve(): Page(file.read_text(encoding="utf-8"))
+        for file in Path(folder).rglob("*.html")
+        if "_static" not in file.parts
+    }
     sentences = []
     for file, page in pages.items():
         for link in sorted(page.links):

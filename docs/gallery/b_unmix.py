@@ -34,7 +34,7 @@ spectra = amounts @ pure + rng.normal(0, 0.01, (40, len(axis)))
 
 mcr = sf.EBgMCR(random_state=0).fit(spectra)
 concentrations = mcr.transform(spectra)
-print(mcr.n_components_, "components.", mcr.chosen_reason_)
+print(mcr.n_components_, "components:", *mcr.chosen_reason_.split(": "), sep="\n")
 
 # %%
 # Components come in no order, and at a size of their own: each is scaled to length one, and its concentrations carry
@@ -58,4 +58,6 @@ right.set(xlabel="true concentration", ylabel="found")
 # How sure the count is: :doc:`/guide/count_evidence` says how to read this.
 
 evidence = mcr.count_evidence_
-print("rise:", round(evidence["rise"], 1), " rank check:", evidence["rank_check"], " cautions:", evidence["cautions"])
+print("rise:", round(evidence["rise"], 1))
+print("rank check:", evidence["rank_check"])
+print("cautions:", evidence["cautions"])

@@ -9,6 +9,7 @@ prediction may use beside what the process holds already. The file here is small
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from tensorly.datasets import load_indian_pines
 
@@ -35,6 +36,10 @@ segmentation.fit(folder / "scene.npy", layout="chw")
 out = folder / "labels.npy"
 labels = segmentation.predict(folder / "scene.npy", layout="chw", max_memory=16 * 2**20, out=out)
 print(type(labels).__name__, labels.shape)
+
+figure, axis = plt.subplots(figsize=(4, 6), layout="constrained")
+axis.imshow(labels, cmap="tab10", interpolation="nearest")
+axis.set(xticks=[], yticks=[], title="the same fields eight times")
 
 # %%
 # Strips overlap by as much as a label depends on, so that the labels are those of the whole scene. With too little

@@ -9,6 +9,7 @@ folders have the published packages' formats, so that these read them, and folde
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from tensorly.datasets import load_indian_pines
 
@@ -29,6 +30,11 @@ print(sorted(path.name for path in (folder / "ground").iterdir()))
 model = sf.DeepGlobalClustering.load(folder / "ground")
 labels = model.predict(east, layout="hwc")
 print(labels.shape, "pixels in clusters", np.unique(labels))
+
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
+for axis, half, title in zip(axes, [west, east], ["trained on", "new"], strict=True):
+    axis.imshow(model.predict(half, layout="hwc"), cmap="tab10", vmin=0, vmax=9, interpolation="nearest")
+    axis.set(title=title, xticks=[], yticks=[])
 
 # %%
 # The same for spectra: the model keeps its components, and gives their concentrations in new samples.

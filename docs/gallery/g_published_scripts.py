@@ -11,6 +11,7 @@ A script that was written for `ebgmcr` or `hsi_global_clustering` runs as it is 
 or, from Python, by the same names in `spectrafuse.compat`. What follows is written as for the published `ebgmcr`.
 """
 
+import matplotlib.pyplot as plt
 import torch
 
 from spectrafuse.compat import ebgmcr
@@ -22,6 +23,16 @@ spectra = concentrations @ components
 
 solver = ebgmcr.DenseEBgMCR(32, mini_batch_size=16, max_epoch=60, checkpoint_criterion=None)
 solver.fit(spectra)
+
+with torch.no_grad():
+    found = solver.parse_pattern(spectra)
+used = found["select_prob"].any(dim=0)
+print(int(used.sum()), "components are used after these few epochs")
+
+figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+axis.plot(spectra[0], label="spectrum 0")
+axis.plot(found["reconstruction"][0], label="as the solver describes it")
+axis.legend()
 
 # %%
 # Its random numbers come from torch's global generator, in the published order and number, so that a seed gives what it

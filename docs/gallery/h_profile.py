@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 folder = Path(tempfile.mkdtemp())
@@ -21,3 +22,10 @@ np.save(folder / "spectra.npy", spectra)
 command = [sys.executable, "-m", "spectrafuse", "profile", "unmix", "spectra.npy", "-o", "result", "--pool-size", "64"]
 done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 print(done.stdout)
+
+# %%
+# The same as a picture, beside the table and traces in the folder:
+
+figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
+axis.imshow(plt.imread(next((folder / "result").glob("*.png"))))
+axis.axis("off")

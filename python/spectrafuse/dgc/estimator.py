@@ -98,9 +98,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         One entry per epoch: loss and its terms, entropy and stability (`nmi`, `vi`) of the label maps, and more.
     stop_reason_ : str
         Why the training ended, in one sentence.
-    n_features_in_, n_iter_ : int
-        Bands that are used, and epochs that ran.
-    bands_ : ndarray of int (n_features_in_,)
+    n_features_in_ : int
+        Bands d that are used.
+    n_iter_ : int
+        Epochs that ran.
+    bands_ : ndarray of int (d,)
         Their numbers in the scenes, from 0.
     n_bands_in_ : int
         Bands of the scenes.

@@ -165,7 +165,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     C_opt_, ST_opt_ : ndarray, (n, k) and (k, d)
         Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
-    n_features_in_, n_iter_ : int
+    n_features_in_ : int
+        Bands d of the spectra.
+    n_iter_ : int
+        Epochs of training; 0 without any.
     feature_names_in_ : ndarray of str, (d,)
         Only if the spectra were a data frame with named columns.
 

@@ -22,8 +22,8 @@ class Stability(NamedTuple):
     ----------
     seeds, counts : list of int
         The estimator's own seed and count first.
-    cosines : ndarray, (n_seeds - 1, n_components_)
-        For each other seed and each of the estimator's components, the cosine of the component found that is most
+    cosines : ndarray, (n_seeds - 1, k)
+        For each other seed and each of the estimator's k components, the cosine of the component found that is most
         alike; 0 where none was found.
     reason : str
         A sentence.
