@@ -1,12 +1,11 @@
 """Every link of the finished pages to a page, an anchor or a file of the site must lead somewhere."""
 
+import logging
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sphinx.util import logging
-
-log = logging.getLogger(__name__)
+log = logging.getLogger("sphinx.broken_links")
 
 
 class Page(HTMLParser):

@@ -1,16 +1,17 @@
 """Markdown of the repository as pages: files outside `docs` become pages of the site, and links lead to these.
 
-A link to a file that is no page of the site keeps its words only; one to a file that does not exist is a warning.
+A link to an example leads to its page. One to a file that is no page of the site keeps its words only; one to a file
+that does not exist is a warning.
 """
 
+import logging
 import os
 import re
 from pathlib import Path
 
-from sphinx.util import logging
-
-LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
-log = logging.getLogger(__name__)
+LINK = re.compile(r"```.*?```|(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)|`[^`\n]*`", re.DOTALL)
+"""Or code, which stays as it is."""
+log = logging.getLogger("sphinx.links_to_files")
 
 
 def rewritten(text, origin, page, docs, pages):
@@ -34,6 +35,8 @@ def rewritten(text, origin, page, docs, pages):
 
     def link(match):
         picture, words, target = match.groups()
+        if target is None:
+            return match.group()
         path, mark, anchor = target.partition("#")
         if not path or "://" in path or path.startswith("mailto:"):
             return match.group()
@@ -43,13 +46,13 @@ def rewritten(text, origin, page, docs, pages):
         inside = os.path.relpath(file, docs.parent)
         if inside in pages:
             file = docs / pages[inside]
+        elif file.parent == docs / "gallery":
+            file = docs / "generated" / "gallery" / f"{file.stem}.rst"
         elif not picture and (docs not in file.parents or file.suffix != ".md"):
             return words
         return f"{picture}[{words}]({os.path.relpath(file, page.parent)}{mark}{anchor})"
 
-    # Code stays as it is.
-    parts = re.split(r"(```.*?```|`[^`\n]*`(?!\]))", text, flags=re.DOTALL)
-    return "".join(part if index % 2 else LINK.sub(link, part) for index, part in enumerate(parts))
+    return LINK.sub(link, text)
 
 
 def copy_pages(app):

@@ -19,8 +19,8 @@ rng = np.random.default_rng(0)
 spectra = rng.dirichlet([0.5] * 4, size=80) @ rng.gamma(0.5, size=(4, 200)) + rng.normal(0, 0.01, (80, 200))
 np.save(folder / "spectra.npy", spectra)
 
-command = [sys.executable, "-m", "spectrafuse", "profile", "unmix", "spectra.npy", "-o", "result", "--pool-size", "64"]
-done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+command = "-m spectrafuse profile unmix spectra.npy --pool-size 64 --max-epoch 40 --output result"
+done = subprocess.run([sys.executable, *command.split()], cwd=folder, capture_output=True, text=True, check=False)
 print(done.stdout)
 
 # %%

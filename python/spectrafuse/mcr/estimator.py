@@ -182,8 +182,15 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    >>> mcr = EBgMCR(pool_size=128).fit("spectra.csv")  # doctest: +SKIP
-    >>> concentrations = mcr.transform("spectra.csv")  # doctest: +SKIP
+    Forty mixtures of three spectra that nobody has seen alone:
+
+    >>> import spectrafuse as sf
+    >>> mixtures = sf.mcr.MixtureSynthesizer(3, 60, snr_db=30.0).generate(40)
+    >>> mcr = sf.EBgMCR(random_state=0).fit(mixtures.spectra)
+    >>> mcr.n_components_, mcr.components_.shape
+    (3, (3, 60))
+    >>> mcr.transform(mixtures.spectra).shape
+    (40, 3)
     """
 
     _fitted_concentrations: NDArray[np.float32] | None
@@ -642,8 +649,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Examples
         --------
-        >>> bands = mcr.feasible_bands(X)  # doctest: +SKIP
-        >>> print(*bands.sentences, sep="\\n")  # doctest: +SKIP
+        >>> import spectrafuse as sf
+        >>> spectra = sf.mcr.MixtureSynthesizer(2, 40, snr_db=40.0).generate(20).spectra
+        >>> bands = sf.EBgMCR(random_state=0).fit(spectra).feasible_bands(spectra)
+        >>> bool((bands.lowest <= bands.highest).all()), len(bands.sentences)
+        (True, 2)
         """
         data = self._read(X)[:]
         if self.post_processing is not None or self.aggregate is not None:
