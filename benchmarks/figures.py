@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/kernels.md", "docs/guide/trust.md", "docs/scaling.md")
 BLOCK = re.compile(r"<!-- ([a-z ]+), from ([^>]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 
-Row = dict[str, Any]
+Row = history.Row
 
 SPEED = {
     ("training step published", "auto", "paper", "both"): "DGC, a training step of `published`",
