@@ -366,10 +366,10 @@ def _fit_and_write(
     if known is not None:
         first = {"components": known.components, "fixed": np.full(len(known.components), request.fixed)}
     estimator = EBgMCR(**request.settings, constraints=constraints or None)
-    fit_in_folder(estimator, spectra.data, folder, "unmixing", **first)
+    fit_in_folder(estimator, spectra, folder, "unmixing", **first)
     components = np.asarray(estimator.components_)
     # Under constraints, those of the fit: `transform` looks at one spectrum at a time.
-    concentrations = np.asarray(estimator.C_opt_ if constraints else estimator.transform(spectra.data))
+    concentrations = np.asarray(estimator.C_opt_ if constraints else estimator.transform(spectra))
     share = shares(components, concentrations)
     order = by_share(share, estimator.background_row_)
     background = None if estimator.background_row_ is None else len(order) - 1

@@ -25,7 +25,7 @@ from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
-from spectrafuse.io.cubes import Cube
+from spectrafuse.io.spectral_axis import axis_from_plain
 from spectrafuse.mcr import constraints as constraining
 from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.constraints import Constraint, Knowledge
@@ -166,6 +166,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
     n_features_in_, n_iter_ : int
+    axis_ : SpectralAxis or None
+        Where the bands lie (`values`, `unit`), if the spectra that were fitted say it: a file, `read_spectra`, a scene.
     feature_names_in_ : ndarray of str, (d,)
         Only if the spectra were a data frame with named columns.
 
@@ -243,7 +245,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
             Spectra, one a row, or a scene, whose pixels with data are spectra. Negative values are allowed: measured
             spectra have them.
         y : None
@@ -283,6 +285,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         recipe = resolve(self.recipe)
         settings = self._settings()
+        X = inputs.opened(X, zeros="check")
         data = inputs.open_rows(X, zeros="check")
         spikes = None
         if self.robust:
@@ -311,8 +314,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if spikes is not None and spikes.any() and self.count_evidence_ is not None:
             self.count_evidence_["cautions"].append(evidence.of_spikes(spikes))
         # A file's columns have no names.
-        validate_data(self, data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
+        validate_data(self, data[:1] if isinstance(X, inputs.WITHOUT_NAMES) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
+        self.axis_ = inputs.axis_of(X)
         # The refinement may find another level than the singular values show.
         found = result.gates
         self.noise_: NoiseLevel | None = noise if found is None or found.weights else found.noise
@@ -559,9 +563,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         named = hasattr(X, "columns")
         if named:  # before the values: a data frame reindexed to other names holds NaN
             validate_data(self, X, reset=False, skip_check_array=True)
-        data = inputs.open_rows(X, zeros="accept")
+        X = inputs.opened(X, zeros="accept")
+        data = inputs.with_bands_of_model(X, inputs.open_rows(X, zeros="accept"), self.axis_)
         if not named:
-            given = data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X
+            given = data[:1] if isinstance(X, inputs.WITHOUT_NAMES) else X
             validate_data(self, given, reset=False, skip_check_array=True)
         return data
 
@@ -579,7 +584,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+            Where spectra say where their bands lie, as those did that were fitted, the bands of the model are taken, in
+            any order and among others.
 
         Returns
         -------
@@ -613,7 +620,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d)
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d)
             The spectra that were fitted, or others of the same components.
         tolerance : float, optional
             How far below zero an entry may be, as a share of the profile's maximum; None: what the noise can hide, at
@@ -750,6 +757,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "select_threshold": self.model_.select_threshold,
             "component_ids": self.component_ids_.tolist(),
             "fixed_ids": self._fixed_ids,
+            "axis": None if self.axis_ is None else self.axis_.as_plain(),
             "count_curve": self.count_curve_,
             "stop_reason": self.stop_reason_,
             "chosen_reason": self.chosen_reason_,
@@ -818,6 +826,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         self.model_ = model.to(device)
         self.n_features_in_ = model.dim_components
+        self.axis_ = axis_from_plain(extra.get("axis"), model.dim_components)
         self._fixed_ids = extra.get("fixed_ids", [])
         self.count_curve_ = extra.get("count_curve", [])
         self.stop_reason_ = extra.get("stop_reason", "The folder does not say.")
