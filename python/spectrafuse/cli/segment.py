@@ -16,14 +16,14 @@ from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse._runtime.text import file_name
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
-from spectrafuse.cli.terminal import CommandError, output_console
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spectrafuse.io.cubes import Cube
+    from spectrafuse.reports.page import Block
 
-MOST_TABLE_ROWS = 64
 # Clusters and labels in the pictures that are tried before the training.
 _MOST_TRIED = 8
 # Pixels from which on a label map stays in a file.
@@ -38,7 +38,14 @@ CURVE_NAMES = {
     "vi": "change: VI with the epoch before",
 }
 # In the output folder beside the folders of several scenes.
-RESULTS = ("loss.png", "model")
+RESULTS = ("loss.png", "report.html", "model")
+CAPTIONS = {
+    "map.png": "the scene, and the cluster of each pixel",
+    "spectra.png": "mean spectrum of each cluster, with the standard deviation of its pixels",
+    "labels.png": "the clusters alone, a pixel for each pixel of the scene",
+    "loss.png": "course of the training",
+}
+"""What pictures show, in the order that a report has them in."""
 
 Statistics = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pixels (k,), mean spectra and standard deviations (k, bands) of clusters."""
@@ -329,9 +336,13 @@ def _fit_and_write(
         ],
         "scores": scores,
     }
+    blocks = _summary(request, record)
     with folder.results(record) as results:
         _write(results, request, estimator, cubes, labels, confidences, statistics, truth, scores)
-    _print_summary(console, request, record, scores)
+        title = f"Segmentation of {', '.join(scene_names(request.scenes))}"
+        folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
+    print_blocks(console, blocks)
+    console.print(where_results_are(request.output, inputs, "loss.png", "model/"))
 
 
 def _scores(labels: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, Any] | None:
@@ -438,21 +449,19 @@ def _truth_names(classes: dict[str, int] | None) -> list[str] | None:
     return [names.get(number, f"label {number}") for number in range(max(names) + 1)]
 
 
-def _print_summary(
-    console: Console, request: SegmentRequest, record: dict[str, Any], scores: dict[str, Any] | None
-) -> None:
-    from rich.table import Table
+def _summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
+    """What a person is told at the end."""
+    from spectrafuse.reports.page import Grid
 
+    scores = record["scores"]
     match = {cluster: label for label, cluster in _match(scores).items()}
+    columns = ["cluster", "pixels", "share", "peak at", "mean value", "spread"]
+    columns += ["matched label", "IoU"] if scores is not None else []
     units = [item["wavelength_unit"] for item in record["inputs"]]
+    blocks: list[Block] = []
     for name, rows, unit in zip(scene_names(request.scenes), record["clusters"], units, strict=True):
-        table = Table(title=f"\n{name}", title_justify="left", title_style="bold")
-        for column in ("cluster", "pixels", "share", "peak at", "mean value", "spread"):
-            table.add_column(column, justify="right")
-        if scores is not None:
-            table.add_column("matched label", justify="right")
-            table.add_column("IoU", justify="right")
-        for row in rows[:MOST_TABLE_ROWS]:
+        grid = Grid(name, columns)
+        for row in rows:
             cells = [str(row["cluster"]), str(row["pixels"]), f"{100 * row['share']:.1f} %"]
             if row["pixels"]:
                 at = row.get("peak_wavelength")
@@ -464,22 +473,26 @@ def _print_summary(
                 label = match.get(row["cluster"])
                 iou = scores.get(f"iou_class_{label}")
                 cells += ["-", "-"] if iou is None else [str(label), f"{iou:.3f}"]
-            table.add_row(*cells)
-        console.print(table)
+            grid.rows.append(cells)
+        blocks.append(grid)
     if scores is not None:
-        console.print(
+        blocks.append(
             f"Scores ({scores['matching']}): mean IoU {scores['mean_iou']:.3f}, accuracy "
             f"{scores['accuracy']:.3f}, Dice {scores['mean_dice']:.3f}, NMI {scores['nmi']:.3f}"
         )
         alone = [label for label in _scored_labels(scores) if label not in match.values()]
         if alone:
-            console.print(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
-    console.print(f"{record['stop_reason']}")
+            blocks.append(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
+    return [*blocks, record["stop_reason"]]
+
+
+def where_results_are(output: Path, inputs: Sequence[dict[str, Any]], *more: str) -> str:
+    """The sentence about the files of a segmentation."""
     tiff = ""
-    if any(item["place"] for item in record["inputs"]):
+    if any(item["place"] for item in inputs):
         tiff = ", classes.tif" if find_spec("rasterio") else " (as GeoTIFF: pip install 'spectrafuse[geo]')"
-    console.print(
-        f"Results are in '{request.output}': map.png, labels.npy, classes.hdr{tiff}, confidence.hdr (0: "
-        "two clusters fit alike, 1: no doubt), spectra.csv, spectra.npz, spectra.hdr (spectral library), spectra.png, "
-        "loss.png, run.json, model/"
+    return (
+        f"Results are in '{output}': report.html (all on one page), map.png, labels.npy, classes.hdr{tiff}, "
+        "confidence.hdr (0: two clusters fit alike, 1: no doubt), spectra.csv, spectra.npz, spectra.hdr (spectral "
+        f"library), spectra.png, {', '.join([*more, 'run.json'])}"
     )

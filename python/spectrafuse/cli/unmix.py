@@ -12,21 +12,33 @@ import numpy as np
 
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask
-from spectrafuse.cli.terminal import CommandError, output_console
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spectrafuse.io.spectra import Spectra
     from spectrafuse.mcr.feasible_bands import FeasibleBands
+    from spectrafuse.reports.page import Block
 
-MOST_TABLE_ROWS = 64
 # Components and spectra in the results that are tried before the fit.
 _MOST_TRIED = 8
 # In the tables of components and concentrations, of one component.
 _BYTES_OF_NUMBER = 8
 MOST_BANDS, LARGEST_FOR_BANDS = 4, 2_000_000
 """Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
+CAPTIONS = {
+    "components.png": "the spectrum of each component",
+    "concentrations.png": "how much of each component is in each spectrum",
+    "concentration_maps.png": "how much of each component is in each pixel",
+    "concentrations_against_true.png": "found concentrations against the true ones",
+    "feasible_bands.png": "how far spectra and concentrations could be others that fit as well",
+    "residuals.png": "what the components leave unexplained",
+    "count_path.png": "what each component explains: the evidence for the count",
+    "count_curve.png": "components against the fit, through the search",
+    "loss.png": "course of the training",
+}
+"""What pictures show, in the order that a report has them in."""
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
@@ -265,6 +277,7 @@ def unmix(request: UnmixRequest) -> None:
             "layout": spectra.layout,
             "samples": samples,
             "bands": bands,
+            "reading": spectra.reading,
         }
     ]
     folder = RunFolder(
@@ -407,6 +420,7 @@ def _fit_and_write(
             **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
             "sentences": bands.sentences,
         }
+    blocks = _summary(record, agreement)
     with folder.results(record) as results:
         if bands is not None:
             _write_bands(results, bands, request, spectra, solution.names[: len(bands.lowest)])
@@ -420,7 +434,15 @@ def _fit_and_write(
             agreement=agreement,
             scores=(r2, nmse),
         )
-    _print_summary(console, request, record, agreement, "concentration_maps" if spectra.grid else "concentrations")
+        title = f"Unmixing of {request.spectra.name}"
+        folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
+    print_blocks(console, blocks)
+    picture = "concentration_maps" if spectra.grid else "concentrations"
+    loss = "loss.png, " if record["epochs"] else ""
+    console.print(
+        f"Results are in '{request.output}': report.html (all on one page), components.png, {picture}.png, "
+        f"residuals.png, count_path.png, {loss}components.csv, concentrations.csv, run.json, model/"
+    )
 
 
 def shares(components: np.ndarray, concentrations: np.ndarray) -> np.ndarray:
@@ -637,46 +659,30 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _print_summary(
-    console: Console, request: UnmixRequest, record: dict[str, Any], agreement: Agreement | None, picture: str
-) -> None:
-    from rich.table import Table
-
+def _summary(record: dict[str, Any], agreement: Agreement | None) -> list[Block]:
+    """What a person is told at the end."""
     from spectrafuse.mcr.constraints import Report
+    from spectrafuse.reports.page import Caution, Grid
 
     count = record["n_components"]
-    table = Table(title=f"\n{count} component{'s' * (count != 1)}", title_justify="left", title_style="bold")
-    for column in ("component", "share", "mean concentration"):
-        table.add_column(column, justify="right")
     by_component = {row["index"]: row for row in agreement.rows} if agreement is not None else {}
     measures = [m for m in ("cosine", "correlation", "r2", "rmse") if any(m in r for r in by_component.values())]
-    if by_component:
-        table.add_column("true component")
-        for measure in measures:
-            table.add_column(measure, justify="right")
-    for index in range(min(count, MOST_TABLE_ROWS)):
+    columns = ["component", "share", "mean concentration"]
+    columns += ["true component", *measures] if by_component else []
+    grid = Grid(f"{count} component{'s' * (count != 1)}", columns, left=("true component",))
+    for index in range(count):
         name = "background" if index == record["background_row"] else str(index + 1)
         cells = [name, f"{100 * record['shares'][index]:.1f} %", f"{record['mean_concentrations'][index]:.4g}"]
         if by_component:
             row = by_component.get(index)
             cells += ["-"] * (1 + len(measures)) if row is None else [str(row["true"])]
             cells += [f"{row[measure]:.3f}" for measure in measures] if row is not None else []
-        table.add_row(*cells)
-    console.print(table)
-    console.print(f"R2 {record['r2']:.4f}, lack of fit {record['lack_of_fit_percent']:.3g} %")
+        grid.rows.append(cells)
+    blocks: list[Block] = [grid, f"R2 {record['r2']:.4f}, lack of fit {record['lack_of_fit_percent']:.3g} %"]
     if agreement is not None:
-        console.print(f"Compared with the truth: {agreement.how}.")
-    console.print(record["chosen_reason"])
-    for report in record["constraints"]:
-        console.print(Report(**report).sentence)
-    for caution in (record["count_evidence"] or {}).get("cautions", ()):
-        console.print(f"Caution: {caution}")
-    for sentence in record.get("feasible_bands", {}).get("sentences", ()):
-        console.print(sentence)
-    console.print(record["stop_reason"])
-    loss = "loss.png, " if record["epochs"] else ""
-    console.print(
-        f"Results are in '{request.output}': components.png, {picture}.png, residuals.png, count_path.png, "
-        f"{loss}"
-        "components.csv, concentrations.csv, run.json, model/"
-    )
+        blocks.append(f"Compared with the truth: {agreement.how}.")
+    blocks.append(record["chosen_reason"])
+    blocks += [Report(**report).sentence for report in record["constraints"]]
+    blocks += [Caution(text) for text in (record["count_evidence"] or {}).get("cautions", ())]
+    blocks += record.get("feasible_bands", {}).get("sentences", ())
+    return [*blocks, record["stop_reason"]]
