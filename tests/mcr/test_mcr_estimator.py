@@ -159,6 +159,32 @@ def test_spectra_of_a_file_are_taken_at_the_bands_of_the_model(tmp_path: Path) -
         loaded.transform(SPECTRA[:, :5])
 
 
+def test_components_in_another_order_with_names(fitted: EBgMCR, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "first")
+    other = EBgMCR.load(tmp_path / "first")
+    count = len(other.component_ids_)
+    order, names = np.arange(count)[::-1], [f"<{i}>" for i in range(count)]
+    expected = other.transform(SPECTRA)[:, order]
+    other.arrange(order, names).save(tmp_path / "second")
+    for estimator in (other, EBgMCR.load(tmp_path / "second")):
+        np.testing.assert_array_equal(estimator.transform(SPECTRA), expected)
+        np.testing.assert_array_equal(estimator.components_, fitted.components_[order])
+        np.testing.assert_array_equal(estimator.component_ids_, fitted.component_ids_[order])
+        assert estimator.component_names_ == names
+        np.testing.assert_allclose(
+            estimator.inverse_transform(expected), fitted.inverse_transform(expected[:, order]), rtol=1e-6
+        )
+    refit = _quick().fit(SPECTRA)
+    concentrations = refit.C_opt_[:, order]
+    np.testing.assert_array_equal(refit.arrange(order).C_opt_, concentrations)
+    assert refit.component_names_ is None
+    for wrong in ([0] * count, range(count + 1), [0.5] * count):
+        with pytest.raises(ValueError, match="`order` must be each of"):
+            other.arrange(wrong)
+    with pytest.raises(ValueError, match="`names`"):
+        other.arrange(order, ["a"] * (count + 1))
+
+
 def test_chunks_do_not_matter(fitted: EBgMCR, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fitted.parse(SPECTRA)
     monkeypatch.setattr("spectrafuse.mcr.model._CHUNK_ROWS", 3)

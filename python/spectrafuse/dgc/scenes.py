@@ -155,4 +155,5 @@ def check_bands(scenes: Sequence[Cube], n_bands: int, whose: str) -> None:
     """Raise `DataError` where a scene has not the bands that `whose` names, such as "the model"."""
     for i, scene in enumerate(scenes):
         if scene.shape[0] != n_bands:
-            raise DataError(f"Scene {i} must have {n_bands} bands like {whose}; got {scene.shape[0]}.")
+            name = called_scene(i, scene)
+            raise DataError(f"{name} must have {n_bands} bands like {whose}; got {scene.shape[0]}.")

@@ -133,6 +133,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Used components, of unit norm as `component_norm` says (in the sparse form times their sparsity gates).
     component_ids_ : ndarray of int, (k,)
         Their numbers: known components come first, then those that were found (after training: places in the pool).
+    component_names_ : list of str or None
+        Their names, as `arrange` was told: by the command `unmix`, numbers by share, and names of known spectra.
     n_components_ : int
         Their number k, the background not counted.
     background_row_ : int or None
@@ -186,6 +188,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """
 
     _fitted_concentrations: NDArray[np.float32] | None
+    component_names_: list[str] | None
 
     def __init__(
         self,
@@ -521,12 +524,35 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._set_components(result.record.component_ids)
         self._fitted_concentrations = result.concentrations
 
+    def arrange(self, order: Any, names: Sequence[str] | None = None) -> EBgMCR:
+        """Put the components into another order, and name them; results and model folders keep both.
+
+        Parameters
+        ----------
+        order : array_like of int, (k,)
+            Rows of `components_`, each once, in their new order.
+        names : sequence of str, (k,), optional
+            In the new order.
+        """
+        check_is_fitted(self, "model_")
+        count, given = len(self.component_ids_), np.asarray(order)
+        if given.shape != (count,) or not np.array_equal(np.sort(given), np.arange(count)):
+            raise checks.fail("order", f"each of the {count} rows of `components_` once", order)
+        if names is not None and (len(names) != count or not all(isinstance(name, str) for name in names)):
+            raise checks.fail("names", f"{count} strings", names)
+        fitted = self._fitted_concentrations
+        self._set_components(self.component_ids_[given].tolist())
+        self._fitted_concentrations = None if fitted is None else np.ascontiguousarray(fitted[:, given])
+        self.component_names_ = None if names is None else list(names)
+        return self
+
     @torch.no_grad()
     def _set_components(self, ids: list[int]) -> None:
         self.component_ids_ = np.asarray(ids, dtype=np.int64)
         self.background_row_ = ids.index(self._background_id) if self._background_id in ids else None
         self.n_components_ = len(ids) - (self.background_row_ is not None)
         self._fitted_concentrations = None
+        self.component_names_ = None
         if self.background_row_ is not None:
             self._fixed_ids = sorted({*self._fixed_ids, ids[self.background_row_]})
         self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
@@ -564,7 +590,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if named:  # before the values: a data frame reindexed to other names holds NaN
             validate_data(self, X, reset=False, skip_check_array=True)
         X = inputs.opened(X, zeros="accept")
-        data = inputs.with_bands_of_model(X, inputs.open_rows(X, zeros="accept"), self.axis_)
+        data: Table = inputs.open_rows(X, zeros="accept")
+        places = inputs.bands_of_model(X, data.shape[1], self.axis_)
+        if not np.array_equal(places, np.arange(data.shape[1])):
+            data = np.ascontiguousarray(data[:][:, places])
         if not named:
             given = data[:1] if isinstance(X, inputs.WITHOUT_NAMES) else X
             validate_data(self, given, reset=False, skip_check_array=True)
@@ -756,6 +785,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "plug_ins": {name: model_io.callable_name(parameters[name]) for name in ("post_processing", "aggregate")},
             "select_threshold": self.model_.select_threshold,
             "component_ids": self.component_ids_.tolist(),
+            "component_names": self.component_names_,
             "fixed_ids": self._fixed_ids,
             "axis": None if self.axis_ is None else self.axis_.as_plain(),
             "count_curve": self.count_curve_,
@@ -843,6 +873,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             places = tuple(gates["open_ids"])
             model.gates = ExactGates(noise, gates["price"], places, None if weights is None else tuple(weights))
         self._set_components(list(extra.get("component_ids", range(model.num_components))))
+        if extra.get("component_names") is not None:
+            self.arrange(range(len(self.component_ids_)), extra["component_names"])
 
     @property
     def _n_features_out(self) -> int:

@@ -126,20 +126,18 @@ def opened(X: Any, *, zeros: str) -> Any:
     return found
 
 
-def with_bands_of_model(X: Any, data: Table, model: SpectralAxis | None) -> Table:
-    """Spectra with the bands that lie where a model has its own, in its order; as they are where nothing says it.
+def bands_of_model(X: Any, count: int, model: SpectralAxis | None) -> NDArray[np.int64]:
+    """Of `count` bands those that lie where a model has its own, in its order; all where nothing says where they lie.
 
     Raises
     ------
     DataError
-        If they lack one.
+        If the model has a band that X lacks.
     """
     own = None if model is None else axis_of(X)
-    if own is None or len(own.values) != data.shape[1]:
-        return data
-    assert model is not None
-    places = matching_bands(model, own, f"'{X.source}'" if X.source else "`X`")
-    return data if np.array_equal(places, np.arange(data.shape[1])) else np.ascontiguousarray(data[:][:, places])
+    if model is None or own is None or len(own.values) != count:
+        return np.arange(count)
+    return matching_bands(model, own, f"'{X.source}'" if X.source else "`X`")
 
 
 def axis_of(X: Any) -> SpectralAxis | None:
