@@ -11,7 +11,6 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from spectrafuse.benchmarks import headline, history
 

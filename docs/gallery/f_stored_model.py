@@ -3,7 +3,8 @@ A stored model on new data
 ==========================
 
 A fitted model is a folder: save it once, apply it to every scene or every batch of spectra that comes later. The
-folders have the published packages' formats, so that these read them, and folders that they wrote load here.
+folders have the published packages' formats, so that these read them, and folders that they wrote load here. On the
+command line: ``spectrafuse apply result/ new.mat --output new/``.
 """
 
 import tempfile
