@@ -66,6 +66,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "spectrafuse"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+# Pages that stand alone have no section to navigate in.
+html_sidebars = {"index": [], "getting_started": [], "kernels": []}
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {

@@ -16,11 +16,12 @@ import numpy as np
 
 folder = Path(tempfile.mkdtemp())
 rng = np.random.default_rng(0)
-spectra = rng.dirichlet([0.5] * 4, size=80) @ rng.gamma(0.5, size=(4, 200)) + rng.normal(0, 0.01, (80, 200))
+spectra = rng.dirichlet([0.5] * 4, size=80) @ rng.gamma(0.5, size=(4, 200))
+spectra += rng.normal(0, 0.01, spectra.shape)
 np.save(folder / "spectra.npy", spectra)
 
-command = "-m spectrafuse profile unmix spectra.npy --pool-size 64 --max-epoch 40 --output result"
-done = subprocess.run([sys.executable, *command.split()], cwd=folder, capture_output=True, text=True, check=False)
+command = "spectrafuse profile unmix spectra.npy --pool-size 64 --max-epoch 40 --output result"
+done = subprocess.run([sys.executable, "-m", *command.split()], cwd=folder, capture_output=True, text=True, check=True)
 print(done.stdout)
 
 # %%
