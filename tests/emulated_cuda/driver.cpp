@@ -148,7 +148,7 @@ void mixtures(bool sparse) {
             const MixturePool pool{b, n, d, true, 2, c.data(), p.data(), raw.data()};
             const MixtureWorkspace w(Addresses<3>{address(lengths), address(weights), address(parts)});
             const SparsityGates gates{e.data(), rng, nullptr, false, nullptr, 0.1, 0.1, 0.5};
-            std::vector<double> work(2 * mixture_parts(n) * sparse_column_blocks(d));
+            std::vector<double> work(2 * sparse_blocks(b, n, d));
             std::string out;
             if (s.forward && sparse)
                 sparse_gated_mixture_forward_cuda({pool, gates, y.data(), &sums[0], &sums[1]}, w, work.data(), nullptr),
