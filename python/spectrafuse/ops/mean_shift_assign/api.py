@@ -15,12 +15,18 @@ from spectrafuse.ops.mean_shift_assign import pytorch, reference, registration
 
 
 class MeanShiftResult(NamedTuple):
-    """What `mean_shift_assign` returns."""
+    """What `mean_shift_assign` returns.
+
+    Attributes
+    ----------
+    shifted : Tensor (B, D, H, W)
+        The embeddings after all iterations, not normalised.
+    probs : Tensor (B, H, W, K)
+        Soft assignments, each pixel sums to 1.
+    """
 
     shifted: Tensor
-    """(B, D, H, W): the embeddings after all iterations, not normalised."""
     probs: Tensor
-    """(B, H, W, K): soft assignments, each pixel sums to 1."""
 
 
 def mean_shift_assign(
