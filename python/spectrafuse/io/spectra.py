@@ -172,6 +172,16 @@ def read_spectra(
     -----
     UserWarning
         If there is no axis and neighbouring rows are far more alike than neighbouring columns.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from spectrafuse.io import read_spectra
+    >>> text = "sample,400,410,420,430\\nfirst,0.1,0.4,0.2,0.1\\nsecond,0.2,0.3,0.5,0.1\\n"
+    >>> _ = Path("spectra.csv").write_text(text)
+    >>> spectra = read_spectra("spectra.csv")
+    >>> spectra.data.shape, spectra.axis.tolist(), spectra.names
+    ((2, 4), [400.0, 410.0, 420.0, 430.0], ['first', 'second'])
     """
     for name, given, values in (
         ("header", header, ("auto", True, False)),
@@ -185,7 +195,7 @@ def read_spectra(
     library = library_of(path)
     if library is not None:
         return _from_library(str(path), library, drop_missing)
-    if _is_scene(Path(path), key, scene_size):
+    if is_scene(Path(path), key, scene_size):
         size = {} if scene_size is None else dict(zip(("rows", "columns"), scene_size, strict=True))
         return _from_scene(path, key=key, layout=layout, nodata=nodata, bands=bands, mask=mask, **size)
     for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
@@ -340,7 +350,7 @@ def _roughness(data: np.ndarray) -> float:
     return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
 
 
-def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
+def is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
     """Whether a file is a scene: by its header, or by the shape of what it holds."""
     suffix = file.suffix.lower()
     if suffix in TEXT_SUFFIXES:
