@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.cluster.hierarchy import linkage
 
 from helpers.dgc_training import striped
 from spectrafuse import DeepGlobalClustering
@@ -27,6 +28,19 @@ def test_the_nearest_clusters_merge_first() -> None:
     assert merges(MEANS[:1]).shape == (0, 4)
     with pytest.raises(ValueError, match="`n_clusters` must be"):
         groups_at(tree, 6)
+
+
+def test_clusters_of_one_size_merge_as_in_the_usual_tree() -> None:
+    means = np.random.default_rng(3).normal(size=(12, 4))
+    found, usual = merges(means), linkage(means, "ward")
+    np.testing.assert_allclose(found[:, [0, 1, 3]], usual[:, [0, 1, 3]])
+    np.testing.assert_allclose(found[:, 2] * np.sqrt(2), usual[:, 2])
+
+
+def test_small_clusters_merge_before_large_ones() -> None:
+    means = np.array([[0.0], [3.0], [7.0]])
+    assert groups_at(merges(means, np.array([0.5, 0.5, 0.5])), 2) == [[0, 1], [2]]
+    assert groups_at(merges(means, np.array([0.5, 0.49, 0.01])), 2) == [[0], [1, 2]]
 
 
 def test_halves_agree_on_what_is_there() -> None:

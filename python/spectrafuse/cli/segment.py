@@ -53,6 +53,7 @@ CAPTIONS = {
 
 # Numbers of clusters in the picture of the tree; and that of all.
 LEVELS = (2, 3, 5, 8, 16)
+MOST_DRAWN = 64
 
 Statistics = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pixels (k,), mean spectra and standard deviations (k, bands) of clusters."""
@@ -262,6 +263,8 @@ def check_merge(request: SegmentRequest) -> None:
     """A wrong --merge must not come to light after the training."""
     from spectrafuse.dgc.metrics import label_of_cluster
 
+    if request.tree and request.settings["n_clusters"] > MOST_DRAWN:
+        raise CommandError(f"--tree draws at most {MOST_DRAWN} clusters; got {request.settings['n_clusters']}.")
     if not request.merge:
         return
     if request.tree:
@@ -382,7 +385,7 @@ def _fit_and_write(
         "normalization_reason": estimator.normalization_reason_,
         "clusters": maps.cluster_rows(),
         "doubt": [found.record for found in maps.doubt],
-        "tree": {"merges": estimator.merges_.tolist(), "levels": tree},
+        "tree": {"merges": estimator.merges_.tolist(), "levels": tree} if tree else None,
         "scores": maps.scores,
     }
     blocks = summary(request, record)
@@ -580,7 +583,8 @@ def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
             blocks.append(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
     for name, found in zip(scene_names(request.scenes), record["doubt"], strict=True):
         blocks += [f"{name}: {caution}" for caution in found["cautions"]]
-    agreed = [level for level in record.get("tree", {"levels": []})["levels"] if level["agreement"] is not None]
+    tree = record.get("tree") or {"levels": []}
+    agreed = [level for level in tree["levels"] if level["agreement"] is not None]
     blocks += [
         f"{x['clusters']} clusters: halves of the scene agree to {x['agreement']:.2f} (1: fully)" for x in agreed
     ]

@@ -40,20 +40,27 @@ def merges(means: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
     """
     count = len(means)
     weights = np.ones(count) if shares is None else np.sqrt(np.maximum(shares, 1e-6))
-    centers, sizes = np.array(means, dtype=np.float64), np.ones(count)
-    numbers, tree = np.arange(count), np.zeros((max(count - 1, 0), 4))
+    centers, sizes, numbers = np.array(means, dtype=np.float64), np.ones(count), np.arange(count)
+    tree = np.zeros((max(count - 1, 0), 4))
+
+    def costs(group: int) -> np.ndarray:
+        added: np.ndarray = np.square(centers - centers[group]).sum(axis=1) * weights * weights[group]
+        added /= weights + weights[group]
+        added[[group, *gone]] = np.inf
+        return added
+
+    gone: list[int] = []
+    cost = np.stack([costs(group) for group in range(count)])
     for row in range(count - 1):
-        squares = np.square(centers[:, None] - centers).sum(-1)
-        cost = squares * weights[:, None] * weights / (weights[:, None] + weights)
-        cost[np.tril_indices(len(cost))] = np.inf
-        first, second = np.unravel_index(cost.argmin(), cost.shape)
+        first, second = sorted(int(i) for i in np.unravel_index(cost.argmin(), cost.shape))
         height = max(np.sqrt(cost[first, second]), tree[row - 1, 2] if row else 0.0)
-        size, weight = sizes[first] + sizes[second], weights[first] + weights[second]
-        tree[row] = *sorted((numbers[first], numbers[second])), height, size
-        mean = (weights[first] * centers[first] + weights[second] * centers[second]) / weight
-        centers[first], sizes[first], weights[first], numbers[first] = mean, size, weight, count + row
-        left = np.arange(len(sizes)) != second
-        centers, sizes, weights, numbers = centers[left], sizes[left], weights[left], numbers[left]
+        pair, weight = [first, second], weights[first] + weights[second]
+        tree[row] = *sorted(numbers[pair]), height, sizes[pair].sum()
+        centers[first] = weights[pair] @ centers[pair] / weight
+        sizes[first], weights[first], numbers[first] = sizes[pair].sum(), weight, count + row
+        gone.append(second)
+        cost[second] = cost[:, second] = np.inf
+        cost[first] = cost[:, first] = costs(first)
     return tree
 
 
