@@ -8,9 +8,9 @@ pixel where they are noise, since it sees a pixel among its neighbours: it keeps
 Spectra are compared after a linear map that takes noise away and evens out the directions that are left. Noise is what
 differs between neighbours: with the covariance S of the spectra and N of half their differences from neighbours, each
 direction of the pencil (S, N) is damped by (1 - N/S)^2, a Wiener filter applied twice (Green et al. 1988,
-doi:10.1109/36.3001). Of what is left, the 2K strongest principal components are kept, each divided by its variance to
-the power of (K - 1) / (2K): part of the way to whitening, which would let weak components count as much as strong ones.
-Few clusters differ in few directions, which are strong; many differ in weak ones too.
+doi:10.1109/36.3001). Of what is left, the 2K strongest principal components are kept, each divided by the cube root of
+its variance: part of the way to whitening, which would let weak components count as much as strong ones. Few clusters
+differ in few directions, many in more.
 
 Prototypes are means of pixels that are averaged with alike neighbours (`spectrafuse.dgc.neighbours`) and lie among
 their like: mixed pixels at borders are neither of one cluster nor of the other, and k-means, which spends centres on
@@ -87,7 +87,7 @@ class SpectraSample:
         Normalised; at most 64 windows of 32 x 32 pixels are read of all of them, fewer where there are more than
         256 bands.
     n_clusters : int, optional
-        Clusters that the directions are evened out for; without it, as for three.
+        Clusters that directions are kept for, two for each; without it, as for three.
 
     Attributes
     ----------
@@ -183,9 +183,8 @@ def _projection(signal: Tensor, noise: Tensor, n_clusters: int) -> Tensor:
     variance, components = torch.linalg.eigh(clean.t() @ signal @ clean)
     kept = variance > _LEAST_VARIANCE * variance[-1]
     kept[: -_DIRECTIONS * n_clusters] = False
-    exponent = (n_clusters - 1) / (2 * n_clusters)
     # A scene of one spectrum, or of noise alone, has no direction that is better than another.
-    return clean @ components[:, kept] / variance[kept] ** exponent if kept.any() else identity[:, :1]
+    return clean @ components[:, kept] / variance[kept] ** (1 / 3) if kept.any() else identity[:, :1]
 
 
 def _means(points: Tensor, rough: Tensor, n_clusters: int, stream: RandomStream, starts: int) -> Tensor:
