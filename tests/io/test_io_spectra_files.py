@@ -399,31 +399,6 @@ def test_jcamp(tmp_path: Path) -> None:
     assert (got.axis_unit, got.names) == ("cm⁻¹", ["one"])
 
 
-def write_spc(path: Path, spectra: np.ndarray, first: float, last: float) -> Path:
-    """An SPC file of nanometers (3) with several spectra of floats (exponent -128) at places of their own."""
-    several, version = 4 | 16, 0x4B
-    header = struct.pack("<BBBbIddIB", several, version, 0, -128, spectra.shape[1], first, last, len(spectra), 3)
-    parts = (
-        struct.pack("<BbHfffIIf4x", 0, -128, i, i / 2, i / 2, 0, 0, 0, 0) + row.astype("<f4").tobytes()
-        for i, row in enumerate(spectra)
-    )
-    path.write_bytes(header.ljust(512, b"\0") + b"".join(parts))
-    return path
-
-
-def test_spc(tmp_path: Path) -> None:
-    pytest.importorskip("spc_io", reason="the part instruments is not installed")
-    path = write_spc(tmp_path / "x.spc", X, NM[0], NM[-1])
-    got = read_spectra(path)
-    np.testing.assert_array_equal(got.data, X.astype("f4"))
-    np.testing.assert_allclose(got.axis, NM)
-    assert (got.axis_unit, got.axis_title) == ("nm", "Wavelength")
-    assert got.names == [f"{i / 2:g}" for i in range(len(X))]
-    path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(DataError, match="cannot be read as an SPC file: .*; export it as CSV or ASCII"):
-        read_spectra(path)
-
-
 def write_opus(path: Path, values: list[float], first: float, last: float) -> Path:
     """An OPUS file with one absorbance spectrum: a directory, its data and what they are."""
 
@@ -462,8 +437,8 @@ def test_opus(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("x.wdf", "renishawWiRE"),
-        ("x.spa", "spectrochempy"),
+        ("x.wxd", "save it as text"),
+        ("x.srs", "spectrochempy"),
         ("x.parquet", "to_csv"),
         ("x.unknown", "has the suffix '.unknown'; this can read .csv"),
     ],
@@ -473,9 +448,7 @@ def test_other_formats_name_what_converts_them(tmp_path: Path, name: str, words:
         read(tmp_path / name, b"\0\1\2")
 
 
-@pytest.mark.parametrize(
-    ("name", "part"), [("x.xlsx", "excel"), ("x.jdx", "jcamp"), ("x.spc", "instruments"), ("x.0", "instruments")]
-)
+@pytest.mark.parametrize(("name", "part"), [("x.xlsx", "excel"), ("x.jdx", "jcamp"), ("x.0", "instruments")])
 def test_missing_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, part: str) -> None:
     def absent(module: str) -> None:
         raise ImportError(module)

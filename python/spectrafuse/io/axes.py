@@ -83,6 +83,11 @@ def is_spectral(title: str) -> bool:
     return unit_in_title(title) is not None or _SPECTRAL.fullmatch(plain(title)) is not None
 
 
+def names_axis(title: str) -> bool:
+    """Whether the words of a title say so, whatever its unit: "Laser (nm)" does not."""
+    return _SPECTRAL.fullmatch(plain(title)) is not None
+
+
 def is_process(title: str) -> bool:
     """Whether a title says time, pH, temperature or the like: what spectra were measured along."""
     if unit_in_title(title) is not None or _SPECTRAL.fullmatch(plain(title)):
@@ -154,6 +159,12 @@ def evenly(values: np.ndarray) -> bool:
     return bool(steps.max() <= _EVEN * steps.min())
 
 
+def mostly_in_order(values: np.ndarray) -> bool:
+    """Whether numbers rise or fall but for a few reversals or repetitions, as where two detectors meet."""
+    signs = np.sign(np.diff(values))
+    return len(values) >= _LONG and bool(abs(signs.sum()) >= _SHARE_IN_ORDER * len(signs))
+
+
 def _equal_steps(values: np.ndarray) -> bool:
     steps = np.abs(np.diff(values))
     return len(values) >= 4 and monotonic(values) and bool(steps.max() <= 1.02 * steps.min())
@@ -177,8 +188,7 @@ def looks_like_axis(values: np.ndarray, others: Sequence[np.ndarray]) -> bool:
     largest = max((np.nanmax(np.abs(line)) for line in others if np.isfinite(line).any()), default=np.inf)
     apart = bool(np.abs(values).min() > 10 * largest)
     if not evenly(values):
-        signs = np.sign(np.diff(values))
-        return apart and len(values) >= _LONG and bool(abs(signs.sum()) >= _SHARE_IN_ORDER * len(signs))
+        return apart and mostly_in_order(values)
     if apart:
         return True
     whole = [line for line in others if len(line) == len(values) and np.isfinite(line).all()]

@@ -164,7 +164,8 @@ class Cube:
         bands, rows, columns = self.shape
         parts = [f"{rows} rows, {columns} columns, {bands} bands"]
         if self.wavelengths is not None:
-            unit = f" {self.unit or self.wavelength_unit or ''}".rstrip()
+            said = (self.wavelength_unit or "").strip()
+            unit = f" {self.unit or said}" if said else f", taken as {self.unit}" if self.unit else ", of no known unit"
             parts[0] += f" ({self.wavelengths.min():.6g} to {self.wavelengths.max():.6g}{unit})"
         parts += [self.layout] if self.layout else []
         parts += [f"variable {self.key!r}"] if self.key else []
@@ -746,10 +747,14 @@ def image_cube(
     )
 
 
+# Pictures that programs store beside a scene.
+_PICTURE = re.compile(r"preview|thumbnail|quicklook|browse", re.IGNORECASE)
+
+
 def _find(source: ArrayFile, rows: int | None, columns: int | None, axes: dict[str, np.ndarray]) -> str:
     if source.format == "npy":
         return ""
-    cubes = [k for k in source.numeric(3) if last_part(k) not in _ABUNDANCE_NAMES]
+    cubes = [k for k in source.numeric(3) if last_part(k) not in _ABUNDANCE_NAMES and not _PICTURE.search(k)]
     pixels = None if rows is None or columns is None else rows * columns
     matrices = [k for k in source.numeric(2) if pixels in source.entries[k].shape]
     if _CUBE_NAME in cubes:

@@ -179,7 +179,16 @@ def open_envi(path: str | os.PathLike[str]) -> EnviImage:
     if header is None:
         beside = f"'{file.name}{HEADER_SUFFIX}' or '{file.stem}{HEADER_SUFFIX}'"
         raise DataError(f"'{path}' has no ENVI header beside it ({beside}), so its layout is not known.")
-    return _check_size(_interpret(header, file, read_header(header)))
+    fields = read_header(header)
+    expected = _expected_size(header, fields)
+    if _size(file) != expected:
+        data = next((o for o in _beside(file) if o.stem.lower() == file.stem.lower() and _size(o) == expected), None)
+        if data is not None:
+            raise DataError(
+                f"'{path}' has {_size(file)} bytes, but '{header.name}' describes {expected}, which are those of "
+                f"'{data.name}': give '{header.name}' or '{data.name}'."
+            )
+    return _check_size(_interpret(header, file, fields))
 
 
 def data_beside(header: Path) -> Path:
@@ -222,6 +231,17 @@ def facts_of_fields(fields: dict[str, str], values: np.ndarray) -> dict[str, Any
         "place": _place_of_fields(fields),
         "notes": tuple(notes),
     }
+
+
+def facts_of_domain(path: Path, fields: dict[str, str], bands: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What fields of a header say of an image in another format that carries them, and notes; `Cube` has more."""
+    notes: list[str] = []
+    marks = _per_band(path, fields, "bbl", bands, notes)
+    axis, unit, told = _wavelengths(path, fields, bands)
+    facts = {"wavelengths": axis, "wavelength_unit": unit, "scale": _scale(path, fields)}
+    if marks is not None and (marks == 0).any():
+        facts["bad"] = np.flatnonzero(marks == 0)
+    return {name: value for name, value in facts.items() if value is not None}, (*notes, *told)
 
 
 def _place_of_fields(fields: dict[str, str]) -> dict[str, str] | None:

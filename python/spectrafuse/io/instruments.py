@@ -11,30 +11,31 @@ from typing import Any
 import numpy as np
 
 from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.omnic import open_omnic
 from spectrafuse.io.orientation import Reading
+from spectrafuse.io.spc import open_spc
+from spectrafuse.io.wire import open_wire
 
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 JCAMP_SUFFIXES = (".jdx", ".dx", ".jcamp", ".jcm")
-SPC_SUFFIX = ".spc"
 _FEWEST_NUMBERS = 4
-# Title and unit of the axis of an SPC file.
-_SPC_AXES = {
-    "XWAVEN": ("Wavenumber", "cm⁻¹"),
-    "XRAMANS": ("Raman shift", "cm⁻¹"),
-    "XNMETR": ("Wavelength", "nm"),
-    "XUMETR": ("Wavelength", "µm"),
-    "XEV": ("Energy", "eV"),
-    "XPPM": ("Chemical shift", "ppm"),
-    "XMUNITS": ("Mass", "m/z"),
-}
 # What an OPUS file can hold, the most finished first.
 _OPUS_DATA = ("a", "atr", "km", "logr", "ra", "r", "t", "pas", "e", "pw", "sm")
 _OPUS_AXES = {"WN": ("Wavenumber", "cm⁻¹"), "MI": ("Wavelength", "µm"), "RSH": ("Raman shift", "cm⁻¹")}
 _CONVERTERS = {
-    (".spa", ".spg", ".srs"): "a Thermo OMNIC file: save it as CSV there, or read it with the Python package "
-    "spectrochempy (read_omnic) and save a table",
-    (".wdf", ".wxd"): "a Renishaw WiRE file: save it as text (.txt) there, or read it with the Python package "
-    "renishawWiRE and save a table",
+    (".srs",): "a series of Thermo OMNIC: save it as CSV there, or read it with the Python package spectrochempy "
+    "(read_omnic) and save a table",
+    (".map",): "a map, perhaps of Thermo OMNIC: save it as CSV there, or read it with the Python package "
+    "ftir-omnic-map-reader and save a table",
+    (".wxd",): "a Renishaw WiRE file: save it as text (.txt) there",
+    (".dmt", ".dms", ".dmd", ".drd", ".seq", ".bsp", ".bdt"): "a file of Agilent Resolutions Pro: export it as an "
+    "ENVI image there, or read it with the Python package agilent-format and save a .npy",
+    (".wip", ".wid"): "a WITec project: export its spectra as a table (.txt) there",
+    (".spe",): "a file of WinSpec or LightField: export it as CSV there",
+    (".sif",): "an Andor file: export it as ASCII (.asc) in Solis",
+    (".gwy", ".gsf", ".nea", ".xim"): "a file of a microscope: export its spectra as a table (.csv) there",
+    (".unsb", ".unsc", ".cube"): "a file of The Unscrambler or a camera: export it as .csv, .mat or ENVI there",
+    (".mzml", ".mzxml"): "a file of a mass spectrometer: bin its spectra to one axis and save them as .csv",
     (".l6s", ".l6m", ".ngs", ".ngc", ".tsf"): "a LabSpec file: save it as text (.txt) there",
     (".sp", ".pri", ".fsm"): "a PerkinElmer file: export it as ASCII (.asc) or CSV there, or read it with the Python "
     "package specio and save a table",
@@ -118,7 +119,7 @@ def read_jcamp(file: Path) -> Reading:
     try:
         content = jcamp.readfile(os.fspath(file))
     except Exception as error:  # The reader documents no set of exceptions.
-        raise DataError(f"'{file}' cannot be read as JCAMP-DX: {' '.join(str(error).split())}.") from error
+        raise DataError(f"'{file}' cannot be read as JCAMP-DX: {_reason(error)}.") from error
     blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
     if not blocks:
         raise DataError(
@@ -150,30 +151,65 @@ def read_spc(file: Path) -> Reading:
     Raises
     ------
     DataError
-        Other axes, an old or damaged file.
+        Other axes, a damaged file.
     """
-    way = "export it as CSV or ASCII from the instrument's software"
-    spc = _part(file, "spc_io", "instruments", way)
     try:
-        with file.open("rb") as content:
-            found = spc.SPC.from_bytes_io(content)
-        axes = [np.asarray(part.xarray, dtype=np.float64) for part in found]
-        values = [np.asarray(part.yarray, dtype=np.float64) for part in found]
-        places = [part.z for part in found]
-    except Exception as error:  # The reader documents no set of exceptions.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"'{file}' cannot be read as an SPC file: {reason}; {way}.") from error
-    title, unit = _SPC_AXES.get(str(found.xtype), (None, None))
-    named = len(places) > 1 and all(place is not None for place in places) and len(set(places)) == len(places)
-    return _one_axis(
-        file,
-        axes,
-        values,
-        "GRAMS SPC",
-        title,
-        unit,
-        [f"{place:g}" for place in places] if named else None,
+        found = open_spc(file)
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"'{file}' cannot be read as an SPC file: {_reason(error)}; export it as CSV or ASCII from the "
+            "instrument's software."
+        ) from error
+    named = len(found.places) > 1 and len(set(found.places)) == len(found.places)
+    names = [f"{place:g}" for place in found.places] if named else None
+    reading = _one_axis(file, found.axes, found.values, "GRAMS SPC", found.title, found.unit, names)
+    reading.labels = "names from their z values" if named else ""
+    return reading
+
+
+def read_omnic(file: Path) -> Reading:
+    """The spectra of a Thermo OMNIC file (SPA, SPG), which must share their axis.
+
+    Raises
+    ------
+    DataError
+        Other axes, an interferogram, a damaged file.
+    """
+    try:
+        axes, values, titles, (title, unit), quantity = open_omnic(file)
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"'{file}' cannot be read as a file of OMNIC: {_reason(error)}; save it there as CSV."
+        ) from error
+    names = titles if len(titles) == len(values) and all(titles) else None
+    reading = _one_axis(file, axes, values, f"Thermo OMNIC, {quantity}", title, unit, names)
+    reading.labels = "names from the titles" if names else ""
+    return reading
+
+
+def read_wire(file: Path) -> Reading:
+    """The spectra of a Renishaw WiRE file (WDF): one, a series, or a map with its places.
+
+    Raises
+    ------
+    DataError
+        If there is no spectrum, or the file is damaged or another one.
+    """
+    try:
+        found = open_wire(file)
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"'{file}' cannot be read as a file of WiRE: {_reason(error)}; save it as text (.txt) there."
+        ) from error
+    count = len(found.values)
+    what = ", places of a map" if found.places is not None else ""
+    reading = _one_axis(
+        file, [found.axis] * count, list(found.values), f"Renishaw WiRE{what}", found.title, found.unit, None
     )
+    reading.positions, reading.process = found.places, found.process
+    if found.missing:
+        reading.left_out.append(f"{found.missing} of {count + found.missing} spectra that were not measured")
+    return reading
 
 
 def read_opus(file: Path) -> Reading:
@@ -194,8 +230,7 @@ def read_opus(file: Path) -> Reading:
             data = getattr(found, kind)
             axis, values, code = np.asarray(data.x, np.float64), np.atleast_2d(np.asarray(data.y, np.float64)), data.dxu
     except Exception as error:  # The reader documents no set of exceptions.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"'{file}' cannot be read as a Bruker OPUS file: {reason}; {way}.") from error
+        raise DataError(f"'{file}' cannot be read as a Bruker OPUS file: {_reason(error)}; {way}.") from error
     if kind is None:
         holds = f"only {', '.join(kinds)}" if kinds else "no data, or is no OPUS file"
         raise DataError(f"'{file}' holds no spectrum that can be read, {holds}; {way}.")
@@ -214,9 +249,9 @@ def _one_axis(
     unit: str | None,
     names: list[str] | None,
 ) -> Reading:
-    if not axes or len(axes[0]) < 2:
-        raise DataError(f"'{file}' holds no spectrum that can be read.")
-    if any(not np.array_equal(axes[0], axis) for axis in axes):
+    if not axes or len(axes[0]) < 2 or not np.isfinite(axes[0]).all():
+        raise DataError(f"'{file}' cannot be read as it holds no spectrum with an axis of numbers.")
+    if any(not np.array_equal(axes[0], axis) for axis in axes) or len({len(line) for line in values}) > 1:
         raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
     return Reading(
         values=np.array(values),
@@ -226,5 +261,8 @@ def _one_axis(
         axis_unit=unit,
         axis_place="as the file says",
         names=names,
-        labels="names from their z values" if names else "",
     )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -21,6 +21,8 @@ from spectrafuse.io.axes import (
     is_process,
     is_spectral,
     looks_like_axis,
+    mostly_in_order,
+    names_axis,
     number_of,
     plain,
     plausible,
@@ -30,6 +32,8 @@ from spectrafuse.io.tables import Table
 from spectrafuse.io.units import unit_in_title
 
 _COUNTED = ("channel", "channels", "band", "bands", "pixel", "pixels", "variable", "variables", "kanal")
+# What programs write before the unit of the axis: JCAMP-DX and kin, LabSpec.
+_AXIS_ABOVE = r"\W*x[ _-]?(units?|label|axis)|axisunit\[1\]"
 _FEWEST = 3
 _MOST_OTHERS = 50
 
@@ -230,7 +234,7 @@ def _unit_above(table: Table) -> str | None:
     """The unit of the axis in the text above a table: `XUNITS 1/CM`, `Wavelength (nm)`."""
     for line in table.comments:
         words = re.split(r"[\t,;:=]+", line)
-        if any(is_spectral(w) or re.fullmatch(r"(?i)\W*x[ _-]?(units?|label|axis)", w) for w in words[:1]):
+        if any(names_axis(w) or re.fullmatch(_AXIS_ABOVE, w.strip(), re.IGNORECASE) for w in words[:1]):
             found = next((u for w in words if (u := unit_in_title(w))), None)
             if found:
                 return found
@@ -271,6 +275,10 @@ def _strength(title: str, values: np.ndarray, others: Sequence[np.ndarray], titl
         return 3 if abs(signs.sum()) >= 0.8 * len(signs) else 2
     if place or (title and (is_process(title) or is_intensity(title))):
         return 0
+    # Two columns are hardly spectra of two bands.
+    alone = len(others) == 1 and not (title and is_name(title))
+    if alone and mostly_in_order(values) and not mostly_in_order(others[0]):
+        return 2
     if counts:
         return 1
     if title and is_name(title):

@@ -22,22 +22,29 @@ from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolde
 from spectrafuse.io.instruments import (
     JCAMP_SUFFIXES,
     SHEET_SUFFIXES,
-    SPC_SUFFIX,
     converter,
     is_opus,
     read_jcamp,
+    read_omnic,
     read_opus,
     read_spc,
+    read_wire,
     sheet_text,
 )
 from spectrafuse.io.layouts import find_size, is_axis_name, last_part
+from spectrafuse.io.omnic import OMNIC_SUFFIXES
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.rasters import find_raster
+from spectrafuse.io.signatures import signature, what_it_is
+from spectrafuse.io.spc import SPC_SUFFIX
 from spectrafuse.io.tables import Table, read_table
 from spectrafuse.io.units import short_unit, unit_in_title
 from spectrafuse.io.validate import check_spectra
+from spectrafuse.io.wire import WIRE_SUFFIX
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
+_INSTRUMENTS = {SPC_SUFFIX: read_spc, WIRE_SUFFIX: read_wire, **dict.fromkeys(OMNIC_SUFFIXES, read_omnic)}
+_MOST_LOOKED_AT = 4096
 _PREFERRED = ("spectra", "X", "D", "data", "components", "concentrations")
 
 
@@ -114,8 +121,9 @@ def read_spectra(
 ) -> Spectra:
     """Read spectra from a text table, a spreadsheet, JCAMP-DX, `.npy`, `.npz`, `.mat`, HDF5, ENVI libraries, scenes.
 
-    Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`, GRAMS
-    (`.spc`) and Bruker OPUS (`.0`, `.1`, ...) the part `instruments`.
+    GRAMS (`.spc`), Thermo OMNIC (`.spa`, `.spg`) and Renishaw WiRE (`.wdf`, with the places of a map) are read as
+    they are; spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`,
+    Bruker OPUS (`.0`, `.1`, ...) the part `instruments`.
 
     Text tables (`.csv .tsv .txt .dpt .asc .dat .prn .xyz .xy .tab`) have cells separated by tab, semicolon, comma,
     bar or runs of blanks, with decimal points or commas. Blank lines and comments (`#`, `%`, `//`, `!`) are passed
@@ -191,14 +199,14 @@ def read_spectra(
     for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
         if value is not None:
             raise DataError(f"'{path}' is no scene but a table of spectra, so leave {option(name, function='')} out.")
-    known: tuple[str, ...] = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + (SPC_SUFFIX,)
+    known: tuple[str, ...] = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + tuple(_INSTRUMENTS)
     file = Path(path)
-    known += (file.suffix,) if is_opus(file) else ()
+    known += (file.suffix.lower(),) if is_opus(file) or _is_readable(file, known) else ()
     what = converter(file) if file.is_file() and file.suffix.lower() not in known else None
     if what is not None:
         raise DataError(f"'{path}' is {what}.")
     file = existing_file(path, known, also=(HEADER_SUFFIX,))
-    if file.suffix.lower() in ARRAY_SUFFIXES:
+    if _holds_arrays(file):
         for name, value in (("columns", columns), ("header", header), ("index", index)):
             if value not in (None, "auto"):
                 raise DataError(f"'{path}' is no text table, so leave {option(name, function='')} out.")
@@ -207,9 +215,9 @@ def read_spectra(
         found = read_jcamp(file)
         found.axis_unit = unit_in_title(found.axis_title or "")
         return _finished(found, str(path), sha256(path), drop_missing)
-    if is_opus(file) or file.suffix.lower() == SPC_SUFFIX:
-        found = read_opus(file) if is_opus(file) else read_spc(file)
-        return _finished(found, str(path), sha256(path), drop_missing)
+    instrument = read_opus if is_opus(file) else _INSTRUMENTS.get(file.suffix.lower())
+    if instrument is not None:
+        return _finished(instrument(file), str(path), sha256(path), drop_missing)
     if key is not None and file.suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"'{path}' is a text table without variables, so leave {option('key', key, function='')} out.")
     try:
@@ -340,16 +348,45 @@ def _roughness(data: np.ndarray) -> float:
     return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
 
 
+def _holds_arrays(file: Path) -> bool:
+    """Whether a file holds variables, by its suffix or, under any other one, the first bytes of HDF5."""
+    suffix = file.suffix.lower()
+    named = suffix in TEXT_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + tuple(_INSTRUMENTS)
+    return suffix in ARRAY_SUFFIXES or (not named and signature(file) == "hdf5")
+
+
+def _is_readable(file: Path, known: tuple[str, ...]) -> bool:
+    """Whether a file with a suffix that nothing knows holds variables, or is text.
+
+    Raises
+    ------
+    DataError
+        If its first bytes are those of another kind of file.
+    """
+    if file.suffix.lower() in known or not file.is_file():
+        return False
+    if _holds_arrays(file):
+        return True
+    if converter(file) is not None:
+        return False
+    kind = signature(file)
+    if kind is not None:
+        raise DataError(f"'{file}' is {what_it_is(file, kind)}.")
+    with file.open("rb") as opened:
+        start = opened.read(_MOST_LOOKED_AT)
+    return bool(start) and not any(byte < 32 and byte not in b"\t\n\v\f\r\x1a" for byte in start)
+
+
 def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
     """Whether a file is a scene: by its header, or by the shape of what it holds."""
     suffix = file.suffix.lower()
     if suffix in TEXT_SUFFIXES:
         return suffix == ".dat" and any(p.is_file() for p in (file.with_suffix(".hdr"), Path(f"{file}.hdr")))
-    if suffix not in ARRAY_SUFFIXES:
+    if not _holds_arrays(file):
         return find_raster(file) is not None or is_envi(file)
     if size is not None:
         return True
-    source = open_arrays(existing_file(file, ARRAY_SUFFIXES))
+    source = open_arrays(existing_file(file, (*ARRAY_SUFFIXES, suffix)))
     if key is not None:
         return len(source.entries[source.require(key)].shape) == 3
     if source.format == "npy":

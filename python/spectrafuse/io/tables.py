@@ -466,13 +466,18 @@ class _Reading:
                 inside = 1
             heads = rows[:inside]
         most = {"auto": _MOST_HEADS, True: 1, False: 0}[self.header]
+        between: list[int] = []
         while above and len(heads) < most:
             cells = self._as_head(self.split.cells[above[-1]], kinds)
-            if cells is None:
+            if cells is not None:
+                heads = [cells, *heads]
+            elif self.header == "auto" and self._short_line(above, kinds):
+                between.insert(0, above[-1])
+            else:
                 self._check_above(above[-1], len(kinds), bool(heads))
                 break
-            heads = [cells, *heads]
             above.pop()
+        above += between
         if not heads and most and self.comments:
             cells = self._as_head([c.lstrip("#% ") for c in _cells(self.comments[-1], self.split.delimiter)], kinds)
             if cells is not None and any(cells):
@@ -480,6 +485,13 @@ class _Reading:
         if not heads and self.header is True:
             heads, inside = rows[:1], 1
         return heads, inside, [self.lines[i][1].strip() for i in above]
+
+    def _short_line(self, above: list[int], kinds: list[str]) -> bool:
+        """Whether the last of some lines has a cell or two, and a header with numbers stands within reach above it."""
+        reach = above[-_MOST_HEADS:-1]
+        fits = (self._as_head(self.split.cells[i], kinds) is not None for i in reach)
+        axis = any(fit and 2 * self.split.numeric[i] >= len(kinds) > 3 for fit, i in zip(fits, reach, strict=True))
+        return axis and len([cell for cell in self.split.cells[above[-1]] if cell]) <= 2
 
     def _check_above(self, i: int, width: int, has_head: bool) -> None:
         """Refuse a line above that does not fit the table but holds numbers, or is the header that was asked for."""
