@@ -75,6 +75,23 @@ def overlapping() -> np.ndarray:
     return np.r_[NM[:20], NM[:10] + 150]
 
 
+def again(line: str) -> str:
+    wavelength = float(line.partition(",")[0])
+    return f"{line},{1e7 / wavelength:.2f},{wavelength:g}"
+
+
+def one_a_line(head: str = "", by_time: bool = False) -> str:
+    """Each value of a map or of a series in a line of its own, as Raman programs write it."""
+    places = [f"{5 * i}" if by_time else f"{i % 3}\t{i // 3}" for i in range(9)]
+    sep = "\t\t" if by_time else "\t"
+    lines = (
+        f"{place}{sep}{w:g}{sep}{v:.5f}\n"
+        for place, row in zip(places, X, strict=True)
+        for w, v in zip(CM, row, strict=True)
+    )
+    return head + "".join(lines)
+
+
 READ: dict[str, tuple[str | bytes, str, np.ndarray | None]] = {
     **{
         f"column titled {title}": (columns(title, axis=axis), ".csv", axis)
@@ -166,6 +183,31 @@ READ: dict[str, tuple[str | bytes, str, np.ndarray | None]] = {
         ".csv",
         NM,
     ),
+    "column, axis again in other units": (
+        lines_with(columns("nm"), lambda i, line: f"{line},cm-1,nm" if i == 0 else again(line)),
+        ".csv",
+        NM,
+    ),
+    "column, header is concentrations": (columns("conc", [f"{0.1 * i:g}" for i in range(9)]), ".csv", NM),
+    "column, LabSpec": (
+        "#Laser (nm)=\t532\n#AxisUnit[1]=1/cm\n" + text(X.T, None, NM.tolist(), "\t"),
+        ".txt",
+        NM,
+    ),
+    "rows, a line of one cell below the header": (
+        lines_with(rows("type"), lambda i, line: line + "\nd" + ",c" * 30 + "\nclass" if i == 0 else line),
+        ".csv",
+        NM,
+    ),
+    "rows, header again in joined files": (
+        rows() + "\n".join(rows().splitlines()[:1]) + "\n",
+        ".csv",
+        NM,
+    ),
+    "rows, exponents of Fortran": (text(X, None).replace("\n", "D0\n").replace(",", "D+00,"), ".txt", None),
+    "map, no header": (text(X, None, [f"{i % 3},{i // 3}" for i in range(9)]), ".txt", None),
+    "map, one value a line without a header": (one_a_line(), ".txt", CM),
+    "series, one value a line": (one_a_line("#Time\t\t#Wave\t\t#Intensity\n", by_time=True), ".txt", CM),
     "map in rows": (text(X, ["x", "y", *numbers(NM)], [f"{i % 3},{i // 3}" for i in range(9)]), ".csv", NM),
     "map, empty corner": (
         text(X, ["", "", *numbers(NM)], [f"{i % 3}\t{i // 3}" for i in range(9)], "\t"),
@@ -199,6 +241,57 @@ def test_tables_that_are_read(tmp_path: Path, case: str) -> None:
     if got.grid is not None:
         assert got.grid.shape == (3, 3)
         np.testing.assert_array_equal(got.grid.maps(got.data)[:, 1, 2], got.data[5])
+
+
+def test_two_columns_are_one_spectrum_where_two_detectors_meet(tmp_path: Path) -> None:
+    axis = np.r_[NM[::-1], NM[0], NM[0] - 10 * np.arange(1.0, 9)]
+    values = np.r_[X[0], X[0, 0], X[1, :8]]
+    content = "".join(f"{a:g}\t{v:.5f}\n" for a, v in zip(axis, values, strict=True))
+    got = read(tmp_path / "x.txt", content)
+    np.testing.assert_array_equal(got.axis, axis)
+    assert got.data.shape == (1, len(axis))
+    assert "axis repeats 400" in got.reading
+    # Points that are counted, as in an interferogram.
+    counted = "".join(f"{i}.0000\t{v:.5f}\n" for i, v in enumerate(values))
+    assert read(tmp_path / "x.dpt", counted).data.shape == (1, len(axis))
+    # Concentrations of two components, one of which only falls.
+    falling = "".join(f"{0.8**i:.5f}\t{1 - 0.8**i:.5f}\n" for i in range(9))
+    assert read(tmp_path / "x.csv", falling).data.shape == (9, 2)
+
+
+def test_lines_of_one_value_that_do_not_fit_together(tmp_path: Path) -> None:
+    content = one_a_line("#X\t#Y\t#Wave\t#Intensity\n")
+    for changed, words in (
+        (content.rstrip().rpartition("\n")[0], "different numbers of values"),
+        (content.replace("\t1800\t", "\t1801\t", 1), "different axes"),
+    ):
+        with pytest.raises(DataError, match=f"a place or time, an axis and a value in each line, but .*{words}"):
+            read(tmp_path / "x.txt", changed)
+
+
+def test_markers_of_missing_values(tmp_path: Path) -> None:
+    cell = f"{X[2, 4]:.5f}"
+    content = rows().replace(cell, "-9999", 1)
+    with pytest.warns(UserWarning, match=r"holds -9999 in 1 place, far outside .*nodata='-9999'"):
+        read(tmp_path / "x.csv", content)
+    with pytest.raises(DataError, match=r"1 value that is missing"):
+        read_spectra(tmp_path / "x.csv", nodata="-9999")
+    assert read_spectra(tmp_path / "x.csv", nodata=-9999, drop_missing="spectra").data.shape == (8, 30)
+    np.save(tmp_path / "x.npy", np.where(np.isclose(X, X[2, 4], rtol=1e-12), -9999, X))
+    assert read_spectra(tmp_path / "x.npy", nodata=-9999, drop_missing="bands").data.shape == (9, 29)
+
+
+def test_files_are_known_by_their_contents_under_unknown_suffixes(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    for name in ("x.Master.Scope", "x"):
+        np.testing.assert_allclose(read(tmp_path / name, rows()).data, X, atol=1e-5)
+    with h5py.File(tmp_path / "x.nxs", "w") as file:
+        file["spectra"] = X
+    assert read_spectra(tmp_path / "x.nxs").data.shape == X.shape
+    with pytest.raises(DataError, match="packed with gzip"):
+        read(tmp_path / "x.csv", b"\x1f\x8b\x08\0" * 40)
+    with pytest.raises(DataError, match="a web page, not the data"):
+        read(tmp_path / "x.page", b"<html>\n<body>\n")
 
 
 def test_what_stands_with_the_spectra(tmp_path: Path) -> None:

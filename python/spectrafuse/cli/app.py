@@ -136,7 +136,8 @@ LayoutOption = Annotated[
 NodataOption = Annotated[
     float | None,
     typer.Option(
-        help="Value that marks pixels of a scene without data, or nan. Default: what an ENVI header says.",
+        help="Value that marks pixels of a scene without data, or nan, or missing values of a table. Default: what "
+        "an ENVI header says.",
         rich_help_panel=READING,
     ),
 ]

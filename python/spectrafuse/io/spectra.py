@@ -32,6 +32,7 @@ from spectrafuse.io.instruments import (
     sheet_text,
 )
 from spectrafuse.io.layouts import find_size, is_axis_name, last_part
+from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.omnic import OMNIC_SUFFIXES
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.rasters import find_raster
@@ -45,6 +46,8 @@ from spectrafuse.io.wire import WIRE_SUFFIX
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
 _INSTRUMENTS = {SPC_SUFFIX: read_spc, WIRE_SUFFIX: read_wire, **dict.fromkeys(OMNIC_SUFFIXES, read_omnic)}
 _MOST_LOOKED_AT = 4096
+# What programs write for missing values.
+_MARKERS = frozenset((-9999.0, -999.0, -99999.0, 9999.0, 99999.0, -32768.0, 1e30, -1e30, 1e20, 1e34, 1e38, -1.23e34))
 _PREFERRED = ("spectra", "X", "D", "data", "components", "concentrations")
 
 
@@ -160,7 +163,9 @@ def read_spectra(
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
     drop_missing : {None, "bands", "spectra"}
         What is left out where values are missing (empty cells, NaN, NA, --, infinity); None: they are an error.
-    layout, nodata, bands, mask
+    nodata : float, optional
+        Value that marks missing values, such as -9999. Of a scene as in `spectrafuse.io.cubes.open_cube`.
+    layout, bands, mask
         Of a scene (an ENVI image, an array with three axes, or a matrix of pixels whose file says how many rows and
         columns it has), as in `spectrafuse.io.cubes.open_cube`. Pixels without data are left out.
     scene_size : (int, int), optional
@@ -192,7 +197,7 @@ def read_spectra(
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
     library = library_of(path)
     if library is not None:
-        return _from_library(str(path), library, drop_missing)
+        return _from_library(str(path), library, drop_missing, nodata)
     if _is_scene(Path(path), key, scene_size):
         size = {} if scene_size is None else dict(zip(("rows", "columns"), scene_size, strict=True))
         return _from_scene(path, key=key, layout=layout, nodata=nodata, bands=bands, mask=mask, **size)
@@ -210,14 +215,14 @@ def read_spectra(
         for name, value in (("columns", columns), ("header", header), ("index", index)):
             if value not in (None, "auto"):
                 raise DataError(f"'{path}' is no text table, so leave {option(name, function='')} out.")
-        return _from_arrays(path, key, spectra_in, drop_missing)
+        return _from_arrays(path, key, spectra_in, drop_missing, nodata)
     if file.suffix.lower() in JCAMP_SUFFIXES:
         found = read_jcamp(file)
         found.axis_unit = unit_in_title(found.axis_title or "")
-        return _finished(found, str(path), sha256(path), drop_missing)
+        return _finished(found, str(path), sha256(path), drop_missing, nodata=nodata)
     instrument = read_opus if is_opus(file) else _INSTRUMENTS.get(file.suffix.lower())
     if instrument is not None:
-        return _finished(instrument(file), str(path), sha256(path), drop_missing)
+        return _finished(instrument(file), str(path), sha256(path), drop_missing, nodata=nodata)
     if key is not None and file.suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"'{path}' is a text table without variables, so leave {option('key', key, function='')} out.")
     try:
@@ -229,7 +234,7 @@ def read_spectra(
     if columns is not None:
         table = _chosen(table, columns)
     reading = interpret(table, index=index, spectra_in=spectra_in)
-    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing, key)
+    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing, key, nodata)
 
 
 def _chosen(table: Table, text: str) -> Table:
@@ -259,8 +264,19 @@ def _chosen(table: Table, text: str) -> Table:
     return table.keep(kept)
 
 
-def _finished(reading: Reading, source: str, digest: str, drop_missing: str | None, key: str | None = None) -> Spectra:
-    values = reading.values
+def _finished(
+    reading: Reading,
+    source: str,
+    digest: str,
+    drop_missing: str | None,
+    key: str | None = None,
+    nodata: float | str | None = None,
+) -> Spectra:
+    values, marker = reading.values, as_nodata(nodata)
+    if marker is None:
+        _warn_of_markers(source, values)
+    elif not np.isnan(marker):
+        values = np.where(values == marker, np.nan, values)
     notes = list(reading.left_out)
     keep_rows, keep_bands = np.ones(len(values), dtype=bool), np.ones(values.shape[1], dtype=bool)
     bad = ~np.isfinite(values)
@@ -309,6 +325,22 @@ def _finished(reading: Reading, source: str, digest: str, drop_missing: str | No
     if reading.decided_by_default and axis is None:
         _warn_if_turned(source, result.data)
     return result
+
+
+def _warn_of_markers(source: str, values: np.ndarray) -> None:
+    """Warn where a number that programs write for missing values lies far outside all other values."""
+    finite = values[np.isfinite(values)]
+    ends = (float(finite.min()), float(finite.max())) if finite.size else ()
+    for marker in _MARKERS.intersection(ends):
+        rest = finite[finite != marker]
+        if rest.size and abs(marker) > 10 * np.abs(rest).max():
+            count = finite.size - rest.size
+            warnings.warn(
+                f"'{source}' holds {marker:g} in {count} place{'s' * (count > 1)}, far outside all other values. If it "
+                f"marks missing values, say so with {option('nodata', f'{marker:g}')}.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _report_missing(reading: Reading, source: str, bad: np.ndarray) -> None:
@@ -374,7 +406,8 @@ def _is_readable(file: Path, known: tuple[str, ...]) -> bool:
         raise DataError(f"'{file}' is {what_it_is(file, kind)}.")
     with file.open("rb") as opened:
         start = opened.read(_MOST_LOOKED_AT)
-    return bool(start) and not any(byte < 32 and byte not in b"\t\n\v\f\r\x1a" for byte in start)
+    lines = len(start.splitlines())
+    return lines > 1 and not any(byte < 32 and byte not in b"\t\n\v\f\r\x1a" for byte in start)
 
 
 def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
@@ -399,7 +432,7 @@ def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool
     return folded or bool(source.numeric(3))
 
 
-def _from_library(path: str, library: Library, drop_missing: str | None) -> Spectra:
+def _from_library(path: str, library: Library, drop_missing: str | None, nodata: float | str | None) -> Spectra:
     reading = Reading(
         values=library.values,
         words="ENVI spectral library, a spectrum in each line",
@@ -409,7 +442,7 @@ def _from_library(path: str, library: Library, drop_missing: str | None) -> Spec
         names=library.names,
         labels="names from the header" if library.names else "",
     )
-    return _finished(reading, path, sha256(library.data), drop_missing)
+    return _finished(reading, path, sha256(library.data), drop_missing, nodata=nodata)
 
 
 def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
@@ -432,7 +465,13 @@ def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
     )
 
 
-def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str, drop_missing: str | None) -> Spectra:
+def _from_arrays(
+    path: str | os.PathLike[str],
+    key: str | None,
+    spectra_in: str,
+    drop_missing: str | None,
+    nodata: float | str | None,
+) -> Spectra:
     source = open_arrays(path)
     lines = _axis_variables(source)
     name = _variable(source, path, lines) if key is None else source.require(key)
@@ -475,7 +514,7 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
         left_out=[f"{', '.join(others)} (of another length)"] if others else [],
         decided_by_default=spectra_in == "auto" and axis_name is None,
     )
-    return _finished(reading, str(path), sha256(path), drop_missing, key=name or None)
+    return _finished(reading, str(path), sha256(path), drop_missing, name or None, nodata)
 
 
 def _is_axis(key: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from spectrafuse.io.axes import is_name, is_process, is_spectral, looks_like_axis, number_of
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.plain_rows import HEAD, TITLES, Cells, Ends, Joined, ends_of, numbers_of
+from spectrafuse.io.signatures import signature, what_it_is
 from spectrafuse.io.units import unit_in_title
 
 _DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar", " ": "blank"}
@@ -22,8 +23,9 @@ _SAMPLED = 20
 # Rows that decide whether a column holds numbers or text.
 _DECIDING = 400
 _MOST_HEADS = 4
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
-_WITH_COMMA = re.compile(r"[-+]?(\d+,\d*|,\d+)([eE][-+]?\d+)?", re.ASCII)
+# Fortran writes exponents with D.
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eEdD][-+]?\d+)?", re.ASCII)
+_WITH_COMMA = re.compile(r"[-+]?(\d+,\d*|,\d+)([eEdD][-+]?\d+)?", re.ASCII)
 _WITH_POINT = re.compile(r"[-+]?\d*\.\d*([eE][-+]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(
     r"[-+]?[1-9]\d{0,2}((\.\d{3})+,\d+|(,\d{3})+\.\d+|(['’ \u00a0\u202f]\d{3})+([.,]\d+)?|(\.\d{3}){2,}|(,\d{3}){2,})"
@@ -157,7 +159,7 @@ def value_of(cell: str, decimal_comma: bool) -> float | None:
     elif decimal_comma and "." in cell and _NUMBER.fullmatch(cell):
         return None
     if _NUMBER.fullmatch(cell):
-        number = float(cell)
+        number = float(cell.upper().replace("D", "E"))
         return number if np.isfinite(number) else np.nan
     return np.nan if _MISSING.fullmatch(cell) else None
 
@@ -211,7 +213,9 @@ def decode(path: Path, content: bytes) -> str:
         # Names in an older encoding; numbers are the same in all of them.
         whole = content.decode("cp1252", errors="replace")
     if "\0" in whole:
-        raise DataError(f"'{path}' is not a text file: it holds zero bytes.")
+        kind = signature(path)
+        what = f"is {what_it_is(path, kind)}" if kind else "is not a text file: it holds zero bytes"
+        raise DataError(f"'{path}' {what}.")
     return whole.replace("−", "-").replace("\r\n", "\n").replace("\r", "\n")
 
 
