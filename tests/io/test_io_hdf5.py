@@ -178,3 +178,11 @@ def test_a_heap_that_goes_in_circles_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="is damaged: its texts cannot be read"):
         open_cube(path)
+
+
+def test_a_picture_beside_a_scene_is_not_taken_for_it(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["Acquisition/Image"] = np.ones((4, 1, 1, 3, 2))
+        file["Preview/Image"] = np.ones((30, 20, 3), "u1")
+    with pytest.raises(DataError, match=r"no array that is clearly a cube; choose one with .*Acquisition/Image"):
+        open_cube(tmp_path / "x.h5")
