@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.io_files import quiet, scene
 from spectrafuse.io import colors, open_cube, read_labels, read_spectra, write_class_map
@@ -230,3 +231,17 @@ def test_transparent_pixels_have_no_data(tmp_path: Path) -> None:
     found = quiet(open_cube, path)
     assert found.shape == (3, 5, 6)
     np.testing.assert_array_equal(found.valid, stored[3] > 0)
+
+
+def test_a_tiff_of_pages_is_refused(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((3, 4), i, np.uint16)) for i in range(5)]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match=r"a TIFF of 5 pages, of which only .*numpy\.save\('x\.npy', tifffile"):
+        open_cube(tmp_path / "x.tif")
+
+
+def test_scenes_that_are_not_read_name_the_converter(tmp_path: Path) -> None:
+    for name, words in (("x.lan", "gdal_translate -of ENVI"), ("x.cu3s", "a Cubert camera: export it as an ENVI")):
+        (tmp_path / name).write_bytes(b"HEAD74")
+        with pytest.raises(DataError, match=words):
+            open_cube(tmp_path / name)

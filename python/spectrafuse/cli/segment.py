@@ -16,7 +16,7 @@ from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse._runtime.text import file_name
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
-from spectrafuse.cli.terminal import CommandError, output_console
+from spectrafuse.cli.terminal import CommandError, output_console, waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -222,7 +222,7 @@ def segment(request: SegmentRequest) -> None:
     console = output_console()
     check_merge(request)
     set_threads(request.threads)
-    with at_least(request.settings.get("max_memory")):
+    with at_least(request.settings.get("max_memory")), waiting("reading"):
         cubes = read_request_scenes(request)
         truth = read_truth(request, cubes)
     inputs = [
@@ -308,15 +308,16 @@ def _fit_and_write(
         estimator.merge_clusters(request.merge)
     labels: list[np.ndarray] = []
     confidences: list[np.ndarray] = []
-    for index, cube in enumerate(cubes):
-        large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
-        file = folder.state / f"labels-{index}.npy" if large else None
-        found, sure = estimator.predict_with_confidence(cube, out=file)
-        labels.append(found)
-        confidences.append(sure)
     k = max(request.merge) + 1 if request.merge else len(estimator.cluster_centers_)
-    scores = _scores(labels, truth)
-    statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
+    with waiting("labeling"):
+        for index, cube in enumerate(cubes):
+            large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
+            file = folder.state / f"labels-{index}.npy" if large else None
+            found, sure = estimator.predict_with_confidence(cube, out=file)
+            labels.append(found)
+            confidences.append(sure)
+        scores = _scores(labels, truth)
+        statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
     record = {
         "inputs": inputs,
         "parameters": estimator.get_params(),
@@ -329,7 +330,7 @@ def _fit_and_write(
         ],
         "scores": scores,
     }
-    with folder.results(record) as results:
+    with waiting("writing"), folder.results(record) as results:
         _write(results, request, estimator, cubes, labels, confidences, statistics, truth, scores)
     _print_summary(console, request, record, scores)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask
-from spectrafuse.cli.terminal import CommandError, output_console
+from spectrafuse.cli.terminal import CommandError, output_console, waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -211,7 +211,7 @@ def read_request(request: UnmixRequest) -> Spectra:
     from spectrafuse.io.spectra import read_spectra
 
     mask = None if request.mask is None else read_mask(request.mask)
-    with warnings.catch_warnings():
+    with waiting("reading"), warnings.catch_warnings():
         # The line that says what was read says it.
         warnings.simplefilter("ignore", ReadingNote)
         spectra = read_spectra(
@@ -402,12 +402,13 @@ def _fit_and_write(
     }
     bands = None
     if _wants_bands(request, estimator, spectra.data.size):
-        bands = estimator.feasible_bands(spectra.data).ordered(order[order != estimator.background_row_])
+        with waiting("looking for feasible bands"):
+            bands = estimator.feasible_bands(spectra.data).ordered(order[order != estimator.background_row_])
         record["feasible_bands"] = {
             **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
             "sentences": bands.sentences,
         }
-    with folder.results(record) as results:
+    with waiting("writing"), folder.results(record) as results:
         if bands is not None:
             _write_bands(results, bands, request, spectra, solution.names[: len(bands.lowest)])
         write_unmixing(

@@ -9,23 +9,26 @@ import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from spectrafuse._runtime import arguments
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
-from spectrafuse.io.arrays import ArrayFile, open_arrays
+from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, open_arrays
 from spectrafuse.io.attributes import GOOD_BANDS, Facts
 from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, suspicious
 from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, is_envi, open_envi
 from spectrafuse.io.errors import DataError, ReadingNote, scene_option, size_options
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.hdf5 import Limited
+from spectrafuse.io.instruments import converter
 from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size, last_part
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.nodata import Survey, as_mask, as_nodata, survey
 from spectrafuse.io.rasters import Raster, find_raster, raster_facts
+from spectrafuse.io.signatures import signature
 from spectrafuse.io.units import nanometers, unit_of
 from spectrafuse.io.validate import as_numeric, called
 
@@ -591,6 +594,11 @@ def open_cube(
         if raster is not None:
             return _raster_cube(str(path), raster, rows, columns, value, mask, zeros, bands)
         return image_cube(str(path), open_envi(path), rows, columns, value, mask, zeros, bands)
+    file = Path(path)
+    if file.suffix.lower() not in ARRAY_SUFFIXES and signature(file) is None and file.is_file():
+        what = converter(file)
+        if what is not None:
+            raise DataError(f"'{path}' is {what}.")
     source = open_arrays(path, also=(HEADER_SUFFIX, ".tif"))
     found_rows, found_columns = find_size(source, rows, columns)
     axes = find_axes(source)

@@ -21,7 +21,7 @@ _LEAST_CACHE, _MOST_CACHE = 1 << 20, 1 << 27
 _DEEPEST = 12
 # Signature, version and reserved bytes of a heap; and the bytes of a file in which it is looked for.
 _HEAP = b"GCOL\1\0\0\0"
-_LOOKED_THROUGH = 1 << 26
+_LOOKED_THROUGH, _PIECE = 1 << 26, 1 << 22
 
 
 class Hdf5File:
@@ -75,6 +75,8 @@ class Hdf5Array:
         Bytes of a number.
     """
 
+    keeps = True
+
     def __init__(
         self, file: Hdf5File, shape: tuple[int, ...], axes: tuple[int, ...], chunks: tuple[int, ...], itemsize: int
     ) -> None:
@@ -101,8 +103,18 @@ class Hdf5Array:
         stored = tuple(parts[self.axes.index(axis)] for axis in range(self.ndim))
         return self.file.read(stored, self._cache()).transpose(self.axes)
 
+    def in_tiles(self) -> Hdf5Array:
+        """The same numbers in a file opened for itself, for one walk that takes each chunk once and keeps none."""
+        twin = Hdf5Array(
+            Hdf5File(self.file.path, self.file.key), self.shape, self.axes, self.stored_chunks, self.itemsize
+        )
+        twin.keeps = False
+        return twin
+
     def _cache(self) -> int:
         """Bytes of the chunks that a row of the scene lies in, so that a walk down the rows decodes each chunk once."""
+        if not self.keeps:
+            return _LEAST_CACHE
         counts = [-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True)]
         rows = math.prod(n * c for n, c in zip(counts, self.chunks, strict=True)) // counts[-2]
         return min(max(_LEAST_CACHE, rows * self.itemsize), _MOST_CACHE)
@@ -123,15 +135,19 @@ def check_heaps(path: Path) -> None:
         If the free space of a heap says that it takes no room.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start, stop = -1, min(len(content), _LOOKED_THROUGH)
-        while (start := content.find(_HEAP, start + 1, stop)) >= 0:
-            place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
-            while place + 16 <= min(end, stop):
-                size = int.from_bytes(content[place + 8 : place + 16], "little")
-                step = 16 + -(-size // 8) * 8 if content[place : place + 2] != b"\0\0" else size
-                if step == 0:
-                    raise DataError(f"'{path}' is damaged: its texts cannot be read.")
-                place += step
+        stop = min(len(content), _LOOKED_THROUGH)
+        for first in range(0, stop, _PIECE):
+            start, last = first - 1, min(first + _PIECE + len(_HEAP) - 1, stop)
+            while (start := content.find(_HEAP, start + 1, last)) >= 0:
+                place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
+                while place + 16 <= min(end, stop):
+                    size = int.from_bytes(content[place + 8 : place + 16], "little")
+                    step = 16 + -(-size // 8) * 8 if content[place : place + 2] != b"\0\0" else size
+                    if step == 0:
+                        raise DataError(f"'{path}' is damaged: its texts cannot be read.")
+                    place += step
+            if hasattr(mmap, "MADV_DONTNEED"):
+                content.madvise(mmap.MADV_DONTNEED, first, min(_PIECE, len(content) - first))
 
 
 class Limited:

@@ -34,7 +34,11 @@ _CONVERTERS = {
     (".spe",): "a file of WinSpec or LightField: export it as CSV there",
     (".sif",): "an Andor file: export it as ASCII (.asc) in Solis",
     (".gwy", ".gsf", ".nea", ".xim"): "a file of a microscope: export its spectra as a table (.csv) there",
-    (".unsb", ".unsc", ".cube"): "a file of The Unscrambler or a camera: export it as .csv, .mat or ENVI there",
+    (".unsb", ".unsc"): "a file of The Unscrambler: export it as .csv or .mat there",
+    (".lan", ".gis", ".cub", ".ers", ".kea", ".sdat", ".rst", ".ntf", ".sid", ".ecw", ".jp2"): "a raster that is not "
+    "read here: convert it with `gdal_translate -of ENVI FILE scene.img`",
+    (".cu3", ".cu3s", ".cue"): "a file of a Cubert camera: export it as an ENVI image or TIFF there",
+    (".hsz", ".fla", ".nh7", ".hips", ".cube"): "a file of a camera: export it as an ENVI image there",
     (".mzml", ".mzxml"): "a file of a mass spectrometer: bin its spectra to one axis and save them as .csv",
     (".l6s", ".l6m", ".ngs", ".ngc", ".tsf"): "a LabSpec file: save it as text (.txt) there",
     (".sp", ".pri", ".fsm"): "a PerkinElmer file: export it as ASCII (.asc) or CSV there, or read it with the Python "

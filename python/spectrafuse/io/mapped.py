@@ -14,7 +14,7 @@ import numpy as np
 from spectrafuse.io.errors import DataError
 
 # Bytes of the file that a read has in memory at once, about; they are given back before it goes on.
-PIECE_BYTES = 32 << 20
+PIECE_BYTES = 16 << 20
 # Bytes that the system is told to read ahead, at most.
 _AHEAD_BYTES = 512 << 20
 # What the system may bring in around a page that is touched: it maps the whole block of its cache that holds the page.

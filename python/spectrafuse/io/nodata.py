@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +78,23 @@ def window_blocks(cube: Any, values: int | None = None) -> Iterator[tuple[slice,
         return
     for start, stop in row_blocks((bands, height, width), **sizes):
         yield slice(start, stop), slice(0, width)
+
+
+def _walk(cube: Any) -> tuple[Any, Iterable[tuple[slice, slice]]]:
+    """A scene and the windows for one pass over it: of one in chunks, whole chunks where these hold few numbers."""
+    bands, height, width = cube.shape
+    if not hasattr(cube, "in_tiles"):
+        return cube, window_blocks(cube)
+    _, high, wide = cube.chunks
+    if bands * high * wide > 2 * BLOCK_VALUES:
+        return cube, window_blocks(cube)
+    wide *= max(1, BLOCK_VALUES // (bands * high * wide))
+    tiles = (
+        (slice(y, min(y + high, height)), slice(x, min(x + wide, width)))
+        for y in range(0, height, high)
+        for x in range(0, width, wide)
+    )
+    return cube.in_tiles(), tiles
 
 
 def as_nodata(nodata: Any) -> float | None:
@@ -145,8 +162,9 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     present, nonzero = np.zeros(bands, dtype=bool), np.zeros(bands, dtype=bool)
     padding: Counter[float] = Counter()
     means = _Means(bands)
-    for place in window_blocks(cube):
-        block = _as_float32(cube[:, place[0], place[1]])
+    source, places = _walk(cube)
+    for place in places:
+        block = _as_float32(source[:, place[0], place[1]])
         finite = np.isfinite(block)
         if declared:
             absent = _is_absent(block, finite, nodata)
@@ -166,6 +184,8 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
             nonzero |= block.any(axis=(1, 2))
             _count_constant(block, padding)
             means.add(block, finite)
+    if source is not cube:
+        source.close()
     dead = np.flatnonzero(~present)
     valid, partial_bands, partial_pixels = None, np.zeros(0, dtype=np.int64), 0
     if declared:

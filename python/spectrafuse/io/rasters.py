@@ -201,6 +201,12 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
     """
     with _gdal(raster) as rasterio, rasterio.open(raster.path, driver=raster.driver) as file:
         shape = (file.count, file.height, file.width)
+        if raster.driver == "GTiff" and len(file.subdatasets) > 1:
+            pages, name = len(file.subdatasets), raster.path
+            raise DataError(
+                f"'{name}' is a TIFF of {pages} pages, of which only the first could be read. If they are the bands, "
+                f"put them into one array in Python: numpy.save('{name.stem}.npy', tifffile.imread('{name.name}'))."
+            )
         dtypes = {np.dtype(name) if not name.startswith("complex") else np.dtype("c16") for name in file.dtypes}
         dtype = np.result_type(*dtypes)
         if dtype.kind not in "iuf":
