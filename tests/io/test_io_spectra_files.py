@@ -80,6 +80,10 @@ def again(line: str) -> str:
     return f"{line},{1e7 / wavelength:.2f},{wavelength:g}"
 
 
+def wavenumbers() -> str:
+    return ",".join(["cm-1", *(f"{1e7 / w:.1f}" for w in NM)])
+
+
 def one_a_line(head: str = "", by_time: bool = False) -> str:
     """Each value of a map or of a series in a line of its own, as Raman programs write it."""
     places = [f"{5 * i}" if by_time else f"{i % 3}\t{i // 3}" for i in range(9)]
@@ -204,6 +208,24 @@ READ: dict[str, tuple[str | bytes, str, np.ndarray | None]] = {
         ".csv",
         NM,
     ),
+    "rows, wavelengths and wavenumbers above": (
+        lines_with(rows("nm"), lambda i, line: line + "\n" + wavenumbers() if i == 0 else line),
+        ".csv",
+        NM,
+    ),
+    "rows, mean and deviation below": (
+        rows() + "\n".join(",".join([name, *numbers(X[0])]) for name in ("Mean", "Std. Dev.")) + "\n",
+        ".csv",
+        NM,
+    ),
+    "rows, unit behind an underscore": (rows(axis=[f"{w:g}_nm" for w in NM]), ".csv", NM),
+    "rows, numbers of dates": (rows("date", first=[f"202405{i + 1:02d}" for i in range(9)]), ".csv", NM),
+    "rows, lists of Python": (lines_with(text(X), lambda i, line: f"[{line}],"), ".txt", None),
+    "column, comments behind": (
+        lines_with(text(X.T, None, NM.tolist(), "\t"), lambda i, line: f"{line}   # checked"),
+        ".txt",
+        NM,
+    ),
     "rows, exponents of Fortran": (text(X, None).replace("\n", "D0\n").replace(",", "D+00,"), ".txt", None),
     "map, no header": (text(X, None, [f"{i % 3},{i // 3}" for i in range(9)]), ".txt", None),
     "map, one value a line without a header": (one_a_line(), ".txt", CM),
@@ -257,6 +279,14 @@ def test_two_columns_are_one_spectrum_where_two_detectors_meet(tmp_path: Path) -
     # Concentrations of two components, one of which only falls.
     falling = "".join(f"{0.8**i:.5f}\t{1 - 0.8**i:.5f}\n" for i in range(9))
     assert read(tmp_path / "x.csv", falling).data.shape == (9, 2)
+
+
+def test_a_gap_in_the_axis_is_no_reason_to_take_it_for_data(tmp_path: Path) -> None:
+    gap = lines_with(columns(""), lambda i, line: line.replace("450,", ",", 1) if i == 6 else line)
+    with pytest.raises(DataError, match=r"has 400 \.\.\. 690 in column 1: .* or the axis of 9 spectra in columns"):
+        read(tmp_path / "x.csv", gap)
+    with pytest.raises(DataError, match=r"line 7, column 1: the axis has no number here"):
+        read_spectra(tmp_path / "x.csv", spectra_in="columns")
 
 
 def test_lines_of_one_value_that_do_not_fit_together(tmp_path: Path) -> None:

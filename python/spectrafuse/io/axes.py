@@ -25,7 +25,7 @@ _PROCESS_UNITS = {
     "V": r"v|volts?",
 }
 _CELL = re.compile(
-    rf"(?P<before>[^\d+\-.,]*?)(?P<number>{_NUMBER})\s*(?P<after>{'|'.join(WORDS.values())})?", re.IGNORECASE
+    rf"(?P<before>[^\d+\-.,]*?)(?P<number>{_NUMBER})[\s_]*(?P<after>{'|'.join(WORDS.values())})?", re.IGNORECASE
 )
 _SPECTRAL = re.compile(
     r"wave(length|number|s)?s?|wl|wls|wn|wvl|lambda|λ|lam|.*wavelengths?.*|.*wavenumbers?.*|(raman|stokes|chemical)?shift"
@@ -40,7 +40,7 @@ _PROCESS = re.compile(
     r"|days?|elapsed.*|retention.*|rt|rettime|voltage|potential|dose|volume|titrant|pressure|conc(entration)?|cycle|scan(no|number)?|step"
 )
 _NAMES = re.compile(
-    r"(index|id|row|no|nr|#|names?|labels?|files?(name)?|samples?(id|names?|no|nr|number|nummer)?|proben?(nr|nummer|name)?"
+    r"(index|id|row|no|nr|#|date|datum|names?|labels?|files?(name)?|samples?(id|names?|no|nr|number|nummer)?|proben?(nr|nummer|name)?"
     r"|muestras?|échantillons?|echantillons?|(spectr(um|a)|spektr(um|en))(id|no|number)?|components?|unnamed0?|replicate|"
     r"experiment|run)?"
 )

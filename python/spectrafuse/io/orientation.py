@@ -35,10 +35,13 @@ from spectrafuse.io.units import unit_in_title
 _COUNTED = ("channel", "channels", "band", "bands", "pixel", "pixels", "variable", "variables", "kanal")
 # What programs write before the unit of the axis: JCAMP-DX and kin, LabSpec.
 _AXIS_ABOVE = r"\W*x[ _-]?(units?|label|axis)|axisunit\[1\]"
+_STATISTIC = re.compile(r"(mean|average|median|std|std\.? ?dev\.?|standard deviation|sd|rsd ?%?|mittelwert|moyenne)")
 _FEWEST = 3
 # Lines of one value each: the fewest of a spectrum that its numbers alone show.
 _LONG_BLOCK = 8
 _MOST_OTHERS = 50
+# Share of an axis that has numbers from which on the rest are gaps in it.
+_MOST_OF_AXIS = 0.9
 
 
 @dataclass
@@ -225,6 +228,10 @@ def _down(table: Table, numeric: Sequence[int], across: _Across | None) -> _Down
             or next((u for h in table.heads if (u := unit_in_title(h[j]))), None)
             or _unit_above(table)
         )
+        whole = np.isfinite(values)
+        if not whole.all() and whole.mean() > _MOST_OF_AXIS and looks_like_axis(values[whole], []):
+            # Its gap is named when it is taken.
+            return _Down(j, Axis(values, unit_in_title(title), True), 2, title)
         if is_process(title) and across is not None and plausible(values) and not plausible(across.axis.values):
             title = ""  # it says what the header's numbers are
         found = _Down(j, Axis(values, unit, True), _strength(title, values, others, bool(titled), j in places), title)
@@ -396,6 +403,12 @@ def _in_rows(table: Table, numeric: Sequence[int], across: _Across | None, index
     if left:
         notes.append(f"column{'s' * (len(left) > 1)} {_listed(table, sorted(left))} (no bands)")
     title = next((h[0] for h in reversed(table.heads) if is_spectral(h[0]) and h[0]), None) if data[0] > 0 else None
+    if names is not None and label is not None and (statistics := _statistics_below(names)):
+        notes.append(f"line{'s' * (len(statistics) > 1)} {', '.join(statistics)} (statistics of the others)")
+        stop = len(names) - len(statistics)
+        table = replace(table, rows=table.rows[:stop], lines=table.lines[:stop], plain=None)
+        names = table.column(label)
+        process = None if process is None else (process[0], process[1][:stop])
     if across is not None and data == across.columns:
         table = _without_repeated_heads(table, across, notes)
         names = None if label is None else table.column(label)
@@ -442,14 +455,32 @@ def _without_repeated_heads(table: Table, across: _Across, notes: list[str]) -> 
         i
         for i, row in enumerate(table.rows)
         if row[across.columns[-1]] != first
-        and number_of(row[across.columns[0]]) == axis[0]
-        and [number_of(row[j]) for j in across.columns] == axis.tolist()
+        and _repeats([number_of(row[j]) for j in across.columns[:2]], axis[:2])
+        and _repeats([number_of(row[j]) for j in across.columns], axis)
     ]
     if not again or is_count(axis):
         return table
-    notes.append(f"{len(again)} line{'s' * (len(again) > 1)} that repeat{'s' * (len(again) == 1)} the header")
+    notes.append(
+        f"{len(again)} line{'s' * (len(again) > 1)} that repeat{'s' * (len(again) == 1)} the axis of the header"
+    )
     keep = [i for i in range(len(table.rows)) if i not in set(again)]
     return replace(table, rows=[table.rows[i] for i in keep], lines=[table.lines[i] for i in keep], plain=None)
+
+
+def _statistics_below(names: Sequence[str]) -> list[str]:
+    """Names of the last lines, where these are the mean, the deviation and the like of the lines above."""
+    found: list[str] = []
+    for name in reversed(names[_FEWEST:]):
+        if not _STATISTIC.fullmatch(name.strip().lower()):
+            break
+        found.insert(0, name)
+    return found
+
+
+def _repeats(numbers: Sequence[float | None], axis: np.ndarray) -> bool:
+    """Whether numbers are those of an axis, or the same places as wavelengths and wavenumbers."""
+    values = np.array([np.nan if x is None else x for x in numbers])
+    return np.array_equal(values, axis) or np.allclose(values * axis, 1e7, rtol=1e-3)
 
 
 def _places(table: Table, numeric: Sequence[int]) -> list[int]:

@@ -36,6 +36,9 @@ _MISSING = re.compile(
     r"|-?1\.#(qnan|ind|inf|snan)0*|over(flow)?|ovrflw|saturated",
     re.IGNORECASE,
 )
+# A line of a Python list, and one with a comment behind its last number.
+_LISTED = re.compile(r"\s*\[{1,2}([^\[\]]*)\]{1,2},?\s*")
+_COMMENTED = re.compile(r"(.*\d)\s+#[^,;\t|]*")
 _COMMENTS = ("#", "%", "//", "!", "$$", "##")
 
 
@@ -349,6 +352,10 @@ def _lines(path: Path, whole: str) -> tuple[list[tuple[int, str]], list[str], st
     comments: list[str] = []
     hint = None
     for i, line in enumerate(whole.split("\n"), start=1):
+        if (listed := _LISTED.fullmatch(line)) is not None:
+            line = listed[1]
+        elif "#" in line and (found := _COMMENTED.fullmatch(line)) is not None:
+            line = found[1]
         stripped = line.strip()
         if not stripped.strip(",;|"):
             lines.append((i, ""))
