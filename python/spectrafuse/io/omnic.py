@@ -51,7 +51,7 @@ def open_omnic(path: Path) -> tuple[list[np.ndarray], list[np.ndarray], list[str
         return _parsed(content)
     except DataError:
         raise
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise DataError("it is cut short or damaged") from error
 
 

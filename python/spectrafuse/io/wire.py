@@ -74,7 +74,7 @@ def open_wire(path: Path) -> WireFile:
         return _parsed(content)
     except DataError:
         raise
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise DataError("it is cut short or damaged") from error
 
 
