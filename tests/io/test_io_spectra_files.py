@@ -289,6 +289,11 @@ def test_a_gap_in_the_axis_is_no_reason_to_take_it_for_data(tmp_path: Path) -> N
         read_spectra(tmp_path / "x.csv", spectra_in="columns")
 
 
+def test_an_axis_without_spectra(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has an axis in column 1, but no column of numbers behind it"):
+        read(tmp_path / "x.csv", "nm,cm-1\n" + "".join(f"{w:g},{1e7 / w:.1f}\n" for w in NM))
+
+
 def test_lines_of_one_value_that_do_not_fit_together(tmp_path: Path) -> None:
     content = one_a_line("#X\t#Y\t#Wave\t#Intensity\n")
     for changed, words in (

@@ -311,19 +311,23 @@ def _in_columns(table: Table, numeric: Sequence[int], down: _Down | None, how: s
     skipped = [] if down is None else [j for j in numeric if j < down.column]
     data = [j for j in numeric if (down is None or j != down.column) and j not in skipped]
     texts = [j for j, kind in enumerate(table.kinds) if kind == "text" and (down is None or j != down.column)]
-    again = [] if down is None else [j for j in data if _is_axis_again(table, j, down)]
-    data = [j for j in data if j not in again]
+    values = table.numbers(data)
+    again = np.array(
+        [down is not None and _is_axis_again(table, j, v, down) for j, v in zip(data, values.T, strict=True)],
+        dtype=bool,
+    )
+    repeated = [j for j, one in zip(data, again, strict=True) if one]
+    data, values = [j for j in data if j not in repeated], values[:, ~again]
     if down is not None and not data:
         raise DataError(
             f"'{table.path}' has an axis in column {table.columns[down.column]}, but no column of numbers behind it."
         )
-    values = table.numbers(data)
     names, process = _column_labels(table, data)
     left_out = list(table.notes)
     if skipped or texts:
         left_out.append(f"columns {_listed(table, [*skipped, *texts])} (no spectra)")
-    if again:
-        left_out.append(f"column{'s' * (len(again) > 1)} {_listed(table, again)} (an axis again)")
+    if repeated:
+        left_out.append(f"column{'s' * (len(repeated) > 1)} {_listed(table, repeated)} (an axis again)")
     reading = Reading(
         values=np.ascontiguousarray(values.T),
         words=f"spectra in columns ({how})",
@@ -343,15 +347,11 @@ def _in_columns(table: Table, numeric: Sequence[int], down: _Down | None, how: s
     return reading
 
 
-def _is_axis_again(table: Table, j: int, down: _Down) -> bool:
-    """Whether a column beside the axis repeats it, in the same or another unit."""
-    if not _readable(table, j):
+def _is_axis_again(table: Table, j: int, values: np.ndarray, down: _Down) -> bool:
+    """Whether the numbers of a column beside the axis repeat it, in the same or another unit."""
+    if not monotonic(values):
         return False
-    values, axis = table.numbers([j])[:, 0], down.axis.values
-    if not np.isfinite(values).all() or not monotonic(values):
-        return False
-    same = np.array_equal(values, axis) or np.allclose(values * axis, 1e7, rtol=1e-3)
-    return same or bool(_spectral_titles(table, j))
+    return _repeats(values.tolist(), down.axis.values) or bool(_spectral_titles(table, j))
 
 
 def _where(table: Table, row: int, column: int) -> str:
