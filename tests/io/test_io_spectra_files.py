@@ -513,6 +513,16 @@ def test_spreadsheets(tmp_path: Path) -> None:
         read_spectra(path)
 
 
+def test_names_that_do_not_say_what_a_table_is(tmp_path: Path) -> None:
+    np.testing.assert_allclose(read(tmp_path / "x.xls", rows(sep="\t")).data, X, atol=1e-5)
+    with pytest.raises(DataError, match="a web page"):
+        read(tmp_path / "y.xls", "<html>\n<table>")
+    with pytest.raises(DataError, match="a Git LFS pointer, not the data: fetch the data with `git lfs pull`"):
+        read(tmp_path / "y.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n")
+    with pytest.raises(DataError, match=r"a workbook, or a zip archive: give it a name that ends in \.xlsx"):
+        read(tmp_path / "x.csv", b"PK\x03\x04\0\0" * 40)
+
+
 def test_jcamp(tmp_path: Path) -> None:
     pytest.importorskip("jcamp", reason="the part jcamp is not installed")
     path = tmp_path / "x.jdx"

@@ -389,7 +389,8 @@ def segment(
 def unmix(
     context: typer.Context,
     spectra: Annotated[
-        Path, typer.Argument(help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene.")
+        Path,
+        typer.Argument(help="Spectra in a table (.csv, .txt, .xlsx, ...), .spc, .spa, .wdf, .npy or .mat, or a scene."),
     ],
     output: OutputOption,
     n_components: Annotated[

@@ -46,6 +46,7 @@ from spectrafuse.io.wire import WIRE_SUFFIX
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
 _INSTRUMENTS = {SPC_SUFFIX: read_spc, WIRE_SUFFIX: read_wire, **dict.fromkeys(OMNIC_SUFFIXES, read_omnic)}
 _MOST_LOOKED_AT = 4096
+_WORKBOOKS = (b"\xd0\xcf\x11\xe0", b"PK\x03\x04")
 # What programs write for missing values.
 _MARKERS = frozenset((-9999.0, -999.0, -99999.0, 9999.0, 99999.0, -32768.0, 1e30, -1e30, 1e20, 1e34, 1e38, -1.23e34))
 _PREFERRED = ("spectra", "X", "D", "data", "components", "concentrations")
@@ -229,7 +230,9 @@ def read_spectra(
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    cells, key = sheet_text(file, key) if file.suffix.lower() in SHEET_SUFFIXES else (content, None)
+    # Instruments call tables of text .xls, so that a spreadsheet opens them.
+    sheet = file.suffix.lower() in SHEET_SUFFIXES and (file.suffix.lower() != ".xls" or content.startswith(_WORKBOOKS))
+    cells, key = sheet_text(file, key) if sheet else (content, None)
     table = read_table(file, cells, header=header, decimal=decimal)
     if columns is not None:
         table = _chosen(table, columns)

@@ -39,6 +39,8 @@ _MISSING = re.compile(
 # A line of a Python list, and one with a comment behind its last number.
 _LISTED = re.compile(r"\s*\[{1,2}([^\[\]]*)\]{1,2},?\s*")
 _COMMENTED = re.compile(r"(.*\d)\s+#[^,;\t|]*")
+# Texts that are no tables, by their signatures.
+_TEXTS = ("html", "xml", "lfs", "pdf")
 _COMMENTS = ("#", "%", "//", "!", "$$", "##")
 
 
@@ -202,6 +204,9 @@ def _kind(cells: Iterable[str]) -> str:
 
 def decode(path: Path, content: bytes) -> str:
     """A file's bytes as text: UTF-8, UTF-16 with or without a mark, or an older encoding."""
+    kind = signature(path)
+    if kind in _TEXTS:
+        raise DataError(f"'{path}' is {what_it_is(path, kind)}.")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
     else:
@@ -216,8 +221,8 @@ def decode(path: Path, content: bytes) -> str:
         # Names in an older encoding; numbers are the same in all of them.
         whole = content.decode("cp1252", errors="replace")
     if "\0" in whole:
-        kind = signature(path)
         what = f"is {what_it_is(path, kind)}" if kind else "is not a text file: it holds zero bytes"
+        what = "is a workbook, or a zip archive: give it a name that ends in .xlsx" if kind == "zip" else what
         raise DataError(f"'{path}' {what}.")
     return whole.replace("−", "-").replace("\r\n", "\n").replace("\r", "\n")
 
