@@ -344,7 +344,7 @@ def save_concentration_maps(path: PathLike, maps: np.ndarray, *, names: Sequence
         bar = figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03)
         bar.ax.tick_params(labelsize=7)
         # Long numbers would reach beyond the page.
-        bar.formatter.set_powerlimits((-2, 3))
+        bar.ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         bar.ax.yaxis.get_offset_text().set_fontsize(7)
     figure.savefig(path)
 
