@@ -535,6 +535,20 @@ def test_jcamp(tmp_path: Path) -> None:
     np.testing.assert_allclose(got.data, [np.arange(1, 11) / 1000], rtol=1e-6)
     np.testing.assert_allclose(got.axis, np.arange(400, 410))
     assert (got.axis_unit, got.names) == ("cm⁻¹", ["one"])
+    whole = path.read_text()
+    # Comments behind values, and the mark that DOS ends texts with.
+    path.write_text(whole.replace("4 5\n", "4 5 $$ checked\n") + "\x1a")
+    np.testing.assert_allclose(read_spectra(path).data, [np.arange(1, 11) / 1000], rtol=1e-6)
+    # Differences, where the first value of a line repeats the last one of the line before, and where it does not.
+    packed = whole.partition("400 1")[0]
+    path.write_text(packed + "400A1JJJJ\n404A5JJJJJ\n409B0\n##END=\n")
+    np.testing.assert_allclose(read_spectra(path).data, [np.arange(11, 21) / 1000], rtol=1e-6)
+    path.write_text(packed + "400A1JJJJ\n404B9JJJJJ\n409B0\n##END=\n")
+    with pytest.raises(DataError, match=r"the check of its values fails in \d lines?, so that it is damaged"):
+        read_spectra(path)
+    path.write_text(whole.replace("6 7 8 9 10", "6 7 8"))
+    with pytest.raises(DataError, match=r"JCAMP-DX|no spectrum that can be read"):
+        read_spectra(path)
 
 
 def write_opus(path: Path, values: list[float], first: float, last: float) -> Path:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+from collections import Counter
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -119,23 +122,33 @@ def read_jcamp(file: Path) -> Reading:
     DataError
         No spectrum, other axes, a damaged file.
     """
-    jcamp = _part(file, "jcamp", "jcamp", "export it as .csv from the instrument's software")
+    way = "export it as .csv from the instrument's software"
+    jcamp = _part(file, "jcamp", "jcamp", way)
+    said = io.StringIO()
     try:
-        content = jcamp.readfile(os.fspath(file))
+        # Its reader takes neither comments behind values nor the mark that DOS ends texts with.
+        text = re.sub(rb"\$\$[^\r\n]*|\x1a", b"", file.read_bytes())
+        with redirect_stdout(said):
+            content = jcamp.read(io.BytesIO(text))
     except Exception as error:  # The reader documents no set of exceptions.
-        raise DataError(f"'{file}' cannot be read as JCAMP-DX: {_reason(error)}.") from error
-    blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
-    if not blocks:
+        raise DataError(f"'{file}' cannot be read as JCAMP-DX: {_reason(error)}; {way}.") from error
+    checks = Counter(line.partition("-Check failed")[0] for line in said.getvalue().splitlines() if "-Check" in line)
+    if checks["Y"]:
         raise DataError(
-            f"'{file}' holds no spectrum that can be read; export it as .csv from the instrument's software."
+            f"'{file}' cannot be read as JCAMP-DX: the check of its values fails in {checks['Y']} lines, so that it is "
+            f"damaged or packed in another way than it says; {way}."
         )
+    blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
+    if not blocks or any(len(block["x"]) != len(block.get("y", ())) for block in blocks):
+        raise DataError(f"'{file}' holds no spectrum that can be read; {way}.")
     axis = np.asarray(blocks[0]["x"], dtype=np.float64)
     if any(not np.array_equal(axis, block["x"]) for block in blocks):
         raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
     title = str(blocks[0].get("xunits", "")).strip() or None
     return Reading(
         values=np.array([block["y"] for block in blocks], dtype=np.float64),
-        words="JCAMP-DX, as its values are after factors",
+        words="JCAMP-DX, as its values are after factors"
+        + (f"; the places of {checks['X']} lines are not quite where it says" if checks["X"] else ""),
         axis=axis,
         axis_title=title,
         axis_place="as the file says",
