@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -122,8 +121,9 @@ def check_heaps(path: Path) -> None:
     DataError
         If the free space of a heap says that it takes no room.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start, stop = -1, min(len(content), _LOOKED_THROUGH)
+    with path.open("rb") as file:
+        content = file.read(min(os.fstat(file.fileno()).st_size, _LOOKED_THROUGH))
+        start, stop = -1, len(content)
         while (start := content.find(_HEAP, start + 1, stop)) >= 0:
             place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
             while place + 16 <= min(end, stop):
@@ -207,7 +207,7 @@ def foreign_storage(file: Any, name: str) -> str | None:
 
 
 def data_set(path: Path, key: str) -> Hdf5Array | MappedArray:
-    """A data set with its axes as they are stored: mapped where its numbers lie in one piece."""
+    """A data set with its axes as they are stored: left in its place where its numbers lie in one piece."""
     import h5py
 
     with h5py.File(path, "r") as file:
