@@ -52,7 +52,7 @@ def test_segment_leaves_maps_pictures_model_and_record(segmented: tuple[Path, Re
     output, result = segmented
     assert result.exit_code == 0, result.output
     assert "Hungarian" in result.stdout
-    expected = {"labels.npy", "labels.png", "map.png", "spectra.png", "loss.png", "model", "run.json"}
+    expected = {"labels.npy", "labels.png", "map.png", "spectra.png", "loss.png", "report.html", "model", "run.json"}
     expected |= {"classes.hdr", "classes.img", "confidence.hdr", "confidence.img"}
     expected |= {"spectra.csv", "spectra.npz", "spectra.hdr", "spectra.sli"}
     assert {path.name for path in output.iterdir()} == expected

@@ -29,6 +29,7 @@ from spectrafuse.io.errors import DataError
 from spectrafuse.io.fingerprint import differences, sha256
 from spectrafuse.io.limits import in_words
 from spectrafuse.io.results import write_json
+from spectrafuse.reports.page import REPORT, save_report
 from spectrafuse.reports.style import empty_pictures
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ class RunFolder:
             if trial is not None:
                 with empty_pictures():
                     trial(place)
-            paths = [*ownership.files_in(place), RECORD]
+            paths = [*ownership.files_in(place), REPORT, RECORD]
         finally:
             shutil.rmtree(place, ignore_errors=True)
         known = {} if record is None else _digests_of(record)
@@ -347,6 +348,10 @@ class RunFolder:
             self._saved = self.seconds
             times = [self._saved, self.starts]
             write_json(self.state / _CLOCK, {"seconds": times[0], "starts": times[1], "check": _check_sum(times)})
+
+    def write_report(self, results: Path, record: Mapping[str, Any], **page: Any) -> None:
+        """Write `report.html` beside results that are complete but for it; `page` as in `save_report`."""
+        save_report(results / REPORT, record={**self._circumstances(), **record}, **page)
 
     @contextmanager
     def results(self, record: dict[str, Any]) -> Iterator[Path]:

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from spectrafuse._runtime.progress import Callback, Progress
+    from spectrafuse.reports.page import Block
 
 Parameters = ParamSpec("Parameters")
 
@@ -30,6 +31,7 @@ USER_ERROR = 2
 INTERRUPTED = 130
 # Lines appear at least every ten seconds, so the wait is a little shorter.
 _PLAIN_LINE_SECONDS = 9.0
+_MOST_TABLE_ROWS = 64
 
 
 class CommandError(SpectrafuseError):
@@ -68,6 +70,24 @@ def _say_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
+    """Print sentences, cautions and tables; of a long table its beginning."""
+    from rich.table import Table
+
+    from spectrafuse.reports.page import Caution, Grid
+
+    for block in blocks:
+        if isinstance(block, Grid):
+            table = Table(title=f"\n{block.title}", title_justify="left", title_style="bold")
+            for column in block.columns:
+                table.add_column(column, justify="left" if column in block.left else "right")
+            for row in block.rows[:_MOST_TABLE_ROWS]:
+                table.add_row(*row)
+            console.print(table)
+        else:
+            console.print(f"Caution: {block.text}" if isinstance(block, Caution) else block)
 
 
 def say(kind: str, text: str) -> None:

@@ -12,21 +12,33 @@ import numpy as np
 
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask
-from spectrafuse.cli.terminal import CommandError, output_console
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spectrafuse.io.spectra import Spectra
     from spectrafuse.mcr.feasible_bands import FeasibleBands
+    from spectrafuse.reports.page import Block
 
-MOST_TABLE_ROWS = 64
 # Components and spectra in the results that are tried before the fit.
-_MOST_TRIED = 8
+MOST_TRIED = 8
 # In the tables of components and concentrations, of one component.
-_BYTES_OF_NUMBER = 8
+BYTES_OF_NUMBER = 8
 MOST_BANDS, LARGEST_FOR_BANDS = 4, 2_000_000
 """Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
+CAPTIONS = {
+    "components.png": "the spectrum of each component",
+    "concentrations.png": "how much of each component is in each spectrum",
+    "concentration_maps.png": "how much of each component is in each pixel",
+    "concentrations_against_true.png": "found concentrations against the true ones",
+    "feasible_bands.png": "how far spectra and concentrations could be others that fit as well",
+    "residuals.png": "what the components leave unexplained",
+    "count_path.png": "what each component explains: the evidence for the count",
+    "count_curve.png": "components against the fit, through the search",
+    "loss.png": "course of the training",
+}
+"""What pictures show, in the order that a report has them in."""
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
@@ -103,27 +115,26 @@ class Solution:
         The components' numbers in the model.
     background : int or None
         Row of `components` that is the background.
-    known : list of str or None
-        Names of known spectra, which are the components of these numbers.
+    names : list of str
+        As `component_names` gives them.
     """
 
     components: np.ndarray
     concentrations: np.ndarray
     ids: np.ndarray
     background: int | None
-    known: list[str] | None = None
+    names: list[str]
 
-    @property
-    def names(self) -> list[str]:
-        """`component 1`, `component 2`, ..., `background`; known spectra have their own names."""
-        return [self._name(i, int(number)) for i, number in enumerate(self.ids)]
 
-    def _name(self, row: int, number: int) -> str:
-        if row == self.background:
-            return "background"
-        if self.known is not None and number < len(self.known):
-            return self.known[number]
-        return f"component {row + 1}"
+def component_names(ids: np.ndarray, background: int | None, known: list[str] | None) -> list[str]:
+    """`component 1`, `component 2`, ..., `background`; known spectra, the first in the model, have their own names."""
+    names = [f"component {row + 1}" for row in range(len(ids))]
+    for row, number in enumerate(ids.tolist()):
+        if known is not None and number < len(known):
+            names[row] = known[number]
+    if background is not None:
+        names[background] = "background"
+    return names
 
 
 @dataclass(frozen=True)
@@ -199,13 +210,13 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
     return Truth(components, concentrations, names)
 
 
-def read_request(request: UnmixRequest) -> Spectra:
+def read_request(request: UnmixRequest, *, several: bool = True) -> Spectra:
     """The spectra of a request, said in one line.
 
     Raises
     ------
     CommandError
-        If it is one spectrum.
+        If it is one spectrum where several are needed.
     """
     from spectrafuse.io.errors import ReadingNote
     from spectrafuse.io.spectra import read_spectra
@@ -230,12 +241,26 @@ def read_request(request: UnmixRequest) -> Spectra:
             scene_size=request.scene_size,
         )
     output_console().print(f"read: {spectra.reading}", soft_wrap=True)
-    if len(spectra.data) == 1:
+    if several and len(spectra.data) == 1:
         raise CommandError(
             f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "
             "into one table: a column for each beside the axis."
         )
     return spectra
+
+
+def described(path: Path, spectra: Spectra) -> dict[str, Any]:
+    """What `run.json` says of spectra that were read."""
+    samples, bands = spectra.data.shape
+    return {
+        "file": str(path),
+        "sha256": spectra.sha256,
+        "key": spectra.key,
+        "layout": spectra.layout,
+        "samples": samples,
+        "bands": bands,
+        "reading": spectra.reading,
+    }
 
 
 def unmix(request: UnmixRequest) -> None:
@@ -257,16 +282,7 @@ def unmix(request: UnmixRequest) -> None:
         )
         if path is not None
     }
-    inputs = [
-        {
-            "file": str(request.spectra),
-            "sha256": spectra.sha256,
-            "key": spectra.key,
-            "layout": spectra.layout,
-            "samples": samples,
-            "bands": bands,
-        }
-    ]
+    inputs = [described(request.spectra, spectra)]
     folder = RunFolder(
         request.output,
         {
@@ -280,7 +296,7 @@ def unmix(request: UnmixRequest) -> None:
         },
         restart=request.restart,
         trial=lambda place: _try_results(place, request, spectra, truth, known),
-        space=_BYTES_OF_NUMBER * (samples + bands),
+        space=BYTES_OF_NUMBER * (samples + bands),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
@@ -295,11 +311,11 @@ def _try_results(
     """Write all results for a few spectra and components, with the names and the axis of the real ones."""
     from types import SimpleNamespace
 
-    rows, bands = min(len(spectra.data), _MOST_TRIED), spectra.data.shape[1]
+    rows, bands = min(len(spectra.data), MOST_TRIED), spectra.data.shape[1]
     counts = [
         table.shape[axis] for table, axis in ((truth.components, 0), (truth.concentrations, 1)) if table is not None
     ]
-    count = min([*counts, _MOST_TRIED])
+    count = min([*counts, MOST_TRIED])
     components = np.ones((count, bands), np.float32)
     concentrations = np.arange(1, rows * count + 1, dtype=np.float32).reshape(rows, count)
     few = Truth(
@@ -320,7 +336,31 @@ def _try_results(
         history_=[step],
         save=lambda path: path.mkdir(),
     )
-    few_spectra = replace(
+    few_spectra = few_of(spectra)
+    names = component_names(np.arange(count), None, None if known is None else known.names)
+    solution = Solution(components, concentrations, np.arange(count), None, names)
+    write_solution(
+        place,
+        few_spectra,
+        solution,
+        axis_label=request.axis_label,
+        truth=few,
+        agreement=compare(components, concentrations, few),
+        nmse=0.5,
+    )
+    _write_search(place, estimator, 0.5)
+    (place / "model" / "param.json").touch()
+    if request.feasible_bands is not False:
+        from spectrafuse.mcr.feasible_bands import feasible_bands
+
+        spectrum, profile = np.ones((1, bands)), np.ones((rows, 1))
+        _write_bands(place, feasible_bands(profile, spectrum, 0.0), request, few_spectra, solution.names[:1])
+
+
+def few_of(spectra: Spectra) -> Spectra:
+    """The first few spectra, for results that are tried."""
+    rows = min(len(spectra.data), MOST_TRIED)
+    return replace(
         spectra,
         data=spectra.data[:rows],
         names=spectra.names and spectra.names[:rows],
@@ -328,23 +368,6 @@ def _try_results(
         positions=None,
         grid=spectra.grid and replace(spectra.grid, shape=(1, rows), pixels=np.arange(rows)),
     )
-    solution = Solution(components, concentrations, np.arange(count), None, None if known is None else known.names)
-    write_unmixing(
-        place,
-        estimator,
-        few_spectra,
-        solution,
-        axis_label=request.axis_label,
-        truth=few,
-        agreement=compare(components, concentrations, few),
-        scores=(0.5, 0.5),
-    )
-    (place / "model" / "param.json").touch()
-    if request.feasible_bands is not False:
-        from spectrafuse.mcr.feasible_bands import feasible_bands
-
-        spectrum, profile = np.ones((1, bands)), np.ones((rows, 1))
-        _write_bands(place, feasible_bands(profile, spectrum, 0.0), request, few_spectra, solution.names[:1])
 
 
 def _fit_and_write(
@@ -366,17 +389,18 @@ def _fit_and_write(
     if known is not None:
         first = {"components": known.components, "fixed": np.full(len(known.components), request.fixed)}
     estimator = EBgMCR(**request.settings, constraints=constraints or None)
-    fit_in_folder(estimator, spectra.data, folder, "unmixing", **first)
+    fit_in_folder(estimator, spectra, folder, "unmixing", **first)
     components = np.asarray(estimator.components_)
     # Under constraints, those of the fit: `transform` looks at one spectrum at a time.
-    concentrations = np.asarray(estimator.C_opt_ if constraints else estimator.transform(spectra.data))
+    concentrations = np.asarray(estimator.C_opt_ if constraints else estimator.transform(spectra))
     share = shares(components, concentrations)
     order = by_share(share, estimator.background_row_)
     background = None if estimator.background_row_ is None else len(order) - 1
     components, concentrations, share = components[order], concentrations[:, order], share[order]
     r2, nmse = reconstruction_scores(spectra.data, concentrations @ components)
     agreement = compare(components, concentrations, truth)
-    ids, names = np.asarray(estimator.component_ids_)[order], None if known is None else known.names
+    ids = np.asarray(estimator.component_ids_)[order]
+    names = component_names(ids, background, None if known is None else known.names)
     solution = Solution(components, concentrations, ids, background, names)
     record = {
         "inputs": inputs,
@@ -407,20 +431,29 @@ def _fit_and_write(
             **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
             "sentences": bands.sentences,
         }
+    blocks = _summary(record, agreement)
     with folder.results(record) as results:
         if bands is not None:
             _write_bands(results, bands, request, spectra, solution.names[: len(bands.lowest)])
-        write_unmixing(
+        write_solution(
             results,
-            estimator,
             spectra,
             solution,
             axis_label=request.axis_label,
             truth=truth,
             agreement=agreement,
-            scores=(r2, nmse),
+            nmse=nmse,
         )
-    _print_summary(console, request, record, agreement, "concentration_maps" if spectra.grid else "concentrations")
+        _write_search(results, estimator.arrange(order, names), r2)
+        title = f"Unmixing of {request.spectra.name}"
+        folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
+    print_blocks(console, blocks)
+    picture = "concentration_maps" if spectra.grid else "concentrations"
+    loss = "loss.png, " if record["epochs"] else ""
+    console.print(
+        f"Results are in '{request.output}': report.html (all on one page), components.png, {picture}.png, "
+        f"residuals.png, count_path.png, {loss}components.csv, concentrations.csv, run.json, model/"
+    )
 
 
 def shares(components: np.ndarray, concentrations: np.ndarray) -> np.ndarray:
@@ -528,32 +561,27 @@ def _write_bands(
     )
 
 
-def write_unmixing(
+def write_solution(
     results: Path,
-    estimator: Any,
     spectra: Spectra,
     solution: Solution,
     *,
     axis_label: str | None,
     truth: Truth,
     agreement: Agreement | None,
-    scores: tuple[float, float],
+    nmse: float,
 ) -> None:
-    """Write tables, pictures and the model of a fitted estimator into a folder."""
+    """Write components and concentrations into a folder, as tables and pictures."""
     from spectrafuse.io.results import write_components, write_concentrations, write_maps
-    from spectrafuse.reports.style import save_curves
     from spectrafuse.reports.unmixing import (
         save_against_truth,
         save_components,
         save_concentration_maps,
         save_concentrations,
-        save_count_curve,
-        save_count_path,
         save_residuals,
     )
 
     components, concentrations, names = solution.components, solution.concentrations, solution.names
-    chosen = (scores[0], int(estimator.n_components_))
     axis, spectral = spectra.axis, _spectral(axis_label, spectra)
     process = spectra.process
     along: dict[str, Any] = {
@@ -590,7 +618,7 @@ def write_unmixing(
         results / "residuals.png",
         spectra.data,
         concentrations @ components,
-        lack_of_fit=100 * scores[1] ** 0.5,
+        lack_of_fit=100 * nmse**0.5,
         **spectral,
         **along,
     )
@@ -608,7 +636,14 @@ def write_unmixing(
             },
             truth_names=truth.names,
         )
-    curve = list(estimator.count_curve_)
+
+
+def _write_search(results: Path, estimator: Any, r2: float) -> None:
+    """Write how the count was found, and the model of a fitted estimator, into a folder."""
+    from spectrafuse.reports.style import save_curves
+    from spectrafuse.reports.unmixing import save_count_curve, save_count_path
+
+    curve, count = list(estimator.count_curve_), int(estimator.n_components_)
     _write_table(results / "count_curve.csv", CURVE_COLUMNS, curve)
     if estimator.count_evidence_ is not None:
         path = estimator.count_evidence_["path"]
@@ -617,7 +652,7 @@ def write_unmixing(
     save_count_curve(
         results / "count_curve.png",
         curve,
-        chosen=chosen if np.isfinite(chosen[0]) and chosen[1] else None,
+        chosen=(r2, count) if np.isfinite(r2) and count else None,
         reason=estimator.chosen_reason_,
     )
     if estimator.history_:
@@ -637,46 +672,30 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _print_summary(
-    console: Console, request: UnmixRequest, record: dict[str, Any], agreement: Agreement | None, picture: str
-) -> None:
-    from rich.table import Table
-
+def _summary(record: dict[str, Any], agreement: Agreement | None) -> list[Block]:
+    """What a person is told at the end."""
     from spectrafuse.mcr.constraints import Report
+    from spectrafuse.reports.page import Caution, Grid
 
     count = record["n_components"]
-    table = Table(title=f"\n{count} component{'s' * (count != 1)}", title_justify="left", title_style="bold")
-    for column in ("component", "share", "mean concentration"):
-        table.add_column(column, justify="right")
     by_component = {row["index"]: row for row in agreement.rows} if agreement is not None else {}
     measures = [m for m in ("cosine", "correlation", "r2", "rmse") if any(m in r for r in by_component.values())]
-    if by_component:
-        table.add_column("true component")
-        for measure in measures:
-            table.add_column(measure, justify="right")
-    for index in range(min(count, MOST_TABLE_ROWS)):
+    columns = ["component", "share", "mean concentration"]
+    columns += ["true component", *measures] if by_component else []
+    grid = Grid(f"{count} component{'s' * (count != 1)}", columns, left=("true component",))
+    for index in range(count):
         name = "background" if index == record["background_row"] else str(index + 1)
         cells = [name, f"{100 * record['shares'][index]:.1f} %", f"{record['mean_concentrations'][index]:.4g}"]
         if by_component:
             row = by_component.get(index)
             cells += ["-"] * (1 + len(measures)) if row is None else [str(row["true"])]
             cells += [f"{row[measure]:.3f}" for measure in measures] if row is not None else []
-        table.add_row(*cells)
-    console.print(table)
-    console.print(f"R2 {record['r2']:.4f}, lack of fit {record['lack_of_fit_percent']:.3g} %")
+        grid.rows.append(cells)
+    blocks: list[Block] = [grid, f"R2 {record['r2']:.4f}, lack of fit {record['lack_of_fit_percent']:.3g} %"]
     if agreement is not None:
-        console.print(f"Compared with the truth: {agreement.how}.")
-    console.print(record["chosen_reason"])
-    for report in record["constraints"]:
-        console.print(Report(**report).sentence)
-    for caution in (record["count_evidence"] or {}).get("cautions", ()):
-        console.print(f"Caution: {caution}")
-    for sentence in record.get("feasible_bands", {}).get("sentences", ()):
-        console.print(sentence)
-    console.print(record["stop_reason"])
-    loss = "loss.png, " if record["epochs"] else ""
-    console.print(
-        f"Results are in '{request.output}': components.png, {picture}.png, residuals.png, count_path.png, "
-        f"{loss}"
-        "components.csv, concentrations.csv, run.json, model/"
-    )
+        blocks.append(f"Compared with the truth: {agreement.how}.")
+    blocks.append(record["chosen_reason"])
+    blocks += [Report(**report).sentence for report in record["constraints"]]
+    blocks += [Caution(text) for text in (record["count_evidence"] or {}).get("cautions", ())]
+    blocks += record.get("feasible_bands", {}).get("sentences", ())
+    return [*blocks, record["stop_reason"]]

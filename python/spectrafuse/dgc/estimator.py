@@ -25,7 +25,7 @@ from spectrafuse.dgc.model_io import published_extra, read_model, write_model
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
-from spectrafuse.dgc.scenes import check_bands, read_scenes
+from spectrafuse.dgc.scenes import axis_of, check_bands, read_scenes, with_bands_of_model
 from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.initialise import new_model
 from spectrafuse.dgc.training.trainer import Trainer
@@ -34,6 +34,7 @@ from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import asked_by_estimator
 from spectrafuse.io.nodata import as_nodata
+from spectrafuse.io.spectral_axis import SpectralAxis, axis_from_plain
 from spectrafuse.random import RandomStream
 
 _MODEL_SHAPE = ("embed_dim", "n_spectral_layers", "spectral_kernel_size", "num_iters", "window", "temperature")
@@ -104,6 +105,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Their numbers in the scenes, from 0.
     n_bands_in_ : int
         Bands of the scenes.
+    axis_ : SpectralAxis or None
+        Where the bands lie (`values`, `unit`), if the first scene says it. Of scenes that say it too, `predict` takes
+        the bands that lie there, and refuses a scene that lacks one.
 
     Examples
     --------
@@ -114,6 +118,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     _scenes: Sequence[Cube]
     _mass: np.ndarray | None
+    axis_: SpectralAxis | None
 
     def __init__(
         self,
@@ -210,12 +215,14 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     def _training_scenes(self, X: Any, mask: Any, layout: str) -> list[Cube]:
         with asked_by_estimator():
-            return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
+            scenes = read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
+        return with_bands_of_model(scenes, axis_of(scenes[0]))
 
     def _scenes_to_label(self, X: Any, mask: Any, layout: str) -> list[Cube]:
         own = BandsOf(self.n_bands_in_, self.bands_)
         with asked_by_estimator():
-            return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
+            scenes = read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
+        return with_bands_of_model(scenes, self.axis_)
 
     def _fit(
         self,
@@ -249,6 +256,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         )
         self._set_model(model, recipe.normalization)
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
+        self.axis_ = axis_of(scenes[0])
         self._scenes, self._mass = scenes, None
         self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
 
@@ -262,6 +270,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.normalization_ = Normalization(normalization)
         self.n_features_in_ = self.n_bands_in_ = model.n_bands
         self.bands_ = np.arange(model.n_bands)
+        self.axis_ = None
         self.cluster_mapping_: dict[int, list[int]] | None = None
         self._scenes, self._mass = (), None
 
@@ -442,6 +451,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             "parameters": parameters,
             "normalization": self.normalization_.method,
             "bands": {"of": self.n_bands_in_, "used": self.bands_.tolist()},
+            "axis": None if self.axis_ is None else self.axis_.as_plain(),
             "mapping": None if self.cluster_mapping_ is None else list(self.cluster_mapping_.items()),
             "cluster_mass": self._mass,
             "history": self.history_,
@@ -475,6 +485,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
                         f"the bands are not {model.n_bands} numbers below {total}, each above the one before"
                     )
                 estimator.bands_, estimator.n_bands_in_ = used, total
+            estimator.axis_ = axis_from_plain(extra.get("axis"), model.n_bands)
             mass = extra.get("cluster_mass")
             estimator._mass = None if mass is None else np.asarray(mass, dtype=np.float64)
             estimator.history_ = extra.get("history", [])

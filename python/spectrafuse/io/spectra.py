@@ -185,7 +185,7 @@ def read_spectra(
     library = library_of(path)
     if library is not None:
         return _from_library(str(path), library, drop_missing)
-    if _is_scene(Path(path), key, scene_size):
+    if is_scene(Path(path), key, scene_size):
         size = {} if scene_size is None else dict(zip(("rows", "columns"), scene_size, strict=True))
         return _from_scene(path, key=key, layout=layout, nodata=nodata, bands=bands, mask=mask, **size)
     for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
@@ -340,7 +340,7 @@ def _roughness(data: np.ndarray) -> float:
     return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
 
 
-def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
+def is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
     """Whether a file is a scene: by its header, or by the shape of what it holds."""
     suffix = file.suffix.lower()
     if suffix in TEXT_SUFFIXES:

@@ -25,7 +25,7 @@ from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
-from spectrafuse.io.cubes import Cube
+from spectrafuse.io.spectral_axis import axis_from_plain
 from spectrafuse.mcr import constraints as constraining
 from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.constraints import Constraint, Knowledge
@@ -133,6 +133,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Used components, of unit norm as `component_norm` says (in the sparse form times their sparsity gates).
     component_ids_ : ndarray of int, (k,)
         Their numbers: known components come first, then those that were found (after training: places in the pool).
+    component_names_ : list of str or None
+        Their names, as `arrange` was told: by the command `unmix`, numbers by share, and names of known spectra.
     n_components_ : int
         Their number k, the background not counted.
     background_row_ : int or None
@@ -166,6 +168,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
     n_features_in_, n_iter_ : int
+    axis_ : SpectralAxis or None
+        Where the bands lie (`values`, `unit`), if the spectra that were fitted say it: a file, `read_spectra`, a scene.
     feature_names_in_ : ndarray of str, (d,)
         Only if the spectra were a data frame with named columns.
 
@@ -184,6 +188,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """
 
     _fitted_concentrations: NDArray[np.float32] | None
+    component_names_: list[str] | None
 
     def __init__(
         self,
@@ -243,7 +248,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
             Spectra, one a row, or a scene, whose pixels with data are spectra. Negative values are allowed: measured
             spectra have them.
         y : None
@@ -283,6 +288,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         recipe = resolve(self.recipe)
         settings = self._settings()
+        X = inputs.opened(X, zeros="check")
         data = inputs.open_rows(X, zeros="check")
         spikes = None
         if self.robust:
@@ -311,8 +317,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if spikes is not None and spikes.any() and self.count_evidence_ is not None:
             self.count_evidence_["cautions"].append(evidence.of_spikes(spikes))
         # A file's columns have no names.
-        validate_data(self, data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
+        validate_data(self, data[:1] if isinstance(X, inputs.WITHOUT_NAMES) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
+        self.axis_ = inputs.axis_of(X)
         # The refinement may find another level than the singular values show.
         found = result.gates
         self.noise_: NoiseLevel | None = noise if found is None or found.weights else found.noise
@@ -517,12 +524,35 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._set_components(result.record.component_ids)
         self._fitted_concentrations = result.concentrations
 
+    def arrange(self, order: Any, names: Sequence[str] | None = None) -> EBgMCR:
+        """Put the components into another order, and name them; results and model folders keep both.
+
+        Parameters
+        ----------
+        order : array_like of int, (k,)
+            Rows of `components_`, each once, in their new order.
+        names : sequence of str, (k,), optional
+            In the new order.
+        """
+        check_is_fitted(self, "model_")
+        count, given = len(self.component_ids_), np.asarray(order)
+        if given.shape != (count,) or not np.array_equal(np.sort(given), np.arange(count)):
+            raise checks.fail("order", f"each of the {count} rows of `components_` once", order)
+        if names is not None and (len(names) != count or not all(isinstance(name, str) for name in names)):
+            raise checks.fail("names", f"{count} strings", names)
+        fitted = self._fitted_concentrations
+        self._set_components(self.component_ids_[given].tolist())
+        self._fitted_concentrations = None if fitted is None else np.ascontiguousarray(fitted[:, given])
+        self.component_names_ = None if names is None else list(names)
+        return self
+
     @torch.no_grad()
     def _set_components(self, ids: list[int]) -> None:
         self.component_ids_ = np.asarray(ids, dtype=np.int64)
         self.background_row_ = ids.index(self._background_id) if self._background_id in ids else None
         self.n_components_ = len(ids) - (self.background_row_ is not None)
         self._fitted_concentrations = None
+        self.component_names_ = None
         if self.background_row_ is not None:
             self._fixed_ids = sorted({*self._fixed_ids, ids[self.background_row_]})
         self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
@@ -559,9 +589,13 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         named = hasattr(X, "columns")
         if named:  # before the values: a data frame reindexed to other names holds NaN
             validate_data(self, X, reset=False, skip_check_array=True)
-        data = inputs.open_rows(X, zeros="accept")
+        X = inputs.opened(X, zeros="accept")
+        data: Table = inputs.open_rows(X, zeros="accept")
+        places = inputs.bands_of_model(X, data.shape[1], self.axis_)
+        if not np.array_equal(places, np.arange(data.shape[1])):
+            data = np.ascontiguousarray(data[:][:, places])
         if not named:
-            given = data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X
+            given = data[:1] if isinstance(X, inputs.WITHOUT_NAMES) else X
             validate_data(self, given, reset=False, skip_check_array=True)
         return data
 
@@ -579,7 +613,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+            Where spectra say where their bands lie, as those did that were fitted, the bands of the model are taken, in
+            any order and among others.
 
         Returns
         -------
@@ -613,7 +649,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d)
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d)
             The spectra that were fitted, or others of the same components.
         tolerance : float, optional
             How far below zero an entry may be, as a share of the profile's maximum; None: what the noise can hide, at
@@ -749,7 +785,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "plug_ins": {name: model_io.callable_name(parameters[name]) for name in ("post_processing", "aggregate")},
             "select_threshold": self.model_.select_threshold,
             "component_ids": self.component_ids_.tolist(),
+            "component_names": self.component_names_,
             "fixed_ids": self._fixed_ids,
+            "axis": None if self.axis_ is None else self.axis_.as_plain(),
             "count_curve": self.count_curve_,
             "stop_reason": self.stop_reason_,
             "chosen_reason": self.chosen_reason_,
@@ -818,6 +856,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         self.model_ = model.to(device)
         self.n_features_in_ = model.dim_components
+        self.axis_ = axis_from_plain(extra.get("axis"), model.dim_components)
         self._fixed_ids = extra.get("fixed_ids", [])
         self.count_curve_ = extra.get("count_curve", [])
         self.stop_reason_ = extra.get("stop_reason", "The folder does not say.")
@@ -834,6 +873,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             places = tuple(gates["open_ids"])
             model.gates = ExactGates(noise, gates["price"], places, None if weights is None else tuple(weights))
         self._set_components(list(extra.get("component_ids", range(model.num_components))))
+        if extra.get("component_names") is not None:
+            self.arrange(range(len(self.component_ids_)), extra["component_names"])
 
     @property
     def _n_features_out(self) -> int:

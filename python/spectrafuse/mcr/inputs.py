@@ -19,14 +19,22 @@ from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.io.grids import grid_of_scene, unfolded
 from spectrafuse.io.mapped import MappedArray
+from spectrafuse.io.spectra import Spectra as SpectraFile
+from spectrafuse.io.spectra import read_spectra
+from spectrafuse.io.spectral_axis import SpectralAxis, matching_bands, spectral_axis
 from spectrafuse.io.validate import check_spectra, report_not_finite, report_zeros
 
 MAPPED_BYTES = 64 << 20
 """Larger tables that are mapped from a file stay there."""
 _BLOCK_ROWS, _SCATTERED_ROWS = 2**14, 2**10
 
-Spectra = str | os.PathLike[str] | np.ndarray | Tensor | Cube
-"""What `fit` and `transform` take: a file, an array or tensor (n, d), a scene; also a data frame or nested lists."""
+Spectra = str | os.PathLike[str] | np.ndarray | Tensor | Cube | SpectraFile
+"""What `fit` and `transform` take: a file, what `read_spectra` made of one, an array or tensor (n, d), a scene; also a
+data frame or nested lists."""
+
+
+WITHOUT_NAMES = (str, os.PathLike, Cube, SpectraFile)
+"""What holds spectra whose bands have no names that scikit-learn would compare."""
 
 
 class Table(Protocol):
@@ -103,6 +111,43 @@ def blocks(spectra: Table) -> Iterator[tuple[slice, NDArray[Any]]]:
         yield rows, spectra[rows]
 
 
+def opened(X: Any, *, zeros: str) -> Any:
+    """What a file holds, where X is the path of one that does not stay there; else X itself.
+
+    Warns
+    -----
+    ReadingNote
+        How a file that is fitted was read.
+    """
+    if not isinstance(X, (str, os.PathLike)) or _mapped(X) is not None:
+        return X
+    found = read_spectra(X)
+    if zeros == "check":
+        warnings.warn(found.reading, ReadingNote, stacklevel=4)
+    return found
+
+
+def bands_of_model(X: Any, count: int, model: SpectralAxis | None) -> NDArray[np.int64]:
+    """Of `count` bands those that lie where a model has its own, in its order; all where nothing says where they lie.
+
+    Raises
+    ------
+    DataError
+        If the model has a band that X lacks.
+    """
+    own = None if model is None else axis_of(X)
+    if model is None or own is None or len(own.values) != count:
+        return np.arange(count)
+    return matching_bands(model, own, f"'{X.source}'" if X.source else "`X`")
+
+
+def axis_of(X: Any) -> SpectralAxis | None:
+    """Where the bands of spectra lie, as far as what holds them says so."""
+    if isinstance(X, Cube):
+        return spectral_axis(X.wavelengths, X.unit or X.wavelength_unit)
+    return spectral_axis(X.axis, X.axis_unit) if isinstance(X, SpectraFile) else None
+
+
 def open_rows(X: Any, *, zeros: str) -> NDArray[np.float32] | MappedSpectra:
     """`read`, except that a large map, or a large NumPy file, stays where it is."""
     mapped = _mapped(X)
@@ -136,13 +181,9 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
     ReadingNote
         How a file that is fitted was read.
     """
-    if isinstance(X, (str, os.PathLike)):
-        from spectrafuse.io.spectra import read_spectra
-
-        found = read_spectra(X)
-        if zeros == "check":
-            warnings.warn(found.reading, ReadingNote, stacklevel=4)
-        checked = check_spectra(str(X), found.data, zeros=zeros)
+    X = opened(X, zeros=zeros)
+    if isinstance(X, SpectraFile):
+        checked = check_spectra(X.source, X.data, zeros=zeros)
     elif isinstance(X, Cube):
         checked = check_spectra(name, unfolded(X), zeros=zeros)
     else:
@@ -207,7 +248,7 @@ def folded(X: Any, values: NDArray[Any]) -> NDArray[Any]:
 
 def result_dtype(X: Any) -> type[np.float32] | type[np.float64]:
     """float64 for float64 (lists and data frames of it too), else float32, in which the model computes."""
-    if isinstance(X, (str, os.PathLike)):
+    if isinstance(X, (str, os.PathLike, SpectraFile)):
         return np.float32
     dtype = X.dtype if hasattr(X, "dtype") else np.asarray(X).dtype
     return np.float64 if dtype in (torch.float64, np.dtype(np.float64)) else np.float32
