@@ -19,6 +19,7 @@ from spectrafuse._runtime.tensor_files import load_state
 from spectrafuse.cli import run_folder
 from spectrafuse.cli.run_folder import RunFolder, working_in
 from spectrafuse.cli.terminal import CommandError
+from spectrafuse.dgc.estimator import _empty_map
 from spectrafuse.dgc.training import trainer as dgc_trainer
 from spectrafuse.io.atomic import atomic_write
 
@@ -100,6 +101,13 @@ def test_a_folder_that_goes_is_one_sentence(scene: Path, tmp_path: Path, monkeyp
         broken.setattr(dgc_trainer, "save_training", save)
         broken.setattr(run_folder.RunFolder, "seconds", property(lambda self: self._saved + 10))
         fails_with(run(*words), "was removed while the command ran")
+
+
+def test_a_map_for_which_there_is_no_room_is_an_error_and_no_killed_process(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as raised:
+        _empty_map((2000, 2000), small_disk / "labels.npy")
+    assert raised.value.filename.endswith("labels-confidence.npy")
+    assert not any(small_disk.iterdir())
 
 
 def test_a_writer_that_hides_the_reason_is_found_out(small_disk: Path) -> None:
