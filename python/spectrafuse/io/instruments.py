@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
+import zlib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,18 @@ from typing import Any
 import numpy as np
 
 from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.orientation import Reading
 
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 JCAMP_SUFFIXES = (".jdx", ".dx", ".jcamp", ".jcm")
 SPC_SUFFIX = ".spc"
+_SHEET = re.compile(r"xl/(worksheets|chartsheets)/.*\.xml", re.IGNORECASE)
+# Where a row or a cell is: r="7", r="AB7".
+_PLACE = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{0,3})(\d{1,7})["']""")
+_LONGEST_PLACE = 32
+# What a cell takes, in the reader and as an object of Python.
+_CELL_BYTES = 64
 _FEWEST_NUMBERS = 4
 # Title and unit of the axis of an SPC file.
 _SPC_AXES = {
@@ -80,6 +89,7 @@ def sheet_text(file: Path, key: str | None) -> tuple[bytes, str | None]:
         If several sheets have numbers and none is asked for; if the file cannot be read.
     """
     calamine = _part(file, "python_calamine", "excel", "save the sheet as .csv")
+    _check_sheets(file)
     try:
         with calamine.CalamineWorkbook.from_path(os.fspath(file)) as book:
             sheets = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
@@ -96,6 +106,44 @@ def sheet_text(file: Path, key: str | None) -> tuple[bytes, str | None]:
     name = filled[0] if key is None else key
     lines = ("\t".join(_text(cell) for cell in row) for row in sheets[name])
     return "\n".join(lines).encode(), name if len(sheets) > 1 else None
+
+
+def _check_sheets(file: Path) -> None:
+    """Refuse a workbook that is packed to far more than its size, or with a cell so far out that its sheet is.
+
+    The reader makes room for all cells up to the last one, and ends the process where there is none.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    size, cells = file.stat().st_size, 0
+    try:
+        with zipfile.ZipFile(file) as book:
+            parts = book.infolist()
+            check_count(f"'{file}'", len(parts))
+            check_size(f"'{file}'", sum(part.file_size for part in parts), size)
+            for part in parts:
+                if _SHEET.fullmatch(part.filename):
+                    with book.open(part) as sheet:
+                        cells += _cells_up_to_the_last(sheet)
+    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise DataError(f"'{file}' cannot be read as a spreadsheet: {' '.join(str(error).split())}.") from error
+    check_size(f"'{file}'", _CELL_BYTES * cells, size)
+
+
+def _cells_up_to_the_last(sheet: Any) -> int:
+    """Rows times columns of a sheet of an `.xlsx` file, or its cells where these do not say where they are."""
+    rows = columns = count = 0
+    rest = b""
+    while block := sheet.read(1 << 20):
+        text = rest + block
+        for letters, digits in _PLACE.findall(text):
+            place = 0
+            for letter in letters.upper():
+                place = 26 * place + letter - 64
+            rows, columns = max(rows, int(digits)), max(columns, place)
+        count += block.count(b"<c")
+        rest = text[-_LONGEST_PLACE:]
+    return max(rows * columns, count)
 
 
 def _numbers(cells: list[list[Any]]) -> int:
