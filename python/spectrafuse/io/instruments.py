@@ -145,11 +145,13 @@ def _cells_up_to_the_last(sheet: Any) -> int:
     rest = b""
     while block := sheet.read(1 << 20):
         text = rest + block
-        for letters, digits in _PLACE.findall(text):
+        places = _PLACE.findall(text)
+        rows = max(rows, *map(int, {digits for _, digits in places}), 0)
+        for letters in {letters for letters, _ in places}:
             place = 0
             for letter in letters.upper():
                 place = 26 * place + letter - 64
-            rows, columns = max(rows, int(digits)), max(columns, place)
+            columns = max(columns, place)
         count += block.count(b"<c")
         rest = text[-_LONGEST_PLACE:]
     return max(rows * columns, count)
