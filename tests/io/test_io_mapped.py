@@ -202,7 +202,7 @@ def test_chunks_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.Monke
     assert opened.stored._cache() == 1000
 
 
-@pytest.mark.parametrize("name", ["npy", "npz", "envi bip", "mat 6", "mat 7.3"])
+@pytest.mark.parametrize("name", ["npy", "npz", "envi bip", "mat 6", "mat 7.3", "mat 7.3, packed chunks"])
 def test_a_file_that_changes_while_it_is_open_is_refused(tmp_path: Path, name: str) -> None:
     path, options = WRITERS[name](tmp_path, scene())
     opened = open_cube(path, **options)

@@ -13,7 +13,7 @@ import numpy as np
 
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.limits import check_count
-from spectrafuse.io.mapped import MappedArray
+from spectrafuse.io.mapped import MappedArray, UnchangedFile
 
 # Bytes of chunks that are kept decoded, within these bounds: those that rows of the scene lie in.
 _LEAST_CACHE, _MOST_CACHE = 1 << 20, 1 << 27
@@ -31,22 +31,25 @@ class Hdf5File:
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
+        self._unchanged = UnchangedFile(path)
         self._open: tuple[int, Any, Any] | None = None
 
     def read(self, place: tuple[slice, ...], cache: int) -> np.ndarray:
         """A slice of the data set, its axes as they are stored; `cache` bytes of chunks are kept from the first on."""
         import h5py
 
+        self._unchanged.check()
         try:
-            os.stat(self.path)
             # A forked process opens the file for itself: it must not share the cache's state with its parent.
             if self._open is None or self._open[0] != os.getpid():
                 file = h5py.File(self.path, "r", rdcc_nbytes=cache, rdcc_nslots=100_003)
                 self._open = os.getpid(), file, file[self.key]
-            return np.asarray(self._open[2][place])
+            values = np.asarray(self._open[2][place])
         except Exception as error:  # h5py documents no set of exceptions for damaged files
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"'{self.path}' cannot be read, it may be damaged or cut short: {reason}") from error
+        self._unchanged.check()
+        return values
 
     def close(self) -> None:
         """Close the file; the next read opens it anew."""

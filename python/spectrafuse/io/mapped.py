@@ -31,8 +31,11 @@ class UnchangedFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._state = self._found()
+
+    def _found(self) -> tuple[int, int]:
         try:
-            self._state = self._state_of(os.stat(self.path))
+            return self._state_of(os.stat(self.path))
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
 
@@ -67,9 +70,9 @@ class UnchangedFile:
             raise
         return file
 
-    def check(self, file: BinaryIO) -> None:
-        """Raise a DataError if the open file has changed."""
-        if self._state_of(os.fstat(file.fileno())) != self._state:
+    def check(self, file: BinaryIO | None = None) -> None:
+        """Raise a DataError if the open file, or the one of this name, has gone or changed."""
+        if (self._found() if file is None else self._state_of(os.fstat(file.fileno()))) != self._state:
             raise DataError(f"'{self.path}' cannot be read: it has changed since it was opened.")
 
     def read(self, file: BinaryIO, starts: Sequence[int], places: memoryview) -> None:
