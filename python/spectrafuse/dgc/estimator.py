@@ -99,9 +99,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         One entry per epoch: loss and its terms, entropy and stability (`nmi`, `vi`) of the label maps, and more.
     stop_reason_ : str
         Why the training ended, in one sentence.
-    n_features_in_, n_iter_ : int
-        Bands that are used, and epochs that ran.
-    bands_ : ndarray of int (n_features_in_,)
+    n_features_in_ : int
+        Bands d that are used.
+    n_iter_ : int
+        Epochs that ran.
+    bands_ : ndarray of int (d,)
         Their numbers in the scenes, from 0.
     n_bands_in_ : int
         Bands of the scenes.
@@ -111,9 +113,18 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     Examples
     --------
+    A scene of two materials, the left half and the right half:
+
+    >>> import numpy as np
     >>> import spectrafuse as sf
-    >>> segmentation = sf.DeepGlobalClustering(n_clusters=3).fit("scene.mat")  # doctest: +SKIP
-    >>> labels = segmentation.predict("scene.mat")  # doctest: +SKIP
+    >>> rng = np.random.default_rng(0)
+    >>> spectra = rng.uniform(0.2, 1.0, (2, 12))
+    >>> truth = np.repeat([0, 1], 12)[None, :].repeat(24, axis=0)
+    >>> scene = np.moveaxis(spectra[truth], 2, 0) + rng.normal(0, 0.02, (12, 24, 24))
+    >>> segmentation = sf.DeepGlobalClustering(n_clusters=2, max_epoch=1, crop_size=16, random_state=0)
+    >>> labels = segmentation.fit(scene, layout="chw").predict(scene, layout="chw")
+    >>> labels.shape, sf.dgc.metrics.normalized_mutual_information(labels, truth) > 0.9
+    ((24, 24), True)
     """
 
     _scenes: Sequence[Cube]

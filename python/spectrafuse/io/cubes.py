@@ -575,6 +575,16 @@ def open_cube(
     ------
     DataError
         As `read_cube`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spectrafuse.io import open_cube
+    >>> np.save("scene.npy", np.random.default_rng(0).random((12, 30, 40)))
+    >>> with open_cube("scene.npy", layout="chw") as scene:
+    ...     window = scene[:, 10:20]
+    >>> scene.shape, window.shape
+    ((12, 30, 40), (12, 10, 40))
     """
     arguments.choice("layout", layout, LAYOUTS)
     rows = rows if rows is None else arguments.integer("rows", rows)

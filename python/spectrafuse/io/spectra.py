@@ -172,6 +172,16 @@ def read_spectra(
     -----
     UserWarning
         If there is no axis and neighbouring rows are far more alike than neighbouring columns.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from spectrafuse.io import read_spectra
+    >>> text = "sample,400,410,420,430\\nfirst,0.1,0.4,0.2,0.1\\nsecond,0.2,0.3,0.5,0.1\\n"
+    >>> _ = Path("spectra.csv").write_text(text)
+    >>> spectra = read_spectra("spectra.csv")
+    >>> spectra.data.shape, spectra.axis.tolist(), spectra.names
+    ((2, 4), [400.0, 410.0, 420.0, 430.0], ['first', 'second'])
     """
     for name, given, values in (
         ("header", header, ("auto", True, False)),

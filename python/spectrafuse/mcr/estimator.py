@@ -167,7 +167,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     C_opt_, ST_opt_ : ndarray, (n, k) and (k, d)
         Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
-    n_features_in_, n_iter_ : int
+    n_features_in_ : int
+        Bands d of the spectra.
+    n_iter_ : int
+        Epochs of training; 0 without any.
     axis_ : SpectralAxis or None
         Where the bands lie (`values`, `unit`), if the spectra that were fitted say it: a file, `read_spectra`, a scene.
     feature_names_in_ : ndarray of str, (d,)
@@ -183,8 +186,15 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    >>> mcr = EBgMCR(pool_size=128).fit("spectra.csv")  # doctest: +SKIP
-    >>> concentrations = mcr.transform("spectra.csv")  # doctest: +SKIP
+    Forty mixtures of three spectra that nobody has seen alone:
+
+    >>> import spectrafuse as sf
+    >>> mixtures = sf.mcr.MixtureSynthesizer(3, 60, snr_db=30.0).generate(40)
+    >>> mcr = sf.EBgMCR(random_state=0).fit(mixtures.spectra)
+    >>> mcr.n_components_, mcr.components_.shape
+    (3, (3, 60))
+    >>> mcr.transform(mixtures.spectra).shape
+    (40, 3)
     """
 
     _fitted_concentrations: NDArray[np.float32] | None
@@ -675,8 +685,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Examples
         --------
-        >>> bands = mcr.feasible_bands(X)  # doctest: +SKIP
-        >>> print(*bands.sentences, sep="\\n")  # doctest: +SKIP
+        >>> import spectrafuse as sf
+        >>> spectra = sf.mcr.MixtureSynthesizer(2, 40, snr_db=40.0).generate(20).spectra
+        >>> bands = sf.EBgMCR(random_state=0).fit(spectra).feasible_bands(spectra)
+        >>> bool((bands.lowest <= bands.highest).all()), len(bands.sentences)
+        (True, 2)
         """
         data = self._read(X)[:]
         if self.post_processing is not None or self.aggregate is not None:
