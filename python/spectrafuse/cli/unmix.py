@@ -240,7 +240,7 @@ def read_request(request: UnmixRequest, *, several: bool = True) -> Spectra:
             mask=mask,
             scene_size=request.scene_size,
         )
-    print(f"read: {spectra.reading}", flush=True)
+    output_console().print(f"read: {spectra.reading}", soft_wrap=True)
     if several and len(spectra.data) == 1:
         raise CommandError(
             f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "

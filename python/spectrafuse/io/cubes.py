@@ -45,7 +45,7 @@ class Cube:
     """A scene (bands, rows, columns), in memory (`read_cube`) or left in its file (`open_cube`).
 
     It is sliced like an array: `cube[:, 10:20]`, `cube[..., 10:20, :]`, `cube[:, 10:20, 5:9]` are newly made arrays, in
-    which pixels without data are zero in every band. A file stays open (or mapped, without holding what was read) until
+    which pixels without data are zero in every band. An HDF5 file stays open until
     `close` or the end of a `with` block; windows can be read from several threads, after a fork, and when unpickled.
 
     Attributes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import zipfile
 from collections import Counter
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.omnic import open_omnic
 from spectrafuse.io.orientation import Reading
 from spectrafuse.io.spc import open_spc
@@ -21,6 +23,12 @@ from spectrafuse.io.wire import open_wire
 
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 JCAMP_SUFFIXES = (".jdx", ".dx", ".jcamp", ".jcm")
+_SHEET = re.compile(r"xl/(worksheets|chartsheets)/.*\.xml", re.IGNORECASE)
+# Where a row or a cell is: r="7", r="AB7".
+_PLACE = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{0,3})(\d{1,7})["']""")
+_LONGEST_PLACE = 32
+# What a cell takes, in the reader and as an object of Python.
+_CELL_BYTES = 64
 _FEWEST_NUMBERS = 4
 # What an OPUS file can hold, the most finished first.
 _OPUS_DATA = ("a", "atr", "km", "logr", "ra", "r", "t", "pas", "e", "pw", "sm")
@@ -88,11 +96,15 @@ def sheet_text(file: Path, key: str | None) -> tuple[bytes, str | None]:
         If several sheets have numbers and none is asked for; if the file cannot be read.
     """
     calamine = _part(file, "python_calamine", "excel", "save the sheet as .csv")
+    _check_sheets(file)
     try:
         with calamine.CalamineWorkbook.from_path(os.fspath(file)) as book:
             sheets = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
-    except (calamine.CalamineError, OSError) as error:
-        raise DataError(f"'{file}' cannot be read as a spreadsheet: {' '.join(str(error).split())}.") from error
+    except BaseException as error:
+        # What the reader's own language calls a panic is no Exception here.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise _no_sheet(file, error) from error
     if key is not None and key not in sheets:
         raise DataError(f"'{file}' has no sheet {key!r}; it has {', '.join(sheets)}.")
     filled = [name for name, cells in sheets.items() if _numbers(cells) >= _FEWEST_NUMBERS]
@@ -104,6 +116,53 @@ def sheet_text(file: Path, key: str | None) -> tuple[bytes, str | None]:
     name = filled[0] if key is None else key
     lines = ("\t".join(_text(cell) for cell in row) for row in sheets[name])
     return "\n".join(lines).encode(), name if len(sheets) > 1 else None
+
+
+def _no_sheet(file: Path, error: BaseException) -> DataError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"'{file}' cannot be read as a spreadsheet: {reason}.")
+
+
+def _check_sheets(file: Path) -> None:
+    """Refuse a workbook that is packed to far more than its size, or with a cell so far out that its sheet is.
+
+    The reader makes room for all cells up to the last one, and ends the process where there is none.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    size, cells = file.stat().st_size, 0
+    try:
+        with zipfile.ZipFile(file) as book:
+            parts = book.infolist()
+            check_count(f"'{file}'", len(parts))
+            check_size(f"'{file}'", sum(part.file_size for part in parts), size)
+            for part in parts:
+                if _SHEET.fullmatch(part.filename):
+                    with book.open(part) as sheet:
+                        cells += _cells_up_to_the_last(sheet)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile documents no set of exceptions for damaged files
+        raise _no_sheet(file, error) from error
+    check_size(f"'{file}'", _CELL_BYTES * cells, size)
+
+
+def _cells_up_to_the_last(sheet: Any) -> int:
+    """Rows times columns of a sheet of an `.xlsx` file, or its cells where these do not say where they are."""
+    rows = columns = count = 0
+    rest = b""
+    while block := sheet.read(1 << 20):
+        text = rest + block
+        places = _PLACE.findall(text)
+        rows = max(rows, *map(int, {digits for _, digits in places}), 0)
+        for letters in {letters for letters, _ in places}:
+            place = 0
+            for letter in letters.upper():
+                place = 26 * place + letter - 64
+            columns = max(columns, place)
+        count += block.count(b"<c")
+        rest = text[-_LONGEST_PLACE:]
+    return max(rows * columns, count)
 
 
 def _numbers(cells: list[list[Any]]) -> int:
@@ -130,6 +189,11 @@ def read_jcamp(file: Path) -> Reading:
         text = re.sub(rb"\$\$[^\r\n]*|\x1a", b"", file.read_bytes())
         with redirect_stdout(said):
             content = jcamp.read(io.BytesIO(text))
+        blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
+        for block in blocks:
+            block["x"], block["y"] = (np.asarray(block[name], dtype=np.float64) for name in "xy")
+            if block["y"].shape != block["x"].shape:
+                raise ValueError("it has not as many values as positions")
     except Exception as error:  # The reader documents no set of exceptions.
         raise DataError(f"'{file}' cannot be read as JCAMP-DX: {_reason(error)}; {way}.") from error
     checks = Counter(line.partition("-Check failed")[0] for line in said.getvalue().splitlines() if "-Check" in line)
@@ -138,15 +202,14 @@ def read_jcamp(file: Path) -> Reading:
             f"'{file}' cannot be read as JCAMP-DX: the check of its values fails in {checks['Y']} lines, so that it is "
             f"damaged or packed in another way than it says; {way}."
         )
-    blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
-    if not blocks or any(len(block["x"]) != len(block.get("y", ())) for block in blocks):
+    if not blocks:
         raise DataError(f"'{file}' holds no spectrum that can be read; {way}.")
-    axis = np.asarray(blocks[0]["x"], dtype=np.float64)
+    axis = blocks[0]["x"]
     if any(not np.array_equal(axis, block["x"]) for block in blocks):
         raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
     title = str(blocks[0].get("xunits", "")).strip() or None
     return Reading(
-        values=np.array([block["y"] for block in blocks], dtype=np.float64),
+        values=np.array([block["y"] for block in blocks]),
         words="JCAMP-DX, as its values are after factors"
         + (f"; the places of {checks['X']} lines are not quite where it says" if checks["X"] else ""),
         axis=axis,
@@ -270,6 +333,8 @@ def _one_axis(
         raise DataError(f"'{file}' cannot be read as it holds no spectrum with an axis of numbers.")
     if any(not np.array_equal(axes[0], axis) for axis in axes) or len({len(line) for line in values}) > 1:
         raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
+    if any(part.shape != axes[0].shape for part in values):
+        raise DataError(f"'{file}' is damaged: it has not as many values as positions.")
     return Reading(
         values=np.array(values),
         words=words,

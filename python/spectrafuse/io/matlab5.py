@@ -97,13 +97,12 @@ def _fields_of(path: Path, file: BinaryIO, order: str, struct: Variable) -> list
         content: Any = _inner(path, file.read(struct.size), order, None)[0]
         found = _fields(path, memoryview(content), order, struct.name)
         return [Variable(*head, struct.start, struct.size, True, place) for head, place in found]
-    mapped = np.memmap(path, np.uint8, "r", struct.start, (struct.size,))
-    found = _fields(path, memoryview(mapped.data), order, struct.name)
+    found = _fields(path, _Part(file, struct.start, struct.size), order, struct.name)
     return [Variable(*head, struct.start + place[0], place[1], False) for head, place in found]
 
 
 def _fields(
-    path: Path, content: memoryview, order: str, name: str, start: int = 0, depth: int = 0
+    path: Path, content: memoryview | _Part, order: str, name: str, start: int = 0, depth: int = 0
 ) -> Iterator[tuple[tuple[str, tuple[int, ...], str], tuple[int, int]]]:
     """Name, shape and kind of the fields of a struct whose bytes are `content`, and their places after `start`."""
     elements = _Elements(path, content, order)
@@ -126,7 +125,7 @@ def _fields(
 
 def _parts(
     path: Path,
-    content: memoryview,
+    content: memoryview | _Part,
     order: str,
     elements: _Elements,
     labels: Iterable[str],
@@ -138,7 +137,7 @@ def _parts(
         kind, first, length = elements.tag()
         if kind != _MATRIX or not length:
             continue
-        inner = content[first : first + length]
+        inner = content.part(first, length) if isinstance(content, _Part) else content[first : first + length]
         own = _Elements(path, inner, order)
         head = own.header(named=False)
         if head is None:
@@ -228,10 +227,29 @@ def _inner(path: Path, content: bytes, order: str, most: int | None) -> tuple[by
     return body, stream.eof and len(body) == size
 
 
+class _Part:
+    """Bytes of an open file, of which those are read that are asked for."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self.file, self.start, self.size = file, start, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place: slice) -> bytes:
+        start, stop, _ = place.indices(self.size)
+        self.file.seek(self.start + start)
+        return self.file.read(max(0, stop - start))
+
+    def part(self, start: int, size: int) -> _Part:
+        """Some of them."""
+        return _Part(self.file, self.start + start, min(size, self.size - start))
+
+
 class _Elements:
     """The data elements inside a matrix, one after the other; of `size` bytes, the first of which are `content`."""
 
-    def __init__(self, path: Path, content: bytes | memoryview, order: str, size: int | None = None) -> None:
+    def __init__(self, path: Path, content: bytes | memoryview | _Part, order: str, size: int | None = None) -> None:
         self.path, self.content, self.order, self.position = path, content, order, 0
         self.size = len(content) if size is None else size
 

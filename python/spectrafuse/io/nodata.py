@@ -30,7 +30,7 @@ import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import DataError, scene_option
-from spectrafuse.io.validate import as_numeric, called, report_not_finite
+from spectrafuse.io.validate import FAINTEST, as_numeric, called, check_not_faint, report_not_finite
 
 BLOCK_VALUES = 1 << 20
 # Pixels of one number, and bands, from which on they are named as padding.
@@ -206,6 +206,10 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
         infinite = absences > (len(dead) if len(dead) < bands else 0)
     if infinite.any():
         _raise_not_finite(name, cube, infinite, nodata is not None)
+    if means.most < FAINTEST:
+        used = np.ones((height, width), dtype=bool) if valid is None else valid
+        blocks = (_as_float32(cube[:, rows, columns])[:, used[rows, columns]] for rows, columns in window_blocks(cube))
+        check_not_faint(name, max(float(np.nan_to_num(block).max(initial=0)) for block in map(np.abs, blocks)))
     least = max(_LEAST_PADDING, height * width // 1000)
     return Survey(
         None if valid is None or valid.all() else valid,
@@ -219,14 +223,17 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
 
 
 class _Means:
-    """Means of bands over every fourth row and column of blocks."""
+    """Means of bands, and the largest magnitude, over every fourth row and column of blocks."""
 
     def __init__(self, bands: int) -> None:
         self.sums, self.counts = np.zeros(bands), np.zeros(bands, dtype=np.int64)
+        self.most = 0.0
 
     def add(self, block: np.ndarray, counted: np.ndarray) -> None:
         values, kept = block[:, ::4, ::4], counted[:, ::4, ::4]
-        self.sums += np.where(kept, values, 0).sum(axis=(1, 2), dtype=np.float64)
+        values = np.where(kept, values, 0)
+        self.most = max(self.most, float(values.max(initial=0)), -float(values.min(initial=0)))
+        self.sums += values.sum(axis=(1, 2), dtype=np.float64)
         self.counts += kept.sum(axis=(1, 2))
 
     def values(self) -> np.ndarray:

@@ -31,6 +31,7 @@ from spectrafuse.io.envi import (
 )
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.limits import check_size
+from spectrafuse.io.mapped import UnchangedFile
 from spectrafuse.io.places import place_of
 from spectrafuse.io.signatures import name_of, signature
 
@@ -146,17 +147,20 @@ class RasterFile:
 
     def __init__(self, raster: Raster, cache: int) -> None:
         self.raster, self.cache = raster, cache
+        self._unchanged = UnchangedFile(raster.path)
         self._open: tuple[int, Any] | None = None
         self._turn = threading.Lock()
 
     def read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
         """A window of some bands, (bands, rows, columns)."""
+        self._unchanged.check()
         with self._turn, _gdal(self.raster, self.cache) as rasterio:
             if self._open is None or self._open[0] != os.getpid():
                 self._open = os.getpid(), rasterio.open(self.raster.path, driver=self.raster.driver)
             window = ((rows.start, rows.stop), (columns.start, columns.stop))
             values: np.ndarray = self._open[1].read(list(range(bands.start + 1, bands.stop + 1)), window=window)
-            return values
+        self._unchanged.check()
+        return values
 
     def close(self) -> None:
         """Close the file; the next read opens it anew."""
@@ -165,10 +169,12 @@ class RasterFile:
             opened[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"raster": self.raster, "cache": self.cache}
+        return {"raster": self.raster, "cache": self.cache, "unchanged": self._unchanged}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        unchanged = state.pop("unchanged")
         self.__init__(**state)  # type: ignore[misc]
+        self._unchanged = unchanged
 
 
 class RasterArray:
