@@ -193,7 +193,7 @@ def read_jcamp(file: Path) -> Reading:
         for block in blocks:
             block["x"], block["y"] = (np.asarray(block[name], dtype=np.float64) for name in "xy")
             if block["y"].shape != block["x"].shape:
-                raise ValueError("it has not as many values as positions")
+                raise DataError("it has not as many values as positions")
     except Exception as error:  # The reader documents no set of exceptions.
         raise DataError(f"'{file}' cannot be read as JCAMP-DX: {_reason(error)}; {way}.") from error
     checks = Counter(line.partition("-Check failed")[0] for line in said.getvalue().splitlines() if "-Check" in line)
