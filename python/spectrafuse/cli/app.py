@@ -137,7 +137,8 @@ LayoutOption = Annotated[
 NodataOption = Annotated[
     float | None,
     typer.Option(
-        help="Value that marks pixels of a scene without data, or nan. Default: what an ENVI header says.",
+        help="Value that marks pixels of a scene without data, or nan, or missing values of a table. Default: what "
+        "an ENVI header says.",
         rich_help_panel=READING,
     ),
 ]
@@ -393,7 +394,8 @@ def segment(
 def unmix(
     context: typer.Context,
     spectra: Annotated[
-        Path, typer.Argument(help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene.")
+        Path,
+        typer.Argument(help="Spectra in a table (.csv, .txt, .xlsx, ...), .spc, .spa, .wdf, .npy or .mat, or a scene."),
     ],
     output: OutputOption,
     n_components: Annotated[

@@ -16,7 +16,7 @@ from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse._runtime.text import file_name
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
-from spectrafuse.cli.terminal import CommandError, output_console, print_blocks
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -299,7 +299,7 @@ def segment(request: SegmentRequest) -> None:
     console = output_console()
     check_merge(request)
     set_threads(request.threads)
-    with at_least(request.settings.get("max_memory")):
+    with at_least(request.settings.get("max_memory")), waiting("reading"):
         cubes = read_request_scenes(request)
         truth = read_truth(request, cubes)
     inputs = described(request.scenes, cubes)
@@ -389,7 +389,7 @@ def _fit_and_write(
         "scores": maps.scores,
     }
     blocks = summary(request, record)
-    with folder.results(record) as results:
+    with waiting("writing"), folder.results(record) as results:
         write_maps(results, request, maps)
         _write_training(results, estimator)
         if tree:
@@ -407,18 +407,19 @@ def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: 
 
     labels: list[np.ndarray] = []
     confidences: list[np.ndarray] = []
-    for index, cube in enumerate(cubes):
-        large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
-        file = folder.state / f"labels-{index}.npy" if large else None
-        found, sure = estimator.predict_with_confidence(cube, out=file)
-        labels.append(found)
-        confidences.append(sure)
-    mapping = estimator.cluster_mapping_
-    k = max(mapping) + 1 if mapping else len(estimator.cluster_centers_)
-    statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
-    how = estimator.normalization_
-    doubt = [doubts(*found, how, k) for found in zip(cubes, labels, confidences, strict=True)]
-    return Maps(cubes, labels, confidences, statistics, truth, _scores(labels, truth), doubt)
+    with waiting("labeling"):
+        for index, cube in enumerate(cubes):
+            large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
+            file = folder.state / f"labels-{index}.npy" if large else None
+            found, sure = estimator.predict_with_confidence(cube, out=file)
+            labels.append(found)
+            confidences.append(sure)
+        mapping = estimator.cluster_mapping_
+        k = max(mapping) + 1 if mapping else len(estimator.cluster_centers_)
+        statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
+        how = estimator.normalization_
+        doubt = [doubts(*found, how, k) for found in zip(cubes, labels, confidences, strict=True)]
+        return Maps(cubes, labels, confidences, statistics, truth, _scores(labels, truth), doubt)
 
 
 def _tree_levels(estimator: DeepGlobalClustering) -> list[dict[str, Any]]:

@@ -194,8 +194,8 @@ def catch_interrupts() -> None:
 class _PlainLines:
     """Progress where there is no terminal: a line at once, at the end, and every ten seconds."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, title: str, *, first: bool = True) -> None:
+        self._title, self._says_first = title, first
         self._start = time.monotonic()
         self._said = self._start
         self._first: int | None = None
@@ -205,7 +205,8 @@ class _PlainLines:
         self._clock = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> _PlainLines:
-        self._say("started")
+        if self._says_first:
+            self._say("started")
         self._clock.start()
         return self
 
@@ -231,12 +232,14 @@ class _PlainLines:
 
     def _report(self) -> None:
         seconds = time.monotonic() - self._start
-        text = f"{seconds:.0f} s so far"
+        left, words = self._left(seconds), ""
         if self._last is not None:
-            left = self._left(seconds)
-            of = f"epoch {_of(self._last)}: " if self._last.epoch else ""
-            text = f"{of}{_numbers(self._last)} ({text}{'' if left is None else f', about {left:.0f} s left'})"
-        self._say(text)
+            words = (f"epoch {_of(self._last)}: " if self._last.epoch else "") + _numbers(self._last)
+        known = (
+            "" if " left" in words else ", time left not known yet" if left is None else f", about {left:.0f} s left"
+        )
+        text = f"{seconds:.0f} s so far{known}"
+        self._say(f"{words} ({text})" if words else text)
 
     def _left(self, seconds: float) -> float | None:
         """Seconds left at the speed so far; None where only a rule ends the fit."""
@@ -248,6 +251,14 @@ class _PlainLines:
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
         print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Say every ten seconds that work without steps of its own goes on, such as reading a large file."""
+    console = message_console()
+    with console.status(f"{title} ...") if console.is_terminal else _PlainLines(title, first=False):
+        yield
 
 
 def _of(progress: Progress) -> str:

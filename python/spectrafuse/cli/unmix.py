@@ -12,7 +12,7 @@ import numpy as np
 
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask
-from spectrafuse.cli.terminal import CommandError, output_console, print_blocks
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -222,7 +222,7 @@ def read_request(request: UnmixRequest, *, several: bool = True) -> Spectra:
     from spectrafuse.io.spectra import read_spectra
 
     mask = None if request.mask is None else read_mask(request.mask)
-    with warnings.catch_warnings():
+    with waiting("reading"), warnings.catch_warnings():
         # The line that says what was read says it.
         warnings.simplefilter("ignore", ReadingNote)
         spectra = read_spectra(
@@ -240,7 +240,7 @@ def read_request(request: UnmixRequest, *, several: bool = True) -> Spectra:
             mask=mask,
             scene_size=request.scene_size,
         )
-    print(f"read: {spectra.reading}", flush=True)
+    output_console().print(f"read: {spectra.reading}", soft_wrap=True)
     if several and len(spectra.data) == 1:
         raise CommandError(
             f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "
@@ -426,13 +426,14 @@ def _fit_and_write(
     }
     bands = None
     if _wants_bands(request, estimator, spectra.data.size):
-        bands = estimator.feasible_bands(spectra.data).ordered(order[order != estimator.background_row_])
+        with waiting("looking for feasible bands"):
+            bands = estimator.feasible_bands(spectra.data).ordered(order[order != estimator.background_row_])
         record["feasible_bands"] = {
             **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
             "sentences": bands.sentences,
         }
     blocks = _summary(record, agreement)
-    with folder.results(record) as results:
+    with waiting("writing"), folder.results(record) as results:
         if bands is not None:
             _write_bands(results, bands, request, spectra, solution.names[: len(bands.lowest)])
         write_solution(

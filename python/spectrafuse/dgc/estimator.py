@@ -586,9 +586,22 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
 
 def _empty_map(shape: tuple[int, ...], file: str | os.PathLike[str] | None) -> np.ndarray:
-    """A float32 map in memory, or in a file beside the one with the labels."""
+    """A float32 map in memory, or in a file beside the one with the labels.
+
+    Raises
+    ------
+    OSError
+        If there is no room for it: writing to a map that the disk cannot hold would stop the process.
+    """
     if file is None:
         return np.empty(shape, np.float32)
     beside = Path(file).with_name(f"{Path(file).stem}-confidence.npy")
     made: np.ndarray = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with beside.open("r+b") as written:
+                os.posix_fallocate(written.fileno(), 0, beside.stat().st_size)
+        except OSError as error:
+            beside.unlink()
+            raise OSError(error.errno, error.strerror, os.fspath(beside)) from error
     return made
