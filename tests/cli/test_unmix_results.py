@@ -268,3 +268,21 @@ def test_constraints_and_known_spectra_on_the_command_line(tmp_path: Path) -> No
     short = run("unmix", tmp_path / "spectra.csv", "-o", tmp_path / "no", "--known", tmp_path / "short.csv")
     fails_with(short, "--known", "must hold spectra of 20 bands")
     assert not (tmp_path / "no").exists()
+
+
+def test_missing_cells_are_said_and_take_no_part(tmp_path: Path) -> None:
+    values, _ = mixtures(12)
+    lines = [",".join(f"{v:.5f}" for v in row) for row in values]
+    cells = [line.split(",") for line in lines]
+    cells[2][3] = cells[5][7] = ""
+    header = ",".join(str(400 + 10 * i) for i in range(20))
+    (tmp_path / "holes.csv").write_text("\n".join([header, *(",".join(row) for row in cells)]) + "\n")
+    result = run("unmix", tmp_path / "holes.csv", "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "2 of 240 values are missing and take no part" in result.output.splitlines()[0]
+    assert "Caution: 2 of 240 values are missing and take no part." in " ".join(result.output.split())
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["n_components"] == 2
+    assert record["r2"] > 0.999
+    dropped = run("unmix", tmp_path / "holes.csv", "-o", tmp_path / "fewer", "--drop-missing", "spectra")
+    assert "2 of 12 spectra with missing values" in dropped.output

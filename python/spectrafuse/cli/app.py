@@ -419,7 +419,10 @@ def unmix(
     ] = DecimalName.auto,
     drop_missing: Annotated[
         DropName | None,
-        typer.Option(help="Leave out bands or spectra that have missing values.", rich_help_panel=READING),
+        typer.Option(
+            help="Leave out bands or spectra that have missing values. Default: these values alone take no part.",
+            rich_help_panel=READING,
+        ),
     ] = None,
     layout: LayoutOption = LayoutName.auto,
     scene_size: Annotated[

@@ -222,7 +222,7 @@ def read_request(request: UnmixRequest) -> Spectra:
             spectra_in=request.spectra_in,
             columns=request.columns,
             decimal=request.decimal,
-            drop_missing=request.drop_missing,
+            drop_missing=request.drop_missing or "values",
             layout=request.layout,
             nodata=request.nodata,
             bands=request.bands,
@@ -446,12 +446,13 @@ def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
 
 
 def reconstruction_scores(data: np.ndarray, reconstruction: np.ndarray) -> tuple[float, float]:
-    """R2 against the column means, and nMSE = sum of squared residuals / sum of squares."""
+    """R2 against the column means, and nMSE = sum of squared residuals / sum of squares; NaN takes no part."""
     from spectrafuse.mcr.metrics import nmse_of, r2_of
 
     x = data.astype(np.float64)
-    residual = float(((x - reconstruction) ** 2).sum())
-    return r2_of(residual, float(((x - x.mean(axis=0)) ** 2).sum())), nmse_of(residual, float((x * x).sum()))
+    residual = float(np.nansum((x - reconstruction) ** 2))
+    variation, power = float(np.nansum((x - np.nanmean(x, axis=0)) ** 2)), float(np.nansum(x * x))
+    return r2_of(residual, variation), nmse_of(residual, power)
 
 
 def correlations(found: np.ndarray, true: np.ndarray) -> np.ndarray:

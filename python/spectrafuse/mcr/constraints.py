@@ -16,6 +16,7 @@ from scipy.linalg import cho_factor, cho_solve, solveh_banded
 from scipy.optimize import nnls
 
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
+from spectrafuse.mcr.weighting import Weighting
 
 Array = NDArray[np.float64]
 _MOST_ROUNDS, _INNER, _SETTLED = 400, 10, 1e-8
@@ -260,10 +261,16 @@ class Knowledge(NamedTuple):
     constraints : tuple of Constraint
     runs : tuple of ndarray of int
         Numbers of the spectra of each run.
+    weighting : Weighting or None
+        Of single values, 0 where they are missing.
+    spectra : ndarray, (n, d), or None
+        The spectra that are weighted, NaN where a value is missing.
     """
 
     constraints: tuple[Constraint, ...] = ()
     runs: tuple[NDArray[np.int64], ...] = ()
+    weighting: Weighting | None = None
+    spectra: NDArray[np.float32] | None = None
 
 
 NOTHING = Knowledge()
@@ -287,6 +294,8 @@ class Mixture(NamedTuple):
         Spectra are not below zero.
     runs : tuple of ndarray of int
         Numbers of the spectra of each run.
+    shares : ndarray, (n, d), or None
+        Further weights of the squared residuals, 0 to 1: 0 where a value is missing. None: all are 1.
     """
 
     spectra: Array
@@ -297,6 +306,17 @@ class Mixture(NamedTuple):
     held: NDArray[np.bool_]
     non_negative: bool
     runs: tuple[NDArray[np.int64], ...]
+    shares: Array | None = None
+
+    def residual(self, amounts: Array, shapes: Array) -> Array:
+        """What the factors (n, k) and (k, d) leave of the spectra, as far as that has weight."""
+        left = self.spectra - amounts @ shapes
+        return left if self.shares is None else np.sqrt(self.shares) * left
+
+    @property
+    def weighted_spectra(self) -> Array:
+        """The spectra, as far as they have weight."""
+        return self.spectra if self.shares is None else np.sqrt(self.shares) * self.spectra
 
 
 def check(constraints: Any, samples: int, bands: int) -> tuple[Constraint, ...]:
@@ -378,8 +398,8 @@ def constrained(
 
 
 def _nmse(mixture: Mixture, concentrations: Array, components: Array) -> float:
-    left = mixture.spectra - concentrations @ components
-    return float((left * left).sum() / (mixture.spectra**2).sum())
+    left = mixture.residual(concentrations, components)
+    return float((left * left).sum() / (mixture.weighted_spectra**2).sum())
 
 
 def _places(mixture: Mixture, one: Constraint) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -446,15 +466,18 @@ def _fit(
 
     shape, amount = components.T.copy(), amounts(concentrations)
     shape_left, amount_left = np.zeros_like(shape), np.zeros_like(amount)
-    power, before = float((rows * mixture.spectra**2 * bands).sum()), np.inf
+    power, before = float((rows * mixture.weighted_spectra**2 * bands).sum()), np.inf
+    spectra = mixture.spectra
     for _ in range(_MOST_ROUNDS):
+        if mixture.shares is not None:
+            # The fit to these lowers the weighted residual as well (Kiers, Psychometrika 62, 1997).
+            fit = amount @ shape.T
+            spectra = fit + mixture.shares * (mixture.spectra - fit)
         weighted = amount * rows
-        shape, shape_left = _descended(shape, shape_left, weighted.T @ mixture.spectra, weighted.T @ amount, shapes)
+        shape, shape_left = _descended(shape, shape_left, weighted.T @ spectra, weighted.T @ amount, shapes)
         weighted = shape * bands[:, None]
-        amount, amount_left = _descended(
-            amount, amount_left, (mixture.spectra @ weighted).T, weighted.T @ shape, amounts
-        )
-        left = mixture.spectra - amount @ shape.T
+        amount, amount_left = _descended(amount, amount_left, (spectra @ weighted).T, weighted.T @ shape, amounts)
+        left = mixture.residual(amount, shape.T)
         error = float((rows * left * left * bands).sum()) / power
         if abs(before - error) < _SETTLED * max(error, _SETTLED):
             break

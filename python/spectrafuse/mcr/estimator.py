@@ -26,12 +26,13 @@ from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.io.cubes import Cube
+from spectrafuse.io.spectra import missing_values
 from spectrafuse.mcr import constraints as constraining
 from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.constraints import Constraint, Knowledge
 from spectrafuse.mcr.feasible_bands import FeasibleBands, feasible_bands, settled_factors
 from spectrafuse.mcr.inputs import Spectra, Table
-from spectrafuse.mcr.metrics import FitMetrics
+from spectrafuse.mcr.metrics import FitMetrics, r2_of
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
 from spectrafuse.mcr.recipes import Recipe, resolve
@@ -47,6 +48,7 @@ from spectrafuse.mcr.training.compaction import Compaction
 from spectrafuse.mcr.training.known_components import KnownComponents
 from spectrafuse.mcr.training.rules import recipe_bands
 from spectrafuse.mcr.training.trainer import Trainer, TrainingResult
+from spectrafuse.mcr.weighting import Weighting, filled, noise_of_present, noise_of_weighted, weighting_of
 from spectrafuse.random import RandomStream
 
 _MOST_PLACES = 100_000
@@ -232,6 +234,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X: Spectra,
         y: Any = None,
         *,
+        sample_weight: Any = None,
         components: Any = None,
         fixed: Any = None,
         runs: Any = None,
@@ -245,9 +248,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ----------
         X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
             Spectra, one a row, or a scene, whose pixels with data are spectra. Negative values are allowed: measured
-            spectra have them.
+            spectra have them. NaN stands for a value that is missing: it takes no part in anything, and `cautions` say
+            how many there are.
         y : None
             Ignored.
+        sample_weight : array_like, (n,) or (n, d), optional
+            Weights of the squared residuals, of spectra or of single values: `1 / sigma**2` of a noise map. Only their
+            ratios count; 0: takes no part. The noise counts as even then but for these weights, and a given `noise` is
+            that of a value whose weight is the geometric mean.
         components : path or array_like, (m, d), optional
             Known components, in the unit of the spectra: the first m components start as these. With a
             `component_norm` their direction counts, without one their size too. Component i of them was found if i is
@@ -277,13 +285,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If X cannot be used: NaN, infinity, zero everywhere, wrong shape, an unreadable file.
+            If X cannot be used: infinity, zero everywhere, a spectrum or band without any value, wrong shape, an
+            unreadable file.
         ValueError, TypeError
             If a parameter is wrong, X is sparse, or `checkpoint_dir` holds another run.
         """
         recipe = resolve(self.recipe)
         settings = self._settings()
-        data = inputs.open_rows(X, zeros="check")
+        data = inputs.open_rows(X, zeros="check", gaps=True)
         spikes = None
         if self.robust:
             data, spikes = without_spikes(data[:])
@@ -291,18 +300,22 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         self._check_asked(recipe, 0 if given is None else len(given.fixed))
         knowledge = self._knowledge(recipe, data.shape, runs)
+        given_data, weighting = data, self._weighting(recipe, data, sample_weight)
+        if weighting is not None:
+            knowledge = knowledge._replace(weighting=weighting, spectra=data[:])
+            data = filled(data[:], weighting)
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         device = checks.device(self.device)
-        noise = noise_level(data, self.noise, floor=recipe.noise_floor)
+        noise = noise_of_weighted(data, weighting, self.noise, floor=recipe.noise_floor)
         plugged = self.post_processing is not None or self.aggregate is not None
-        if recipe.refine and not plugged and not self.sparse:
+        if recipe.refine and not plugged and not self.sparse and weighting is None:
             noise = correlated(data, noise)
         find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
         result, model = find(
             _Task(data, noise, recipe, stream, device, given, knowledge, callback),
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
-            fingerprint=self._fingerprint(recipe, data, device, given, knowledge),
+            fingerprint=self._fingerprint(recipe, given_data, device, given, knowledge),
             save_seconds=checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
             **settings,
         )
@@ -310,14 +323,18 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._take(result, model)
         if spikes is not None and spikes.any() and self.count_evidence_ is not None:
             self.count_evidence_["cautions"].append(evidence.of_spikes(spikes))
+        if weighting is not None and weighting.missing and self.count_evidence_ is not None:
+            said = missing_values(weighting.missing, weighting.weights.size)
+            self.count_evidence_["cautions"].append(f"{said}.")
         # A file's columns have no names.
         validate_data(self, data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
         # The refinement may find another level than the singular values show.
         found = result.gates
-        self.noise_: NoiseLevel | None = noise if found is None or found.weights else found.noise
+        of_bands = found is not None and found.weights and (weighting is None or not weighting.given)
+        self.noise_: NoiseLevel | None = found.noise if found and not of_bands else noise_of_present(noise, weighting)
         if self._fitted_concentrations is None:
-            self._fitted_concentrations = self._parse(data, "concentration")["concentration"]
+            self._fitted_concentrations = self._parse(given_data, "concentration")["concentration"]
         if self.n_components_ == 0:
             warnings.warn(f"No component was found: no gate opened for any spectrum. {self.stop_reason_}", stacklevel=2)
         return self
@@ -437,6 +454,17 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise InvalidValueError("`constraints` need a recipe that refines, such as 'corrected'; this one does not.")
         return Knowledge(known, found)
 
+    def _weighting(self, recipe: Recipe, data: Table, sample_weight: Any) -> Weighting | None:
+        """Weights and missing values, checked; None where there are none."""
+        if sample_weight is None and not inputs.has_gaps(data):
+            return None
+        what = "`X` with missing values (NaN)" if sample_weight is None else "`sample_weight`"
+        if self.sparse or self.post_processing is not None or self.aggregate is not None:
+            raise InvalidValueError(f"{what} needs plain mixing: leave `sparse` and plug-ins out.")
+        if recipe.start == "training" or not recipe.refine:
+            raise InvalidValueError(f"{what} needs the recipe 'corrected', without training.")
+        return weighting_of("X", data[:], sample_weight, banded=not self.background)
+
     def _build_model(
         self,
         recipe: Recipe,
@@ -492,6 +520,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with np.printoptions(threshold=sys.maxsize):
             values = {name: repr(value) for name, value in parameters.items()}
             values["runs"] = repr(knowledge.runs) if knowledge.constraints else ""
+        if knowledge.weighting is not None:
+            values["sample_weight"] = _digest(knowledge.weighting.weights)
         values["device"] = str(device)
         values["X"] = _digest(data)
         if known is not None:
@@ -559,7 +589,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         named = hasattr(X, "columns")
         if named:  # before the values: a data frame reindexed to other names holds NaN
             validate_data(self, X, reset=False, skip_check_array=True)
-        data = inputs.open_rows(X, zeros="accept")
+        data = inputs.open_rows(X, zeros="accept", gaps=self.model_.gates is not None)
         if not named:
             given = data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X
             validate_data(self, given, reset=False, skip_check_array=True)
@@ -580,6 +610,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+            NaN, as in `fit`, stands for a value that is missing; a spectrum without any value has NaN concentrations.
 
         Returns
         -------
@@ -643,6 +674,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         >>> print(*bands.sentences, sep="\\n")  # doctest: +SKIP
         """
         data = self._read(X)[:]
+        absent = np.isnan(data)
+        if absent.any():
+            # As the mixture says: such values change no extreme.
+            data = np.where(absent, self._parse(data, "reconstruction")["reconstruction"], data)
         if self.post_processing is not None or self.aggregate is not None:
             raise InvalidValueError("Feasible bands need plain mixing: this model was fitted with a plug-in.")
         if not len(self.components_):
@@ -699,10 +734,18 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             described, not how many components they have.
         """
         data, model = self._read(X), self.model_
+        if inputs.has_gaps(data):
+            return self._score_of_present(data[:])
         metrics = FitMetrics(model.dim_components, device=model.vanilla_components.device)
         for _, spectra in model.chunks(data):
             metrics.update(spectra, model.recompose(model.parse(spectra, self._indices)[0], self._indices))
         return metrics.compute()[1]
+
+    def _score_of_present(self, data: NDArray[np.float32]) -> float:
+        there, fit = ~np.isnan(data), self._parse(data, "reconstruction")["reconstruction"]
+        weighting = Weighting(there.astype(np.float32), np.ones(len(data)), np.ones(data.shape[1]), 0, False)
+        residual, _, variation = weighting.squares(np.where(there, data, 0.0), fit)
+        return r2_of(residual, variation)
 
     @in_usual_modes
     def use_band(self, r2_from: float) -> EBgMCR:
@@ -842,6 +885,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = self.recipe == "corrected"
         tags.non_deterministic = self.random_state is None
         return tags
 

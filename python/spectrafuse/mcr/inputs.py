@@ -78,11 +78,11 @@ class MappedSpectra:
         """The same spectra with bands multiplied by factors (d,)."""
         return MappedSpectra(self._values, weights)
 
-    def check(self, name: str, zeros: str) -> None:
+    def check(self, name: str, zeros: str, gaps: bool) -> None:
         """What `check_spectra` does, block by block."""
         empty = np.ones(self.shape[1], bool)
         for rows, block in blocks(self):
-            bad = ~np.isfinite(block)
+            bad = np.isinf(block) if gaps else ~np.isfinite(block)
             if bad.any():
                 row, band = (int(i) for i in np.argwhere(bad)[0])
                 count = int(bad.sum()) + sum(
@@ -102,16 +102,21 @@ def blocks(spectra: Table) -> Iterator[tuple[slice, NDArray[Any]]]:
         yield rows, spectra[rows]
 
 
-def open_rows(X: Any, *, zeros: str) -> NDArray[np.float32] | MappedSpectra:
+def open_rows(X: Any, *, zeros: str, gaps: bool = False) -> NDArray[np.float32] | MappedSpectra:
     """`read`, except that a large map, or a large NumPy file, stays where it is."""
     mapped = _mapped(X)
     if mapped is None:
-        return read(X, zeros=zeros)
-    mapped.check(f"'{X}'" if isinstance(X, (str, os.PathLike)) else "X", zeros)
+        return read(X, zeros=zeros, gaps=gaps)
+    mapped.check(f"'{X}'" if isinstance(X, (str, os.PathLike)) else "X", zeros, gaps)
     return mapped
 
 
-def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
+def has_gaps(spectra: Table) -> bool:
+    """Whether values are missing."""
+    return any(np.isnan(block).any() for _, block in blocks(spectra))
+
+
+def read(X: Any, *, zeros: str, name: str = "X", gaps: bool = False) -> NDArray[np.float32]:
     """Checked spectra (n, d) that torch may share.
 
     Parameters
@@ -122,6 +127,8 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
         As for `check_spectra`.
     name : str
         What messages call them.
+    gaps : bool
+        NaN stands for a value that is missing, and is no error.
 
     Raises
     ------
@@ -138,14 +145,14 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
     if isinstance(X, (str, os.PathLike)):
         from spectrafuse.io.spectra import read_spectra
 
-        found = read_spectra(X)
+        found = read_spectra(X, drop_missing="values" if gaps else None)
         if zeros == "check":
             warnings.warn(found.reading, ReadingNote, stacklevel=4)
-        checked = check_spectra(str(X), found.data, zeros=zeros)
+        checked = check_spectra(str(X), found.data, zeros=zeros, gaps=gaps)
     elif isinstance(X, Cube):
-        checked = check_spectra(name, unfolded(X), zeros=zeros)
+        checked = check_spectra(name, unfolded(X), zeros=zeros, gaps=gaps)
     else:
-        checked = check_spectra(name, _as_table(name, X), zeros=zeros)
+        checked = check_spectra(name, _as_table(name, X), zeros=zeros, gaps=gaps)
     # A read-only array, such as a memory map, cannot become a tensor without a warning.
     return checked if checked.flags.writeable else checked.copy()
 

@@ -272,6 +272,7 @@ def save_residuals(
     path : path
         The PNG to write.
     data, reconstruction : ndarray, shape (n, d)
+        NaN in the data: a value that is missing.
     axis, axis_label, falling
         As in `save_components`.
     sample_label, positions
@@ -279,7 +280,8 @@ def save_residuals(
     lack_of_fit : float
         Of all spectra, in percent.
     """
-    residual = data.astype(np.float64) - reconstruction
+    absent = np.isnan(data)
+    residual, data = np.where(absent, 0.0, data - reconstruction.astype(np.float64)), np.where(absent, 0.0, data)
     x, order = spectral_positions(axis, data.shape[1])
     figure = new_figure(8.0, 5.6, layout="constrained")
     title = f"Residuals (data minus reconstruction), lack of fit {lack_of_fit:.3g} %"
@@ -288,7 +290,7 @@ def save_residuals(
     largest = np.argsort(-(residual**2).sum(axis=1), kind="stable")[:MOST_RESIDUALS]
     for row in largest:
         upper.plot(*broken(x, residual[row, order]), color=LIGHT, linewidth=0.6)
-    rms = np.sqrt((residual**2).mean(axis=0))
+    rms = np.sqrt((residual**2).sum(axis=0) / np.maximum((~absent).sum(axis=0), 1))
     upper.plot(*broken(x, rms[order]), color="#1f5fa8", linewidth=1.3, label="root mean square")
     upper.axhline(0.0, color=GRAY, linewidth=0.6)
     upper.legend(loc="upper right", frameon=False, fontsize=8)
