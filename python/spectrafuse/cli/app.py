@@ -339,7 +339,11 @@ def segment(
 def unmix(
     context: typer.Context,
     spectra: Annotated[
-        Path, typer.Argument(help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene.")
+        list[Path],
+        typer.Argument(
+            help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene. Several files are runs "
+            "that share their components."
+        ),
     ],
     output: OutputOption,
     n_components: Annotated[
@@ -377,6 +381,13 @@ def unmix(
     closure: Annotated[
         float | None, typer.Option(min=0.0, help="Concentrations of each spectrum add up to this number.")
     ] = None,
+    trilinear: Annotated[
+        bool, typer.Option("--trilinear", help="A component has one profile in all runs, of another size in each.")
+    ] = False,
+    side_by_side: Annotated[
+        bool,
+        typer.Option("--side-by-side", help="Several files are of the same samples, from different instruments."),
+    ] = False,
     robust: Annotated[
         bool,
         typer.Option("--robust", help="Remove spikes of single spectra, such as cosmic rays, before the fit."),
@@ -499,7 +510,10 @@ def unmix(
     _carry_out(
         context,
         UnmixRequest(
-            spectra=spectra,
+            spectra=spectra[0],
+            more=tuple(spectra[1:]),
+            side_by_side=side_by_side,
+            trilinear=trilinear,
             output=output,
             settings=settings,
             key=key,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spectrafuse.cli.experiments import Experiments, joined
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask
 from spectrafuse.cli.terminal import CommandError, output_console
@@ -53,6 +54,12 @@ class UnmixRequest:
         Spectra to start from.
     fixed : bool
         They stay as they are.
+    more : tuple of Path
+        Further files: other runs, or other instruments.
+    side_by_side : bool
+        They are other instruments.
+    trilinear : bool
+        Components have one profile in all runs.
     """
 
     spectra: Path
@@ -80,6 +87,14 @@ class UnmixRequest:
     closure: float | None = None
     known: Path | None = None
     fixed: bool = False
+    more: tuple[Path, ...] = ()
+    side_by_side: bool = False
+    trilinear: bool = False
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a constraint was named."""
+        return self.unimodal or self.trilinear or self.closure is not None
 
 
 @dataclass(frozen=True)
@@ -199,14 +214,28 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
     return Truth(components, concentrations, names)
 
 
-def read_request(request: UnmixRequest) -> Spectra:
-    """The spectra of a request, said in one line.
+def read_request(request: UnmixRequest) -> Experiments:
+    """The spectra of a request, said in one line for each file.
 
     Raises
     ------
     CommandError
-        If it is one spectrum.
+        If it is one spectrum, or files do not fit together.
     """
+    experiments = joined(
+        [_read(request, file) for file in (request.spectra, *request.more)], beside=request.side_by_side
+    )
+    if len(experiments.spectra.data) == 1:
+        raise CommandError(
+            f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "
+            "into one table: a column for each beside the axis."
+        )
+    if request.trilinear and len(experiments.runs) < 2:
+        raise CommandError("--trilinear is about several runs; give a file for each.")
+    return experiments
+
+
+def _read(request: UnmixRequest, file: Path) -> Spectra:
     from spectrafuse.io.errors import ReadingNote
     from spectrafuse.io.spectra import read_spectra
 
@@ -215,7 +244,7 @@ def read_request(request: UnmixRequest) -> Spectra:
         # The line that says what was read says it.
         warnings.simplefilter("ignore", ReadingNote)
         spectra = read_spectra(
-            request.spectra,
+            file,
             key=request.key,
             header=request.header,
             index=request.index,
@@ -230,11 +259,6 @@ def read_request(request: UnmixRequest) -> Spectra:
             scene_size=request.scene_size,
         )
     print(f"read: {spectra.reading}", flush=True)
-    if len(spectra.data) == 1:
-        raise CommandError(
-            f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "
-            "into one table: a column for each beside the axis."
-        )
     return spectra
 
 
@@ -244,7 +268,8 @@ def unmix(request: UnmixRequest) -> None:
 
     console = output_console()
     set_threads(request.threads)
-    spectra = read_request(request)
+    experiments = read_request(request)
+    spectra = experiments.spectra
     truth = _read_truth(request, spectra)
     samples, bands = spectra.data.shape
     known = None if request.known is None else _read_components("--known", request.known, spectra)
@@ -259,42 +284,44 @@ def unmix(request: UnmixRequest) -> None:
     }
     inputs = [
         {
-            "file": str(request.spectra),
-            "sha256": spectra.sha256,
-            "key": spectra.key,
-            "layout": spectra.layout,
-            "samples": samples,
-            "bands": bands,
+            "file": part.source,
+            "sha256": part.sha256,
+            "key": part.key,
+            "layout": part.layout,
+            "samples": part.data.shape[0],
+            "bands": part.data.shape[1],
         }
+        for part in experiments.parts
     ]
     folder = RunFolder(
         request.output,
         {
             "command": "unmix",
             "parameters": dict(request.settings),
-            "constraints": [request.unimodal, request.closure, request.fixed],
+            "constraints": [request.unimodal, request.closure, request.fixed, request.trilinear, request.side_by_side],
             "axis_label": request.axis_label,
-            "data": [{k: inputs[0][k] for k in ("sha256", "key", "layout")}],
+            "data": [{k: one[k] for k in ("sha256", "key", "layout")} for one in inputs],
             "mask": None if request.mask is None else content(request.mask),
             "truth": beside,
         },
         restart=request.restart,
-        trial=lambda place: _try_results(place, request, spectra, truth, known),
+        trial=lambda place: _try_results(place, request, experiments, truth, known),
         space=_BYTES_OF_NUMBER * (samples + bands),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
-        _fit_and_write(request, spectra, truth, known, inputs, folder, console)
+        _fit_and_write(request, experiments, truth, known, inputs, folder, console)
 
 
 def _try_results(
-    place: Path, request: UnmixRequest, spectra: Spectra, truth: Truth, known: NamedSpectra | None
+    place: Path, request: UnmixRequest, experiments: Experiments, truth: Truth, known: NamedSpectra | None
 ) -> None:
     """Write all results for a few spectra and components, with the names and the axis of the real ones."""
     from types import SimpleNamespace
 
+    spectra = experiments.spectra
     rows, bands = min(len(spectra.data), _MOST_TRIED), spectra.data.shape[1]
     counts = [
         table.shape[axis] for table, axis in ((truth.components, 0), (truth.concentrations, 1)) if table is not None
@@ -332,7 +359,7 @@ def _try_results(
     write_unmixing(
         place,
         estimator,
-        few_spectra,
+        replace(experiments, spectra=few_spectra, parts=experiments.parts if experiments.beside else [few_spectra]),
         solution,
         axis_label=request.axis_label,
         truth=few,
@@ -349,27 +376,32 @@ def _try_results(
 
 def _fit_and_write(
     request: UnmixRequest,
-    spectra: Spectra,
+    experiments: Experiments,
     truth: Truth,
     known: NamedSpectra | None,
     inputs: list[dict[str, Any]],
     folder: RunFolder,
     console: Console,
 ) -> None:
-    from spectrafuse.mcr.constraints import Closure, Constraint, Unimodal
+    from spectrafuse.mcr.constraints import Closure, Constraint, Trilinear, Unimodal
     from spectrafuse.mcr.estimator import EBgMCR
 
+    spectra = experiments.spectra
     constraints: list[Constraint] = [Unimodal()] if request.unimodal else []
+    if request.trilinear:
+        constraints.append(Trilinear())
     if request.closure is not None:
         constraints.append(Closure(request.closure))
-    first: dict[str, Any] = {}
+    first: dict[str, Any] = {"sample_weight": experiments.sample_weight}
+    if experiments.runs:
+        first["runs"] = [size for _, size in experiments.runs]
     if known is not None:
-        first = {"components": known.components, "fixed": np.full(len(known.components), request.fixed)}
+        first |= {"components": known.components, "fixed": np.full(len(known.components), request.fixed)}
     estimator = EBgMCR(**request.settings, constraints=constraints or None)
     fit_in_folder(estimator, spectra.data, folder, "unmixing", **first)
     components = np.asarray(estimator.components_)
-    # Under constraints, those of the fit: `transform` looks at one spectrum at a time.
-    concentrations = np.asarray(estimator.C_opt_ if constraints else estimator.transform(spectra.data))
+    # Of the fit: `transform` knows no weights, and no constraints beyond single spectra.
+    concentrations = np.asarray(estimator.C_opt_)
     share = shares(components, concentrations)
     order = by_share(share, estimator.background_row_)
     background = None if estimator.background_row_ is None else len(order) - 1
@@ -413,7 +445,7 @@ def _fit_and_write(
         write_unmixing(
             results,
             estimator,
-            spectra,
+            experiments,
             solution,
             axis_label=request.axis_label,
             truth=truth,
@@ -439,7 +471,7 @@ def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
     """Whether feasible bands are asked for, or cost little."""
     count = len(estimator.component_ids_)
     if request.feasible_bands is None:
-        if request.unimodal or request.closure is not None:
+        if request.constrained:
             return False  # they know nothing of these
         return 1 < count <= MOST_BANDS and size <= LARGEST_FOR_BANDS
     return request.feasible_bands and count > 0
@@ -532,7 +564,7 @@ def _write_bands(
 def write_unmixing(
     results: Path,
     estimator: Any,
-    spectra: Spectra,
+    experiments: Experiments,
     solution: Solution,
     *,
     axis_label: str | None,
@@ -553,7 +585,8 @@ def write_unmixing(
         save_residuals,
     )
 
-    components, concentrations, names = solution.components, solution.concentrations, solution.names
+    spectra, components, concentrations = experiments.spectra, solution.components, solution.concentrations
+    names, runs = solution.names, experiments.runs
     chosen = (scores[0], int(estimator.n_components_))
     axis, spectral = spectra.axis, _spectral(axis_label, spectra)
     process = spectra.process
@@ -561,6 +594,8 @@ def write_unmixing(
         "sample_label": "spectrum number, as in the file" if process is None else process[0],
         "positions": None if process is None else process[1],
     }
+    if runs:
+        along = {"sample_label": "spectrum number, run after run", "positions": None}
     write_components(results, components, axis, ids=solution.ids, names=names)
     write_concentrations(
         results,
@@ -570,6 +605,7 @@ def write_unmixing(
         components=names,
         title="spectrum" if process is None or spectra.names is None else process[0],
     )
+    _write_parts(results, experiments, solution, axis_label)
     pairs = agreement.pairs if agreement is not None else {}
     save_components(
         results / "components.png",
@@ -582,7 +618,7 @@ def write_unmixing(
         **spectral,
     )
     if spectra.grid is None:
-        save_concentrations(results / "concentrations.png", concentrations, names=names, **along)
+        save_concentrations(results / "concentrations.png", concentrations, names=names, runs=runs, **along)
     else:
         maps = spectra.grid.maps(concentrations)
         write_maps(results, maps, names, place=spectra.grid.place)
@@ -631,6 +667,36 @@ def write_unmixing(
             title=f"Training. {estimator.stop_reason_}",
         )
     estimator.save(results / "model")
+
+
+def _write_parts(results: Path, experiments: Experiments, solution: Solution, axis_label: str | None) -> None:
+    """Tables of the concentrations of each run, and tables and pictures of the spectra from each instrument."""
+    from spectrafuse.io.results import write_components, write_concentrations
+    from spectrafuse.reports.unmixing import save_components
+
+    start = 0
+    for (run, size), part in zip(experiments.runs, experiments.parts, strict=False):
+        write_concentrations(
+            results,
+            solution.concentrations[start : start + size],
+            ids=solution.ids,
+            names=part.names or [str(i + 1) for i in range(size)],
+            components=solution.names,
+            name=f"concentrations_{run}",
+        )
+        start += size
+    for name, part, bands in experiments.instruments:
+        components = solution.components[:, bands]
+        write_components(
+            results, components, part.axis, ids=solution.ids, names=solution.names, name=f"components_{name}"
+        )
+        save_components(
+            results / f"components_{name}.png",
+            components,
+            names=solution.names,
+            weights=solution.concentrations.mean(axis=0),
+            **_spectral(axis_label, part),
+        )
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

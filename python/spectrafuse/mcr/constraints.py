@@ -229,6 +229,21 @@ class Calibration(Constraint):
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Trilinear(Constraint):
+    """A component has one profile in all runs, of another size in each: runs of one length, without shifts."""
+
+    def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
+        return profiles
+
+    def project_runs(self, profiles: Array, rows: Sequence[NDArray[np.int64]]) -> Array:
+        """The nearest profiles (m, c) of all these runs, one after another."""
+        cube = profiles.reshape(len(rows), -1, profiles.shape[1]).transpose(2, 0, 1)
+        sizes, strengths, shapes = np.linalg.svd(cube, full_matrices=False)
+        nearest = strengths[:, :1, None] * sizes[:, :, :1] * shapes[:, :1]
+        return np.asarray(nearest.transpose(1, 2, 0).reshape(profiles.shape))
+
+
 class Report(NamedTuple):
     """What a constraint did.
 
@@ -339,7 +354,7 @@ def check(constraints: Any, samples: int, bands: int) -> tuple[Constraint, ...]:
             )
         if one.on not in ("concentrations", "spectra"):
             raise InvalidValueError(f"`on` of a constraint must be 'concentrations' or 'spectra'; got {one.on!r}.")
-        if isinstance(one, (Closure, Calibration)) and one.on != "concentrations":
+        if isinstance(one, (Closure, Calibration, Trilinear)) and one.on != "concentrations":
             raise InvalidValueError(f"{type(one).__name__} is about concentrations; got on={one.on!r}.")
         table = getattr(one, "values", getattr(one, "where", None))
         if table is None:
@@ -353,6 +368,20 @@ def check(constraints: Any, samples: int, bands: int) -> tuple[Constraint, ...]:
                 f"{'d' if one.on == 'spectra' else 'n'} = {wanted}; got shape {shape}."
             )
     return tuple(constraints)
+
+
+def check_runs(constraints: Sequence[Constraint], runs: Sequence[NDArray[np.int64]]) -> None:
+    """Whether the runs are such that constraints can hold in them."""
+    for one in constraints:
+        if one.runs is not None and not all(0 <= i < len(runs) for i in one.runs):
+            raise InvalidValueError(f"{one.name}: `runs` must be from 0 to {len(runs) - 1}, as there are {len(runs)}.")
+        if isinstance(one, Trilinear):
+            lengths = [len(run) for i, run in enumerate(runs) if one.runs is None or i in one.runs]
+            if len(lengths) < 2 or len(set(lengths)) > 1:
+                raise InvalidValueError(
+                    f"{one.name} needs two runs or more of one length; got {', '.join(map(str, lengths))} spectra. "
+                    "Give `runs` to `fit`."
+                )
 
 
 def runs_of(runs: Any, samples: int) -> tuple[NDArray[np.int64], ...]:
@@ -422,7 +451,11 @@ def _projected(mixture: Mixture, factor: Array, constraints: Sequence[Constraint
     found = factor.copy()
     for one in constraints:
         columns, places = _places(mixture, one)
-        if len(columns):
+        if len(columns) and isinstance(one, Trilinear):
+            runs = _rows(mixture, one, factor)
+            every = np.ix_(np.concatenate(runs), columns)
+            found[every] = one.project_runs(found[every], runs)
+        elif len(columns):
             for rows in _rows(mixture, one, factor):
                 found[np.ix_(rows, columns)] = one.project(found[np.ix_(rows, columns)], rows, places)
     return found

@@ -448,6 +448,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The constraints and runs, checked."""
         known = constraining.check(self.constraints, *shape)
         found = constraining.runs_of(runs, shape[0])
+        constraining.check_runs(known, found)
         if known and (self.sparse or self.post_processing is not None or self.aggregate is not None):
             raise InvalidValueError("`constraints` need plain mixing: leave `sparse` and plug-ins out.")
         if known and not recipe.refine:

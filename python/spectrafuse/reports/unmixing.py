@@ -122,6 +122,7 @@ def save_concentrations(
     names: Sequence[str] | None = None,
     sample_label: str = "spectrum number",
     positions: np.ndarray | None = None,
+    runs: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Concentrations over the samples: lines for few components, a heat map for many.
 
@@ -137,6 +138,8 @@ def save_concentrations(
         What the spectra stand along.
     positions : ndarray, shape (n,), optional
         Time, pH or the like of each spectrum; without it they are counted from 1.
+    runs : sequence of (str, int)
+        Names of runs that stand one after another, and how many spectra each has: a line of its own for each.
     """
     samples, n = concentrations.shape
     if n == 0:
@@ -156,11 +159,19 @@ def save_concentrations(
         ylabel="concentration",
     )
     x = np.arange(1, samples + 1) if positions is None else positions
-    order = np.argsort(x, kind="stable")
+    ends = np.cumsum([size for _, size in runs] or [samples])
     for index, ax in enumerate(axes):
         values = concentrations[:, index]
         markers: dict[str, Any] = {"marker": "o", "markersize": 3.5} if samples <= 80 else {}
-        ax.plot(x[order], values[order], color=colors[index], linewidth=1.1, **markers)
+        for first, end in zip((0, *ends), ends, strict=False):
+            order = first + np.argsort(x[first:end], kind="stable")
+            ax.plot(x[order], values[order], color=colors[index], linewidth=1.1, **markers)
+        for (name, _), first in zip(runs, (0, *ends), strict=False):
+            ax.axvline(first + 0.5, color=LIGHT, linewidth=0.8, zorder=0)
+            if index == 0:
+                ax.annotate(
+                    name, (first + 0.7, 1), xycoords=("data", "axes fraction"), va="top", fontsize=7, color=GRAY
+                )
         ax.set_ylim(bottom=min(0.0, float(values.min())))
         ax.set_title(labels[index], fontsize=8, loc="left")
         ax.tick_params(labelbottom=index == n - 1)

@@ -122,7 +122,7 @@ def _unmixing(request: UnmixRequest) -> Run:
     from spectrafuse.mcr.estimator import EBgMCR
     from spectrafuse.mcr.training.trainer import Trainer
 
-    spectra = read_request(request)
+    spectra = read_request(request).spectra
     settings = dict(request.settings)
     if settings.get("recipe", "corrected") == "corrected":
         # Without training there is no step to record.
