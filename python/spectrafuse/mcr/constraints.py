@@ -7,8 +7,8 @@ ones that obey it. A subclass of `Constraint` that does the same is one as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,8 @@ class Constraint:
     on: Literal["concentrations", "spectra"] = "concentrations"
     components: Sequence[int] | None = None
     runs: Sequence[int] | None = None
+    of_single_spectra: ClassVar[bool] = False
+    """It can hold for one spectrum's concentrations alone."""
 
     @property
     def name(self) -> str:
@@ -50,6 +52,18 @@ class Constraint:
         of = "" if self.components is None else f" of components {', '.join(map(str, self.components))}"
         runs = "" if self.runs is None else f" in runs {', '.join(map(str, self.runs))}"
         return f"{type(self).__name__} on {self.on}{of}{runs}"
+
+    def columns(self, ids: NDArray[np.int64], free: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Columns of a factor that it is about, of components `ids` (k,), and their places in its tables.
+
+        Without `components` these are the `free` ones.
+        """
+        if self.components is None:
+            columns = np.flatnonzero(free)
+            return columns, np.arange(len(columns))
+        found = [(int(np.flatnonzero(ids == i)[0]), at) for at, i in enumerate(self.components) if i in ids]
+        pairs = np.array(found, np.int64).reshape(-1, 2)
+        return pairs[:, 0], pairs[:, 1]
 
     def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
         """The nearest profiles that obey.
@@ -72,7 +86,9 @@ class Constraint:
 
 @dataclass(frozen=True, eq=False)
 class NonNegative(Constraint):
-    """No value is below zero. Concentrations never are; for spectra where the estimator's `non_negative` is off."""
+    """No value is below zero; needed where the estimator's `non_negative` or `non_negative_concentrations` is off."""
+
+    of_single_spectra = True
 
     def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
         return np.maximum(profiles, 0.0)
@@ -95,6 +111,11 @@ class Unimodal(Constraint):
         margin = self.tolerance * np.abs(nearest).max(0)
         return np.clip(profiles, nearest - margin, nearest + margin)
 
+    def rising(self, profile: Array) -> tuple[Array, Array]:
+        """Places (q,) from and to which a profile (m,) must not fall, its maximum where it is."""
+        first, top = np.arange(len(profile) - 1), int(np.argmax(profile))
+        return np.where(first < top, first, first + 1), np.where(first < top, first + 1, first)
+
 
 @dataclass(frozen=True, eq=False)
 class Closure(Constraint):
@@ -108,6 +129,7 @@ class Closure(Constraint):
 
     total: float = 1.0
     at_most: bool = False
+    of_single_spectra = True
 
     def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
         onto = _onto_simplex(profiles, self.total)
@@ -201,6 +223,7 @@ class Bounds(Constraint):
 
     low: float = 0.0
     high: float = np.inf
+    of_single_spectra = True
 
     def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
         return np.clip(profiles, self.low, self.high)
@@ -280,12 +303,23 @@ class Knowledge(NamedTuple):
         Of single values, 0 where they are missing.
     spectra : ndarray, (n, d), or None
         The spectra that are weighted, NaN where a value is missing.
+    signed : bool
+        Concentrations may be negative.
+    prefer : {"pure", "smooth", "least volume"} or None
+        Which of the mixtures that fit equally well is taken; None: the one that was found.
     """
 
     constraints: tuple[Constraint, ...] = ()
     runs: tuple[NDArray[np.int64], ...] = ()
     weighting: Weighting | None = None
     spectra: NDArray[np.float32] | None = None
+    signed: bool = False
+    prefer: Literal["pure", "smooth", "least volume"] | None = None
+
+    @property
+    def needs_a_fit(self) -> bool:
+        """Whether what the refinement ends with must be fitted once more."""
+        return bool(self.constraints or self.prefer) or self.weighting is not None or self.signed
 
 
 NOTHING = Knowledge()
@@ -311,6 +345,8 @@ class Mixture(NamedTuple):
         Numbers of the spectra of each run.
     shares : ndarray, (n, d), or None
         Further weights of the squared residuals, 0 to 1: 0 where a value is missing. None: all are 1.
+    signed : bool
+        Concentrations may be negative.
     """
 
     spectra: Array
@@ -322,6 +358,7 @@ class Mixture(NamedTuple):
     non_negative: bool
     runs: tuple[NDArray[np.int64], ...]
     shares: Array | None = None
+    signed: bool = False
 
     def residual(self, amounts: Array, shapes: Array) -> Array:
         """What the factors (n, k) and (k, d) leave of the spectra, as far as that has weight."""
@@ -334,8 +371,8 @@ class Mixture(NamedTuple):
         return self.spectra if self.shares is None else np.sqrt(self.shares) * self.spectra
 
 
-def check(constraints: Any, samples: int, bands: int) -> tuple[Constraint, ...]:
-    """Constraints that can hold for spectra (n, d).
+def check(constraints: Any, samples: int | None = None, bands: int | None = None) -> tuple[Constraint, ...]:
+    """Constraints that can hold for spectra (n, d), or for any without their size.
 
     Raises
     ------
@@ -362,7 +399,7 @@ def check(constraints: Any, samples: int, bands: int) -> tuple[Constraint, ...]:
         shape = np.shape(table)
         length = shape[-1] if one.on == "spectra" else shape[0]
         wanted = bands if one.on == "spectra" else samples
-        if length != wanted:
+        if wanted is not None and length != wanted:
             raise InvalidValueError(
                 f"{one.name}: its table must have {'(c, d)' if one.on == 'spectra' else '(n, c)'} values with "
                 f"{'d' if one.on == 'spectra' else 'n'} = {wanted}; got shape {shape}."
@@ -400,13 +437,27 @@ def runs_of(runs: Any, samples: int) -> tuple[NDArray[np.int64], ...]:
 
 
 def constrained(
-    mixture: Mixture, concentrations: Array, components: Array, constraints: Sequence[Constraint]
+    mixture: Mixture,
+    concentrations: Array,
+    components: Array,
+    constraints: Sequence[Constraint],
+    *,
+    enough: float = 0.0,
 ) -> tuple[Array, Array, list[Report]]:
     """Concentrations (n, k) and components (k, d) that describe spectra best under constraints.
 
     Both factors in turn, each by the alternating direction method of multipliers, so that every constraint is one
     projection and the fit is that of least squares (Huang, Sidiropoulos and Liavas, IEEE Transactions on Signal
     Processing 64, 2016).
+
+    Parameters
+    ----------
+    mixture : Mixture
+    concentrations, components : ndarray, (n, k) and (k, d)
+        Where the fit starts.
+    constraints : sequence of Constraint
+    enough : float
+        The weighted residual with which it need not go on.
 
     Returns
     -------
@@ -415,7 +466,7 @@ def constrained(
         One for each constraint, from a fit without it.
     """
     start = _scaled(mixture, concentrations, components, constraints)
-    found = _fit(mixture, *start, constraints)
+    found = _fit(mixture, *start, constraints, enough)
     error, reports = _nmse(mixture, *found), []
     for i, one in enumerate(constraints):
         without = _fit(mixture, *found, [*constraints[:i], *constraints[i + 1 :]])
@@ -426,19 +477,15 @@ def constrained(
     return *found, reports
 
 
+def weighted_residual(mixture: Mixture, concentrations: Array, components: Array) -> float:
+    """Sum of squared residuals, weighted."""
+    left = mixture.residual(concentrations, components) * mixture.row_weights[:, None] * mixture.band_weights
+    return float((left * left).sum())
+
+
 def _nmse(mixture: Mixture, concentrations: Array, components: Array) -> float:
     left = mixture.residual(concentrations, components)
     return float((left * left).sum() / (mixture.weighted_spectra**2).sum())
-
-
-def _places(mixture: Mixture, one: Constraint) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns of a factor that a constraint is about, and their places in its tables."""
-    if one.components is None:
-        columns = np.flatnonzero(mixture.free)
-        return columns, np.arange(len(columns))
-    found = [(int(np.flatnonzero(mixture.ids == i)[0]), at) for at, i in enumerate(one.components) if i in mixture.ids]
-    pairs = np.array(found, np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
 
 
 def _rows(mixture: Mixture, one: Constraint, factor: Array) -> list[NDArray[np.int64]]:
@@ -450,7 +497,7 @@ def _rows(mixture: Mixture, one: Constraint, factor: Array) -> list[NDArray[np.i
 def _projected(mixture: Mixture, factor: Array, constraints: Sequence[Constraint]) -> Array:
     found = factor.copy()
     for one in constraints:
-        columns, places = _places(mixture, one)
+        columns, places = one.columns(mixture.ids, mixture.free)
         if len(columns) and isinstance(one, Trilinear):
             runs = _rows(mixture, one, factor)
             every = np.ix_(np.concatenate(runs), columns)
@@ -468,7 +515,7 @@ def _scaled(
     factors = np.ones(len(components))
     for one in constraints:
         table = concentrations if one.on == "concentrations" else components.T
-        columns, places = _places(mixture, one)
+        columns, places = one.columns(mixture.ids, mixture.free)
         rows = np.concatenate(_rows(mixture, one, table) or [np.empty(0, np.int64)])
         if not len(columns) or not len(rows) or len(places) != places.max() + 1:
             continue
@@ -481,7 +528,11 @@ def _scaled(
 
 
 def _fit(
-    mixture: Mixture, concentrations: Array, components: Array, constraints: Sequence[Constraint]
+    mixture: Mixture,
+    concentrations: Array,
+    components: Array,
+    constraints: Sequence[Constraint],
+    enough: float = 0.0,
 ) -> tuple[Array, Array]:
     of_rows = [one for one in constraints if one.on == "concentrations"]
     of_bands = [one for one in constraints if one.on == "spectra"]
@@ -489,7 +540,7 @@ def _fit(
     kept = components[mixture.held]
 
     def amounts(values: Array) -> Array:
-        return np.maximum(_projected(mixture, np.maximum(values, 0.0), of_rows), 0.0)
+        return _allowed(mixture, values, of_rows)
 
     def shapes(values: Array) -> Array:
         values = np.maximum(values, 0.0) if mixture.non_negative else values
@@ -512,10 +563,67 @@ def _fit(
         amount, amount_left = _descended(amount, amount_left, (spectra @ weighted).T, weighted.T @ shape, amounts)
         left = mixture.residual(amount, shape.T)
         error = float((rows * left * left * bands).sum()) / power
-        if abs(before - error) < _SETTLED * max(error, _SETTLED):
+        if abs(before - error) < _SETTLED * max(error, _SETTLED) or error * power <= enough:
             break
         before = error
     return amount, shape.T.copy()
+
+
+def _allowed(mixture: Mixture, amounts: Array, constraints: Sequence[Constraint]) -> Array:
+    """Concentrations (n, k) that obey what is known of them."""
+    if mixture.signed:
+        return _projected(mixture, amounts, constraints)
+    return np.maximum(_projected(mixture, np.maximum(amounts, 0.0), constraints), 0.0)
+
+
+def concentrations_of(
+    mixture: Mixture, concentrations: Array, components: Array, constraints: Sequence[Constraint]
+) -> Array:
+    """Concentrations (n, k) that describe spectra best under constraints, for components (k, d) as they are."""
+    bands = mixture.band_weights**2
+    weighted = components * bands
+    overlap, left = weighted @ components.T, np.zeros_like(concentrations)
+    amount, spectra = _allowed(mixture, concentrations, constraints), mixture.spectra
+    for _ in range(_MOST_ROUNDS):
+        if mixture.shares is not None:
+            fit = amount @ components
+            spectra = fit + mixture.shares * (mixture.spectra - fit)
+        before = amount
+        amount, left = _descended(
+            amount, left, weighted @ spectra.T, overlap, lambda values: _allowed(mixture, values, constraints)
+        )
+        if np.sum((amount - before) ** 2) <= _SETTLED**2 * max(float(np.vdot(amount, amount)), 1e-300):
+            break
+    return amount
+
+
+def for_any_spectra(constraints: Sequence[Constraint], *, in_runs: bool) -> list[Constraint]:
+    """Those on concentrations that hold for spectra which were not fitted; in runs, or for single spectra."""
+    return [
+        one
+        for one in constraints
+        if one.on == "concentrations"
+        and getattr(one, "values", getattr(one, "where", None)) is None
+        and (in_runs or (one.of_single_spectra and one.runs is None))
+    ]
+
+
+def as_plain(constraints: Sequence[Constraint]) -> list[dict[str, Any]]:
+    """Those that hold for spectra which were not fitted, as plain values for a file."""
+    own = {kind.__name__: kind for kind in Constraint.__subclasses__() if kind.__module__ == __name__}
+    plain = []
+    for one in for_any_spectra(constraints, in_runs=True):
+        if own.get(type(one).__name__) is type(one):
+            values = {part.name: getattr(one, part.name) for part in fields(one)}
+            sequences = {k: list(map(int, values[k])) for k in ("components", "runs") if values[k] is not None}
+            plain.append({"kind": type(one).__name__, **values, **sequences})
+    return plain
+
+
+def from_plain(plain: Sequence[dict[str, Any]]) -> list[Constraint]:
+    """What `as_plain` gave."""
+    own = {kind.__name__: kind for kind in Constraint.__subclasses__() if kind.__module__ == __name__}
+    return [own[one["kind"]](**{k: v for k, v in one.items() if k != "kind"}) for one in plain]
 
 
 def _descended(factor: Array, dual: Array, along: Array, overlap: Array, project: Any) -> tuple[Array, Array]:

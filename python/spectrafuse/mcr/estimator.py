@@ -29,12 +29,14 @@ from spectrafuse.io.cubes import Cube
 from spectrafuse.io.spectra import missing_values
 from spectrafuse.mcr import constraints as constraining
 from spectrafuse.mcr import inputs, model_io
-from spectrafuse.mcr.constraints import Constraint, Knowledge
+from spectrafuse.mcr.constraints import Constraint, Knowledge, Mixture
 from spectrafuse.mcr.feasible_bands import FeasibleBands, feasible_bands, settled_factors
 from spectrafuse.mcr.inputs import Spectra, Table
 from spectrafuse.mcr.metrics import FitMetrics, r2_of
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
+from spectrafuse.mcr.preference import Preference
+from spectrafuse.mcr.preference import check as check_preference
 from spectrafuse.mcr.recipes import Recipe, resolve
 from spectrafuse.mcr.refinement import evidence
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
@@ -92,7 +94,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         way. "published" repeats the paper's code, defects included, and may need `max_epoch` to end. Plug-ins need the
         networks, so that "corrected" trains them too.
     non_negative : bool
-        Components are non-negative. Concentrations always are.
+        Components are non-negative.
+    non_negative_concentrations : bool
+        False: once the count is found, a last fit lets concentrations be negative, but for those that a `NonNegative`
+        constraint names. Components and concentrations may then share what none needs.
     sparse : bool
         The sparse form: a second gate decides which bands a component has.
     component_norm : int or None
@@ -111,7 +116,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     constraints : sequence of Constraint or None
         What is known of concentrations and spectra (`spectrafuse.mcr.constraints`), for a last fit of both, in memory,
         once the count is found. Components keep the size that they have in it, whatever `component_norm` says.
-        `transform` of other spectra, and `feasible_bands`, know non-negativity and fixed spectra alone.
+        `transform` of other spectra obeys those that need no table; those that link spectra in the `runs` it is given.
+    prefer : {"pure", "smooth", "least volume"} or None
+        Which mixture is taken of those that fit equally well, once the count is found: the one that the purest spectra
+        lead to, as MCR-ALS, the one of smoothest spectra, or the one whose spectra span the least volume;
+        `chosen_reason_` says so. None: the one of fewest open gates that was found, or of least residual where nearly
+        all gates are open.
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
@@ -195,12 +205,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         max_components: int | None = None,
         recipe: str | Recipe = "corrected",
         non_negative: bool = True,
+        non_negative_concentrations: bool = True,
         sparse: bool = False,
         component_norm: int | None = 2,
         background: bool = False,
         noise: float | None = None,
         robust: bool = False,
         constraints: Sequence[Constraint] | None = None,
+        prefer: Preference | None = None,
         batch_size: int | None = None,
         max_epoch: int | None = None,
         learning_rate: float = 5e-4,
@@ -214,12 +226,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.max_components = max_components
         self.recipe = recipe
         self.non_negative = non_negative
+        self.non_negative_concentrations = non_negative_concentrations
         self.sparse = sparse
         self.component_norm = component_norm
         self.background = background
         self.noise = noise
         self.robust = robust
         self.constraints = constraints
+        self.prefer = prefer
         self.batch_size = batch_size
         self.max_epoch = max_epoch
         self.learning_rate = learning_rate
@@ -320,6 +334,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             **settings,
         )
         self._fixed_ids = [] if given is None else given.fixed.tolist()
+        self._runs: tuple[NDArray[np.int64], ...] = knowledge.runs
         self._take(result, model)
         if spikes is not None and spikes.any() and self.count_evidence_ is not None:
             self.count_evidence_["cautions"].append(evidence.of_spikes(spikes))
@@ -333,6 +348,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         found = result.gates
         of_bands = found is not None and found.weights and (weighting is None or not weighting.given)
         self.noise_: NoiseLevel | None = found.noise if found and not of_bands else noise_of_present(noise, weighting)
+        self._fitted_digest = _digest(given_data) if self.constraints else ""
         if self._fitted_concentrations is None:
             self._fitted_concentrations = self._parse(given_data, "concentration")["concentration"]
         if self.n_components_ == 0:
@@ -449,11 +465,16 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         known = constraining.check(self.constraints, *shape)
         found = constraining.runs_of(runs, shape[0])
         constraining.check_runs(known, found)
-        if known and (self.sparse or self.post_processing is not None or self.aggregate is not None):
-            raise InvalidValueError("`constraints` need plain mixing: leave `sparse` and plug-ins out.")
-        if known and not recipe.refine:
-            raise InvalidValueError("`constraints` need a recipe that refines, such as 'corrected'; this one does not.")
-        return Knowledge(known, found)
+        signed = not self.non_negative_concentrations
+        check_preference(self.prefer)
+        what = "`constraints`, `prefer` and `non_negative_concentrations=False` need"
+        if (known or signed or self.prefer) and (
+            self.sparse or self.post_processing is not None or self.aggregate is not None
+        ):
+            raise InvalidValueError(f"{what} plain mixing: leave `sparse` and plug-ins out.")
+        if (known or signed or self.prefer) and not recipe.refine:
+            raise InvalidValueError(f"{what} a recipe that refines, such as 'corrected'; this one does not.")
+        return Knowledge(known, found, signed=signed, prefer=self.prefer)
 
     def _weighting(self, recipe: Recipe, data: Table, sample_weight: Any) -> Weighting | None:
         """Weights and missing values, checked; None where there are none."""
@@ -485,7 +506,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             features,
             sparse_component=self.sparse,
             non_negative_component=self.non_negative,
-            component_norm=None if self.constraints else self.component_norm,
+            component_norm=None if self._constrained else self.component_norm,
             hidden_size_extension=recipe.hidden_size_extension if places is None else None,
             hidden_layers=recipe.hidden_layers,
             component_post_processing=self.post_processing,
@@ -605,13 +626,15 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return inputs.folded(X, self.fit(X, y, **fit_params).C_opt_.astype(inputs.result_dtype(X)))
 
     @in_usual_modes
-    def transform(self, X: Spectra) -> NDArray[np.floating]:
+    def transform(self, X: Spectra, *, runs: Any = None) -> NDArray[np.floating]:
         """Concentrations of spectra.
 
         Parameters
         ----------
         X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
             NaN, as in `fit`, stands for a value that is missing; a spectrum without any value has NaN concentrations.
+        runs : array_like, optional
+            As in `fit`: with it constraints that link the spectra of a run, such as `Unimodal`, are obeyed too.
 
         Returns
         -------
@@ -619,8 +642,39 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Of the components in `components_`, 0 where one is not selected, NaN where a scene has no data. float64 if X
             is, else float32; the model computes in float32.
         """
-        concentration = self._parse(self._read(X), "concentration")["concentration"]
+        concentration = self._concentrations(self._read(X), runs)
         return inputs.folded(X, concentration.astype(inputs.result_dtype(X), copy=False))
+
+    def _concentrations(self, data: Table, runs: Any = None) -> NDArray[np.float32]:
+        """Concentrations (n, k) that obey what is known of any spectra, or of those in runs."""
+        start = self._parse(data, "concentration")["concentration"]
+        known = constraining.for_any_spectra(constraining.check(self.constraints), in_runs=runs is not None)
+        signed = not self.non_negative_concentrations
+        if not (known or signed) or not len(start) or not start.shape[1]:
+            return start
+        found = constraining.runs_of(runs, len(start))
+        constraining.check_runs(known, found)
+        gates = self.model_.gates
+        bands = np.ones(data.shape[1]) if gates is None or gates.weights is None else np.asarray(gates.weights)
+        present = ~np.isnan(data[:])
+        whole = present.any(1)
+        held, free = np.ones(start.shape[1], bool), np.arange(start.shape[1]) != self.background_row_
+        mixture = Mixture(
+            np.where(present, data[:], 0.0).astype(np.float64),
+            np.ones(len(start)),
+            bands,
+            self.component_ids_,
+            free,
+            held,
+            bool(self.non_negative),
+            found,
+            None if present.all() else present.astype(np.float64),
+            signed,
+        )
+        first = np.where(whole[:, None], start, 0.0).astype(np.float64)
+        with single_blas_thread:
+            amounts = constraining.concentrations_of(mixture, first, self.components_.astype(np.float64), known)
+        return np.where(whole[:, None], amounts, np.nan).astype(np.float32)
 
     @in_usual_modes
     def parse(self, X: Spectra) -> dict[str, NDArray[Any]]:
@@ -636,17 +690,28 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             `reconstruction` (n, d), `concentration` (n, k), `component_ids` (k,) and `select_prob` (n, k) with gates of
             0 or 1.
         """
-        parts = self._parse(self._read(X), "concentration", "select_prob", "reconstruction")
+        data = self._read(X)
+        parts = self._parse(data, "concentration", "select_prob", "reconstruction")
+        if self._constrained:
+            parts["concentration"] = amounts = self._concentrations(data)
+            parts |= {"select_prob": (amounts != 0).astype(np.float32), "reconstruction": amounts @ self.components_}
         return {**parts, "component_ids": self.component_ids_.copy()}
 
+    @property
+    def _constrained(self) -> bool:
+        """Concentrations are not those that the model gives."""
+        return bool(self.constraints) or not self.non_negative_concentrations
+
     @in_usual_modes
-    def feasible_bands(self, X: Spectra, *, tolerance: float | None = None) -> FeasibleBands:
+    def feasible_bands(self, X: Spectra, *, runs: Any = None, tolerance: float | None = None) -> FeasibleBands:
         """How far spectra and concentrations could be others that fit as well under the same constraints.
 
         Parameters
         ----------
         X : path, ndarray or Tensor, (n, d)
             The spectra that were fitted, or others of the same components.
+        runs : array_like, optional
+            As in `fit`. None: those of the fit, where there are as many spectra.
         tolerance : float, optional
             How far below zero an entry may be, as a share of the profile's maximum; None: what the noise can hide, at
             most 0.01.
@@ -656,7 +721,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         FeasibleBands
             `lowest` and `highest` relative contribution of each component, bands of its spectrum and concentrations,
             `sentences` that say so, and `write(folder)` for tables. They start from the result after a last descent
-            without a price of gates, as a price cuts the tails of peaks off.
+            without a price of gates, as a price cuts the tails of peaks off; under constraints from the result itself.
+            Of constraints they know the signs, unimodal concentrations, zeros, closure of all components and known
+            spectra; others are named in `sentences`.
 
         Raises
         ------
@@ -678,11 +745,17 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         absent = np.isnan(data)
         if absent.any():
             # As the mixture says: such values change no extreme.
-            data = np.where(absent, self._parse(data, "reconstruction")["reconstruction"], data)
+            data = np.where(absent, np.nan_to_num(self._concentrations(data)) @ self.components_, data)
         if self.post_processing is not None or self.aggregate is not None:
             raise InvalidValueError("Feasible bands need plain mixing: this model was fitted with a plug-in.")
         if not len(self.components_):
             raise InvalidValueError("There is no component, so there are no feasible bands.")
+        if not self.non_negative_concentrations:
+            raise InvalidValueError("Without non-negative concentrations nothing bounds them: there are no bands.")
+        if runs is None and len(data) == sum(map(len, self._runs)):
+            spans = self._runs
+        else:
+            spans = constraining.runs_of(runs, len(data))
         gates = self.model_.gates
         noise = gates.noise if gates is not None else self.noise_ or noise_level(data)
         weights = None if gates is None or gates.weights is None else np.asarray(gates.weights)
@@ -696,6 +769,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 non_negative=bool(self.non_negative),
                 fixed=held,
             )
+            if self.constraints:
+                labels = np.repeat(np.arange(len(spans)), [len(run) for run in spans])[
+                    np.argsort(np.concatenate(spans))
+                ]
+                components = self.components_.astype(np.float64)
+                concentrations = self._constrained_start(data, labels)
             return feasible_bands(
                 concentrations,
                 components,
@@ -704,7 +783,16 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 fixed=held,
                 component_ids=self.component_ids_,
                 tolerance=None if tolerance is None else checks.number("tolerance", tolerance, minimum=0.0),
+                knowledge=Knowledge(constraining.check(self.constraints, *data.shape), spans),
+                free=np.arange(len(held)) != self.background_row_,
             )
+
+    def _constrained_start(self, data: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Concentrations under constraints: those of the fit, where these are the spectra that were fitted."""
+        fitted = self._fitted_concentrations
+        if fitted is not None and len(fitted) == len(data) and _digest(data) == self._fitted_digest:
+            return fitted.astype(np.float64)
+        return self._concentrations(data, labels).astype(np.float64)
 
     @in_usual_modes
     def inverse_transform(self, X: Any) -> NDArray[np.floating]:
@@ -735,7 +823,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             described, not how many components they have.
         """
         data, model = self._read(X), self.model_
-        if inputs.has_gaps(data):
+        if inputs.has_gaps(data) or self._constrained:
             return self._score_of_present(data[:])
         metrics = FitMetrics(model.dim_components, device=model.vanilla_components.device)
         for _, spectra in model.chunks(data):
@@ -743,7 +831,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return metrics.compute()[1]
 
     def _score_of_present(self, data: NDArray[np.float32]) -> float:
-        there, fit = ~np.isnan(data), self._parse(data, "reconstruction")["reconstruction"]
+        there, fit = ~np.isnan(data), np.nan_to_num(self._concentrations(data)) @ self.components_
         weighting = Weighting(there.astype(np.float32), np.ones(len(data)), np.ones(data.shape[1]), 0, False)
         residual, _, variation = weighting.squares(np.where(there, data, 0.0), fit)
         return r2_of(residual, variation)
@@ -790,6 +878,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "version": __version__,
             "parameters": {name: value for name, value in parameters.items() if name not in not_plain},
             "recipe": asdict(resolve(self.recipe)),
+            "constraints": constraining.as_plain(constraining.check(self.constraints)),
             "plug_ins": {name: model_io.callable_name(parameters[name]) for name in ("post_processing", "aggregate")},
             "select_threshold": self.model_.select_threshold,
             "component_ids": self.component_ids_.tolist(),
@@ -863,6 +952,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.model_ = model.to(device)
         self.n_features_in_ = model.dim_components
         self._fixed_ids = extra.get("fixed_ids", [])
+        self._runs = ()
+        self.constraints = constraining.from_plain(extra.get("constraints", [])) or None
         self.count_curve_ = extra.get("count_curve", [])
         self.stop_reason_ = extra.get("stop_reason", "The folder does not say.")
         self.chosen_reason_ = extra.get("chosen_reason", "The folder does not say.")

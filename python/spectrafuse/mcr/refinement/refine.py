@@ -19,6 +19,7 @@ from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows, numerical_rank, row_blocks, squares
+from spectrafuse.mcr.preference import preferred
 from spectrafuse.mcr.refinement import evidence, many_spectra, weighted
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import band_weights
@@ -444,9 +445,11 @@ def _result(
     model.load_state_dict(state)
     gates, concentrations = _settled(model, refined.gates, spectra, keep=form.asked.exactly is not None)
     ids = list(gates.open_ids)
-    reports = list[Report]()
-    if (form.known.constraints or weighting) and ids:
-        concentrations, state, reports = _last_fit(model, state, spectra, noise, gates, concentrations, form)
+    reports, taken = list[Report](), ""
+    if form.known.prefer is not None:
+        gates = gates._replace(price=0.0)
+    if form.known.needs_a_fit and ids:
+        concentrations, state, reports, taken = _last_fit(model, state, spectra, noise, gates, concentrations, form)
         model.load_state_dict(state)
     components = model.effective_components()[ids].detach().cpu().double().numpy()
     if weighting is None:
@@ -468,7 +471,7 @@ def _result(
     plain = gates.weights is None and not noise.correlation and len(data.spectra) == len(spectra)
     if plain or (weighting is not None and weighting.given):
         path[outcome.chosen] |= {"nmse": nmse, "r2": r2_of(residual, variation)}
-    chosen = evidence.reason(count, nmse, outcome, noise, form.asked)
+    chosen = " ".join(filter(None, (evidence.reason(count, nmse, outcome, noise, form.asked), taken)))
     weighted_nmse = nmse
     if gates.weights is not None:
         weighted_nmse = nmse_of(float(outcome.path[outcome.chosen].power @ data.level**2), data.power)
@@ -516,7 +519,7 @@ def _last_fit(
     gates: ExactGates,
     concentrations: NDArray[np.float32],
     form: _Form,
-) -> tuple[NDArray[np.float32], State, list[Report]]:
+) -> tuple[NDArray[np.float32], State, list[Report], str]:
     """Concentrations and a state whose components obey what the user knows, from those of the refinement."""
     ids, weighting = np.asarray(gates.open_ids, np.int64), form.known.weighting
     bands = np.ones(spectra.shape[1]) if gates.weights is None else np.asarray(gates.weights)
@@ -541,10 +544,13 @@ def _last_fit(
         form.non_negative,
         form.known.runs,
         shares,
+        form.known.signed,
     )
     shapes = model.effective_components()[ids.tolist()].detach().cpu().double().numpy()
-    amounts, reports = concentrations.astype(np.float64), list[Report]()
-    if form.known.constraints:
+    amounts, reports, taken = concentrations.astype(np.float64), list[Report](), ""
+    if form.known.prefer is not None:
+        amounts, shapes, reports, taken = preferred(mixture, amounts, shapes, form.known, form.known.prefer)
+    elif form.known.constraints or form.known.signed:
         amounts, shapes, reports = constrained(mixture, amounts, shapes, form.known.constraints)
     else:
         assert shares is not None
@@ -564,7 +570,7 @@ def _last_fit(
     # The model brings components to the norm it keeps.
     kept = np.linalg.norm(model.effective_components()[ids.tolist()].detach().cpu().double().numpy(), axis=1)
     amounts *= np.linalg.norm(shapes, axis=1) / np.where(kept > 0, kept, 1.0)
-    return amounts.astype(np.float32), state, reports
+    return amounts.astype(np.float32), state, reports, taken
 
 
 @torch.no_grad()
