@@ -75,6 +75,14 @@ class DropName(str, Enum):
     spectra = "spectra"
 
 
+class PreferenceName(str, Enum):
+    """Which of mixtures that fit equally well is taken."""
+
+    pure = "pure"
+    smooth = "smooth"
+    least_volume = "least volume"
+
+
 class NormalizationName(str, Enum):
     """Methods of `spectrafuse.dgc.normalise.Normalization`."""
 
@@ -362,6 +370,16 @@ def unmix(
     non_negative: Annotated[
         bool, typer.Option(help="Keep component spectra at or above zero, or let them be negative.")
     ] = True,
+    non_negative_concentrations: Annotated[
+        bool, typer.Option(help="Keep concentrations at or above zero, or let them be negative.")
+    ] = True,
+    prefer: Annotated[
+        PreferenceName | None,
+        typer.Option(
+            help="Of mixtures that fit equally well take the one that the purest spectra lead to, that of smoothest "
+            "spectra, or that of least volume."
+        ),
+    ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Let each component use some bands only.")] = False,
     background: Annotated[
         bool,
@@ -395,7 +413,7 @@ def unmix(
     feasible_bands: Annotated[
         bool | None,
         typer.Option(
-            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 4 components."
+            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 6 components."
         ),
     ] = None,
     restart: RestartOption = False,
@@ -497,6 +515,8 @@ def unmix(
         pool_size=pool_size,
         recipe=recipe,
         non_negative=non_negative,
+        non_negative_concentrations=non_negative_concentrations,
+        prefer=prefer,
         sparse=sparse,
         background=background,
         noise=noise,

@@ -26,7 +26,7 @@ MOST_TABLE_ROWS = 64
 _MOST_TRIED = 8
 # In the tables of components and concentrations, of one component.
 _BYTES_OF_NUMBER = 8
-MOST_BANDS, LARGEST_FOR_BANDS = 4, 2_000_000
+MOST_BANDS, LARGEST_FOR_BANDS = 6, 2_000_000
 """Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
@@ -434,10 +434,11 @@ def _fit_and_write(
     }
     bands = None
     if _wants_bands(request, estimator, spectra.data.size):
-        bands = estimator.feasible_bands(spectra.data).ordered(order[order != estimator.background_row_])
+        kept = [i for i in order if i != estimator.background_row_]
+        bands = estimator.feasible_bands(spectra.data, runs=first.get("runs")).ordered(np.array(kept))
         record["feasible_bands"] = {
             **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
-            "sentences": bands.sentences,
+            "sentences": bands.told(solution.names[: len(bands.lowest)]),
         }
     with folder.results(record) as results:
         if bands is not None:
@@ -471,8 +472,8 @@ def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
     """Whether feasible bands are asked for, or cost little."""
     count = len(estimator.component_ids_)
     if request.feasible_bands is None:
-        if request.constrained:
-            return False  # they know nothing of these
+        if not estimator.non_negative_concentrations:
+            return False
         return 1 < count <= MOST_BANDS and size <= LARGEST_FOR_BANDS
     return request.feasible_bands and count > 0
 

@@ -27,7 +27,11 @@ _SAID = {
 }
 
 _STOP = 0.3
-"""The share of what noise may explain down to which a preferred mixture is fitted: further, it would leave its place."""
+"""A preferred mixture is fitted down to that share of what noise may explain: further, it would leave its place."""
+
+_FAINT, _EXCHANGES = 0.5, 2
+"""Of the purest spectra: the share of the loudest one's size below which others count less; times that each of them is
+chosen anew, the others given."""
 
 
 def check(prefer: object) -> None:
@@ -90,13 +94,15 @@ def _purest(mixture: Mixture, found: Array) -> tuple[Array, Array]:
     weighted = mixture.spectra * mixture.row_weights[:, None] * mixture.band_weights
     if mixture.shares is not None:
         weighted = mixture.shares * weighted
-    left, shapes = weighted.copy(), found.copy()
-    for k in np.flatnonzero(mixture.held):
-        left = _without(left, shapes[k] * mixture.band_weights)
+    # Faint spectra are noise; of others the shape counts, and not how loud they are.
+    size, shapes = np.linalg.norm(weighted, axis=1, keepdims=True), found.copy()
+    scaled = weighted / (size + _FAINT * size.max())
+    held = list(shapes[mixture.held] * mixture.band_weights)
     rows = list[int]()
-    for _ in range(len(found) - int(mixture.held.sum())):
-        rows.append(int((left**2).sum(1).argmax()))
-        left = _without(left, left[rows[-1]])
+    for at in [*range(len(found) - len(held)), *(_EXCHANGES * list(range(len(found) - len(held))))]:
+        others = [row for i, row in enumerate(rows) if i != at]
+        left = _without(scaled, np.array([*held, *scaled[others]]))
+        rows = [*rows[:at], int((left**2).sum(1).argmax()), *rows[at + 1 :]]
     learned = np.flatnonzero(~mixture.held)
     spectra = mixture.spectra[rows]
     if mixture.shares is not None:
@@ -111,9 +117,12 @@ def _purest(mixture: Mixture, found: Array) -> tuple[Array, Array]:
     return concentrations_of(mixture, start, shapes, ()), shapes
 
 
-def _without(rows: Array, direction: Array) -> Array:
-    unit = direction / max(float(np.linalg.norm(direction)), 1e-300)
-    return rows - np.outer(rows @ unit, unit)
+def _without(rows: Array, directions: Array) -> Array:
+    """What rows (n, d) hold beside so many directions (m, d)."""
+    if not len(directions):
+        return rows
+    basis = np.linalg.qr(directions.T)[0]
+    return rows - (rows @ basis) @ basis.T
 
 
 def _volume(spectra: Array) -> Aim:
