@@ -413,7 +413,7 @@ def unmix(
     feasible_bands: Annotated[
         bool | None,
         typer.Option(
-            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 6 components."
+            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 5 components."
         ),
     ] = None,
     restart: RestartOption = False,

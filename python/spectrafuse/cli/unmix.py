@@ -26,7 +26,7 @@ MOST_TABLE_ROWS = 64
 _MOST_TRIED = 8
 # In the tables of components and concentrations, of one component.
 _BYTES_OF_NUMBER = 8
-MOST_BANDS, LARGEST_FOR_BANDS = 6, 2_000_000
+MOST_BANDS, LARGEST_FOR_BANDS = 5, 2_000_000
 """Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")

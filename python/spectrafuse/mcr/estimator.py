@@ -25,7 +25,6 @@ from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
-from spectrafuse.io.cubes import Cube
 from spectrafuse.io.spectra import missing_values
 from spectrafuse.mcr import constraints as constraining
 from spectrafuse.mcr import inputs, model_io
@@ -260,10 +259,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
-            Spectra, one a row, or a scene, whose pixels with data are spectra. Negative values are allowed: measured
-            spectra have them. NaN stands for a value that is missing: it takes no part in anything, and `cautions` say
-            how many there are.
+        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns), or xarray.DataArray
+            Spectra, one a row, or a scene, whose pixels with data are spectra. Of a DataArray the dimension that is
+            named as bands are (else the last) is that of the spectra; `transform` gives one back. Negative values are
+            allowed: measured spectra have them. NaN stands for a value that is missing: it takes no part in anything,
+            and `cautions` say how many there are.
         y : None
             Ignored.
         sample_weight : array_like, (n,) or (n, d), optional
@@ -342,7 +342,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             said = missing_values(weighting.missing, weighting.weights.size)
             self.count_evidence_["cautions"].append(f"{said}.")
         # A file's columns have no names.
-        validate_data(self, data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X, skip_check_array=True)
+        validate_data(self, data[:1] if inputs.is_unfolded(X) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
         # The refinement may find another level than the singular values show.
         found = result.gates
@@ -613,7 +613,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             validate_data(self, X, reset=False, skip_check_array=True)
         data = inputs.open_rows(X, zeros="accept", gaps=self.model_.gates is not None)
         if not named:
-            given = data[:1] if isinstance(X, (str, os.PathLike, Cube)) else X
+            given = data[:1] if inputs.is_unfolded(X) else X
             validate_data(self, given, reset=False, skip_check_array=True)
         return data
 

@@ -17,6 +17,7 @@ from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.io.grids import grid_of_scene, unfolded
+from spectrafuse.io.labeled import labeled
 from spectrafuse.io.validate import check_spectra, report_not_finite, report_zeros
 
 MAPPED_BYTES = 64 << 20
@@ -149,6 +150,8 @@ def read(X: Any, *, zeros: str, name: str = "X", gaps: bool = False) -> NDArray[
         if zeros == "check":
             warnings.warn(found.reading, ReadingNote, stacklevel=4)
         checked = check_spectra(str(X), found.data, zeros=zeros, gaps=gaps)
+    elif (named := labeled(name, X)) is not None:
+        checked = check_spectra(name, named.spectra, zeros=zeros, gaps=gaps)
     elif isinstance(X, Cube):
         checked = check_spectra(name, unfolded(X), zeros=zeros, gaps=gaps)
     else:
@@ -201,8 +204,18 @@ def _as_table(name: str, X: Any) -> Any:
     return values
 
 
-def folded(X: Any, values: NDArray[Any]) -> NDArray[Any]:
-    """Values (n, k) of spectra as they are, of a scene as maps (k, rows, columns) with NaN where it has no data."""
+def is_unfolded(X: Any) -> bool:
+    """Whether spectra are read out of it: of a file, a scene, or an array of xarray."""
+    return isinstance(X, (str, os.PathLike, Cube)) or labeled("X", X) is not None
+
+
+def folded(X: Any, values: NDArray[Any]) -> Any:
+    """Values (n, k) of spectra as they are, of a scene as maps (k, rows, columns) with NaN where it has no data;
+    of an array of xarray as one with its other dimensions and `component`.
+    """
+    named = labeled("X", X)
+    if named is not None:
+        return named.folded(values)
     return grid_of_scene(X).maps(values) if isinstance(X, Cube) else values
 
 
