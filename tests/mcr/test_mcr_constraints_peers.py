@@ -168,13 +168,13 @@ def test_signed_concentrations_against_plain_alternating_least_squares() -> None
 
 def test_the_estimator_lets_concentrations_be_negative() -> None:
     spectra = _data(_closed()).astype(np.float32)
-    fitted = EBgMCR(8, n_components=3, non_negative_concentrations=False).fit(spectra)
-    usual = EBgMCR(8, n_components=3).fit(spectra)
+    fitted = EBgMCR(8, non_negative_concentrations=False).fit(spectra)
+    usual = EBgMCR(8).fit(spectra)
     assert fitted.C_opt_.min() < 0 <= usual.C_opt_.min()
     left = [float(((spectra - one.C_opt_ @ one.components_) ** 2).sum()) for one in (fitted, usual)]
     assert left[0] < left[1]
     np.testing.assert_allclose(fitted.transform(spectra), fitted.C_opt_, atol=2e-3)
-    bound = EBgMCR(8, n_components=3, non_negative_concentrations=False, constraints=[NonNegative()]).fit(spectra)
+    bound = EBgMCR(8, non_negative_concentrations=False, constraints=[NonNegative()]).fit(spectra)
     assert bound.C_opt_.min() >= 0
     with pytest.raises(ValueError, match="no bands"):
         fitted.feasible_bands(spectra)
@@ -182,9 +182,7 @@ def test_the_estimator_lets_concentrations_be_negative() -> None:
 
 def test_transform_obeys(tmp_path: Path) -> None:
     spectra = _data(_closed()).astype(np.float32)
-    fitted = EBgMCR(8, n_components=3, constraints=[Closure(2.0), Unimodal(components=[0])]).fit(
-        spectra, runs=[PEAK, PEAK]
-    )
+    fitted = EBgMCR(8, constraints=[Closure(2.0), Unimodal(components=[0])]).fit(spectra, runs=[PEAK, PEAK])
     new = spectra[::-1][:7].copy()
     np.testing.assert_allclose(fitted.transform(new).sum(1), 2.0, atol=1e-4)
     # One after another or alone: the same, but for what links them.
@@ -231,7 +229,7 @@ def test_bands_know_what_is_known_of_concentrations() -> None:
 
 def test_bands_of_closed_concentrations_stay_closed() -> None:
     spectra = _data(_closed()).astype(np.float32)
-    fitted = EBgMCR(8, n_components=3, constraints=[Closure(1.0)]).fit(spectra)
+    fitted = EBgMCR(8, constraints=[Closure(1.0)]).fit(spectra)
     bands = fitted.feasible_bands(spectra)
     assert (bands.lowest < bands.highest).any()
     assert (bands.concentrations_upper <= 1.05).all()

@@ -44,7 +44,7 @@ def _roughness(rows: Array) -> float:
 def fits() -> dict[str | None, EBgMCR]:
     spectra = _mixtures()[0].astype(np.float32)
     return {
-        prefer: EBgMCR(8, n_components=3, prefer=prefer).fit(spectra)  # type: ignore[arg-type]
+        prefer: EBgMCR(8, prefer=prefer).fit(spectra)  # type: ignore[arg-type]
         for prefer in (None, "pure", "smooth", "least volume")
     }
 
@@ -81,7 +81,7 @@ def test_a_start_that_fits_worse_is_not_taken() -> None:
     spectra = np.vstack([spectra, 3 * np.random.default_rng(4).random((2, 60))])
     weights = np.ones(42)
     weights[40:] = 1e-8
-    fitted = EBgMCR(8, n_components=3, prefer="pure").fit(spectra, sample_weight=weights)
+    fitted = EBgMCR(8, prefer="pure").fit(spectra, sample_weight=weights)
     assert match_components(fitted.components_, _mixtures()[1]).cosine.min() > 0.99
 
 

@@ -83,8 +83,8 @@ def test_a_block_that_is_missing_is_as_good_as_data_without_it() -> None:
     spectra, _ = _data()
     holes = spectra.copy()
     holes[:20, 60:] = np.nan
-    fitted = EBgMCR(n_components=3).fit(holes)
-    whole = EBgMCR(n_components=3).fit(spectra)
+    fitted = EBgMCR().fit(holes)
+    whole = EBgMCR().fit(spectra)
     assert match_components(fitted.components_, whole.components_).cosine.min() > 0.9995
 
 
@@ -92,9 +92,9 @@ def test_a_missing_value_may_hold_anything_before_it_is_taken_out() -> None:
     """The result depends on the values that are there alone."""
     spectra, _ = _data()
     holes = _with_gaps(spectra, 0.05)
-    first = EBgMCR(n_components=3).fit(holes)
+    first = EBgMCR().fit(holes)
     wild = np.where(np.isnan(holes), np.float32(10), holes)
-    second = EBgMCR(n_components=3).fit(wild, sample_weight=(~np.isnan(holes)).astype(float))
+    second = EBgMCR().fit(wild, sample_weight=(~np.isnan(holes)).astype(float))
     assert match_components(first.components_, second.components_).cosine.min() > 0.995
     np.testing.assert_allclose(first.C_opt_ @ first.components_, second.C_opt_ @ second.components_, atol=NOISE)
 
@@ -104,7 +104,7 @@ def test_a_noise_map_weighs_every_value() -> None:
     amounts = _data()[1]
     sigma = NOISE * (1 + 5 * random.random((30, 1))) * (1 + 3 * random.random((1, 90))) * (1 + random.random((30, 90)))
     spectra = (amounts @ _shapes() + sigma * random.standard_normal((30, 90))).astype(np.float32)
-    plain, fitted = EBgMCR(n_components=3).fit(spectra), EBgMCR().fit(spectra, sample_weight=sigma**-2.0)
+    plain, fitted = EBgMCR().fit(spectra), EBgMCR().fit(spectra, sample_weight=sigma**-2.0)
     assert fitted.n_components_ == 3
     assert _matched(fitted).min() > max(0.997, _matched(plain).min())
     weights, values = sigma**-2, spectra.astype(float)
@@ -133,14 +133,14 @@ def test_spectra_without_weight_take_no_part() -> None:
     fitted, without = EBgMCR().fit(broken, sample_weight=weights), EBgMCR().fit(spectra)
     assert fitted.n_components_ == without.n_components_ == 3
     assert match_components(fitted.components_, without.components_).cosine.min() > 0.9995
-    same = EBgMCR(n_components=3).fit(spectra, sample_weight=np.full(30, 7.0))
-    assert match_components(same.components_, EBgMCR(n_components=3).fit(spectra).components_).cosine.min() > 0.9999
+    same = EBgMCR().fit(spectra, sample_weight=np.full(30, 7.0))
+    assert match_components(same.components_, EBgMCR().fit(spectra).components_).cosine.min() > 0.9999
 
 
 def test_constraints_leave_missing_values_out() -> None:
     spectra, _ = _data()
     holes = _with_gaps(spectra, 0.1)
-    fitted = EBgMCR(n_components=3, constraints=[Closure(1.0)]).fit(holes)
+    fitted = EBgMCR(constraints=[Closure(1.0)]).fit(holes)
     np.testing.assert_allclose(fitted.C_opt_.sum(1), 1.0, atol=1e-5)
     assert _matched(fitted).min() > 0.9995
     there = ~np.isnan(holes)
@@ -161,6 +161,7 @@ def test_robust_fits_and_bands_take_gaps() -> None:
     assert (bands.highest < 1).all()
 
 
+@pytest.mark.slow
 def test_many_spectra_with_gaps() -> None:
     spectra, _ = _data(5600)
     fitted = EBgMCR(max_components=5).fit(_with_gaps(spectra, 0.02))
@@ -171,12 +172,12 @@ def test_many_spectra_with_gaps() -> None:
 def test_a_saved_result_is_taken_with_its_concentrations(tmp_path: Path) -> None:
     spectra, _ = _data()
     holes = _with_gaps(spectra, 0.05)
-    first = EBgMCR(n_components=3, constraints=[Unimodal(on="spectra")]).fit(holes, checkpoint_dir=tmp_path)
-    again = EBgMCR(n_components=3, constraints=[Unimodal(on="spectra")]).fit(holes, checkpoint_dir=tmp_path)
+    first = EBgMCR(constraints=[Unimodal(on="spectra")]).fit(holes, checkpoint_dir=tmp_path)
+    again = EBgMCR(constraints=[Unimodal(on="spectra")]).fit(holes, checkpoint_dir=tmp_path)
     np.testing.assert_array_equal(first.C_opt_, again.C_opt_)
     assert first.count_evidence_ == again.count_evidence_
     with pytest.raises(ValueError, match="sample_weight changed"):
-        EBgMCR(n_components=3, constraints=[Unimodal(on="spectra")]).fit(
+        EBgMCR(constraints=[Unimodal(on="spectra")]).fit(
             holes, sample_weight=np.arange(1.0, 31), checkpoint_dir=tmp_path
         )
 
@@ -203,7 +204,7 @@ def test_what_cannot_be_is_one_clear_sentence() -> None:
     for options in ({"recipe": "trained"}, {"sparse": True}):
         with pytest.raises(ValueError, match=r"NaN.*needs"):
             EBgMCR(**options).fit(_with_gaps(spectra, 0.1))
-    fitted = EBgMCR(n_components=3).fit(spectra)
+    fitted = EBgMCR().fit(spectra)
     amounts = fitted.transform(row)
     assert np.isnan(amounts[4]).all()
     assert np.isfinite(np.delete(amounts, 4, 0)).all()

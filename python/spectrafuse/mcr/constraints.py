@@ -21,6 +21,8 @@ from spectrafuse.mcr.weighting import Weighting
 Array = NDArray[np.float64]
 _MOST_ROUNDS, _INNER, _SETTLED = 400, 10, 1e-8
 """Rounds at most; steps of each factor in one; change of the residual, as a share of the spectra, that ends them."""
+_TO_ENOUGH = 10
+"""Times as many rounds where it is known how small a residual is to be had."""
 _AGREED = 1e-8
 """Squared difference of a factor and its free form, as a share, with which a round need not go on."""
 _ACTIVE = 1e-6
@@ -552,7 +554,7 @@ def _fit(
     shape_left, amount_left = np.zeros_like(shape), np.zeros_like(amount)
     power, before = float((rows * mixture.weighted_spectra**2 * bands).sum()), np.inf
     spectra = mixture.spectra
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MOST_ROUNDS if enough == 0 else _TO_ENOUGH * _MOST_ROUNDS):
         if mixture.shares is not None:
             # The fit to these lowers the weighted residual as well (Kiers, Psychometrika 62, 1997).
             fit = amount @ shape.T
