@@ -11,7 +11,7 @@ SPECTRAFUSE_CUDA ?= AUTO
 # A file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-fast fuzz lint format bench bench-quick baseline headline sanitize resources resources-check clean
+.PHONY: demo docs pictures test test-fast fuzz lint format bench bench-quick baseline headline sanitize resources resources-check clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
@@ -38,6 +38,15 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
+# The site, from nothing and without the network; the examples are run. Warnings are errors, as are links that lead nowhere.
+docs: $(VENV)/test.stamp
+	rm -rf build/docs docs/generated
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/docs
+
+# The pictures of the README, from the demo's results.
+pictures: demo
+	$(BIN)/python docs/images/draw.py demo
+
 # Every figure, added to this machine's history; and the page that shows how they moved.
 bench: $(VENV)/test.stamp
 	$(BIN)/spectrafuse-bench run
@@ -50,8 +59,10 @@ bench-quick: build/quick.jsonl
 baseline: build/quick.jsonl
 	$(BIN)/spectrafuse-bench baseline build/quick.jsonl
 
+# The tables of the README and the site, from stored figures.
 headline: $(VENV)/test.stamp
 	$(BIN)/spectrafuse-bench headline
+	$(BIN)/python benchmarks/figures.py
 
 .PHONY: build/quick.jsonl
 build/quick.jsonl: $(VENV)/test.stamp
@@ -84,7 +95,7 @@ resources-check: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/resources.py --check
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) build dist demo docs/generated
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -96,5 +107,5 @@ $(VENV)/demo.stamp: $(VENV)/bin/python $(SOURCES)
 
 $(VENV)/test.stamp: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt -Ccmake.define.SPECTRAFUSE_EMULATED_CUDA=ON \
-		-Ccmake.define.SPECTRAFUSE_CUDA=$(SPECTRAFUSE_CUDA) ".[test,lint]"
+		-Ccmake.define.SPECTRAFUSE_CUDA=$(SPECTRAFUSE_CUDA) ".[test,lint,docs]"
 	touch $@

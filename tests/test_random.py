@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from spectrafuse import RandomStream
+from helpers import emulated_cuda
+from spectrafuse import RandomStream, random
 from spectrafuse._runtime import extensions
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.ops.sparse_gated_mixture import draw_sparsity_noise
@@ -77,6 +78,35 @@ def test_the_bits_are_those_of_one_number_at_a_time(distribution, dtype):
     for count in (0, 1, 2, 7, 64, 511, 1025, 30_011):
         vector = fill(distribution, count, dtype, threads=1)
         assert torch.equal(vector, fill(distribution, count, dtype, threads=0)), (distribution, dtype, count)
+
+
+@pytest.mark.parametrize("order", emulated_cuda.ORDERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_bits_of_a_gpu_are_those_of_the_cpu(dtype, order):
+    for distribution in DISTRIBUTIONS:
+        for count in (0, 1, 2, 7, 255, 256, 257, 512, 1025):
+            expected = fill(distribution, count, dtype, threads=1)
+            found = torch.full((count + 1,), math.nan, dtype=dtype)
+            with emulated_cuda.emulated(order):
+                RandomStream(3, 5).fill(found[:count], distribution, low=0.25, scale=2.0)
+            assert found[count].isnan()
+            assert torch.equal(found[:count], expected), (distribution, count)
+
+
+def test_a_gpu_that_makes_other_numbers_is_not_asked(monkeypatch):
+    monkeypatch.setattr(random, "_verdicts", {})
+    expected = fill_in_torch("normal", 3, 5, 7, torch.float32, "cpu")
+    with emulated_cuda.emulated() as module:
+        right = module.random_fill
+
+        def wrong(dtype, name, seed, *others):
+            return right(dtype, name, seed + 1, *others)
+
+        monkeypatch.setattr(module, "random_fill", wrong)
+        with pytest.warns(RuntimeWarning, match="kernel of random numbers is not used: on cpu it gave others"):
+            found = RandomStream(3, 5).normal((7,))
+        assert torch.equal(found, expected)
+        assert torch.equal(RandomStream(3, 5).normal((7,)), expected)  # without another warning
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)

@@ -33,7 +33,7 @@ static SparseGatedMixtureBackward backward_arguments(const Sizes<3>& sizes, bool
 
 SPECTRAFUSE_BIND(sparse_gated_mixture) {
 #if defined(SPECTRAFUSE_FOR_CUDA)
-    m.def("sparse_column_blocks", &sparse_column_blocks);
+    m.def("sparse_blocks", &sparse_blocks);
     m.def("sparse_gated_mixture_forward", on_cuda(forward_arguments, sparse_gated_mixture_forward_cuda));
     m.def("sparse_gated_mixture_backward", on_cuda(backward_arguments, sparse_gated_mixture_backward_cuda));
 #else

@@ -12,6 +12,8 @@ struct PairKernel {
     int power;
     double offset, scale;
     double quadratic;  // of matern_7: 14/5, or 21/5 as published
+    // Made on the host: a GPU divides doubles slowly.
+    double inverse = 1 / scale, inverse_square = 1 / (scale * scale);
 };
 
 template <class V>
@@ -34,8 +36,8 @@ SPECTRAFUSE_SHARED PairTerm<typename Math::V> term_of_product(const PairKernel& 
 template <class Math>
 SPECTRAFUSE_SHARED PairTerm<typename Math::V> term_of_absolute(const PairKernel& kernel, typename Math::V distance) {
     using T = typename Math::T;
-    const typename Math::V value = Math::exp_nonpositive(distance * static_cast<T>(-1 / kernel.scale));
-    return {value, value * static_cast<T>(1 / kernel.scale)};
+    const typename Math::V value = Math::exp_nonpositive(distance * static_cast<T>(-kernel.inverse));
+    return {value, value * static_cast<T>(kernel.inverse)};
 }
 
 // What a pair of the Laplacian adds to the gradient of one row, from the other row's number less its own.
@@ -51,7 +53,7 @@ template <class Math>
 SPECTRAFUSE_SHARED PairTerm<typename Math::V> term_of_squared(const PairKernel& kernel, typename Math::V squared) {
     using T = typename Math::T;
     using V = typename Math::V;
-    const T inverse = static_cast<T>(1 / (kernel.scale * kernel.scale));
+    const T inverse = static_cast<T>(kernel.inverse_square);
     const V square = squared * inverse;
     if (kernel.kind == PairKind::rbf) {
         const V value = Math::exp_nonpositive(square * T(-0.5));

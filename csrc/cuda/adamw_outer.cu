@@ -3,6 +3,8 @@
 // A block takes kRows rows by kThreads * Width columns; a thread sums Width columns of all rows. Reads and writes
 // weight and moments once (24 bytes a parameter); x comes from the caches, grad_y of the rows from shared memory.
 // Computes 2 B + 12 operations a parameter: bound by memory.
+#include <cmath>
+
 #include "adamw_outer.h"
 #include "launch.h"
 
@@ -12,9 +14,23 @@ namespace {
 
 constexpr int kRows = 8, kThreads = 256, kSamples = 64;
 
+// A step whose number is on the device: 1 - beta^step comes from logarithms made on the host, in float, as a GPU for
+// graphics takes 64 times as long for a double.
+struct DeviceStep {
+    const float* number;  // or null: the constants are those of the step
+    float lr, log_beta1, log_beta2;
+};
+
+__device__ AdamwConstants<float> at_step(AdamwConstants<float> c, const DeviceStep& step) {
+    if (step.number == nullptr) return c;
+    c.step_size = step.lr / -expm1f(step.log_beta1 * *step.number);
+    c.inverse_root = 1 / sqrtf(-expm1f(step.log_beta2 * *step.number));
+    return c;
+}
+
 template <int Width>
 __global__ void __launch_bounds__(kThreads)
-    adamw_outer_kernel(AdamwOuter a, AdamwOptions options, std::int64_t step, const float* device_step) {
+    adamw_outer_kernel(AdamwOuter a, AdamwConstants<float> constants, DeviceStep step) {
     __shared__ float factors[kSamples][kRows];
     __shared__ AdamwConstants<float> shared_constants;
     const std::int64_t row = static_cast<std::int64_t>(blockIdx.y) * kRows;
@@ -22,11 +38,7 @@ __global__ void __launch_bounds__(kThreads)
     const int rows = a.rows - row < kRows ? static_cast<int>(a.rows - row) : kRows;
     const float* x = static_cast<const float*>(a.x);
     const float* grad_y = static_cast<const float*>(a.grad_y);
-    if (threadIdx.x == 0) {
-        const double steps = device_step == nullptr ? static_cast<double>(step) : static_cast<double>(*device_step);
-        shared_constants =
-            adamw_constants<float>(options, pow(options.beta1, steps), sqrt(1 - pow(options.beta2, steps)));
-    }
+    if (threadIdx.x == 0) shared_constants = at_step(constants, step);
     float gradient[kRows][Width] = {};
     for (std::int64_t first = 0; first < a.batch; first += kSamples) {
         const int samples = a.batch - first < kSamples ? static_cast<int>(a.batch - first) : kSamples;
@@ -94,8 +106,13 @@ void adamw_outer_cuda(const AdamwOuter& a, const AdamwOptions& options, std::int
     const dim3 grid(blocks_of(a.columns, kThreads * (wide ? 4 : 1)), blocks_of(a.rows, kRows));
     // A grid is at most 65535 blocks high: half a million rows, 16 times the widest layer that fits into memory.
     if (grid.y > 65535) throw std::runtime_error("adamw_outer: weights of more than 524280 rows are not supported");
-    launch("adamw_outer", wide ? adamw_outer_kernel<4> : adamw_outer_kernel<1>, grid, kThreads, stream, a, options,
-           step, device_step);
+    const double steps = static_cast<double>(step);
+    const AdamwConstants<float> constants =
+        adamw_constants<float>(options, std::pow(options.beta1, steps), std::sqrt(1 - std::pow(options.beta2, steps)));
+    const DeviceStep on_device{device_step, static_cast<float>(options.lr), static_cast<float>(std::log(options.beta1)),
+                               static_cast<float>(std::log(options.beta2))};
+    launch("adamw_outer", wide ? adamw_outer_kernel<4> : adamw_outer_kernel<1>, grid, kThreads, stream, a, constants,
+           on_device);
 }
 
 }  // namespace spectrafuse

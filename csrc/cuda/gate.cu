@@ -21,6 +21,7 @@ __global__ void gate_kernel(Gate a, double* block_sums) {
     double energies = 0, squares = 0, gates = 0;
     if (n < a.components) {
         bool any = false;
+        FewSums energy_sum, square_sum, gate_sum;
         for (std::int64_t b = 0; b < a.batch; ++b) {
             const std::int64_t at = b * a.components + n;
             const float2 energy = static_cast<const float2*>(a.energy)[at];
@@ -36,13 +37,16 @@ __global__ void gate_kernel(Gate a, double* block_sums) {
             const bool selected = gate.select_prob > threshold;
             const float prob = hard ? static_cast<float>(selected) : gate.select_prob;
             any |= selected;
-            energies += double{gate.energy0} + double{gate.energy1};
-            squares += double{gate.energy0} * gate.energy0 + double{gate.energy1} * gate.energy1;
-            gates += prob;
+            energy_sum.add(gate.energy0 + gate.energy1);
+            square_sum.add(A::fused(gate.energy0, gate.energy0, gate.energy1 * gate.energy1));
+            gate_sum.add(prob);
             static_cast<float*>(a.select_prob)[at] = prob;
             static_cast<float2*>(a.select_energy)[at] = float2{gate.energy0, gate.energy1};
         }
         a.used[n] = any;
+        energies = energy_sum.total();
+        squares = square_sum.total();
+        gates = gate_sum.total();
     }
     energies = block_sum(energies, shared);
     squares = block_sum(squares, shared);
@@ -56,9 +60,12 @@ __global__ void gate_kernel(Gate a, double* block_sums) {
 
 __global__ void add_blocks_kernel(const double* block_sums, std::int64_t blocks, float* first, float* second,
                                   float* third) {
-    double total = 0;
-    for (std::int64_t i = 0; i < blocks; ++i) total += block_sums[3 * i + threadIdx.x];
-    *(threadIdx.x == 0 ? first : threadIdx.x == 1 ? second : third) = static_cast<float>(total);
+    __shared__ double shared[32];
+    float* to[3] = {first, second, third};
+    for (int i = 0; i < 3; ++i) {
+        const double total = strided_sum(block_sums + i, blocks, 3, shared);
+        if (threadIdx.x == 0) *to[i] = static_cast<float>(total);
+    }
 }
 
 __global__ void gate_backward_kernel(GateBackward a) {
@@ -90,7 +97,7 @@ std::int64_t gate_blocks(std::int64_t components) { return (components + kThread
 void gate_forward_cuda(const Gate& a, double* block_sums, void* stream) {
     const unsigned blocks = blocks_of(a.components, kThreads);
     launch("gate", gate_kernel, blocks, kThreads, stream, a, block_sums);
-    launch("gate's sums", add_blocks_kernel, 1, 3, stream, block_sums, blocks, static_cast<float*>(a.sum[0]),
+    launch("gate's sums", add_blocks_kernel, 1, kThreads, stream, block_sums, blocks, static_cast<float*>(a.sum[0]),
            static_cast<float*>(a.sum[1]), static_cast<float*>(a.sum[2]));
 }
 

@@ -44,6 +44,36 @@ __device__ T block_sum(T value, T* shared) {
     return total;
 }
 
+// A long sum: few numbers in float, which is exact enough for as many, these sums in double, of which a GPU for
+// graphics adds 1 where it adds 64 floats.
+class FewSums {
+   public:
+    __device__ void add(float x) {
+        few_ += x;
+        if (++count_ % 8 == 0) flush();
+    }
+    __device__ double total() {
+        flush();
+        return total_;
+    }
+
+   private:
+    __device__ void flush() {
+        total_ += static_cast<double>(few_);
+        few_ = 0;
+    }
+    double total_ = 0;
+    float few_ = 0;
+    int count_ = 0;
+};
+
+// The sum of every `width`-th number from the first one on, `count` of them, by a block that calls it as a whole.
+__device__ inline double strided_sum(const double* numbers, std::int64_t count, int width, double* shared) {
+    double sum = 0;
+    for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) sum += numbers[width * i];
+    return block_sum(sum, shared);
+}
+
 // A scalar that may be missing, read on the device.
 __device__ inline float value_of(const void* scalar) {
     return scalar == nullptr ? 0.0f : *static_cast<const float*>(scalar);

@@ -20,8 +20,8 @@ void gated_mixture_forward_cuda(const GatedMixture& arguments, const MixtureWork
 void gated_mixture_backward_cuda(const GatedMixtureBackward& arguments, const MixtureWorkspace& workspace,
                                  void* stream);
 
-// `part_sums`: workspace of 2 numbers for each of mixture_parts(components) * sparse_column_blocks(bands) blocks.
-std::int64_t sparse_column_blocks(std::int64_t bands);
+// `part_sums`: workspace of 2 numbers for each of sparse_blocks(batch, components, bands) blocks.
+std::int64_t sparse_blocks(std::int64_t batch, std::int64_t components, std::int64_t bands);
 void sparse_gated_mixture_forward_cuda(const SparseGatedMixture& arguments, const MixtureWorkspace& workspace,
                                        double* part_sums, void* stream);
 void sparse_gated_mixture_backward_cuda(const SparseGatedMixtureBackward& arguments, const MixtureWorkspace& workspace,

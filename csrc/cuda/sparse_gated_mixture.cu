@@ -1,5 +1,5 @@
 // The sparse form of the mixture on a GPU, its gates drawn where they are used (Philox, the same words as on the CPU).
-// Forward: a thread takes a band, 32 components and four samples at a time. Backward: a block takes a component, its
+// Forward: a thread takes a band, 32 components and four samples. Backward: a block takes a component, its
 // threads take bands and draw all samples' gates again.
 //
 // Reads 12 and writes (backward) 12 bytes a component and band; about 300 operations a gate: bound by arithmetic.
@@ -35,31 +35,36 @@ __global__ void sparse_kernel(SparseGatedMixture a, const float* weights, float*
     const DrawOptions<float> options = draw_options<float>(a.gates);
     const std::int64_t j = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x, begin = blockIdx.y * kPartRows;
     const std::int64_t end = begin + kPartRows < p.components ? begin + kPartRows : p.components;
+    const std::int64_t first = std::int64_t{blockIdx.z} * kDrawnSamples;
     double energies = 0, squares = 0;
-    if (j < p.bands)
-        for (std::int64_t first = 0; first < p.batch; first += kDrawnSamples) {
-            float sum[kDrawnSamples] = {};
-            for (std::int64_t n = begin; n < end; ++n) {
-                const std::int64_t at = n * p.bands + j;
-                const float spectrum = spectrum_at(p, at);
-                const float2 energy = static_cast<const float2*>(a.gates.energy)[at];
+    if (j < p.bands) {
+        float sum[kDrawnSamples] = {};
+        for (std::int64_t n = begin; n < end; ++n) {
+            const std::int64_t at = n * p.bands + j;
+            const float spectrum = spectrum_at(p, at);
+            const float2 energy = static_cast<const float2*>(a.gates.energy)[at];
+            float few = 0, few_squares = 0;  // in double only these, which a GPU for graphics adds slowly
 #pragma unroll
-                for (int b = 0; b < kDrawnSamples; ++b) {
-                    if (first + b >= p.batch) continue;
-                    const GateNumbers<A> gate = gate_of(p, a.gates, options, first + b, at, energy);
-                    sum[b] = A::fused(gate.select_prob * spectrum, weights[n * p.batch + first + b], sum[b]);
-                    energies += double{gate.energy0} + double{gate.energy1};
-                    squares += double{gate.energy0} * gate.energy0 + double{gate.energy1} * gate.energy1;
-                }
+            for (int b = 0; b < kDrawnSamples; ++b) {
+                if (first + b >= p.batch) continue;
+                const GateNumbers<A> gate = gate_of(p, a.gates, options, first + b, at, energy);
+                sum[b] = A::fused(gate.select_prob * spectrum, weights[n * p.batch + first + b], sum[b]);
+                few += gate.energy0 + gate.energy1;
+                few_squares = A::fused(gate.energy0, gate.energy0, few_squares);
+                few_squares = A::fused(gate.energy1, gate.energy1, few_squares);
             }
-#pragma unroll
-            for (int b = 0; b < kDrawnSamples; ++b)
-                if (first + b < p.batch) partials[(blockIdx.y * p.batch + first + b) * p.bands + j] = sum[b];
+            energies += static_cast<double>(few);
+            squares += static_cast<double>(few_squares);
         }
+#pragma unroll
+        for (int b = 0; b < kDrawnSamples; ++b)
+            if (first + b < p.batch) partials[(blockIdx.y * p.batch + first + b) * p.bands + j] = sum[b];
+    }
     energies = block_sum(energies, shared);
     squares = block_sum(squares, shared);
     if (threadIdx.x == 0) {
-        double* to = part_sums + 2 * (std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x);
+        const std::int64_t row = std::int64_t{blockIdx.z} * gridDim.y + blockIdx.y;
+        double* to = part_sums + 2 * (row * gridDim.x + blockIdx.x);
         to[0] = energies;
         to[1] = squares;
     }
@@ -67,9 +72,12 @@ __global__ void sparse_kernel(SparseGatedMixture a, const float* weights, float*
 
 __global__ void add_part_sums_kernel(const double* part_sums, std::int64_t count, float* energy_sum,
                                      float* energy_square_sum) {
-    double total = 0;
-    for (std::int64_t i = 0; i < count; ++i) total += part_sums[2 * i + threadIdx.x];
-    *(threadIdx.x == 0 ? energy_sum : energy_square_sum) = static_cast<float>(total);
+    __shared__ double shared[32];
+    const double energies = strided_sum(part_sums, count, 2, shared);
+    const double squares = strided_sum(part_sums + 1, count, 2, shared);
+    if (threadIdx.x != 0) return;
+    *energy_sum = static_cast<float>(energies);
+    *energy_square_sum = static_cast<float>(squares);
 }
 
 __global__ void sparse_backward_kernel(SparseGatedMixtureBackward a, const float* lengths, const float* weights) {
@@ -125,18 +133,22 @@ __global__ void sparse_backward_kernel(SparseGatedMixtureBackward a, const float
 
 }  // namespace
 
-std::int64_t sparse_column_blocks(std::int64_t bands) { return (bands + kMixtureThreads - 1) / kMixtureThreads; }
+std::int64_t sparse_blocks(std::int64_t batch, std::int64_t components, std::int64_t bands) {
+    return std::int64_t{blocks_of(bands, kMixtureThreads)} * mixture_parts(components) *
+           blocks_of(batch, kDrawnSamples);
+}
 
 void sparse_gated_mixture_forward_cuda(const SparseGatedMixture& a, const MixtureWorkspace& w, double* part_sums,
                                        void* stream) {
     const MixturePool& p = a.pool;
     mixture_weights(p, w, stream);
-    const std::int64_t parts = mixture_parts(p.components), columns = sparse_column_blocks(p.bands);
-    launch("sparse gated mixture", sparse_kernel, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(parts)),
-           kMixtureThreads, stream, a, w.weights, w.partials, part_sums);
+    const dim3 grid(blocks_of(p.bands, kMixtureThreads), static_cast<unsigned>(mixture_parts(p.components)),
+                    blocks_of(p.batch, kDrawnSamples));
+    launch("sparse gated mixture", sparse_kernel, grid, kMixtureThreads, stream, a, w.weights, w.partials, part_sums);
     add_parts(p, w, a.mixture, stream);
-    launch("sparse gated mixture's sums", add_part_sums_kernel, 1, 2, stream, part_sums, parts * columns,
-           static_cast<float*>(a.energy_sum), static_cast<float*>(a.energy_square_sum));
+    launch("sparse gated mixture's sums", add_part_sums_kernel, 1, kMixtureThreads, stream, part_sums,
+           sparse_blocks(p.batch, p.components, p.bands), static_cast<float*>(a.energy_sum),
+           static_cast<float*>(a.energy_square_sum));
 }
 
 void sparse_gated_mixture_backward_cuda(const SparseGatedMixtureBackward& a, const MixtureWorkspace& w, void* stream) {

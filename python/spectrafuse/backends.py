@@ -82,6 +82,16 @@ def use_backend(name: str) -> Iterator[None]:
     name : {"auto", "reference", "torch", "cpu", "triton", "cuda"}
         An operation that lacks the forced implementation, or whose kernel cannot take a call's arguments, raises
         `BackendUnavailableError` when it is called.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import spectrafuse as sf
+    >>> embeddings = torch.rand(1, 4, 6, 6)
+    >>> with sf.use_backend("reference"):
+    ...     literal = sf.ops.dense_mean_shift(embeddings, torch.tensor(0.5))
+    >>> torch.allclose(literal, sf.ops.dense_mean_shift(embeddings, torch.tensor(0.5)), atol=1e-5)
+    True
     """
     global _forced_in_graphs
     token, before = _forced.set(_check_name(name, "`name`")), _forced_in_graphs

@@ -7,6 +7,7 @@ Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -88,6 +89,51 @@ def fill_in_torch(
     return out.to(working)
 
 
+def _run_kernel(out: Tensor, distribution: str, seed: int, step: int, low: float, scale: float) -> None:
+    crossing = (distribution, seed, step, out.numel(), low, scale, out.data_ptr())
+    if extensions.on_gpu(out.device):
+        extensions.run_on_gpu("random_fill", out.device, extensions.DTYPE_CODE[out.dtype], *crossing)
+    else:
+        extensions.run("random_fill", out.dtype, out.device, *crossing)
+
+
+def _has_kernel(device: torch.device) -> bool:
+    """Whether an extension makes the numbers of this device; a GPU's are compared with torch's before the first use."""
+    if extensions.on_gpu(device):
+        return extensions.cuda_kernel_reason(device.type) is None and _makes_the_same(device)
+    return extensions.cpu_kernel_reason(device.type) is None
+
+
+_verdicts: dict[torch.device, bool] = {}
+_FEW, _ROUNDING = 65, 1e-5
+
+
+def _makes_the_same(device: torch.device) -> bool:
+    if device not in _verdicts:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return False  # nothing can be looked at now
+        try:
+            _verdicts[device] = all(
+                torch.allclose(_few(name, dtype, device), fill_in_torch(name, 1, 2, _FEW, dtype, "cpu"), atol=_ROUNDING)
+                for name in ("uniform", "normal", "logistic", "gumbel")
+                for dtype in extensions.DTYPE_CODE
+            )
+        except RuntimeError:
+            _verdicts[device] = False
+        if not _verdicts[device]:
+            warnings.warn(
+                f"The kernel of random numbers is not used: on {device} it gave others than torch.", RuntimeWarning,
+                stacklevel=4,
+            )  # fmt: skip
+    return _verdicts[device]
+
+
+def _few(distribution: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    out = torch.empty(_FEW, dtype=dtype, device=device)
+    _run_kernel(out, distribution, 1, 2, 0.0, 1.0)
+    return out.cpu()
+
+
 class RandomStream:
     """A seeded stream of random tensors that owns nothing but a seed and a step.
 
@@ -104,9 +150,19 @@ class RandomStream:
     -----
     Uniform numbers lie in the open interval (0, 1), so their logarithms are finite. Copy `state` to save a stream.
 
-    On the CPU numbers are made by the C++ extension in one pass, the same bits with every instruction set and number
-    of threads. Where it is missing, and on other devices, torch makes them from the same random words: equal up to
-    rounding, a few units in the last place of the larger of 1 and the number.
+    Numbers are made by the extensions in one pass, on the CPU and on GPUs the same bits, with every instruction set
+    and number of threads. Where they are missing, and on other devices, torch makes them from the same random words:
+    equal up to rounding, a few units in the last place of the larger of 1 and the number.
+
+    Examples
+    --------
+    >>> from spectrafuse import RandomStream
+    >>> stream = RandomStream(7)
+    >>> first = stream.normal((2, 3))
+    >>> stream.state
+    {'seed': 7, 'step': 1}
+    >>> bool((RandomStream(7).normal((2, 3)) == first).all())
+    True
     """
 
     def __init__(self, seed: int, step: int = 0, device: torch.device | str = "cpu") -> None:
@@ -138,11 +194,8 @@ class RandomStream:
             Standard ones, uniform in (0, 1).
         """
         working = extensions.working_dtype(out.dtype)
-        if out.device.type == "cpu" and out.dtype is working and extensions.cpu_reason() is None:
-            extensions.cpu().random_fill(
-                extensions.DTYPE_CODE[working], distribution, self.seed, self.step, out.numel(), low, scale,
-                out.data_ptr(), torch.get_num_threads(),
-            )  # fmt: skip
+        if out.dtype is working and _has_kernel(out.device):
+            _run_kernel(out, distribution, self.seed, self.step, low, scale)
         else:
             numbers = fill_in_torch(distribution, self.seed, self.step, out.numel(), working, out.device)
             out.copy_((low + scale * numbers).view(out.shape))

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
 import spectrafuse
 from helpers.command_line import SEGMENT, UNMIX, fails_with, run
 from spectrafuse.cli import segment
+from spectrafuse.cli.app import app
 from spectrafuse.cli.segment import _scores, parse_bytes, parse_classes
 from spectrafuse.cli.terminal import CommandError
 from spectrafuse.io import results
@@ -37,6 +38,16 @@ def test_version() -> None:
     assert run("--version").output.strip() == f"spectrafuse {spectrafuse.__version__}"
 
 
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("se", {"segment"}), ("unmix --n-c", {"--n-components"}), ("demo --r", {"--restart"})]
+)
+def test_a_shell_completes_commands_and_options(typed: str, completed: set[str]) -> None:
+    words = f"spectrafuse {typed}"
+    asked = {"_SPECTRAFUSE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(typed.split()))}
+    result = CliRunner().invoke(app, [], env=asked, prog_name="spectrafuse")
+    assert set(result.stdout.split()) == completed
+
+
 @pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
     code = (
@@ -52,7 +63,7 @@ def test_segment_leaves_maps_pictures_model_and_record(segmented: tuple[Path, Re
     output, result = segmented
     assert result.exit_code == 0, result.output
     assert "Hungarian" in result.stdout
-    expected = {"labels.npy", "labels.png", "map.png", "spectra.png", "loss.png", "model", "run.json"}
+    expected = {"labels.npy", "labels.png", "map.png", "spectra.png", "loss.png", "report.html", "model", "run.json"}
     expected |= {"classes.hdr", "classes.img", "confidence.hdr", "confidence.img"}
     expected |= {"spectra.csv", "spectra.npz", "spectra.hdr", "spectra.sli"}
     assert {path.name for path in output.iterdir()} == expected
@@ -148,7 +159,7 @@ def test_unmix_leaves_tables_pictures_model_and_record(table: Path, tmp_path: Pa
         *("components.csv", "components.npz", "components.png", "concentrations.csv", "concentrations.npz"),
         *("concentrations.png", "concentrations_against_true.png", "count_curve.csv", "count_curve.png"),
         *("count_path.csv", "count_path.png", "feasible_bands.png", "feasible_concentrations.csv"),
-        *("feasible_contributions.csv", "feasible_spectra.csv", "model", "residuals.png", "run.json"),
+        *("feasible_contributions.csv", "feasible_spectra.csv", "model", "report.html", "residuals.png", "run.json"),
     }
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     count = record["n_components"]

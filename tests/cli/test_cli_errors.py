@@ -213,6 +213,29 @@ def test_progress_lines_go_on_while_a_fit_says_nothing(
             time.sleep(0.05)
             seen += capsys.readouterr().err
     assert re.search(r"epoch 3/10: loss 0\.25 \(\d+ s so far, about \d+ s left\)", seen)
+    with terminal.training_progress("title") as report:
+        for message, left in (("search 1 of at most 6", ", time left not known yet"), ("about 20 s left", "")):
+            report(Progress(0, None, {}, message))
+            seen = ""
+            while f"title: {message} (" not in seen:
+                time.sleep(0.05)
+                seen += capsys.readouterr().err
+            assert re.search(rf"title: {message} \(\d+ s so far{left}\)", seen)
+
+
+def test_waiting_for_what_has_no_steps_is_said_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with terminal.waiting("reading"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(terminal, "_PLAIN_LINE_SECONDS", 0.0)
+    seen = ""
+    with terminal.waiting("reading"):
+        while "s so far" not in seen:
+            time.sleep(0.05)
+            seen += capsys.readouterr().err
+    assert re.fullmatch(r"(reading: \d+ s so far, time left not known yet\n)+", seen)
 
 
 def test_segment_of_an_image_with_pixels_that_hold_no_data(tmp_path: Path) -> None:

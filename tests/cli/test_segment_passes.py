@@ -25,13 +25,12 @@ class Reads:
         self.counts = np.zeros(BANDS * ROWS * COLUMNS, dtype=np.int64)
         pieces, sha256 = MappedArray.pieces, cubes.sha256
 
-        def counted(array: MappedArray, *arguments: Any) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-            first = array._view().__array_interface__["data"][0] - array.offset
-            for place, part in pieces(array, *arguments):
-                at = part.__array_interface__["data"][0] - first - self.offset
-                steps = [step // part.itemsize * self.counts.itemsize for step in part.strides]
-                own = self.counts[at // part.itemsize :]
-                np.lib.stride_tricks.as_strided(own, part.shape, steps)[...] += 1
+        def counted(array: MappedArray, index: Any, *sizes: int) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+            own = self.counts[(array.offset - self.offset) // array.dtype.itemsize :]
+            steps = [step // array.dtype.itemsize * own.itemsize for step in array.strides]
+            whole = np.lib.stride_tricks.as_strided(own, array.shape, steps)
+            for place, part in pieces(array, index, *sizes):
+                whole[index][place] += 1
                 yield place, part
 
         def hashed(path: Any) -> str:

@@ -105,7 +105,7 @@ def test_scenes_are_read_with_the_options_of_segment(tmp_path: Path, capsys: pyt
     savemat(tmp_path / "flat.mat", {"pixels": values.T, "other": np.ones((3, 3))})
 
     def read(name: str, **options: Any) -> Spectra:
-        return command.read_request(command.UnmixRequest(tmp_path / name, tmp_path / "out", {}, **options)).spectra
+        return command.read_request(command.UnmixRequest(tmp_path / name, tmp_path / "out", {}, **options))
 
     path = write_scene(tmp_path).name
     spectra = read(path, bands="450-520nm drop 470nm", mask=str(tmp_path / "mask.npy"))

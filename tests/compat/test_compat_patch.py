@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from spectrafuse.compat.hsi_global_clustering.hsi_processing import (
     batch_random_crop_pair,
     batch_wavelength_shift,
 )
+from spectrafuse.compat.patch import Patch
 from spectrafuse.mcr.training.cpu_epoch import DirectEpochs
 from spectrafuse.ops.clustering_objective import reference
 from spectrafuse.ops.dense_mean_shift.reference import dense_mean_shift
@@ -471,6 +473,75 @@ def test_an_error_inside_the_block_undoes_it_too(unmixing: ModuleType) -> None:
     with pytest.raises(ZeroDivisionError), spectrafuse.patch(unmixing):
         raise ZeroDivisionError
     assert contents() == before
+
+
+def test_a_patch_that_fails_halfway_leaves_nothing(unmixing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, usual, left = contents(), Patch.replace, [3]
+
+    def replace(self: Patch, *arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise RuntimeError("this class takes no attributes")
+        usual(self, *arguments)
+
+    monkeypatch.setattr(Patch, "replace", replace)
+    with pytest.raises(RuntimeError, match="takes no attributes"):
+        spectrafuse.patch(unmixing)
+    assert left == [0]
+    assert contents() == before
+
+
+def test_what_went_meanwhile_does_not_stand_in_the_way_of_an_undo(unmixing: ModuleType) -> None:
+    before = contents()
+    made = spectrafuse.patch(unmixing)
+    assert "ambiguity_penalty_func" in vars(Solver)
+    del Solver.ambiguity_penalty_func
+    vanished = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("tool.")}
+    made.undo()
+    sys.modules.update(vanished)
+    assert contents() == before
+
+
+def test_patches_from_threads_at_once_are_undone(unmixing: ModuleType, clustering: ModuleType) -> None:
+    before, start, wrong = contents(), threading.Barrier(4), []
+
+    def use(module: ModuleType) -> None:
+        start.wait(60)
+        try:
+            for _ in range(20):
+                with spectrafuse.patch(module):
+                    pass
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=use, args=(module,)) for module in (unmixing, clustering) * 2]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+    assert contents() == before
+
+
+@pytest.mark.parametrize("given", [None, 3, "ebgmcr", object(), type("module", (), {}), [sys]])
+def test_what_is_no_module_is_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match="`module` must be a module; got"):
+        spectrafuse.patch(given)
+
+
+def test_modules_with_strange_contents_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    strange = ModuleType("strange[/b]\x1b")
+    strange.__getattr__ = lambda name: object()  # type: ignore[method-assign]
+    strange.UnrolledMeanShift = "not a class"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, strange.__name__ + ".none", None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="has neither") as refused:
+        spectrafuse.patch(strange)
+    assert "\x1b" not in str(refused.value)
 
 
 def test_our_own_stand_ins_need_nothing() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spectrafuse import DeepGlobalClustering
+from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import DataError, ReadingNote
 
 
@@ -73,3 +74,24 @@ def test_a_mapped_file_with_bands_left_out_gives_the_labels_of_the_array(tmp_pat
             f"ENVI\nsamples = 13\nlines = 14\nbands = 50\ndata type = 4\ninterleave = {name}\n"
         )
         np.testing.assert_array_equal(model.predict(tmp_path / "x.hdr"), model.predict(cube))
+
+
+def test_a_scene_is_labeled_by_the_bands_that_lie_where_the_model_has_its_own(tmp_path: Path) -> None:
+    cube = scene()
+    axis = np.linspace(400, 800, 9)
+    model = estimator().fit(Cube(cube, wavelengths=axis, wavelength_unit="nm"))
+    labels = model.predict(cube)
+    model.save(tmp_path / "model")
+    model = DeepGlobalClustering.load(tmp_path / "model", device="cpu")
+    assert model.axis_ is not None
+    np.testing.assert_array_equal(model.axis_.values, axis)
+    more = np.concatenate([np.full((2, 14, 13), 7, np.float32), cube, np.ones((1, 14, 13), np.float32)])
+    longer = np.array([300, 350, *axis, 850]) / 1000
+    np.testing.assert_array_equal(model.predict(Cube(more, wavelengths=longer, wavelength_unit="um")), labels)
+    shifted = Cube(cube, wavelengths=axis + 20, wavelength_unit="nm")
+    with pytest.raises(DataError, match="bands at 420 to 820 nm, and none at 400 nm, where the model has its band 0"):
+        model.predict(shifted)
+    with pytest.raises(DataError, match="none at 400 nm"):
+        estimator().fit([Cube(cube, wavelengths=axis, wavelength_unit="nm"), shifted])
+    with pytest.raises(DataError, match="in another order than the model"):
+        model.predict(Cube(cube[::-1], wavelengths=axis[::-1], wavelength_unit="nm"))

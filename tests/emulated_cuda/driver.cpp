@@ -9,6 +9,7 @@
 #include <cuda/ambiguity_penalty.h>
 #include <cuda/gate.h>
 #include <cuda/mixture.h>
+#include <cuda/random_fill.h>
 #include <cuda/skinny_linear.h>
 #include <cuda_runtime.h>
 
@@ -147,7 +148,7 @@ void mixtures(bool sparse) {
             const MixturePool pool{b, n, d, true, 2, c.data(), p.data(), raw.data()};
             const MixtureWorkspace w(Addresses<3>{address(lengths), address(weights), address(parts)});
             const SparsityGates gates{e.data(), rng, nullptr, false, nullptr, 0.1, 0.1, 0.5};
-            std::vector<double> work(2 * mixture_parts(n) * sparse_column_blocks(d));
+            std::vector<double> work(2 * sparse_blocks(b, n, d));
             std::string out;
             if (s.forward && sparse)
                 sparse_gated_mixture_forward_cuda({pool, gates, y.data(), &sums[0], &sums[1]}, w, work.data(), nullptr),
@@ -207,6 +208,19 @@ void penalty() {
             });
         }
 }
+void random_numbers() {
+    for (const long n : sizes<long>({1, 255, 257, 513}, {3}))
+        for (const Distribution kind : {Distribution::uniform, Distribution::normal, Distribution::logistic})
+            check("random_fill", [&] {
+                F out = unset(n);
+                std::vector<double> wide(n, std::nan(""));
+                random_fill_cuda({kind, 3, 5, n, 0.25, 2.0, out.data()}, 0, nullptr);
+                random_fill_cuda({kind, 3, 5, n, 0.25, 2.0, wide.data()}, 1, nullptr);
+                std::string bytes;
+                append(bytes, out), append(bytes, F(wide.begin(), wide.end()));
+                return bytes;
+            });
+}
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -220,6 +234,7 @@ int main(int argc, char** argv) {
     if (operation == "sparse_gated_mixture") mixtures(true);
     if (operation == "skinny_linear") linear();
     if (operation == "ambiguity_penalty") penalty();
+    if (operation == "random_fill") random_numbers();
     std::printf("%d failures, %ld launches\n", failures, emulated::launches());
     return failures != 0 || emulated::launches() == 0;
 }

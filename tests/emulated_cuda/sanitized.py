@@ -39,6 +39,7 @@ OVERRUNS = [
     ("skinny_linear.cu", "    if (i >= count) return;\n", ""),
     ("gated_mixture.cu", "        if (first + b < p.batch) partials", "        partials"),
     ("sparse_gated_mixture.cu", "    if (j < p.bands)\n", ""),
+    ("random_fill.cu", "    if (i < items_of(a)) ", "    "),
     ("ambiguity_penalty.cu", "if (i < a.all.count && d < dim)", "if (d < dim)"),
 ]
 """File, what is replaced, and by what."""

@@ -15,9 +15,11 @@ import pytest
 
 from helpers.command_line import SEGMENT, UNMIX, fails_with, run
 from helpers.kill_points import in_child
+from spectrafuse._runtime.tensor_files import load_state
 from spectrafuse.cli import run_folder
 from spectrafuse.cli.run_folder import RunFolder, working_in
 from spectrafuse.cli.terminal import CommandError
+from spectrafuse.dgc.estimator import _empty_map
 from spectrafuse.dgc.training import trainer as dgc_trainer
 from spectrafuse.io.atomic import atomic_write
 
@@ -99,6 +101,13 @@ def test_a_folder_that_goes_is_one_sentence(scene: Path, tmp_path: Path, monkeyp
         broken.setattr(dgc_trainer, "save_training", save)
         broken.setattr(run_folder.RunFolder, "seconds", property(lambda self: self._saved + 10))
         fails_with(run(*words), "was removed while the command ran")
+
+
+def test_a_map_for_which_there_is_no_room_is_an_error_and_no_killed_process(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as raised:
+        _empty_map((2000, 2000), small_disk / "labels.npy")
+    assert raised.value.filename.endswith("labels-confidence.npy")
+    assert not any(small_disk.iterdir())
 
 
 def test_a_writer_that_hides_the_reason_is_found_out(small_disk: Path) -> None:
@@ -192,9 +201,31 @@ def test_damaged_state_is_one_sentence_and_the_way_out(
         fails_with(result, "--restart")
         result = run(*words, "-o", output, "--restart")
     else:
-        assert (how, file) in [("flipped", "clock.json"), ("flipped", "command.json"), ("flipped", "training.pt")]
+        # Bytes that align numbers, and the run's own number, decide nothing.
+        assert (how, file) in [("flipped", "command.json"), ("flipped", "training.pt")]
     assert result.exit_code == 0, result.output
     assert not (output / "state").exists()
+
+
+def test_a_flipped_bit_of_a_state_changes_nothing_or_is_refused(tmp_path: Path) -> None:
+    import torch
+
+    path, numbers = tmp_path / "training.pt", torch.arange(40.0)
+    torch.save({"fingerprint": {"lr": "0.1"}, "state": {"numbers": numbers, "epoch": 3}}, path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), 3):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            found = load_state(path)
+        except ValueError as error:
+            assert "is damaged" in str(error)  # noqa: PT017
+            refused += 1
+            continue
+        assert torch.equal(found["state"].pop("numbers"), numbers), place
+        assert found == {"fingerprint": {"lr": "0.1"}, "state": {"epoch": 3}}, place
+    assert refused > len(whole) / 12
 
 
 @pytest.mark.usefixtures("pictures_left_empty")

@@ -32,7 +32,9 @@ PATIENCE = 120
 FIRST_USE = f"""
 import importlib, multiprocessing, os, sys, threading, traceback
 import numpy, scipy.linalg, sklearn.cluster, torch, spectrafuse
-parts = ["EBgMCR", "DeepGlobalClustering", "ops.gate", "mcr.feasible_bands", "compat.hsi_global_clustering", "io.Cube"]
+parts = ["EBgMCR", "DeepGlobalClustering", "ops.gate", "mcr.feasible_bands", "compat.hsi_global_clustering", "io.Cube",
+    "compat.hsi_global_clustering.crops", "compat.hsi_global_clustering.default_argument",
+    "compat.ebgmcr.prepared", "compat.ebgmcr.data"]
 
 def use(part, start, failures):
     start.wait()
@@ -71,7 +73,7 @@ def test_threads_that_begin_together_with_different_parts() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FIRST_USE], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
-    assert done.stdout.strip() == "6", done.stdout + done.stderr
+    assert done.stdout.strip() == "10", done.stdout + done.stderr
 
 
 def labels() -> np.ndarray:

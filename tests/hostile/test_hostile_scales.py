@@ -33,7 +33,8 @@ def test_the_unit_of_spectra_does_not_matter() -> None:
 
 
 def test_numbers_that_float32_can_hardly_hold_are_one_sentence() -> None:
-    for estimator, data in ((unmixing(), spectra()), (segmentation(normalization="meanstd"), cube())):
+    scenes = [(segmentation(normalization=how), cube()) for how in ("meanstd", "minmax", "unit", "snv", "unit+meanstd")]
+    for estimator, data in ((unmixing(), spectra()), *scenes):
         for factor, said in ((1e-40, "another unit"), (1e-300, "zero everywhere"), (1e60, "float32 cannot hold")):
             with pytest.raises(ValueError, match=said):
                 estimator.fit(data.astype(np.float64) * factor)

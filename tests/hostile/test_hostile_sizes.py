@@ -196,6 +196,54 @@ def test_a_file_that_would_cost_much_is_refused_at_little_cost(bomb: str, tmp_pa
         assert found.memory < MEMORY, found
 
 
+def workbook(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """A small sheet whose text was changed."""
+    pytest.importorskip("python_calamine", reason="the part excel is not installed")
+    book = pytest.importorskip("openpyxl", reason="the part excel is not installed").Workbook()
+    for row in range(6):
+        book.active.append([float(row * column + 1) for column in range(6)])
+    plain = io.BytesIO()
+    book.save(plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in source.namelist():
+            content = source.read(name)
+            archive.writestr(name, change(content) if name == "xl/worksheets/sheet1.xml" else content)
+
+
+def a_cell_far_out(path: Path) -> None:
+    workbook(path, lambda text: text.replace(b'r="F6"', b'r="XFD1048576"'))
+
+
+def many_cells_without_a_place(path: Path) -> None:
+    cells = b"<row>" + b"<c><v>1</v></c>" * 1000 + b"</row>"
+    workbook(path, lambda text: text.replace(b"</sheetData>", cells * 4500 + b"</sheetData>"))
+
+
+def a_sheet_of_spaces(path: Path) -> None:
+    workbook(path, lambda text: text + bytes(300 << 20))
+
+
+SHEETS = {"far cell": a_cell_far_out, "many cells": many_cells_without_a_place, "spaces": a_sheet_of_spaces}
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("bomb", SHEETS)
+def test_workbooks_that_would_cost_much_are_refused_at_little_cost(bomb: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.xlsx"
+    SHEETS[bomb](path)
+    assert path.stat().st_size < 20 << 20
+    (found,) = measured(partial(read_spectra, path))
+    assert found.outcome.startswith("DataError: "), found
+    assert "far more than the file can hold" in found.outcome
+    assert found.memory < MEMORY, found
+
+
+def test_an_ordinary_workbook_is_read(tmp_path: Path) -> None:
+    workbook(tmp_path / "x.xlsx", lambda text: text)
+    assert read_spectra(tmp_path / "x.xlsx", index=False).data.size > 0
+
+
 def many_shapes(path: Path) -> None:
     shape = {"label": "a", "points": [[0, 0], [2000, 0], [2000, 2000], [0, 2000]]}
     path.write_text(json.dumps({"imageHeight": 2000, "imageWidth": 2000, "shapes": [shape] * 100_000}))

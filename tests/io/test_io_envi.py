@@ -340,6 +340,16 @@ def test_no_data_values_as_windows_writes_them(tmp_path: Path, text: str) -> Non
         ({"band_names": "{Band 1 (400 nm), Band 2 (500 nm), Band 3 (600 nm), Band 4 (700 nm)}"}, "nm"),
         ({"wavelength": "{400, 500, 600, 700}", "wavelength_units": "cm-1"}, "cm⁻¹"),
         ({"wavelength": "{400, 500, 600, 700}", "wavelength_units": "Angstroms"}, "Å"),
+        *(
+            ({"wavelength": f"{{{text}}}", "wavelength_units": "nm"}, "nm")
+            for text in (
+                "400 500 600 700",
+                "400\n500\n600\n700",
+                '"400", "500", "600", "700"',
+                "400,0; 500,0; 600,0; 700,0",
+                "400,00, 500,00, 600,00, 700,00",
+            )
+        ),
     ],
 )
 def test_wavelengths_as_they_are_written(tmp_path: Path, fields: dict[str, str], unit: str) -> None:
@@ -347,6 +357,39 @@ def test_wavelengths_as_they_are_written(tmp_path: Path, fields: dict[str, str],
     assert cube.wavelengths is not None
     assert (cube.wavelengths.tolist(), cube.unit) == ([400, 500, 600, 700], unit)
     assert f"(400 to 700 {unit})" in cube.description
+
+
+def test_what_a_header_says_of_its_wavelengths_is_doubted(tmp_path: Path) -> None:
+    for wavelengths, unit, words in (
+        ("{400, 500, 600, 700}", "Micrometers", "in µm look like nm"),
+        ("{0.4, 0.5, 0.6, 0.7}", "Nanometers", "in nm look like µm"),
+    ):
+        path = write_envi(tmp_path, scene(), wavelength=wavelengths, wavelength_units=unit)
+        assert f"{words}: if so, mend its 'wavelength units'" in open_cube(path).description
+    path = write_envi(tmp_path, scene(), wavelength="{400, 500, 600, 700}")
+    assert "(400 to 700, taken as nm)" in open_cube(path).description
+    path.write_text(path.read_text() + "Wavelength = {401, 501, 601, 701}\n")
+    assert "the header has wavelength twice: the last one is used" in open_cube(path).description
+    # Wavenumbers, as cameras for the infrared write them.
+    path = write_envi(tmp_path, scene(), wavelength="{1000, 2000, 3000, 3900}")
+    assert "(1000 to 3900, of no known unit)" in open_cube(path).description
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "cp1252"])
+def test_encodings_and_blank_lines_of_headers(tmp_path: Path, encoding: str) -> None:
+    path = write_envi(tmp_path, scene(), description="{Küvette}", bands="4.0")
+    path.write_bytes(("\r\n" + path.read_text()).encode(encoding))
+    assert read_cube(path).shape == (4, 3, 5)
+
+
+def test_a_file_beside_the_header_that_is_not_its_data(tmp_path: Path) -> None:
+    path = write_envi(tmp_path, scene())
+    (tmp_path / "x.seq").write_bytes(bytes(1000))
+    with pytest.raises(
+        DataError, match=r"x\.seq' has 1000 bytes, but 'x\.hdr' describes 480, .*: give 'x\.hdr' or 'x\.img'"
+    ):
+        read_cube(tmp_path / "x.seq")
+    read_cube(path)
 
 
 def test_numbers_of_bands_are_no_wavelengths(tmp_path: Path) -> None:

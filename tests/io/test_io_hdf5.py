@@ -178,3 +178,28 @@ def test_a_heap_that_goes_in_circles_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="is damaged: its texts cannot be read"):
         open_cube(path)
+
+
+def test_a_picture_beside_a_scene_is_not_taken_for_it(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["Acquisition/Image"] = np.ones((4, 1, 1, 3, 2))
+        file["Preview/Image"] = np.ones((30, 20, 3), "u1")
+    with pytest.raises(DataError, match=r"no array that is clearly a cube; choose one with .*Acquisition/Image"):
+        open_cube(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("chunks", [(4, 5, 3), (7, 2, 9), (20, 30, 1)])
+def test_a_scene_in_chunks_is_surveyed_as_one_in_memory(
+    tmp_path: Path, chunks: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spectrafuse.io.nodata.BLOCK_VALUES", 200)
+    numbers = np.random.default_rng(2).random((20, 30, 9)).astype("f4")
+    numbers[3:8, 11:17] = -9999
+    numbers[..., 4] = -9999
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("cube", data=numbers, chunks=chunks)
+    np.save(tmp_path / "x.npy", numbers)
+    found, known = (quiet(open_cube, tmp_path / name, layout="hwc", nodata=-9999) for name in ("x.h5", "x.npy"))
+    np.testing.assert_array_equal(found.valid, known.valid)
+    np.testing.assert_array_equal(found.band_numbers, known.band_numbers)
+    np.testing.assert_array_equal(found.data, known.data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import threading
 import warnings
@@ -17,6 +16,7 @@ import pytest
 from scipy.io import savemat
 
 from helpers import seeds
+from helpers.cut_files import cut_short_at
 from helpers.io_files import write_matlab73
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.io import hdf5, mapped
@@ -129,8 +129,7 @@ def test_sources_are_closed_pickled_and_reopened(tmp_path: Path, name: str) -> N
     with open_cube(path, **options) as opened:
         first = opened.read_rows(3, 7)
         copy = pickle.loads(pickle.dumps(opened))
-        handle = opened.stored.file
-    assert (handle._map if isinstance(opened.stored, MappedArray) else handle._open) is None
+    assert isinstance(opened.stored, MappedArray) or opened.stored.file._open is None
     np.testing.assert_array_equal(copy.read_rows(3, 7), first)
     np.testing.assert_array_equal(opened.read_rows(3, 7), first)
 
@@ -168,32 +167,29 @@ def test_forked_processes_and_threads_read_the_same(tmp_path: Path, name: str) -
     assert not wrong
 
 
-def resident_file_pages() -> int:
-    """Bytes of files that are mapped and in memory."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("RssFile")).split()[1])
-
-
-@pytest.mark.parametrize("name", ["envi bil", "envi bip", "envi bsq", "npy", "mat 6", "mat 7.3"])
-def test_mapped_pages_are_given_back(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cube = np.ones((40, 400, 500))
-    monkeypatch.setattr(mapped, "PIECE_BYTES", 4 << 20)
+@pytest.mark.parametrize(
+    "name", [*(f"envi {name}" for name in STORED_AXES), "npy", "npy, first axis fastest", "mat 7.3"]
+)
+@pytest.mark.parametrize("gap", [0, 1 << 12, 1 << 30])
+def test_pieces_take_little_memory(tmp_path: Path, name: str, gap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cube = scene(40, 60, 50)
+    size = cube.nbytes // 12
+    monkeypatch.setattr(mapped, "PIECE_BYTES", size)
+    monkeypatch.setattr(mapped, "_GAP_BYTES", gap)
     path, options = WRITERS[name](tmp_path, cube)
-    peaks = []
-    original = mapped.MappedFile.release
-
-    def release(self: mapped.MappedFile) -> None:
-        peaks.append(resident_file_pages())
-        original(self)
-
-    monkeypatch.setattr(mapped.MappedFile, "release", release)
-    before = resident_file_pages()
     opened = open_cube(path, **options)
-    for start in range(0, 400, 100):
-        opened.read_rows(start, start + 100)
-    # A piece, and what the system brings in around it.
-    assert max(peaks) - before < cube.nbytes / 4
-    assert resident_file_pages() - before < cube.nbytes / 16
+    made = []
+    usual = MappedArray._read_into
+
+    def read_into(self: MappedArray, memory: np.ndarray, file: Any) -> np.ndarray:
+        made.append(memory.nbytes)
+        return usual(self, memory, file)
+
+    monkeypatch.setattr(MappedArray, "_read_into", read_into)
+    for rows, columns in ((slice(0, 60), slice(0, 50)), (slice(7, 41), slice(0, 50)), (slice(7, 41), slice(3, 9))):
+        np.testing.assert_array_equal(opened[:, rows, columns], cube[:, rows, columns].astype(np.float32))
+    assert max(made) <= size
+    assert len(made) > 12
 
 
 def test_chunks_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +202,7 @@ def test_chunks_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.Monke
     assert opened.stored._cache() == 1000
 
 
-@pytest.mark.parametrize("name", ["npy", "npz", "envi bip", "mat 6", "mat 7.3"])
+@pytest.mark.parametrize("name", ["npy", "npz", "envi bip", "mat 6", "mat 7.3", "mat 7.3, packed chunks"])
 def test_a_file_that_changes_while_it_is_open_is_refused(tmp_path: Path, name: str) -> None:
     path, options = WRITERS[name](tmp_path, scene())
     opened = open_cube(path, **options)
@@ -216,14 +212,38 @@ def test_a_file_that_changes_while_it_is_open_is_refused(tmp_path: Path, name: s
         opened.read_rows(0, ROWS)
 
 
-def test_a_file_that_is_cut_short_between_two_pieces_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(bytes(1 << 20))
-    pieces = MappedArray.contiguous(path, "u1", 0, (64, 1 << 14)).pieces((), 1)
-    next(pieces)
-    os.truncate(path, 4096)
-    with pytest.raises(DataError, match="it has changed since it was opened"):
-        next(pieces)
+@pytest.mark.parametrize("reads", [1, 2, 5, 64])
+def test_a_file_that_is_cut_short_while_it_is_read_is_refused(
+    reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones((64, 40, 500)))
+    opened = open_cube(path, layout="chw")
+    monkeypatch.setattr(mapped, "_GAP_BYTES", 0)
+    cut_short_at(monkeypatch, path, reads)
+    with pytest.raises(DataError, match="cannot be read: it has changed since it was opened"):
+        opened[:, 3:9]
+
+
+def test_a_map_is_read_where_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    values = scene()
+    np.save(path, values)
+    given: Any = np.load(path, mmap_mode="r")
+    for part in (given, given[2:, 3:], given[:, ::2], given.transpose(2, 0, 1)):
+        found = MappedArray.of_map(part)
+        assert found is not None
+        np.testing.assert_array_equal(found[...], part)
+    assert MappedArray.of_map(given[::-1]) is None
+    assert MappedArray.of_map(np.load(path, mmap_mode="c")) is None
+    rows: Any = np.load(path, mmap_mode="r").reshape(BANDS, -1)
+    found = MappedArray.of_map(rows)
+    assert found is not None
+    np.testing.assert_array_equal(found.rows(np.array([3, 0, 3])), rows[[3, 0, 3]])
+    # Another file of the same name and size.
+    np.save(tmp_path / "y.npy", values + 1)
+    (tmp_path / "y.npy").replace(path)
+    assert MappedArray.of_map(given) is None
 
 
 def test_damaged_numbers_of_an_archive_are_found(tmp_path: Path) -> None:

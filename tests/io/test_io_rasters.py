@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.io_files import quiet, scene
 from spectrafuse.io import colors, open_cube, read_labels, read_spectra, write_class_map
@@ -72,6 +73,22 @@ def test_what_a_tiff_says_of_its_bands(tmp_path: Path) -> None:
             file.update_tags(i, wavelength=str(0.4 + i / 100), wavelength_units="Micrometers")
     found = open_cube(path)
     assert (found.unit, found.wavelengths[0]) == ("µm", 0.4 + 1 / 100)
+
+
+@pytest.mark.parametrize("of_bands", [False, True])
+def test_a_tiff_that_carries_fields_of_a_header(tmp_path: Path, of_bands: bool) -> None:
+    stored = scene(BANDS, ROWS, COLUMNS).astype("u2")
+    path = write_tiff(tmp_path / "x.tif", stored)
+    lists = {"wavelength": [410, 420, 430, 440, 450, 460], "bbl": [1, 1, 0, 1, 1, 1]}
+    with rasterio.open(path, "r+") as file:
+        for i in file.indexes if of_bands else ():
+            file.update_tags(i, ns="ENVI", **{name: str(values[i - 1]) for name, values in lists.items()})
+        whole = {} if of_bands else {name: f"{{ {str(values)[1:-1]} }}" for name, values in lists.items()}
+        file.update_tags(ns="ENVI", wavelength_units="Nanometers", reflectance_scale_factor="100", **whole)
+    found = quiet(open_cube, path)
+    assert (found.unit, found.wavelengths.tolist()) == ("nm", [410, 420, 440, 450, 460])
+    np.testing.assert_allclose(found.data, stored[[0, 1, 3, 4, 5]] / np.float32(100))
+    assert "bad by the file (bbl) (2)" in found.description
 
 
 def test_a_tiff_with_a_header_of_envi_beside_it(tmp_path: Path) -> None:
@@ -196,6 +213,14 @@ def test_an_image_with_a_header_of_esri(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.data, expected)
         assert found.place is not None
         assert found.place["map info"].startswith("Arbitrary, 1, 1, 100.0, 200.0, 10.0, 10.0")
+    # As cameras write it: no suffix, and wavelengths in the header.
+    (tmp_path / "x.bil").rename(tmp_path / "x")
+    (tmp_path / "x.hdr").write_text(words + "GAIN 0\nWAVELENGTHS\n899.59\n900.84\nWAVELENGTHS_END\n")
+    for name in ("x.hdr", "x"):
+        found = open_cube(tmp_path / name)
+        np.testing.assert_array_equal(found.data, expected)
+        assert found.wavelengths is not None
+        assert found.wavelengths.tolist() == [899.59, 900.84]
 
 
 def test_transparent_pixels_have_no_data(tmp_path: Path) -> None:
@@ -206,3 +231,17 @@ def test_transparent_pixels_have_no_data(tmp_path: Path) -> None:
     found = quiet(open_cube, path)
     assert found.shape == (3, 5, 6)
     np.testing.assert_array_equal(found.valid, stored[3] > 0)
+
+
+def test_a_tiff_of_pages_is_refused(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((3, 4), i, np.uint16)) for i in range(5)]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match=r"a TIFF of 5 pages, of which only .*numpy\.save\('x\.npy', tifffile"):
+        open_cube(tmp_path / "x.tif")
+
+
+def test_scenes_that_are_not_read_name_the_converter(tmp_path: Path) -> None:
+    for name, words in (("x.lan", "gdal_translate -of ENVI"), ("x.cu3s", "a Cubert camera: export it as an ENVI")):
+        (tmp_path / name).write_bytes(b"HEAD74")
+        with pytest.raises(DataError, match=words):
+            open_cube(tmp_path / name)

@@ -75,6 +75,27 @@ def overlapping() -> np.ndarray:
     return np.r_[NM[:20], NM[:10] + 150]
 
 
+def again(line: str) -> str:
+    wavelength = float(line.partition(",")[0])
+    return f"{line},{1e7 / wavelength:.2f},{wavelength:g}"
+
+
+def wavenumbers() -> str:
+    return ",".join(["cm-1", *(f"{1e7 / w:.1f}" for w in NM)])
+
+
+def one_a_line(head: str = "", by_time: bool = False) -> str:
+    """Each value of a map or of a series in a line of its own, as Raman programs write it."""
+    places = [f"{5 * i}" if by_time else f"{i % 3}\t{i // 3}" for i in range(9)]
+    sep = "\t\t" if by_time else "\t"
+    lines = (
+        f"{place}{sep}{w:g}{sep}{v:.5f}\n"
+        for place, row in zip(places, X, strict=True)
+        for w, v in zip(CM, row, strict=True)
+    )
+    return head + "".join(lines)
+
+
 READ: dict[str, tuple[str | bytes, str, np.ndarray | None]] = {
     **{
         f"column titled {title}": (columns(title, axis=axis), ".csv", axis)
@@ -166,6 +187,49 @@ READ: dict[str, tuple[str | bytes, str, np.ndarray | None]] = {
         ".csv",
         NM,
     ),
+    "column, axis again in other units": (
+        lines_with(columns("nm"), lambda i, line: f"{line},cm-1,nm" if i == 0 else again(line)),
+        ".csv",
+        NM,
+    ),
+    "column, header is concentrations": (columns("conc", [f"{0.1 * i:g}" for i in range(9)]), ".csv", NM),
+    "column, LabSpec": (
+        "#Laser (nm)=\t532\n#AxisUnit[1]=1/cm\n" + text(X.T, None, NM.tolist(), "\t"),
+        ".txt",
+        NM,
+    ),
+    "rows, a line of one cell below the header": (
+        lines_with(rows("type"), lambda i, line: line + "\nd" + ",c" * 30 + "\nclass" if i == 0 else line),
+        ".csv",
+        NM,
+    ),
+    "rows, header again in joined files": (
+        rows() + "\n".join(rows().splitlines()[:1]) + "\n",
+        ".csv",
+        NM,
+    ),
+    "rows, wavelengths and wavenumbers above": (
+        lines_with(rows("nm"), lambda i, line: line + "\n" + wavenumbers() if i == 0 else line),
+        ".csv",
+        NM,
+    ),
+    "rows, mean and deviation below": (
+        rows() + "\n".join(",".join([name, *numbers(X[0])]) for name in ("Mean", "Std. Dev.")) + "\n",
+        ".csv",
+        NM,
+    ),
+    "rows, unit behind an underscore": (rows(axis=[f"{w:g}_nm" for w in NM]), ".csv", NM),
+    "rows, numbers of dates": (rows("date", first=[f"202405{i + 1:02d}" for i in range(9)]), ".csv", NM),
+    "rows, lists of Python": (lines_with(text(X), lambda i, line: f"[{line}],"), ".txt", None),
+    "column, comments behind": (
+        lines_with(text(X.T, None, NM.tolist(), "\t"), lambda i, line: f"{line}   # checked"),
+        ".txt",
+        NM,
+    ),
+    "rows, exponents of Fortran": (text(X, None).replace("\n", "D0\n").replace(",", "D+00,"), ".txt", None),
+    "map, no header": (text(X, None, [f"{i % 3},{i // 3}" for i in range(9)]), ".txt", None),
+    "map, one value a line without a header": (one_a_line(), ".txt", CM),
+    "series, one value a line": (one_a_line("#Time\t\t#Wave\t\t#Intensity\n", by_time=True), ".txt", CM),
     "map in rows": (text(X, ["x", "y", *numbers(NM)], [f"{i % 3},{i // 3}" for i in range(9)]), ".csv", NM),
     "map, empty corner": (
         text(X, ["", "", *numbers(NM)], [f"{i % 3}\t{i // 3}" for i in range(9)], "\t"),
@@ -199,6 +263,70 @@ def test_tables_that_are_read(tmp_path: Path, case: str) -> None:
     if got.grid is not None:
         assert got.grid.shape == (3, 3)
         np.testing.assert_array_equal(got.grid.maps(got.data)[:, 1, 2], got.data[5])
+
+
+def test_two_columns_are_one_spectrum_where_two_detectors_meet(tmp_path: Path) -> None:
+    axis = np.r_[NM[::-1], NM[0], NM[0] - 10 * np.arange(1.0, 9)]
+    values = np.r_[X[0], X[0, 0], X[1, :8]]
+    content = "".join(f"{a:g}\t{v:.5f}\n" for a, v in zip(axis, values, strict=True))
+    got = read(tmp_path / "x.txt", content)
+    np.testing.assert_array_equal(got.axis, axis)
+    assert got.data.shape == (1, len(axis))
+    assert "axis repeats 400" in got.reading
+    # Points that are counted, as in an interferogram.
+    counted = "".join(f"{i}.0000\t{v:.5f}\n" for i, v in enumerate(values))
+    assert read(tmp_path / "x.dpt", counted).data.shape == (1, len(axis))
+    # Concentrations of two components, one of which only falls.
+    falling = "".join(f"{0.8**i:.5f}\t{1 - 0.8**i:.5f}\n" for i in range(9))
+    assert read(tmp_path / "x.csv", falling).data.shape == (9, 2)
+
+
+def test_a_gap_in_the_axis_is_no_reason_to_take_it_for_data(tmp_path: Path) -> None:
+    gap = lines_with(columns(""), lambda i, line: line.replace("450,", ",", 1) if i == 6 else line)
+    with pytest.raises(DataError, match=r"has 400 \.\.\. 690 in column 1: .* or the axis of 9 spectra in columns"):
+        read(tmp_path / "x.csv", gap)
+    with pytest.raises(DataError, match=r"line 7, column 1: the axis has no number here"):
+        read_spectra(tmp_path / "x.csv", spectra_in="columns")
+
+
+def test_an_axis_without_spectra(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has an axis in column 1, but no column of numbers behind it"):
+        read(tmp_path / "x.csv", "nm,cm-1\n" + "".join(f"{w:g},{1e7 / w:.1f}\n" for w in NM))
+
+
+def test_lines_of_one_value_that_do_not_fit_together(tmp_path: Path) -> None:
+    content = one_a_line("#X\t#Y\t#Wave\t#Intensity\n")
+    for changed, words in (
+        (content.rstrip().rpartition("\n")[0], "different numbers of values"),
+        (content.replace("\t1800\t", "\t1801\t", 1), "different axes"),
+    ):
+        with pytest.raises(DataError, match=f"a place or time, an axis and a value in each line, but .*{words}"):
+            read(tmp_path / "x.txt", changed)
+
+
+def test_markers_of_missing_values(tmp_path: Path) -> None:
+    cell = f"{X[2, 4]:.5f}"
+    content = rows().replace(cell, "-9999", 1)
+    with pytest.warns(UserWarning, match=r"holds -9999 in 1 place, far outside .*nodata='-9999'"):
+        read(tmp_path / "x.csv", content)
+    with pytest.raises(DataError, match=r"1 value that is missing"):
+        read_spectra(tmp_path / "x.csv", nodata="-9999")
+    assert read_spectra(tmp_path / "x.csv", nodata=-9999, drop_missing="spectra").data.shape == (8, 30)
+    np.save(tmp_path / "x.npy", np.where(np.isclose(X, X[2, 4], rtol=1e-12), -9999, X))
+    assert read_spectra(tmp_path / "x.npy", nodata=-9999, drop_missing="bands").data.shape == (9, 29)
+
+
+def test_files_are_known_by_their_contents_under_unknown_suffixes(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    for name in ("x.Master.Scope", "x"):
+        np.testing.assert_allclose(read(tmp_path / name, rows()).data, X, atol=1e-5)
+    with h5py.File(tmp_path / "x.nxs", "w") as file:
+        file["spectra"] = X
+    assert read_spectra(tmp_path / "x.nxs").data.shape == X.shape
+    with pytest.raises(DataError, match="packed with gzip"):
+        read(tmp_path / "x.csv", b"\x1f\x8b\x08\0" * 40)
+    with pytest.raises(DataError, match="a web page, not the data"):
+        read(tmp_path / "x.page", b"<html>\n<body>\n")
 
 
 def test_what_stands_with_the_spectra(tmp_path: Path) -> None:
@@ -403,6 +531,16 @@ def test_spreadsheets(tmp_path: Path) -> None:
         read_spectra(path)
 
 
+def test_names_that_do_not_say_what_a_table_is(tmp_path: Path) -> None:
+    np.testing.assert_allclose(read(tmp_path / "x.xls", rows(sep="\t")).data, X, atol=1e-5)
+    with pytest.raises(DataError, match="a web page"):
+        read(tmp_path / "y.xls", "<html>\n<table>")
+    with pytest.raises(DataError, match="a Git LFS pointer, not the data: fetch the data with `git lfs pull`"):
+        read(tmp_path / "y.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n")
+    with pytest.raises(DataError, match=r"a workbook, or a zip archive: give it a name that ends in \.xlsx"):
+        read(tmp_path / "x.csv", b"PK\x03\x04\0\0" * 40)
+
+
 def test_jcamp(tmp_path: Path) -> None:
     pytest.importorskip("jcamp", reason="the part jcamp is not installed")
     path = tmp_path / "x.jdx"
@@ -415,30 +553,19 @@ def test_jcamp(tmp_path: Path) -> None:
     np.testing.assert_allclose(got.data, [np.arange(1, 11) / 1000], rtol=1e-6)
     np.testing.assert_allclose(got.axis, np.arange(400, 410))
     assert (got.axis_unit, got.names) == ("cm⁻¹", ["one"])
-
-
-def write_spc(path: Path, spectra: np.ndarray, first: float, last: float) -> Path:
-    """An SPC file of nanometers (3) with several spectra of floats (exponent -128) at places of their own."""
-    several, version = 4 | 16, 0x4B
-    header = struct.pack("<BBBbIddIB", several, version, 0, -128, spectra.shape[1], first, last, len(spectra), 3)
-    parts = (
-        struct.pack("<BbHfffIIf4x", 0, -128, i, i / 2, i / 2, 0, 0, 0, 0) + row.astype("<f4").tobytes()
-        for i, row in enumerate(spectra)
-    )
-    path.write_bytes(header.ljust(512, b"\0") + b"".join(parts))
-    return path
-
-
-def test_spc(tmp_path: Path) -> None:
-    pytest.importorskip("spc_io", reason="the part instruments is not installed")
-    path = write_spc(tmp_path / "x.spc", X, NM[0], NM[-1])
-    got = read_spectra(path)
-    np.testing.assert_array_equal(got.data, X.astype("f4"))
-    np.testing.assert_allclose(got.axis, NM)
-    assert (got.axis_unit, got.axis_title) == ("nm", "Wavelength")
-    assert got.names == [f"{i / 2:g}" for i in range(len(X))]
-    path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(DataError, match="cannot be read as an SPC file: .*; export it as CSV or ASCII"):
+    whole = path.read_text()
+    # Comments behind values, and the mark that DOS ends texts with.
+    path.write_text(whole.replace("4 5\n", "4 5 $$ checked\n") + "\x1a")
+    np.testing.assert_allclose(read_spectra(path).data, [np.arange(1, 11) / 1000], rtol=1e-6)
+    # Differences, where the first value of a line repeats the last one of the line before, and where it does not.
+    packed = whole.partition("400 1")[0]
+    path.write_text(packed + "400A1JJJJ\n404A5JJJJJ\n409B0\n##END=\n")
+    np.testing.assert_allclose(read_spectra(path).data, [np.arange(11, 21) / 1000], rtol=1e-6)
+    path.write_text(packed + "400A1JJJJ\n404B9JJJJJ\n409B0\n##END=\n")
+    with pytest.raises(DataError, match=r"the check of its values fails in \d lines?, so that it is damaged"):
+        read_spectra(path)
+    path.write_text(whole.replace("6 7 8 9 10", "6 7 8"))
+    with pytest.raises(DataError, match=r"JCAMP-DX|no spectrum that can be read"):
         read_spectra(path)
 
 
@@ -480,8 +607,8 @@ def test_opus(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("x.wdf", "renishawWiRE"),
-        ("x.spa", "spectrochempy"),
+        ("x.wxd", "save it as text"),
+        ("x.srs", "spectrochempy"),
         ("x.parquet", "to_csv"),
         ("x.unknown", "has the suffix '.unknown'; this can read .csv"),
     ],
@@ -491,9 +618,7 @@ def test_other_formats_name_what_converts_them(tmp_path: Path, name: str, words:
         read(tmp_path / name, b"\0\1\2")
 
 
-@pytest.mark.parametrize(
-    ("name", "part"), [("x.xlsx", "excel"), ("x.jdx", "jcamp"), ("x.spc", "instruments"), ("x.0", "instruments")]
-)
+@pytest.mark.parametrize(("name", "part"), [("x.xlsx", "excel"), ("x.jdx", "jcamp"), ("x.0", "instruments")])
 def test_missing_parts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, part: str) -> None:
     def absent(module: str) -> None:
         raise ImportError(module)

@@ -135,10 +135,28 @@ def test_band_folders_have_the_published_files(tmp_path: Path) -> None:
     keeper.flush()
     folder = tmp_path / "0.97[->]0.975"
     assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name]
-    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "param.json", "result.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "param.json", "result.csv", "sha256"]
     assert (folder / "result.csv").read_text() == "nMSE,R2,mean_energy,effective_components\n0.0225,0.9775,1.5,3\n"
     assert json.loads((folder / "param.json").read_text()) == model.config
     assert load_file(str(folder / "model.safetensors")).keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_damaged_state_of_a_band_is_found_before_the_run_goes_on(how: str, tmp_path: Path) -> None:
+    model = _model()
+    keeper = StateKeeper(model.config, tmp_path)
+    keeper.offer("band", _record(7, 3, 0.0225), model)
+    keeper.flush()
+    keeper.restore(keeper.saved())
+    path = tmp_path / "band" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content if how == "flipped" else content[:-40])
+    with pytest.raises(ValueError, match=r"model\.safetensors' is damaged or gone; delete"):
+        keeper.restore(keeper.saved())
 
 
 @pytest.mark.parametrize(

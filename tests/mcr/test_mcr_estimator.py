@@ -18,6 +18,7 @@ from sklearn.exceptions import NotFittedError
 
 from spectrafuse._runtime.progress import Progress
 from spectrafuse.io.errors import DataError, ReadingNote
+from spectrafuse.io.spectra import read_spectra
 from spectrafuse.mcr import model_io
 from spectrafuse.mcr.estimator import EBgMCR
 from spectrafuse.mcr.recipes import Recipe, trained
@@ -125,6 +126,63 @@ def test_fit_transform_and_files(fitted: EBgMCR, tmp_path: Path) -> None:
         from_file = _quick().fit_transform(path)
     assert from_file.tobytes() == fitted.transform(SPECTRA).tobytes()
     assert fitted.transform(str(path)).tobytes() == from_file.tobytes()
+
+
+def test_spectra_of_a_file_are_taken_at_the_bands_of_the_model(tmp_path: Path) -> None:
+    axis = np.linspace(1000, 1110, 12)
+
+    def write(name: str, values: np.ndarray, places: np.ndarray) -> Path:
+        titles = ",".join(f"{place:g}" for place in places)
+        np.savetxt(tmp_path / name, values, fmt="%.9g", delimiter=",", header=f"wavenumber,{titles}", comments="")
+        return tmp_path / name
+
+    rows = np.arange(1, 12)[:, None]
+    path = write("spectra.csv", np.hstack([rows, SPECTRA]), axis)
+    read = read_spectra(path)
+    estimator = _quick().fit(read)
+    assert estimator.axis_ is not None
+    np.testing.assert_array_equal(estimator.axis_.values, axis)
+    estimator.save(tmp_path / "model")
+    loaded = EBgMCR.load(tmp_path / "model")
+    expected = loaded.transform(read)
+    np.testing.assert_array_equal(loaded.transform(path), expected)
+    np.testing.assert_array_equal(loaded.transform(read.data), expected)
+    more = np.hstack([np.full((11, 1), 9.0), SPECTRA[:, ::-1]])
+    falling = write("falling.csv", np.hstack([rows, more]), np.append(1500, axis[::-1]))
+    np.testing.assert_allclose(loaded.transform(falling), expected, rtol=1e-4, atol=1e-5)
+    shifted = write("shifted.csv", np.hstack([rows, SPECTRA]), axis + 5)
+    with pytest.raises(
+        DataError, match=r"shifted\.csv' has its bands at 1005 to 1115, and none at 1000, where the model"
+    ):
+        loaded.transform(shifted)
+    with pytest.raises(ValueError, match="features"):
+        loaded.transform(SPECTRA[:, :5])
+
+
+def test_components_in_another_order_with_names(fitted: EBgMCR, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "first")
+    other = EBgMCR.load(tmp_path / "first")
+    count = len(other.component_ids_)
+    order, names = np.arange(count)[::-1], [f"<{i}>" for i in range(count)]
+    expected = other.transform(SPECTRA)[:, order]
+    other.arrange(order, names).save(tmp_path / "second")
+    for estimator in (other, EBgMCR.load(tmp_path / "second")):
+        np.testing.assert_array_equal(estimator.transform(SPECTRA), expected)
+        np.testing.assert_array_equal(estimator.components_, fitted.components_[order])
+        np.testing.assert_array_equal(estimator.component_ids_, fitted.component_ids_[order])
+        assert estimator.component_names_ == names
+        np.testing.assert_allclose(
+            estimator.inverse_transform(expected), fitted.inverse_transform(expected[:, order]), rtol=1e-6
+        )
+    refit = _quick().fit(SPECTRA)
+    concentrations = refit.C_opt_[:, order]
+    np.testing.assert_array_equal(refit.arrange(order).C_opt_, concentrations)
+    assert refit.component_names_ is None
+    for wrong in ([0] * count, range(count + 1), [0.5] * count):
+        with pytest.raises(ValueError, match="`order` must be each of"):
+            other.arrange(wrong)
+    with pytest.raises(ValueError, match="`names`"):
+        other.arrange(order, ["a"] * (count + 1))
 
 
 def test_chunks_do_not_matter(fitted: EBgMCR, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_strips_of_a_mapped_file(order: tuple, kind: str, tmp_path: Path, monkey
     places = list(mapped.pieces((slice(None), slice(2, 9)), 1 << 20, 16))
     assert {place[0].start % 16 for place, _ in places} == {0}
     # Pieces of a few numbers: along two axes where sixteen bands are too many.
-    monkeypatch.setattr("spectrafuse.io.mapped._AROUND", 16)
+    monkeypatch.setattr("spectrafuse.io.mapped._GAP_BYTES", 16)
     assert len(list(mapped.pieces((slice(None), slice(2, 9)), 800, 16))) > 2
     np.testing.assert_array_equal(mapped[:, 2:9], cube[:, 2:9])
 

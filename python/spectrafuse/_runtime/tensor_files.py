@@ -26,17 +26,17 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is damaged or holds something else than a dictionary.
     """
     reason = "it holds no state"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            reason = f"the check sum of its part {damaged!r} is wrong"
-        elif isinstance(content := load_tensors(path), dict):
-            return content
-    except OSError:
-        raise
-    except Exception as error:  # neither library documents what it raises for damaged files
-        reason = str(error).partition("\n")[0] or type(error).__name__
+    # What cannot be opened is not damaged, and raises what the system says.
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                reason = f"the check sum of its part {damaged!r} is wrong"
+            elif isinstance(content := load_tensors(path), dict):
+                return content
+        except Exception as error:  # neither library documents what it raises for damaged files
+            reason = str(error).partition("\n")[0] or type(error).__name__
     raise InvalidValueError(f"'{path}' is damaged ({reason}); delete it to start again.")
 
 

@@ -6,6 +6,7 @@ cursor, that turn the direction of writing, or that mean something where they ar
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 
@@ -66,6 +67,11 @@ def in_csv(text: str) -> str:
     if _FORMULA.match(shown) and not _NUMBER.fullmatch(shown):
         shown = f"'{shown}"
     return '"' + shown.replace('"', '""') + '"' if re.search(r'[,;"|]|^\s|\s$', shown) else shown
+
+
+def in_html(text: str) -> str:
+    """Text between tags or in an attribute's quotes of a page."""
+    return html.escape(printable(text, keep="\n"))
 
 
 def in_json(text: str) -> str:

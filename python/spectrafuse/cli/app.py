@@ -1,4 +1,4 @@
-"""The command line: `spectrafuse segment | unmix | profile | demo | doctor`.
+"""The command line: `spectrafuse segment | unmix | apply | info | profile | demo | doctor`.
 
 Only typer is imported here; each command imports what it needs when it runs, so `--help` is quick.
 """
@@ -18,7 +18,6 @@ from spectrafuse.cli.terminal import INTERRUPTED, CommandError, catch_interrupts
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -144,7 +143,8 @@ LayoutOption = Annotated[
 NodataOption = Annotated[
     float | None,
     typer.Option(
-        help="Value that marks pixels of a scene without data, or nan. Default: what an ENVI header says.",
+        help="Value that marks pixels of a scene without data, or nan, or missing values of a table. Default: what "
+        "an ENVI header says.",
         rich_help_panel=READING,
     ),
 ]
@@ -167,6 +167,79 @@ AllBandsOption = Annotated[
         "--all-bands", help="Use bands that the file calls bad or that are empty, too.", rich_help_panel=READING
     ),
 ]
+
+
+SceneSizeOption = Annotated[
+    tuple[int, int] | None,
+    typer.Option(
+        help="Rows and columns of a scene, if the file holds a bands x pixels matrix.",
+        metavar="ROWS COLUMNS",
+        rich_help_panel=READING,
+    ),
+]
+HeaderOption = Annotated[
+    bool | None,
+    typer.Option(help="The table has a header row, or none. Default: found out.", rich_help_panel=READING),
+]
+IndexOption = Annotated[
+    bool | None,
+    typer.Option(help="The first column holds sample names, or numbers. Default: found out.", rich_help_panel=READING),
+]
+SpectraInOption = Annotated[
+    PlaceName,
+    typer.Option(help="Where a spectrum stands: in rows or columns. Default: found out.", rich_help_panel=READING),
+]
+TransposeOption = Annotated[
+    bool, typer.Option("--transpose", help="The same as --spectra-in columns.", rich_help_panel=READING)
+]
+TableColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        help="Columns of the table to read, from 1 or by title: '1,4-63'. Default: all.",
+        rich_help_panel=READING,
+    ),
+]
+DecimalOption = Annotated[
+    DecimalName, typer.Option(help="Decimal sign of the table. Default: found out.", rich_help_panel=READING)
+]
+DropMissingOption = Annotated[
+    DropName | None,
+    typer.Option(
+        help="Leave out bands or spectra that have missing values. Default: these values alone take no part.",
+        rich_help_panel=READING,
+    ),
+]
+MasksOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Pixels to leave out: a map that is 1 there, or LabelMe shapes. Once per scene.",
+        metavar="FILE[:KEY]",
+        rich_help_panel=READING,
+    ),
+]
+LabelsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="True labels to compare with. Once per scene.", metavar="FILE[:KEY]", rich_help_panel=SCORING),
+]
+IgnoreLabelOption = Annotated[
+    int | None, typer.Option(help="Value in --labels that means not labeled.", rich_help_panel=SCORING)
+]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory for labeling a scene strip by strip, such as 700MB. Default: 256MiB.",
+        metavar="SIZE",
+        rich_help_panel=READING,
+    ),
+]
+
+
+def _place_of_spectra(spectra_in: PlaceName, transpose: bool) -> str:
+    """`--spectra-in` and `--transpose` as one."""
+    if transpose and spectra_in is PlaceName.rows:
+        raise CommandError("--transpose and --spectra-in rows say the opposite; give one of them.")
+    return "columns" if transpose else spectra_in.value
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -239,34 +312,13 @@ def segment(
         ),
     ] = None,
     nodata: NodataOption = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Pixels to leave out: a map that is 1 there, or LabelMe shapes. Once per scene.",
-            metavar="FILE[:KEY]",
-            rich_help_panel=READING,
-        ),
-    ] = None,
+    mask: MasksOption = None,
     bands: SceneBandsOption = None,
     drop: DropOption = None,
     all_bands: AllBandsOption = False,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            help="Memory for labeling a scene strip by strip, such as 700MB. Default: 256MiB.",
-            metavar="SIZE",
-            rich_help_panel=READING,
-        ),
-    ] = None,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="True labels to compare with. Once per scene.", metavar="FILE[:KEY]", rich_help_panel=SCORING
-        ),
-    ] = None,
-    ignore_label: Annotated[
-        int | None, typer.Option(help="Value in --labels that means not labeled.", rich_help_panel=SCORING)
-    ] = None,
+    max_memory: MaxMemoryOption = None,
+    labels: LabelsOption = None,
+    ignore_label: IgnoreLabelOption = None,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -349,8 +401,8 @@ def unmix(
     spectra: Annotated[
         list[Path],
         typer.Argument(
-            help="Spectra in a table (.csv, .txt, .dpt, ...), .npy, .npz or .mat, or a scene. Several files are runs "
-            "that share their components."
+            help="Spectra in a table (.csv, .txt, .xlsx, ...), .spc, .spa, .wdf, .npy or .mat, or a scene. Several are "
+            "runs that share their components."
         ),
     ],
     output: OutputOption,
@@ -418,50 +470,15 @@ def unmix(
     ] = None,
     restart: RestartOption = False,
     key: KeyOption = None,
-    header: Annotated[
-        bool | None,
-        typer.Option(help="The table has a header row, or none. Default: found out.", rich_help_panel=READING),
-    ] = None,
-    index: Annotated[
-        bool | None,
-        typer.Option(
-            help="The first column holds sample names, or numbers. Default: found out.", rich_help_panel=READING
-        ),
-    ] = None,
-    spectra_in: Annotated[
-        PlaceName,
-        typer.Option(help="Where a spectrum stands: in rows or columns. Default: found out.", rich_help_panel=READING),
-    ] = PlaceName.auto,
-    transpose: Annotated[
-        bool, typer.Option("--transpose", help="The same as --spectra-in columns.", rich_help_panel=READING)
-    ] = False,
-    table_columns: Annotated[
-        str | None,
-        typer.Option(
-            "--columns",
-            help="Columns of the table to read, from 1 or by title: '1,4-63'. Default: all.",
-            rich_help_panel=READING,
-        ),
-    ] = None,
-    decimal: Annotated[
-        DecimalName, typer.Option(help="Decimal sign of the table. Default: found out.", rich_help_panel=READING)
-    ] = DecimalName.auto,
-    drop_missing: Annotated[
-        DropName | None,
-        typer.Option(
-            help="Leave out bands or spectra that have missing values. Default: these values alone take no part.",
-            rich_help_panel=READING,
-        ),
-    ] = None,
+    header: HeaderOption = None,
+    index: IndexOption = None,
+    spectra_in: SpectraInOption = PlaceName.auto,
+    transpose: TransposeOption = False,
+    table_columns: TableColumnsOption = None,
+    decimal: DecimalOption = DecimalName.auto,
+    drop_missing: DropMissingOption = None,
     layout: LayoutOption = LayoutName.auto,
-    scene_size: Annotated[
-        tuple[int, int] | None,
-        typer.Option(
-            help="Rows and columns of a scene, if the file holds a bands x pixels matrix.",
-            metavar="ROWS COLUMNS",
-            rich_help_panel=READING,
-        ),
-    ] = None,
+    scene_size: SceneSizeOption = None,
     nodata: NodataOption = None,
     mask: Annotated[
         str | None,
@@ -501,8 +518,6 @@ def unmix(
     from spectrafuse.cli.unmix import UnmixRequest
     from spectrafuse.cli.unmix import unmix as run
 
-    if transpose and spectra_in is PlaceName.rows:
-        raise CommandError("--transpose and --spectra-in rows say the opposite; give one of them.")
     if n_components is not None and max_components is not None:
         raise CommandError("Give --n-components or --max-components, not both.")
     if fixed and known is None:
@@ -539,7 +554,7 @@ def unmix(
             key=key,
             header="auto" if header is None else header,
             index="auto" if index is None else index,
-            spectra_in="columns" if transpose else spectra_in.value,
+            spectra_in=_place_of_spectra(spectra_in, transpose),
             columns=table_columns,
             decimal=decimal.value,
             drop_missing=None if drop_missing is None else drop_missing.value,
@@ -561,6 +576,123 @@ def unmix(
         ),
         run,
     )
+
+
+def _reading(
+    key: str | None,
+    header: bool | None,
+    index: bool | None,
+    spectra_in: str,
+    columns: str | None,
+    decimal: DecimalName,
+    drop_missing: DropName | None,
+    layout: LayoutName,
+    scene_size: tuple[int, int] | None,
+    nodata: float | None,
+) -> dict[str, Any]:
+    """The options of reading that were given."""
+    chosen = {"spectra_in": spectra_in, "decimal": decimal.value, "layout": layout.value}
+    return _given(
+        key=key,
+        header=header,
+        index=index,
+        columns=columns,
+        drop_missing=drop_missing,
+        scene_size=scene_size,
+        nodata=nodata,
+        **{name: None if value == "auto" else value for name, value in chosen.items()},
+    )
+
+
+@app.command()
+@friendly
+def apply(
+    model: Annotated[
+        Path,
+        typer.Argument(help="Output folder of `segment` or `unmix`, or the folder 'model' in it.", metavar="MODEL"),
+    ],
+    files: Annotated[list[Path], typer.Argument(help="New scenes, or tables of new spectra.", metavar="FILE...")],
+    output: OutputOption,
+    restart: RestartOption = False,
+    key: KeyOption = None,
+    layout: LayoutOption = LayoutName.auto,
+    scene_size: SceneSizeOption = None,
+    nodata: NodataOption = None,
+    mask: MasksOption = None,
+    max_memory: MaxMemoryOption = None,
+    header: HeaderOption = None,
+    index: IndexOption = None,
+    spectra_in: SpectraInOption = PlaceName.auto,
+    transpose: TransposeOption = False,
+    table_columns: TableColumnsOption = None,
+    decimal: DecimalOption = DecimalName.auto,
+    drop_missing: DropMissingOption = None,
+    labels: LabelsOption = None,
+    ignore_label: IgnoreLabelOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Use a stored model on new data: labels of scenes, or concentrations of spectra; nothing is trained.
+
+    [bold]spectrafuse apply[/] out/ new.mat --output new/
+    """
+    from spectrafuse.cli.apply import ApplyRequest
+    from spectrafuse.cli.apply import apply as run
+    from spectrafuse.cli.segment import parse_bytes
+
+    place = _place_of_spectra(spectra_in, transpose)
+    run(
+        ApplyRequest(
+            model=model,
+            files=files,
+            output=output,
+            device=device,
+            max_memory=parse_bytes(max_memory),
+            reading=_reading(
+                key, header, index, place, table_columns, decimal, drop_missing, layout, scene_size, nodata
+            ),
+            masks=mask or [],
+            labels=labels or [],
+            ignore_label=ignore_label,
+            threads=threads,
+            restart=restart,
+        )
+    )
+
+
+@app.command()
+@friendly
+def info(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Scenes, tables of spectra, or model folders.", metavar="PATH...")
+    ],
+    key: KeyOption = None,
+    layout: LayoutOption = LayoutName.auto,
+    scene_size: SceneSizeOption = None,
+    nodata: NodataOption = None,
+    bands: SceneBandsOption = None,
+    drop: DropOption = None,
+    all_bands: AllBandsOption = False,
+    header: HeaderOption = None,
+    index: IndexOption = None,
+    spectra_in: SpectraInOption = PlaceName.auto,
+    transpose: TransposeOption = False,
+    table_columns: TableColumnsOption = None,
+    decimal: DecimalOption = DecimalName.auto,
+    drop_missing: DropMissingOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show what a file holds as it would be read, or what a stored model is, before any long run.
+
+    [bold]spectrafuse info[/] scene.hdr spectra.csv out/
+    """
+    from spectrafuse.cli.info import info as run
+    from spectrafuse.cli.scene_options import parse_bands_options
+
+    place = _place_of_spectra(spectra_in, transpose)
+    options = _reading(key, header, index, place, table_columns, decimal, drop_missing, layout, scene_size, nodata)
+    chosen = parse_bands_options(bands, drop, all_bands)
+    run(paths, options if chosen is None else options | {"bands": chosen}, as_json=as_json)
 
 
 @app.command()

@@ -25,7 +25,7 @@ _STATE = re.compile(
     r"command\.json|clock\.json|lock|training\.pt|results|trial|run\.json|replaced\.json|labels-\d+(-confidence)?\.npy"
     r"|\..+\.[0-9a-f]{12}\.(tmp(\..*)?|old)"
 )
-_STATE_FOLDER = {"param.json", "model.safetensors", "result.csv"}
+_STATE_FOLDER = {"param.json", "model.safetensors", "result.csv", "sha256"}
 
 
 def is_plain_file(path: Path) -> bool:

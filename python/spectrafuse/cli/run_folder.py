@@ -15,6 +15,7 @@ import platform
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -28,6 +29,7 @@ from spectrafuse.io.errors import DataError
 from spectrafuse.io.fingerprint import differences, sha256
 from spectrafuse.io.limits import in_words
 from spectrafuse.io.results import write_json
+from spectrafuse.reports.page import REPORT, save_report
 from spectrafuse.reports.style import empty_pictures
 
 if TYPE_CHECKING:
@@ -276,7 +278,7 @@ class RunFolder:
             if trial is not None:
                 with empty_pictures():
                     trial(place)
-            paths = [*ownership.files_in(place), RECORD]
+            paths = [*ownership.files_in(place), REPORT, RECORD]
         finally:
             shutil.rmtree(place, ignore_errors=True)
         known = {} if record is None else _digests_of(record)
@@ -344,7 +346,12 @@ class RunFolder:
             if not self.state.is_dir():
                 raise CommandError(self._gone())
             self._saved = self.seconds
-            write_json(self.state / _CLOCK, {"seconds": self._saved, "starts": self.starts})
+            times = [self._saved, self.starts]
+            write_json(self.state / _CLOCK, {"seconds": times[0], "starts": times[1], "check": _check_sum(times)})
+
+    def write_report(self, results: Path, record: Mapping[str, Any], **page: Any) -> None:
+        """Write `report.html` beside results that are complete but for it; `page` as in `save_report`."""
+        save_report(results / REPORT, record={**self._circumstances(), **record}, **page)
 
     @contextmanager
     def results(self, record: dict[str, Any]) -> Iterator[Path]:
@@ -436,11 +443,16 @@ def _digests_of(record: Mapping[str, Any]) -> dict[str, str] | None:
     return {path: value for path, value in found.items() if isinstance(value, str)}
 
 
+def _check_sum(times: list[float]) -> int:
+    return zlib.crc32(json.dumps(times).encode())
+
+
 def _read_clock(path: Path) -> dict[str, Any]:
     way_out = "Delete it to go on without the times so far, or add --restart to start from the beginning."
     clock = _read_json(path, way_out) or {}
     seconds, starts = clock.get("seconds", 0.0), clock.get("starts", 0)
-    if type(seconds) not in (int, float) or not 0 <= seconds < 1e12 or type(starts) is not int or starts < 0:
+    whole = type(seconds) in (int, float) and type(starts) is int and 0 <= seconds < 1e12 and starts >= 0
+    if not whole or (clock and clock.get("check") != _check_sum([seconds, starts])):
         raise DataError(f"'{path}' is damaged (it holds no times). {way_out}")
     return clock
 

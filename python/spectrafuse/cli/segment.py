@@ -16,20 +16,21 @@ from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse._runtime.text import file_name
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
-from spectrafuse.cli.terminal import CommandError, output_console
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from spectrafuse.io.bands import BandsOf
     from spectrafuse.io.cubes import Cube
+    from spectrafuse.reports.page import Block
 
-MOST_TABLE_ROWS = 64
 # Clusters and labels in the pictures that are tried before the training.
 _MOST_TRIED = 8
 # Pixels from which on a label map stays in a file.
 _LARGE_MAP = 1 << 24
 # In labels.npy, classes.img and confidence.img.
-_BYTES_OF_PIXEL = 13
+BYTES_OF_PIXEL = 13
 CURVE_NAMES = {
     "balance": "balance (entropy of the shares)",
     "entropy": "entropy of the label maps",
@@ -38,7 +39,14 @@ CURVE_NAMES = {
     "vi": "change: VI with the epoch before",
 }
 # In the output folder beside the folders of several scenes.
-RESULTS = ("loss.png", "model")
+RESULTS = ("loss.png", "report.html", "model")
+CAPTIONS = {
+    "map.png": "the scene, and the cluster of each pixel",
+    "spectra.png": "mean spectrum of each cluster, with the standard deviation of its pixels",
+    "labels.png": "the clusters alone, a pixel for each pixel of the scene",
+    "loss.png": "course of the training",
+}
+"""What pictures show, in the order that a report has them in."""
 
 Statistics = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pixels (k,), mean spectra and standard deviations (k, bands) of clusters."""
@@ -76,6 +84,34 @@ class SegmentRequest:
     masks: Sequence[str] = ()
     threads: int | None = None
     restart: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Labels of scenes as they are written and drawn.
+
+    Attributes
+    ----------
+    cubes : list of Cube
+    labels, confidences : list of ndarray, shape (rows, columns)
+    statistics : list of Statistics
+    truth : list of ndarray, shape (rows, columns)
+        True labels; empty if there are none.
+    scores : dict or None
+        How the labels compare with them.
+    """
+
+    cubes: list[Cube]
+    labels: list[np.ndarray]
+    confidences: list[np.ndarray]
+    statistics: list[Statistics]
+    truth: list[np.ndarray]
+    scores: dict[str, Any] | None = None
+
+    def cluster_rows(self) -> list[list[dict[str, Any]]]:
+        """A row for each cluster of each scene, for `run.json`."""
+        parts = zip(self.cubes, self.labels, self.statistics, strict=True)
+        return [_cluster_rows(cube, image, found) for cube, image, found in parts]
 
 
 def parse_merge(text: str | None) -> dict[int, list[int]]:
@@ -135,8 +171,8 @@ def parse_bytes(text: str | None) -> int | None:
     return found
 
 
-def read_request_scenes(request: SegmentRequest) -> list[Cube]:
-    """The scenes of a request, opened and checked, with their masks."""
+def read_request_scenes(request: SegmentRequest, *, bands: BandsOf | None = None) -> list[Cube]:
+    """The scenes of a request, opened and checked, with their masks; `bands` are those of a model."""
     from spectrafuse.dgc.scenes import common_bands
     from spectrafuse.io.cubes import open_cube
     from spectrafuse.io.errors import ReadingNote
@@ -155,11 +191,34 @@ def read_request_scenes(request: SegmentRequest) -> list[Cube]:
                 columns=request.columns,
                 nodata=request.settings.get("nodata"),
                 mask=mask,
-                bands=request.settings.get("bands"),
+                bands=request.settings.get("bands") if bands is None else bands,
+                zeros="check" if bands is None else "accept",
             )
             for path, mask in zip(request.scenes, masks, strict=True)
         ]
-    return common_bands(scenes)
+    return common_bands(scenes) if bands is None else scenes
+
+
+def described(paths: Sequence[Path], cubes: Sequence[Cube]) -> list[dict[str, Any]]:
+    """What `run.json` says of scenes that were read."""
+    return [
+        {
+            "file": str(path),
+            "sha256": cube.sha256,
+            "key": cube.key,
+            "layout": cube.layout,
+            "bands": cube.shape[0],
+            "rows": cube.shape[1],
+            "columns": cube.shape[2],
+            "bands_used": cube.band_numbers.tolist(),
+            "bands_left_out": {reason: which.tolist() for reason, which in cube.left_out},
+            "wavelength_unit": cube.unit,
+            "reading": cube.description,
+            "place": cube.place,
+            "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
+        }
+        for path, cube in zip(paths, cubes, strict=True)
+    ]
 
 
 def _once_per_scene(option: str, given: Sequence[str], request: SegmentRequest) -> None:
@@ -222,27 +281,10 @@ def segment(request: SegmentRequest) -> None:
     console = output_console()
     check_merge(request)
     set_threads(request.threads)
-    with at_least(request.settings.get("max_memory")):
+    with at_least(request.settings.get("max_memory")), waiting("reading"):
         cubes = read_request_scenes(request)
         truth = read_truth(request, cubes)
-    inputs = [
-        {
-            "file": str(path),
-            "sha256": cube.sha256,
-            "key": cube.key,
-            "layout": cube.layout,
-            "bands": cube.shape[0],
-            "rows": cube.shape[1],
-            "columns": cube.shape[2],
-            "bands_used": cube.band_numbers.tolist(),
-            "bands_left_out": {reason: which.tolist() for reason, which in cube.left_out},
-            "wavelength_unit": cube.unit,
-            "reading": cube.description,
-            "place": cube.place,
-            "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
-        }
-        for path, cube in zip(request.scenes, cubes, strict=True)
-    ]
+    inputs = described(request.scenes, cubes)
     for item in inputs:
         console.print(item["reading"], soft_wrap=True)
     folder = RunFolder(
@@ -260,7 +302,7 @@ def segment(request: SegmentRequest) -> None:
         },
         restart=request.restart,
         trial=lambda place: _try_results(place, request, cubes, truth),
-        space=sum(_BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
+        space=sum(BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
@@ -273,22 +315,28 @@ def _try_results(place: Path, request: SegmentRequest, cubes: list[Cube], truth:
     """Write all results for scenes of a few pixels, with the names, bands and labels of the real ones."""
     from types import SimpleNamespace
 
+    try_maps(place, request, cubes, truth, max(request.merge) + 1 if request.merge else request.settings["n_clusters"])
+    estimator = SimpleNamespace(history_=[{"epoch": 1, "loss": 1.0}], stop_reason_="", save=lambda path: path.mkdir())
+    _write_training(place, estimator)
+    (place / RESULTS[-1] / "config.json").touch()
+
+
+def try_maps(place: Path, request: SegmentRequest, cubes: list[Cube], truth: list[np.ndarray], k: int) -> None:
+    """Write maps of a few pixels, with the names, bands and labels of the real ones."""
     from spectrafuse.io.cubes import Cube
 
     values = [np.unique(image)[:_MOST_TRIED] for image in truth] or [np.zeros(1, int)] * len(cubes)
     labels = [np.zeros((1, len(found)), int) for found in values]
-    k = min(max(request.merge) + 1 if request.merge else request.settings["n_clusters"], _MOST_TRIED)
+    k = min(k, _MOST_TRIED)
     sketches, statistics = [], []
     for cube, image in zip(cubes, labels, strict=True):
         bands = cube.shape[0]
         numbers = np.zeros((bands, *image.shape), np.float32)
         sketches.append(Cube(numbers, wavelengths=cube.wavelengths, wavelength_unit=cube.wavelength_unit))
         statistics.append((np.ones(k, int), np.zeros((k, bands)), np.zeros((k, bands))))
-    estimator = SimpleNamespace(history_=[{"epoch": 1, "loss": 1.0}], stop_reason_="", save=lambda path: path.mkdir())
     shown = [found[None] for found in values] if truth else []
     sure = [np.zeros(image.shape, np.float32) for image in labels]
-    _write(place, request, estimator, sketches, labels, sure, statistics, shown, None)
-    (place / RESULTS[-1] / "config.json").touch()
+    write_maps(place, request, Maps(sketches, labels, sure, statistics, shown))
 
 
 def _fit_and_write(
@@ -300,23 +348,12 @@ def _fit_and_write(
     console: Console,
 ) -> None:
     from spectrafuse.dgc.estimator import DeepGlobalClustering
-    from spectrafuse.reports.style import cluster_statistics
 
     estimator = DeepGlobalClustering(**request.settings)
     fit_in_folder(estimator, cubes[0] if len(cubes) == 1 else cubes, folder, "segmenting")
     if request.merge:
         estimator.merge_clusters(request.merge)
-    labels: list[np.ndarray] = []
-    confidences: list[np.ndarray] = []
-    for index, cube in enumerate(cubes):
-        large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
-        file = folder.state / f"labels-{index}.npy" if large else None
-        found, sure = estimator.predict_with_confidence(cube, out=file)
-        labels.append(found)
-        confidences.append(sure)
-    k = max(request.merge) + 1 if request.merge else len(estimator.cluster_centers_)
-    scores = _scores(labels, truth)
-    statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
+    maps = labeled(estimator, cubes, truth, folder)
     record = {
         "inputs": inputs,
         "parameters": estimator.get_params(),
@@ -324,14 +361,36 @@ def _fit_and_write(
         "device": str(next(estimator.model_.parameters()).device),
         "epochs": getattr(estimator, "n_iter_", None),
         "stop_reason": estimator.stop_reason_,
-        "clusters": [
-            _cluster_rows(cube, image, found) for cube, image, found in zip(cubes, labels, statistics, strict=True)
-        ],
-        "scores": scores,
+        "clusters": maps.cluster_rows(),
+        "scores": maps.scores,
     }
-    with folder.results(record) as results:
-        _write(results, request, estimator, cubes, labels, confidences, statistics, truth, scores)
-    _print_summary(console, request, record, scores)
+    blocks = summary(request, record)
+    with waiting("writing"), folder.results(record) as results:
+        write_maps(results, request, maps)
+        _write_training(results, estimator)
+        title = f"Segmentation of {', '.join(scene_names(request.scenes))}"
+        folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
+    print_blocks(console, blocks)
+    console.print(where_results_are(request.output, inputs, "loss.png", "model/"))
+
+
+def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: RunFolder) -> Maps:
+    """The maps of a fitted estimator; large ones stay in files of the folder's state."""
+    from spectrafuse.reports.style import cluster_statistics
+
+    labels: list[np.ndarray] = []
+    confidences: list[np.ndarray] = []
+    with waiting("labeling"):
+        for index, cube in enumerate(cubes):
+            large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
+            file = folder.state / f"labels-{index}.npy" if large else None
+            found, sure = estimator.predict_with_confidence(cube, out=file)
+            labels.append(found)
+            confidences.append(sure)
+        mapping = estimator.cluster_mapping_
+        k = max(mapping) + 1 if mapping else len(estimator.cluster_centers_)
+        statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
+        return Maps(cubes, labels, confidences, statistics, truth, _scores(labels, truth))
 
 
 def _scores(labels: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, Any] | None:
@@ -379,39 +438,31 @@ def _cluster_rows(cube: Cube, labels: np.ndarray, statistics: Statistics) -> lis
     return rows
 
 
-def _write(
-    results: Path,
-    request: SegmentRequest,
-    estimator: Any,
-    cubes: list[Cube],
-    labels: list[np.ndarray],
-    confidences: list[np.ndarray],
-    statistics: list[Statistics],
-    truth: list[np.ndarray],
-    scores: dict[str, Any] | None,
-) -> None:
+def write_maps(results: Path, request: SegmentRequest, maps: Maps) -> None:
+    """Write the maps of all scenes, with the spectra of their clusters; of several scenes each in a folder."""
     from spectrafuse.io.class_maps import write_class_map
     from spectrafuse.io.rasters import write_class_tiff
     from spectrafuse.io.results import write_class_spectra, write_image, write_label_map
     from spectrafuse.reports.maps import save_map
-    from spectrafuse.reports.style import save_cluster_spectra, save_curves
+    from spectrafuse.reports.style import save_cluster_spectra
 
     names = scene_names(request.scenes)
-    match = _match(scores)
-    for index, (cube, image, sure, name) in enumerate(zip(cubes, labels, confidences, names, strict=True)):
-        target = results if len(cubes) == 1 else results / name
+    match = _match(maps.scores)
+    parts = zip(maps.cubes, maps.labels, maps.confidences, maps.statistics, names, strict=True)
+    for index, (cube, image, sure, (pixels, mean, std), name) in enumerate(parts):
+        target = results if len(names) == 1 else results / name
         target.mkdir(exist_ok=True)
         write_label_map(target, image)
         header, _ = write_class_map(target, image, place=cube.place)
         if cube.place is not None:
             write_class_tiff(header)
         write_image(target, sure[None], ["confidence"], place=cube.place, name="confidence")
-        true = truth[index] if truth else None
+        true = maps.truth[index] if maps.truth else None
         save_map(
             target / "map.png",
             image,
             cube,
-            k=len(statistics[index][0]),
+            k=len(pixels),
             wavelengths=cube.wavelengths,
             unit=cube.wavelength_unit,
             truth=true,
@@ -420,10 +471,14 @@ def _write(
             truth_names=_truth_names(request.classes),
             title=name,
         )
-        pixels, mean, std = statistics[index]
         axis, unit = cube.wavelengths, cube.wavelength_unit
         save_cluster_spectra(target / "spectra.png", mean, std, pixels, wavelengths=axis, unit=unit)
         write_class_spectra(target, mean, std, pixels, axis=axis, axis_unit=unit)
+
+
+def _write_training(results: Path, estimator: Any) -> None:
+    from spectrafuse.reports.style import save_curves
+
     save_curves(
         results / "loss.png", estimator.history_, names=CURVE_NAMES, title=f"Training. {estimator.stop_reason_}"
     )
@@ -438,21 +493,19 @@ def _truth_names(classes: dict[str, int] | None) -> list[str] | None:
     return [names.get(number, f"label {number}") for number in range(max(names) + 1)]
 
 
-def _print_summary(
-    console: Console, request: SegmentRequest, record: dict[str, Any], scores: dict[str, Any] | None
-) -> None:
-    from rich.table import Table
+def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
+    """What a person is told at the end."""
+    from spectrafuse.reports.page import Grid
 
+    scores = record["scores"]
     match = {cluster: label for label, cluster in _match(scores).items()}
+    columns = ["cluster", "pixels", "share", "peak at", "mean value", "spread"]
+    columns += ["matched label", "IoU"] if scores is not None else []
     units = [item["wavelength_unit"] for item in record["inputs"]]
+    blocks: list[Block] = []
     for name, rows, unit in zip(scene_names(request.scenes), record["clusters"], units, strict=True):
-        table = Table(title=f"\n{name}", title_justify="left", title_style="bold")
-        for column in ("cluster", "pixels", "share", "peak at", "mean value", "spread"):
-            table.add_column(column, justify="right")
-        if scores is not None:
-            table.add_column("matched label", justify="right")
-            table.add_column("IoU", justify="right")
-        for row in rows[:MOST_TABLE_ROWS]:
+        grid = Grid(name, columns)
+        for row in rows:
             cells = [str(row["cluster"]), str(row["pixels"]), f"{100 * row['share']:.1f} %"]
             if row["pixels"]:
                 at = row.get("peak_wavelength")
@@ -464,22 +517,26 @@ def _print_summary(
                 label = match.get(row["cluster"])
                 iou = scores.get(f"iou_class_{label}")
                 cells += ["-", "-"] if iou is None else [str(label), f"{iou:.3f}"]
-            table.add_row(*cells)
-        console.print(table)
+            grid.rows.append(cells)
+        blocks.append(grid)
     if scores is not None:
-        console.print(
+        blocks.append(
             f"Scores ({scores['matching']}): mean IoU {scores['mean_iou']:.3f}, accuracy "
             f"{scores['accuracy']:.3f}, Dice {scores['mean_dice']:.3f}, NMI {scores['nmi']:.3f}"
         )
         alone = [label for label in _scored_labels(scores) if label not in match.values()]
         if alone:
-            console.print(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
-    console.print(f"{record['stop_reason']}")
+            blocks.append(f"Labels without a cluster (IoU 0): {', '.join(map(str, alone))}")
+    return [*blocks, record["stop_reason"]]
+
+
+def where_results_are(output: Path, inputs: Sequence[dict[str, Any]], *more: str) -> str:
+    """The sentence about the files of a segmentation."""
     tiff = ""
-    if any(item["place"] for item in record["inputs"]):
+    if any(item["place"] for item in inputs):
         tiff = ", classes.tif" if find_spec("rasterio") else " (as GeoTIFF: pip install 'spectrafuse[geo]')"
-    console.print(
-        f"Results are in '{request.output}': map.png, labels.npy, classes.hdr{tiff}, confidence.hdr (0: "
-        "two clusters fit alike, 1: no doubt), spectra.csv, spectra.npz, spectra.hdr (spectral library), spectra.png, "
-        "loss.png, run.json, model/"
+    return (
+        f"Results are in '{output}': report.html (all on one page), map.png, labels.npy, classes.hdr{tiff}, "
+        "confidence.hdr (0: two clusters fit alike, 1: no doubt), spectra.csv, spectra.npz, spectra.hdr (spectral "
+        f"library), spectra.png, {', '.join([*more, 'run.json'])}"
     )

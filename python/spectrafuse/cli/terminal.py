@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from spectrafuse._runtime.progress import Callback, Progress
+    from spectrafuse.reports.page import Block
 
 Parameters = ParamSpec("Parameters")
 
@@ -30,6 +31,7 @@ USER_ERROR = 2
 INTERRUPTED = 130
 # Lines appear at least every ten seconds, so the wait is a little shorter.
 _PLAIN_LINE_SECONDS = 9.0
+_MOST_TABLE_ROWS = 64
 
 
 class CommandError(SpectrafuseError):
@@ -68,6 +70,24 @@ def _say_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
+    """Print sentences, cautions and tables; of a long table its beginning."""
+    from rich.table import Table
+
+    from spectrafuse.reports.page import Caution, Grid
+
+    for block in blocks:
+        if isinstance(block, Grid):
+            table = Table(title=f"\n{block.title}", title_justify="left", title_style="bold")
+            for column in block.columns:
+                table.add_column(column, justify="left" if column in block.left else "right")
+            for row in block.rows[:_MOST_TABLE_ROWS]:
+                table.add_row(*row)
+            console.print(table)
+        else:
+            console.print(f"Caution: {block.text}" if isinstance(block, Caution) else block)
 
 
 def say(kind: str, text: str) -> None:
@@ -174,8 +194,8 @@ def catch_interrupts() -> None:
 class _PlainLines:
     """Progress where there is no terminal: a line at once, at the end, and every ten seconds."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, title: str, *, first: bool = True) -> None:
+        self._title, self._says_first = title, first
         self._start = time.monotonic()
         self._said = self._start
         self._first: int | None = None
@@ -185,7 +205,8 @@ class _PlainLines:
         self._clock = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> _PlainLines:
-        self._say("started")
+        if self._says_first:
+            self._say("started")
         self._clock.start()
         return self
 
@@ -211,12 +232,14 @@ class _PlainLines:
 
     def _report(self) -> None:
         seconds = time.monotonic() - self._start
-        text = f"{seconds:.0f} s so far"
+        left, words = self._left(seconds), ""
         if self._last is not None:
-            left = self._left(seconds)
-            of = f"epoch {_of(self._last)}: " if self._last.epoch else ""
-            text = f"{of}{_numbers(self._last)} ({text}{'' if left is None else f', about {left:.0f} s left'})"
-        self._say(text)
+            words = (f"epoch {_of(self._last)}: " if self._last.epoch else "") + _numbers(self._last)
+        known = (
+            "" if " left" in words else ", time left not known yet" if left is None else f", about {left:.0f} s left"
+        )
+        text = f"{seconds:.0f} s so far{known}"
+        self._say(f"{words} ({text})" if words else text)
 
     def _left(self, seconds: float) -> float | None:
         """Seconds left at the speed so far; None where only a rule ends the fit."""
@@ -228,6 +251,14 @@ class _PlainLines:
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
         print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Say every ten seconds that work without steps of its own goes on, such as reading a large file."""
+    console = message_console()
+    with console.status(f"{title} ...") if console.is_terminal else _PlainLines(title, first=False):
+        yield
 
 
 def _of(progress: Progress) -> str:

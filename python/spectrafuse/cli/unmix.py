@@ -13,21 +13,33 @@ import numpy as np
 from spectrafuse.cli.experiments import Experiments, joined
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask
-from spectrafuse.cli.terminal import CommandError, output_console
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spectrafuse.io.spectra import Spectra
     from spectrafuse.mcr.feasible_bands import FeasibleBands
+    from spectrafuse.reports.page import Block
 
-MOST_TABLE_ROWS = 64
 # Components and spectra in the results that are tried before the fit.
-_MOST_TRIED = 8
+MOST_TRIED = 8
 # In the tables of components and concentrations, of one component.
-_BYTES_OF_NUMBER = 8
+BYTES_OF_NUMBER = 8
 MOST_BANDS, LARGEST_FOR_BANDS = 5, 2_000_000
 """Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
+CAPTIONS = {
+    "components.png": "the spectrum of each component",
+    "concentrations.png": "how much of each component is in each spectrum",
+    "concentration_maps.png": "how much of each component is in each pixel",
+    "concentrations_against_true.png": "found concentrations against the true ones",
+    "feasible_bands.png": "how far spectra and concentrations could be others that fit as well",
+    "residuals.png": "what the components leave unexplained",
+    "count_path.png": "what each component explains: the evidence for the count",
+    "count_curve.png": "components against the fit, through the search",
+    "loss.png": "course of the training",
+}
+"""What pictures show, in the order that a report has them in."""
 CURVE_COLUMNS = ("r2_from", "r2_to", "count", "r2", "nmse", "epoch")
 PATH_COLUMNS = ("count", "r2", "nmse", "cost", "chosen")
 
@@ -91,11 +103,6 @@ class UnmixRequest:
     side_by_side: bool = False
     trilinear: bool = False
 
-    @property
-    def constrained(self) -> bool:
-        """Whether a constraint was named."""
-        return self.unimodal or self.trilinear or self.closure is not None
-
 
 @dataclass(frozen=True)
 class Truth:
@@ -118,27 +125,26 @@ class Solution:
         The components' numbers in the model.
     background : int or None
         Row of `components` that is the background.
-    known : list of str or None
-        Names of known spectra, which are the components of these numbers.
+    names : list of str
+        As `component_names` gives them.
     """
 
     components: np.ndarray
     concentrations: np.ndarray
     ids: np.ndarray
     background: int | None
-    known: list[str] | None = None
+    names: list[str]
 
-    @property
-    def names(self) -> list[str]:
-        """`component 1`, `component 2`, ..., `background`; known spectra have their own names."""
-        return [self._name(i, int(number)) for i, number in enumerate(self.ids)]
 
-    def _name(self, row: int, number: int) -> str:
-        if row == self.background:
-            return "background"
-        if self.known is not None and number < len(self.known):
-            return self.known[number]
-        return f"component {row + 1}"
+def component_names(ids: np.ndarray, background: int | None, known: list[str] | None) -> list[str]:
+    """`component 1`, `component 2`, ..., `background`; known spectra, the first in the model, have their own names."""
+    names = [f"component {row + 1}" for row in range(len(ids))]
+    for row, number in enumerate(ids.tolist()):
+        if known is not None and number < len(known):
+            names[row] = known[number]
+    if background is not None:
+        names[background] = "background"
+    return names
 
 
 @dataclass(frozen=True)
@@ -214,37 +220,39 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
     return Truth(components, concentrations, names)
 
 
-def read_request(request: UnmixRequest) -> Experiments:
-    """The spectra of a request, said in one line for each file.
+def read_experiments(request: UnmixRequest) -> Experiments:
+    """The spectra of all files of a request, said in one line for each.
 
     Raises
     ------
     CommandError
         If it is one spectrum, or files do not fit together.
     """
-    experiments = joined(
-        [_read(request, file) for file in (request.spectra, *request.more)], beside=request.side_by_side
-    )
-    if len(experiments.spectra.data) == 1:
-        raise CommandError(
-            f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "
-            "into one table: a column for each beside the axis."
-        )
+    files = (request.spectra, *request.more)
+    parts = [read_request(replace(request, spectra=file), several=len(files) == 1) for file in files]
+    experiments = joined(parts, beside=request.side_by_side)
     if request.trilinear and len(experiments.runs) < 2:
         raise CommandError("--trilinear is about several runs; give a file for each.")
     return experiments
 
 
-def _read(request: UnmixRequest, file: Path) -> Spectra:
+def read_request(request: UnmixRequest, *, several: bool = True) -> Spectra:
+    """The spectra of a request, said in one line.
+
+    Raises
+    ------
+    CommandError
+        If it is one spectrum where several are needed.
+    """
     from spectrafuse.io.errors import ReadingNote
     from spectrafuse.io.spectra import read_spectra
 
     mask = None if request.mask is None else read_mask(request.mask)
-    with warnings.catch_warnings():
+    with waiting("reading"), warnings.catch_warnings():
         # The line that says what was read says it.
         warnings.simplefilter("ignore", ReadingNote)
         spectra = read_spectra(
-            file,
+            request.spectra,
             key=request.key,
             header=request.header,
             index=request.index,
@@ -258,8 +266,27 @@ def _read(request: UnmixRequest, file: Path) -> Spectra:
             mask=mask,
             scene_size=request.scene_size,
         )
-    print(f"read: {spectra.reading}", flush=True)
+    output_console().print(f"read: {spectra.reading}", soft_wrap=True)
+    if several and len(spectra.data) == 1:
+        raise CommandError(
+            f"'{request.spectra}' holds one spectrum, and unmixing needs several in which components vary. Put them "
+            "into one table: a column for each beside the axis."
+        )
     return spectra
+
+
+def described(path: Path, spectra: Spectra) -> dict[str, Any]:
+    """What `run.json` says of spectra that were read."""
+    samples, bands = spectra.data.shape
+    return {
+        "file": str(path),
+        "sha256": spectra.sha256,
+        "key": spectra.key,
+        "layout": spectra.layout,
+        "samples": samples,
+        "bands": bands,
+        "reading": spectra.reading,
+    }
 
 
 def unmix(request: UnmixRequest) -> None:
@@ -268,7 +295,7 @@ def unmix(request: UnmixRequest) -> None:
 
     console = output_console()
     set_threads(request.threads)
-    experiments = read_request(request)
+    experiments = read_experiments(request)
     spectra = experiments.spectra
     truth = _read_truth(request, spectra)
     samples, bands = spectra.data.shape
@@ -282,17 +309,7 @@ def unmix(request: UnmixRequest) -> None:
         )
         if path is not None
     }
-    inputs = [
-        {
-            "file": part.source,
-            "sha256": part.sha256,
-            "key": part.key,
-            "layout": part.layout,
-            "samples": part.data.shape[0],
-            "bands": part.data.shape[1],
-        }
-        for part in experiments.parts
-    ]
+    inputs = [described(Path(part.source), part) for part in experiments.parts]
     folder = RunFolder(
         request.output,
         {
@@ -300,13 +317,13 @@ def unmix(request: UnmixRequest) -> None:
             "parameters": dict(request.settings),
             "constraints": [request.unimodal, request.closure, request.fixed, request.trilinear, request.side_by_side],
             "axis_label": request.axis_label,
-            "data": [{k: one[k] for k in ("sha256", "key", "layout")} for one in inputs],
+            "data": [{k: inputs[0][k] for k in ("sha256", "key", "layout")}],
             "mask": None if request.mask is None else content(request.mask),
             "truth": beside,
         },
         restart=request.restart,
         trial=lambda place: _try_results(place, request, experiments, truth, known),
-        space=_BYTES_OF_NUMBER * (samples + bands),
+        space=BYTES_OF_NUMBER * (samples + bands),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
@@ -322,11 +339,11 @@ def _try_results(
     from types import SimpleNamespace
 
     spectra = experiments.spectra
-    rows, bands = min(len(spectra.data), _MOST_TRIED), spectra.data.shape[1]
+    rows, bands = min(len(spectra.data), MOST_TRIED), spectra.data.shape[1]
     counts = [
         table.shape[axis] for table, axis in ((truth.components, 0), (truth.concentrations, 1)) if table is not None
     ]
-    count = min([*counts, _MOST_TRIED])
+    count = min([*counts, MOST_TRIED])
     components = np.ones((count, bands), np.float32)
     concentrations = np.arange(1, rows * count + 1, dtype=np.float32).reshape(rows, count)
     few = Truth(
@@ -347,7 +364,35 @@ def _try_results(
         history_=[step],
         save=lambda path: path.mkdir(),
     )
-    few_spectra = replace(
+    few_spectra = few_of(spectra)
+    names = component_names(np.arange(count), None, None if known is None else known.names)
+    solution = Solution(components, concentrations, np.arange(count), None, names)
+    write_solution(
+        place,
+        few_spectra,
+        solution,
+        axis_label=request.axis_label,
+        truth=few,
+        agreement=compare(components, concentrations, few),
+        nmse=0.5,
+    )
+    # Names of files may be no names of results.
+    tried = experiments.parts if experiments.beside else [replace(part, names=None) for part in experiments.parts]
+    every = np.ones((sum(len(part.data) for part in tried), count), np.float32)
+    _write_parts(place, replace(experiments, parts=tried), replace(solution, concentrations=every), request.axis_label)
+    _write_search(place, estimator, 0.5)
+    (place / "model" / "param.json").touch()
+    if request.feasible_bands is not False:
+        from spectrafuse.mcr.feasible_bands import feasible_bands
+
+        spectrum, profile = np.ones((1, bands)), np.ones((rows, 1))
+        _write_bands(place, feasible_bands(profile, spectrum, 0.0), request, few_spectra, solution.names[:1])
+
+
+def few_of(spectra: Spectra) -> Spectra:
+    """The first few spectra, for results that are tried."""
+    rows = min(len(spectra.data), MOST_TRIED)
+    return replace(
         spectra,
         data=spectra.data[:rows],
         names=spectra.names and spectra.names[:rows],
@@ -355,23 +400,6 @@ def _try_results(
         positions=None,
         grid=spectra.grid and replace(spectra.grid, shape=(1, rows), pixels=np.arange(rows)),
     )
-    solution = Solution(components, concentrations, np.arange(count), None, None if known is None else known.names)
-    write_unmixing(
-        place,
-        estimator,
-        replace(experiments, spectra=few_spectra, parts=experiments.parts if experiments.beside else [few_spectra]),
-        solution,
-        axis_label=request.axis_label,
-        truth=few,
-        agreement=compare(components, concentrations, few),
-        scores=(0.5, 0.5),
-    )
-    (place / "model" / "param.json").touch()
-    if request.feasible_bands is not False:
-        from spectrafuse.mcr.feasible_bands import feasible_bands
-
-        spectrum, profile = np.ones((1, bands)), np.ones((rows, 1))
-        _write_bands(place, feasible_bands(profile, spectrum, 0.0), request, few_spectra, solution.names[:1])
 
 
 def _fit_and_write(
@@ -398,7 +426,7 @@ def _fit_and_write(
     if known is not None:
         first |= {"components": known.components, "fixed": np.full(len(known.components), request.fixed)}
     estimator = EBgMCR(**request.settings, constraints=constraints or None)
-    fit_in_folder(estimator, spectra.data, folder, "unmixing", **first)
+    fit_in_folder(estimator, spectra, folder, "unmixing", **first)
     components = np.asarray(estimator.components_)
     # Of the fit: `transform` knows no weights, and no constraints beyond single spectra.
     concentrations = np.asarray(estimator.C_opt_)
@@ -408,7 +436,8 @@ def _fit_and_write(
     components, concentrations, share = components[order], concentrations[:, order], share[order]
     r2, nmse = reconstruction_scores(spectra.data, concentrations @ components)
     agreement = compare(components, concentrations, truth)
-    ids, names = np.asarray(estimator.component_ids_)[order], None if known is None else known.names
+    ids = np.asarray(estimator.component_ids_)[order]
+    names = component_names(ids, background, None if known is None else known.names)
     solution = Solution(components, concentrations, ids, background, names)
     record = {
         "inputs": inputs,
@@ -434,26 +463,38 @@ def _fit_and_write(
     }
     bands = None
     if _wants_bands(request, estimator, spectra.data.size):
-        kept = [i for i in order if i != estimator.background_row_]
-        bands = estimator.feasible_bands(spectra.data, runs=first.get("runs")).ordered(np.array(kept))
+        with waiting("looking for feasible bands"):
+            kept = np.array([i for i in order if i != estimator.background_row_])
+            bands = estimator.feasible_bands(spectra.data, runs=first.get("runs")).ordered(kept)
         record["feasible_bands"] = {
             **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
             "sentences": bands.told(solution.names[: len(bands.lowest)]),
         }
-    with folder.results(record) as results:
+    blocks = _summary(record, agreement)
+    with waiting("writing"), folder.results(record) as results:
         if bands is not None:
             _write_bands(results, bands, request, spectra, solution.names[: len(bands.lowest)])
-        write_unmixing(
+        write_solution(
             results,
-            estimator,
-            experiments,
+            spectra,
             solution,
             axis_label=request.axis_label,
             truth=truth,
             agreement=agreement,
-            scores=(r2, nmse),
+            nmse=nmse,
+            runs=experiments.runs,
         )
-    _print_summary(console, request, record, agreement, "concentration_maps" if spectra.grid else "concentrations")
+        _write_parts(results, experiments, solution, request.axis_label)
+        _write_search(results, estimator.arrange(order, names), r2)
+        title = f"Unmixing of {request.spectra.name}"
+        folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
+    print_blocks(console, blocks)
+    picture = "concentration_maps" if spectra.grid else "concentrations"
+    loss = "loss.png, " if record["epochs"] else ""
+    console.print(
+        f"Results are in '{request.output}': report.html (all on one page), components.png, {picture}.png, "
+        f"residuals.png, count_path.png, {loss}components.csv, concentrations.csv, run.json, model/"
+    )
 
 
 def shares(components: np.ndarray, concentrations: np.ndarray) -> np.ndarray:
@@ -479,7 +520,7 @@ def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
 
 
 def reconstruction_scores(data: np.ndarray, reconstruction: np.ndarray) -> tuple[float, float]:
-    """R2 against the column means, and nMSE = sum of squared residuals / sum of squares; NaN takes no part."""
+    """R2 against the column means, and nMSE = sum of squared residuals / sum of squares."""
     from spectrafuse.mcr.metrics import nmse_of, r2_of
 
     x = data.astype(np.float64)
@@ -562,33 +603,28 @@ def _write_bands(
     )
 
 
-def write_unmixing(
+def write_solution(
     results: Path,
-    estimator: Any,
-    experiments: Experiments,
+    spectra: Spectra,
     solution: Solution,
     *,
     axis_label: str | None,
     truth: Truth,
     agreement: Agreement | None,
-    scores: tuple[float, float],
+    nmse: float,
+    runs: Sequence[tuple[str, int]] = (),
 ) -> None:
-    """Write tables, pictures and the model of a fitted estimator into a folder."""
+    """Write components and concentrations into a folder, as tables and pictures."""
     from spectrafuse.io.results import write_components, write_concentrations, write_maps
-    from spectrafuse.reports.style import save_curves
     from spectrafuse.reports.unmixing import (
         save_against_truth,
         save_components,
         save_concentration_maps,
         save_concentrations,
-        save_count_curve,
-        save_count_path,
         save_residuals,
     )
 
-    spectra, components, concentrations = experiments.spectra, solution.components, solution.concentrations
-    names, runs = solution.names, experiments.runs
-    chosen = (scores[0], int(estimator.n_components_))
+    components, concentrations, names = solution.components, solution.concentrations, solution.names
     axis, spectral = spectra.axis, _spectral(axis_label, spectra)
     process = spectra.process
     along: dict[str, Any] = {
@@ -606,7 +642,6 @@ def write_unmixing(
         components=names,
         title="spectrum" if process is None or spectra.names is None else process[0],
     )
-    _write_parts(results, experiments, solution, axis_label)
     pairs = agreement.pairs if agreement is not None else {}
     save_components(
         results / "components.png",
@@ -628,7 +663,7 @@ def write_unmixing(
         results / "residuals.png",
         spectra.data,
         concentrations @ components,
-        lack_of_fit=100 * scores[1] ** 0.5,
+        lack_of_fit=100 * nmse**0.5,
         **spectral,
         **along,
     )
@@ -646,28 +681,6 @@ def write_unmixing(
             },
             truth_names=truth.names,
         )
-    curve = list(estimator.count_curve_)
-    _write_table(results / "count_curve.csv", CURVE_COLUMNS, curve)
-    if estimator.count_evidence_ is not None:
-        path = estimator.count_evidence_["path"]
-        _write_table(results / "count_path.csv", PATH_COLUMNS, path)
-        save_count_path(results / "count_path.png", path, reason=estimator.chosen_reason_)
-    save_count_curve(
-        results / "count_curve.png",
-        curve,
-        chosen=chosen if np.isfinite(chosen[0]) and chosen[1] else None,
-        reason=estimator.chosen_reason_,
-    )
-    if estimator.history_:
-        save_curves(
-            results / "loss.png",
-            estimator.history_,
-            keys=("nmse", "r2", "count"),
-            logarithmic=("nmse",),
-            names={"nmse": "nMSE", "r2": "R²", "count": "components in use"},
-            title=f"Training. {estimator.stop_reason_}",
-        )
-    estimator.save(results / "model")
 
 
 def _write_parts(results: Path, experiments: Experiments, solution: Solution, axis_label: str | None) -> None:
@@ -700,51 +713,64 @@ def _write_parts(results: Path, experiments: Experiments, solution: Solution, ax
         )
 
 
+def _write_search(results: Path, estimator: Any, r2: float) -> None:
+    """Write how the count was found, and the model of a fitted estimator, into a folder."""
+    from spectrafuse.reports.style import save_curves
+    from spectrafuse.reports.unmixing import save_count_curve, save_count_path
+
+    curve, count = list(estimator.count_curve_), int(estimator.n_components_)
+    _write_table(results / "count_curve.csv", CURVE_COLUMNS, curve)
+    if estimator.count_evidence_ is not None:
+        path = estimator.count_evidence_["path"]
+        _write_table(results / "count_path.csv", PATH_COLUMNS, path)
+        save_count_path(results / "count_path.png", path, reason=estimator.chosen_reason_)
+    save_count_curve(
+        results / "count_curve.png",
+        curve,
+        chosen=(r2, count) if np.isfinite(r2) and count else None,
+        reason=estimator.chosen_reason_,
+    )
+    if estimator.history_:
+        save_curves(
+            results / "loss.png",
+            estimator.history_,
+            keys=("nmse", "r2", "count"),
+            logarithmic=("nmse",),
+            names={"nmse": "nMSE", "r2": "R²", "count": "components in use"},
+            title=f"Training. {estimator.stop_reason_}",
+        )
+    estimator.save(results / "model")
+
+
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     lines = [",".join(columns), *(",".join(str(row[column]) for column in columns) for row in rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _print_summary(
-    console: Console, request: UnmixRequest, record: dict[str, Any], agreement: Agreement | None, picture: str
-) -> None:
-    from rich.table import Table
-
+def _summary(record: dict[str, Any], agreement: Agreement | None) -> list[Block]:
+    """What a person is told at the end."""
     from spectrafuse.mcr.constraints import Report
+    from spectrafuse.reports.page import Caution, Grid
 
     count = record["n_components"]
-    table = Table(title=f"\n{count} component{'s' * (count != 1)}", title_justify="left", title_style="bold")
-    for column in ("component", "share", "mean concentration"):
-        table.add_column(column, justify="right")
     by_component = {row["index"]: row for row in agreement.rows} if agreement is not None else {}
     measures = [m for m in ("cosine", "correlation", "r2", "rmse") if any(m in r for r in by_component.values())]
-    if by_component:
-        table.add_column("true component")
-        for measure in measures:
-            table.add_column(measure, justify="right")
-    for index in range(min(count, MOST_TABLE_ROWS)):
+    columns = ["component", "share", "mean concentration"]
+    columns += ["true component", *measures] if by_component else []
+    grid = Grid(f"{count} component{'s' * (count != 1)}", columns, left=("true component",))
+    for index in range(count):
         name = "background" if index == record["background_row"] else str(index + 1)
         cells = [name, f"{100 * record['shares'][index]:.1f} %", f"{record['mean_concentrations'][index]:.4g}"]
         if by_component:
             row = by_component.get(index)
             cells += ["-"] * (1 + len(measures)) if row is None else [str(row["true"])]
             cells += [f"{row[measure]:.3f}" for measure in measures] if row is not None else []
-        table.add_row(*cells)
-    console.print(table)
-    console.print(f"R2 {record['r2']:.4f}, lack of fit {record['lack_of_fit_percent']:.3g} %")
+        grid.rows.append(cells)
+    blocks: list[Block] = [grid, f"R2 {record['r2']:.4f}, lack of fit {record['lack_of_fit_percent']:.3g} %"]
     if agreement is not None:
-        console.print(f"Compared with the truth: {agreement.how}.")
-    console.print(record["chosen_reason"])
-    for report in record["constraints"]:
-        console.print(Report(**report).sentence)
-    for caution in (record["count_evidence"] or {}).get("cautions", ()):
-        console.print(f"Caution: {caution}")
-    for sentence in record.get("feasible_bands", {}).get("sentences", ()):
-        console.print(sentence)
-    console.print(record["stop_reason"])
-    loss = "loss.png, " if record["epochs"] else ""
-    console.print(
-        f"Results are in '{request.output}': components.png, {picture}.png, residuals.png, count_path.png, "
-        f"{loss}"
-        "components.csv, concentrations.csv, run.json, model/"
-    )
+        blocks.append(f"Compared with the truth: {agreement.how}.")
+    blocks.append(record["chosen_reason"])
+    blocks += [Report(**report).sentence for report in record["constraints"]]
+    blocks += [Caution(text) for text in (record["count_evidence"] or {}).get("cautions", ())]
+    blocks += record.get("feasible_bands", {}).get("sentences", ())
+    return [*blocks, record["stop_reason"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import getattr_static
@@ -12,6 +13,8 @@ from typing import Any
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 
 _MISSING = object()
+# Patches are made and undone one after the other: each puts back what it found.
+_lock = threading.RLock()
 
 
 class Patch:
@@ -40,9 +43,10 @@ class Patch:
 
     def undo(self) -> None:
         """Put everything back, in the reverse order; a second call does nothing."""
-        while self._restore:
-            self._restore.pop()()
-        self.swapped = []
+        with _lock:
+            while self._restore:
+                self._restore.pop()()
+            self.swapped = []
 
     def replace(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute of a class or module until `undo`."""
@@ -51,10 +55,10 @@ class Patch:
             return
 
         def restore() -> None:
-            if before is _MISSING:
-                delattr(owner, name)
-            else:
+            if before is not _MISSING:
                 setattr(owner, name, before)
+            elif name in vars(owner):
+                delattr(owner, name)
 
         setattr(owner, name, value)
         self._restore.append(restore)
@@ -120,8 +124,13 @@ def patch(module: ModuleType) -> Patch:
         raise InvalidTypeError(f"`module` must be a module; got {type(module).__name__}.")
     modules = list(_modules(module))
     made = Patch()
-    known = _patch_clustering(made, modules)
-    known = _patch_unmixing(made, modules) or known
+    with _lock:
+        try:
+            known = _patch_clustering(made, modules)
+            known = _patch_unmixing(made, modules) or known
+        except BaseException:
+            made.undo()
+            raise
     if not known:
         raise InvalidValueError(
             f"`module` must be hsi_global_clustering or ebgmcr, or hold their classes; got '{module.__name__}', which "
@@ -142,7 +151,7 @@ def _classes(modules: list[ModuleType], name: str) -> list[type]:
     """Different classes of this name in the modules."""
     found: list[type] = []
     for module in modules:
-        candidate = vars(module).get(name)
+        candidate = getattr(module, name, None)
         if isinstance(candidate, type) and candidate not in found:
             found.append(candidate)
     return found

@@ -25,7 +25,7 @@ from spectrafuse.dgc.model_io import published_extra, read_model, write_model
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
-from spectrafuse.dgc.scenes import check_bands, read_scenes
+from spectrafuse.dgc.scenes import axis_of, check_bands, read_scenes, with_bands_of_model
 from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.initialise import new_model
 from spectrafuse.dgc.training.trainer import Trainer
@@ -34,6 +34,7 @@ from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import asked_by_estimator
 from spectrafuse.io.nodata import as_nodata
+from spectrafuse.io.spectral_axis import SpectralAxis, axis_from_plain
 from spectrafuse.random import RandomStream
 
 _MODEL_SHAPE = ("embed_dim", "n_spectral_layers", "spectral_kernel_size", "num_iters", "window", "temperature")
@@ -98,22 +99,37 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         One entry per epoch: loss and its terms, entropy and stability (`nmi`, `vi`) of the label maps, and more.
     stop_reason_ : str
         Why the training ended, in one sentence.
-    n_features_in_, n_iter_ : int
-        Bands that are used, and epochs that ran.
-    bands_ : ndarray of int (n_features_in_,)
+    n_features_in_ : int
+        Bands d that are used.
+    n_iter_ : int
+        Epochs that ran.
+    bands_ : ndarray of int (d,)
         Their numbers in the scenes, from 0.
     n_bands_in_ : int
         Bands of the scenes.
+    axis_ : SpectralAxis or None
+        Where the bands lie (`values`, `unit`), if the first scene says it. Of scenes that say it too, `predict` takes
+        the bands that lie there, and refuses a scene that lacks one.
 
     Examples
     --------
+    A scene of two materials, the left half and the right half:
+
+    >>> import numpy as np
     >>> import spectrafuse as sf
-    >>> segmentation = sf.DeepGlobalClustering(n_clusters=3).fit("scene.mat")  # doctest: +SKIP
-    >>> labels = segmentation.predict("scene.mat")  # doctest: +SKIP
+    >>> rng = np.random.default_rng(0)
+    >>> spectra = rng.uniform(0.2, 1.0, (2, 12))
+    >>> truth = np.repeat([0, 1], 12)[None, :].repeat(24, axis=0)
+    >>> scene = np.moveaxis(spectra[truth], 2, 0) + rng.normal(0, 0.02, (12, 24, 24))
+    >>> segmentation = sf.DeepGlobalClustering(n_clusters=2, max_epoch=1, crop_size=16, random_state=0)
+    >>> labels = segmentation.fit(scene, layout="chw").predict(scene, layout="chw")
+    >>> labels.shape, sf.dgc.metrics.normalized_mutual_information(labels, truth) > 0.9
+    ((24, 24), True)
     """
 
     _scenes: Sequence[Cube]
     _mass: np.ndarray | None
+    axis_: SpectralAxis | None
 
     def __init__(
         self,
@@ -210,12 +226,14 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     def _training_scenes(self, X: Any, mask: Any, layout: str) -> list[Cube]:
         with asked_by_estimator():
-            return read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
+            scenes = read_scenes(X, zeros="check", nodata=self.nodata, mask=mask, layout=layout, bands=self.bands)
+        return with_bands_of_model(scenes, axis_of(scenes[0]))
 
     def _scenes_to_label(self, X: Any, mask: Any, layout: str) -> list[Cube]:
         own = BandsOf(self.n_bands_in_, self.bands_)
         with asked_by_estimator():
-            return read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
+            scenes = read_scenes(X, zeros="accept", nodata=self.nodata, mask=mask, layout=layout, bands=own)
+        return with_bands_of_model(scenes, self.axis_)
 
     def _fit(
         self,
@@ -249,6 +267,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         )
         self._set_model(model, recipe.normalization)
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
+        self.axis_ = axis_of(scenes[0])
         self._scenes, self._mass = scenes, None
         self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
 
@@ -262,6 +281,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.normalization_ = Normalization(normalization)
         self.n_features_in_ = self.n_bands_in_ = model.n_bands
         self.bands_ = np.arange(model.n_bands)
+        self.axis_ = None
         self.cluster_mapping_: dict[int, list[int]] | None = None
         self._scenes, self._mass = (), None
 
@@ -442,6 +462,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             "parameters": parameters,
             "normalization": self.normalization_.method,
             "bands": {"of": self.n_bands_in_, "used": self.bands_.tolist()},
+            "axis": None if self.axis_ is None else self.axis_.as_plain(),
             "mapping": None if self.cluster_mapping_ is None else list(self.cluster_mapping_.items()),
             "cluster_mass": self._mass,
             "history": self.history_,
@@ -475,6 +496,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
                         f"the bands are not {model.n_bands} numbers below {total}, each above the one before"
                     )
                 estimator.bands_, estimator.n_bands_in_ = used, total
+            estimator.axis_ = axis_from_plain(extra.get("axis"), model.n_bands)
             mass = extra.get("cluster_mass")
             estimator._mass = None if mass is None else np.asarray(mass, dtype=np.float64)
             estimator.history_ = extra.get("history", [])
@@ -489,9 +511,22 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
 
 def _empty_map(shape: tuple[int, ...], file: str | os.PathLike[str] | None) -> np.ndarray:
-    """A float32 map in memory, or in a file beside the one with the labels."""
+    """A float32 map in memory, or in a file beside the one with the labels.
+
+    Raises
+    ------
+    OSError
+        If there is no room for it: writing to a map that the disk cannot hold would stop the process.
+    """
     if file is None:
         return np.empty(shape, np.float32)
     beside = Path(file).with_name(f"{Path(file).stem}-confidence.npy")
     made: np.ndarray = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with beside.open("r+b") as written:
+                os.posix_fallocate(written.fileno(), 0, beside.stat().st_size)
+        except OSError as error:
+            beside.unlink()
+            raise OSError(error.errno, error.strerror, os.fspath(beside)) from error
     return made

@@ -70,7 +70,14 @@ def class_scores(pred: Any, target: Any, n_classes: int | None = None) -> tuple[
 
 
 def mean_iou(pred: Any, target: Any, n_classes: int | None = None) -> float:
-    """Mean intersection over union of the classes with a non-empty union, in [0, 1]."""
+    """Mean intersection over union of the classes with a non-empty union, in [0, 1].
+
+    Examples
+    --------
+    >>> from spectrafuse.dgc.metrics import mean_iou
+    >>> mean_iou([0, 0, 1, 1], [0, 0, 0, 1])
+    0.5833333333333333
+    """
     return _nan_mean(class_scores(pred, target, n_classes)[0])
 
 
@@ -141,6 +148,16 @@ def match_clusters(pred: Any, target: Any) -> dict[int, list[int]]:
 
     The numbers of clusters and labels may differ; a label that occurs nowhere takes no cluster. Clusters that are left
     over get names above the largest label, so every cluster up to the largest is named.
+
+    Examples
+    --------
+    >>> from spectrafuse.dgc.metrics import apply_mapping, match_clusters, mean_iou
+    >>> clusters, labels = [2, 2, 0, 0, 1], [0, 0, 1, 1, 1]
+    >>> mapping = match_clusters(clusters, labels)
+    >>> mapping
+    {1: [0], 0: [2], 2: [1]}
+    >>> apply_mapping(clusters, mapping).tolist()
+    [0, 0, 1, 1, 2]
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -17,6 +17,7 @@ from spectrafuse.io.errors import DataError
 from spectrafuse.io.layouts import LAYOUTS
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.objects import scene_of
+from spectrafuse.io.spectral_axis import SpectralAxis, matching_bands, spectral_axis
 
 
 def read_scenes(
@@ -119,8 +120,40 @@ def _chosen_anew(scene: Cube, bands: Any) -> Cube:
     return scene.with_bands(np.setdiff1d(scene.band_numbers if kept is None else kept, dropped))
 
 
+def axis_of(scene: Cube) -> SpectralAxis | None:
+    """Where the bands of a scene lie, as far as it says."""
+    return spectral_axis(scene.wavelengths, scene.unit or scene.wavelength_unit)
+
+
+def with_bands_of_model(scenes: Sequence[Cube], model: SpectralAxis | None) -> list[Cube]:
+    """Scenes with the bands that lie where a model, or the first scene, has its own; without an axis as they are.
+
+    Raises
+    ------
+    DataError
+        If a scene lacks one, or has them in another order.
+    """
+    return [_on_axis(scene, called_scene(i, scene), model) for i, scene in enumerate(scenes)]
+
+
+def called_scene(i: int, scene: Cube) -> str:
+    """What messages call a scene: its file, or its number."""
+    return f"'{scene.source}'" if scene.source else f"Scene {i}"
+
+
+def _on_axis(scene: Cube, name: str, model: SpectralAxis | None) -> Cube:
+    own = axis_of(scene)
+    if model is None or own is None:
+        return scene
+    places = matching_bands(model, own, name)
+    if (np.diff(places) < 1).any():
+        raise DataError(f"{name} has its bands in another order than the model; write them in the model's order first.")
+    return scene.with_bands(scene.band_numbers[places])
+
+
 def check_bands(scenes: Sequence[Cube], n_bands: int, whose: str) -> None:
     """Raise `DataError` where a scene has not the bands that `whose` names, such as "the model"."""
     for i, scene in enumerate(scenes):
         if scene.shape[0] != n_bands:
-            raise DataError(f"Scene {i} must have {n_bands} bands like {whose}; got {scene.shape[0]}.")
+            name = called_scene(i, scene)
+            raise DataError(f"{name} must have {n_bands} bands like {whose}; got {scene.shape[0]}.")

@@ -366,9 +366,9 @@ def _open_npy(path: Path) -> ArrayFile:
         raise DataError(f"'{path}' {_OBJECTS}")
 
     def read(key: str) -> np.ndarray:
-        # As a memory map, so that the file's size is checked before anything of that size is allocated.
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False) if 0 not in entry.shape else None
-        return np.zeros(entry.shape) if mapped is None else np.asarray(mapped)
+        if 0 in entry.shape:
+            return np.zeros(entry.shape)
+        return _map_npy(path, 0)[...] if entry.shape else np.load(path, allow_pickle=False)
 
     return ArrayFile(path, "npy", {"": entry}, read, lambda key: _map_npy(path, 0))
 

@@ -38,8 +38,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Examples
     --------
-    >>> with atomic_write("labels.npy") as temporary:  # doctest: +SKIP
-    ...     np.save(temporary, labels)
+    >>> import numpy as np
+    >>> from spectrafuse.io import atomic_write
+    >>> with atomic_write("labels.npy") as temporary:
+    ...     np.save(temporary, np.zeros((4, 5), int))
+    >>> np.load("labels.npy").shape
+    (4, 5)
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():

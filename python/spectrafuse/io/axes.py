@@ -25,7 +25,7 @@ _PROCESS_UNITS = {
     "V": r"v|volts?",
 }
 _CELL = re.compile(
-    rf"(?P<before>[^\d+\-.,]*?)(?P<number>{_NUMBER})\s*(?P<after>{'|'.join(WORDS.values())})?", re.IGNORECASE
+    rf"(?P<before>[^\d+\-.,]*?)(?P<number>{_NUMBER})[\s_]*(?P<after>{'|'.join(WORDS.values())})?", re.IGNORECASE
 )
 _SPECTRAL = re.compile(
     r"wave(length|number|s)?s?|wl|wls|wn|wvl|lambda|λ|lam|.*wavelengths?.*|.*wavenumbers?.*|(raman|stokes|chemical)?shift"
@@ -40,7 +40,7 @@ _PROCESS = re.compile(
     r"|days?|elapsed.*|retention.*|rt|rettime|voltage|potential|dose|volume|titrant|pressure|conc(entration)?|cycle|scan(no|number)?|step"
 )
 _NAMES = re.compile(
-    r"(index|id|row|no|nr|#|names?|labels?|files?(name)?|samples?(id|names?|no|nr|number|nummer)?|proben?(nr|nummer|name)?"
+    r"(index|id|row|no|nr|#|date|datum|names?|labels?|files?(name)?|samples?(id|names?|no|nr|number|nummer)?|proben?(nr|nummer|name)?"
     r"|muestras?|échantillons?|echantillons?|(spectr(um|a)|spektr(um|en))(id|no|number)?|components?|unnamed0?|replicate|"
     r"experiment|run)?"
 )
@@ -81,6 +81,11 @@ def plain(text: str) -> str:
 def is_spectral(title: str) -> bool:
     """Whether a title says wavelength, wavenumber, Raman shift, m/z, energy or the like, in several languages."""
     return unit_in_title(title) is not None or _SPECTRAL.fullmatch(plain(title)) is not None
+
+
+def names_axis(title: str) -> bool:
+    """Whether the words of a title say so, whatever its unit: "Laser (nm)" does not."""
+    return _SPECTRAL.fullmatch(plain(title)) is not None
 
 
 def is_process(title: str) -> bool:
@@ -154,6 +159,12 @@ def evenly(values: np.ndarray) -> bool:
     return bool(steps.max() <= _EVEN * steps.min())
 
 
+def mostly_in_order(values: np.ndarray) -> bool:
+    """Whether numbers rise or fall but for a few reversals or repetitions, as where two detectors meet."""
+    signs = np.sign(np.diff(values))
+    return len(values) >= _LONG and bool(abs(signs.sum()) >= _SHARE_IN_ORDER * len(signs))
+
+
 def _equal_steps(values: np.ndarray) -> bool:
     steps = np.abs(np.diff(values))
     return len(values) >= 4 and monotonic(values) and bool(steps.max() <= 1.02 * steps.min())
@@ -177,8 +188,7 @@ def looks_like_axis(values: np.ndarray, others: Sequence[np.ndarray]) -> bool:
     largest = max((np.nanmax(np.abs(line)) for line in others if np.isfinite(line).any()), default=np.inf)
     apart = bool(np.abs(values).min() > 10 * largest)
     if not evenly(values):
-        signs = np.sign(np.diff(values))
-        return apart and len(values) >= _LONG and bool(abs(signs.sum()) >= _SHARE_IN_ORDER * len(signs))
+        return apart and mostly_in_order(values)
     if apart:
         return True
     whole = [line for line in others if len(line) == len(values) and np.isfinite(line).all()]

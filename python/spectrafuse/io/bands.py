@@ -194,7 +194,7 @@ class ChosenBands:
             parts = [np.asarray(self.stored[place]) for place in places]
             joined = np.concatenate(parts) if parts else np.asarray(self.stored[whole])
             return joined if dtype is None else joined.astype(dtype)
-        shape = self.stored._view()[whole].shape
+        shape = self.stored._slice(whole).shape
         values = np.empty((len(chosen), *shape[1:]), self.stored.dtype.newbyteorder("=") if dtype is None else dtype)
         for place, part in self.pieces(index, PIECE_BYTES):
             values[place] = part

@@ -9,23 +9,26 @@ import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from spectrafuse._runtime import arguments
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
-from spectrafuse.io.arrays import ArrayFile, open_arrays
+from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, open_arrays
 from spectrafuse.io.attributes import GOOD_BANDS, Facts
 from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, suspicious
 from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, is_envi, open_envi
 from spectrafuse.io.errors import DataError, ReadingNote, scene_option, size_options
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.hdf5 import Limited
+from spectrafuse.io.instruments import converter
 from spectrafuse.io.layouts import LAYOUTS, bands_first, find_axes, find_size, last_part
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.nodata import Survey, as_mask, as_nodata, survey
 from spectrafuse.io.rasters import Raster, find_raster, raster_facts
+from spectrafuse.io.signatures import signature
 from spectrafuse.io.units import nanometers, unit_of
 from spectrafuse.io.validate import as_numeric, called
 
@@ -42,7 +45,7 @@ class Cube:
     """A scene (bands, rows, columns), in memory (`read_cube`) or left in its file (`open_cube`).
 
     It is sliced like an array: `cube[:, 10:20]`, `cube[..., 10:20, :]`, `cube[:, 10:20, 5:9]` are newly made arrays, in
-    which pixels without data are zero in every band. A file stays open (or mapped, without holding what was read) until
+    which pixels without data are zero in every band. An HDF5 file stays open until
     `close` or the end of a `with` block; windows can be read from several threads, after a fork, and when unpickled.
 
     Attributes
@@ -164,7 +167,8 @@ class Cube:
         bands, rows, columns = self.shape
         parts = [f"{rows} rows, {columns} columns, {bands} bands"]
         if self.wavelengths is not None:
-            unit = f" {self.unit or self.wavelength_unit or ''}".rstrip()
+            said = (self.wavelength_unit or "").strip()
+            unit = f" {self.unit or said}" if said else f", taken as {self.unit}" if self.unit else ", of no known unit"
             parts[0] += f" ({self.wavelengths.min():.6g} to {self.wavelengths.max():.6g}{unit})"
         parts += [self.layout] if self.layout else []
         parts += [f"variable {self.key!r}"] if self.key else []
@@ -575,6 +579,16 @@ def open_cube(
     ------
     DataError
         As `read_cube`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spectrafuse.io import open_cube
+    >>> np.save("scene.npy", np.random.default_rng(0).random((12, 30, 40)))
+    >>> with open_cube("scene.npy", layout="chw") as scene:
+    ...     window = scene[:, 10:20]
+    >>> scene.shape, window.shape
+    ((12, 30, 40), (12, 10, 40))
     """
     arguments.choice("layout", layout, LAYOUTS)
     rows = rows if rows is None else arguments.integer("rows", rows)
@@ -590,6 +604,11 @@ def open_cube(
         if raster is not None:
             return _raster_cube(str(path), raster, rows, columns, value, mask, zeros, bands)
         return image_cube(str(path), open_envi(path), rows, columns, value, mask, zeros, bands)
+    file = Path(path)
+    if file.suffix.lower() not in ARRAY_SUFFIXES and signature(file) is None and file.is_file():
+        what = converter(file)
+        if what is not None:
+            raise DataError(f"'{path}' is {what}.")
     source = open_arrays(path, also=(HEADER_SUFFIX, ".tif"))
     found_rows, found_columns = find_size(source, rows, columns)
     axes = find_axes(source)
@@ -746,10 +765,14 @@ def image_cube(
     )
 
 
+# Pictures that programs store beside a scene.
+_PICTURE = re.compile(r"preview|thumbnail|quicklook|browse", re.IGNORECASE)
+
+
 def _find(source: ArrayFile, rows: int | None, columns: int | None, axes: dict[str, np.ndarray]) -> str:
     if source.format == "npy":
         return ""
-    cubes = [k for k in source.numeric(3) if last_part(k) not in _ABUNDANCE_NAMES]
+    cubes = [k for k in source.numeric(3) if last_part(k) not in _ABUNDANCE_NAMES and not _PICTURE.search(k)]
     pixels = None if rows is None or columns is None else rows * columns
     matrices = [k for k in source.numeric(2) if pixels in source.entries[k].shape]
     if _CUBE_NAME in cubes:

@@ -38,6 +38,7 @@ _PLACE_IN_BRACES = (
     "map info", "projection info", "coordinate system string", "geo points", "pixel size", "rpc info",
 )  # fmt: skip
 _PLACE = (*_PLACE_IN_BRACES, "x start", "y start")
+_REPEATED = "(repeated)"
 _GAINS = ("data gain values", "data offset values")
 # What changes numbers and is not applied: it leads to other quantities than those that people look for.
 _NOT_APPLIED = ("data reflectance gain values", "data reflectance offset values")
@@ -179,7 +180,16 @@ def open_envi(path: str | os.PathLike[str]) -> EnviImage:
     if header is None:
         beside = f"'{file.name}{HEADER_SUFFIX}' or '{file.stem}{HEADER_SUFFIX}'"
         raise DataError(f"'{path}' has no ENVI header beside it ({beside}), so its layout is not known.")
-    return _check_size(_interpret(header, file, read_header(header)))
+    fields = read_header(header)
+    expected = _expected_size(header, fields)
+    if _size(file) != expected:
+        data = next((o for o in _beside(file) if o.stem.lower() == file.stem.lower() and _size(o) == expected), None)
+        if data is not None:
+            raise DataError(
+                f"'{path}' has {_size(file)} bytes, but '{header.name}' describes {expected}, which are those of "
+                f"'{data.name}': give '{header.name}' or '{data.name}'."
+            )
+    return _check_size(_interpret(header, file, fields))
 
 
 def data_beside(header: Path) -> Path:
@@ -224,6 +234,17 @@ def facts_of_fields(fields: dict[str, str], values: np.ndarray) -> dict[str, Any
     }
 
 
+def facts_of_domain(path: Path, fields: dict[str, str], bands: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What fields of a header say of an image in another format that carries them, and notes; `Cube` has more."""
+    notes: list[str] = []
+    marks = _per_band(path, fields, "bbl", bands, notes)
+    axis, unit, told = _wavelengths(path, fields, bands)
+    facts = {"wavelengths": axis, "wavelength_unit": unit, "scale": _scale(path, fields)}
+    if marks is not None and (marks == 0).any():
+        facts["bad"] = np.flatnonzero(marks == 0)
+    return {name: value for name, value in facts.items() if value is not None}, (*notes, *told)
+
+
 def _place_of_fields(fields: dict[str, str]) -> dict[str, str] | None:
     return {name: " ".join(fields[name].split()) for name in _PLACE if fields.get(name)} or None
 
@@ -243,19 +264,25 @@ def read_header(path: Path) -> dict[str, str]:
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    lines = iter(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    lines = iter(text.lstrip().replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     if not next(lines).strip().upper().startswith("ENVI"):
         raise DataError(f"'{path}' is not an ENVI header: its first line is not 'ENVI'.")
-    fields = {}
+    fields: dict[str, str] = {}
+    repeated = set()
     for line in lines:
         name, equals, value = line.partition("=")
         if not equals or line.lstrip().startswith(";"):
             continue
         name, value = " ".join(name.lower().split()), value.strip()
-        fields[name] = _in_braces(path, name, value, lines) if value[:1] == "{" else value.partition(";")[0].rstrip()
+        value = _in_braces(path, name, value, lines) if value[:1] == "{" else value.partition(";")[0].rstrip()
+        if fields.get(name, value) != value:
+            repeated.add(name)
+        fields[name] = value
+    if repeated:
+        fields[_REPEATED] = ", ".join(sorted(repeated))
     return fields
 
 
@@ -345,6 +372,7 @@ def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     notes: list[str] = []
     gains, offsets = (_per_band(header, fields, name, bands, notes) for name in _GAINS)
     notes += [f"the header's {name!r} are not applied" for name in _NOT_APPLIED if name in fields]
+    notes += [f"the header has {fields[_REPEATED]} twice: the last one is used"] if _REPEATED in fields else []
     marks = _per_band(header, fields, "bbl", bands, notes)
     wavelengths, unit, told = _wavelengths(header, fields, bands)
     return replace(
@@ -448,6 +476,7 @@ def _whole(header: Path, fields: dict[str, str], name: str, least: int, default:
     text = fields.get(name, "")
     if not text and default is not None:
         return default
+    text = text.removesuffix(".0")
     if not _WHOLE.fullmatch(text) or int(text) < least:
         got = f"got {text[:40]!r}" if name in fields else "it has none"
         raise DataError(f"'{header}' must have {name!r}, a whole number of at least {least}; {got}.")
@@ -532,13 +561,36 @@ def _wavelengths(
         if values is None or len(values) != bands or len(set(values)) < bands:
             return None, said, ()
         return values, unit or said, ("wavelengths from the names of the bands",)
-    parts = _parts(fields[name])
+    parts = _numbers(fields[name], bands)
     values, unit = with_units(parts)
     if values is not None and len(values) == bands:
-        return values, unit or said, ()
+        return values, unit or said, _doubts(values, unit or said)
     what = f"{len(parts)} wavelengths" if values is not None else "wavelengths that are not all numbers"
     warnings.warn(f"'{header}' has {bands} bands and {what}: read without wavelengths.", UserWarning, stacklevel=6)
     return None, said, ()
+
+
+def _numbers(text: str, count: int) -> list[str]:
+    """The cells of a list of numbers: separated by commas, semicolons or blanks, perhaps in quotes.
+
+    With decimal commas, which programs write under some locales, semicolons or blanks separate.
+    """
+    text = text.replace('"', " ").replace("'", " ")
+    parts = _parts(text)
+    if ";" in text or len(parts) == 1 or (len(parts) != count and re.search(r"\d,\d", text)):
+        others = [part.strip(" ,").replace(",", ".") for part in re.split(r";|,?\s+" if ";" not in text else ";", text)]
+        others = [part for part in others if part]
+        return others if len(others) == count else parts
+    blanks = text.split()
+    return blanks if len(parts) != count == len(blanks) else parts
+
+
+def _doubts(values: np.ndarray, text: str | None) -> tuple[str, ...]:
+    unit = short_unit(text)
+    if (unit == "µm" and values.min() >= 100) or (unit == "nm" and values.max() <= 30):
+        other = "nm" if unit == "µm" else "µm"
+        return (f"the header's wavelengths in {unit} look like {other}: if so, mend its 'wavelength units'",)
+    return ()
 
 
 def with_units(parts: list[str], *, named: bool = False) -> tuple[np.ndarray | None, str | None]:

@@ -63,7 +63,7 @@ def scene_option(name: str, value: str | None = None) -> str:
 def size_options() -> str:
     """How the caller says how many rows and columns a scene has."""
     if _CALLER.get() == "command":
-        return "--rows and --columns (in `unmix`, --scene-size)"
+        return "--scene-size (in `segment`, --rows and --columns)"
     return f"{scene_option('rows')} and {option('columns', function='')}"
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.limits import check_count
-from spectrafuse.io.mapped import MappedArray
+from spectrafuse.io.mapped import MappedArray, UnchangedFile
 
 # Bytes of chunks that are kept decoded, within these bounds: those that rows of the scene lie in.
 _LEAST_CACHE, _MOST_CACHE = 1 << 20, 1 << 27
 _DEEPEST = 12
 # Signature, version and reserved bytes of a heap; and the bytes of a file in which it is looked for.
 _HEAP = b"GCOL\1\0\0\0"
-_LOOKED_THROUGH = 1 << 26
+_LOOKED_THROUGH, _PIECE = 1 << 26, 1 << 22
 
 
 class Hdf5File:
@@ -32,22 +31,25 @@ class Hdf5File:
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
+        self._unchanged = UnchangedFile(path)
         self._open: tuple[int, Any, Any] | None = None
 
     def read(self, place: tuple[slice, ...], cache: int) -> np.ndarray:
         """A slice of the data set, its axes as they are stored; `cache` bytes of chunks are kept from the first on."""
         import h5py
 
+        self._unchanged.check()
         try:
-            os.stat(self.path)
             # A forked process opens the file for itself: it must not share the cache's state with its parent.
             if self._open is None or self._open[0] != os.getpid():
                 file = h5py.File(self.path, "r", rdcc_nbytes=cache, rdcc_nslots=100_003)
                 self._open = os.getpid(), file, file[self.key]
-            return np.asarray(self._open[2][place])
+            values = np.asarray(self._open[2][place])
         except Exception as error:  # h5py documents no set of exceptions for damaged files
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"'{self.path}' cannot be read, it may be damaged or cut short: {reason}") from error
+        self._unchanged.check()
+        return values
 
     def close(self) -> None:
         """Close the file; the next read opens it anew."""
@@ -75,6 +77,8 @@ class Hdf5Array:
         Bytes of a number.
     """
 
+    keeps = True
+
     def __init__(
         self, file: Hdf5File, shape: tuple[int, ...], axes: tuple[int, ...], chunks: tuple[int, ...], itemsize: int
     ) -> None:
@@ -101,8 +105,18 @@ class Hdf5Array:
         stored = tuple(parts[self.axes.index(axis)] for axis in range(self.ndim))
         return self.file.read(stored, self._cache()).transpose(self.axes)
 
+    def in_tiles(self) -> Hdf5Array:
+        """The same numbers in a file opened for itself, for one walk that takes each chunk once and keeps none."""
+        twin = Hdf5Array(
+            Hdf5File(self.file.path, self.file.key), self.shape, self.axes, self.stored_chunks, self.itemsize
+        )
+        twin.keeps = False
+        return twin
+
     def _cache(self) -> int:
         """Bytes of the chunks that a row of the scene lies in, so that a walk down the rows decodes each chunk once."""
+        if not self.keeps:
+            return _LEAST_CACHE
         counts = [-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True)]
         rows = math.prod(n * c for n, c in zip(counts, self.chunks, strict=True)) // counts[-2]
         return min(max(_LEAST_CACHE, rows * self.itemsize), _MOST_CACHE)
@@ -122,16 +136,26 @@ def check_heaps(path: Path) -> None:
     DataError
         If the free space of a heap says that it takes no room.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start, stop = -1, min(len(content), _LOOKED_THROUGH)
-        while (start := content.find(_HEAP, start + 1, stop)) >= 0:
-            place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
-            while place + 16 <= min(end, stop):
-                size = int.from_bytes(content[place + 8 : place + 16], "little")
-                step = 16 + -(-size // 8) * 8 if content[place : place + 2] != b"\0\0" else size
-                if step == 0:
-                    raise DataError(f"'{path}' is damaged: its texts cannot be read.")
-                place += step
+    with path.open("rb") as file:
+        stop = min(os.fstat(file.fileno()).st_size, _LOOKED_THROUGH)
+        for first in range(0, stop, _PIECE):
+            file.seek(first)
+            piece, at = file.read(min(_PIECE + len(_HEAP) - 1, stop - first)), -1
+            while (at := piece.find(_HEAP, at + 1)) >= 0:
+                _check_heap(path, file, first + at, stop)
+
+
+def _check_heap(path: Path, file: BinaryIO, start: int, stop: int) -> None:
+    file.seek(start + 8)
+    place, end = start + 16, min(start + int.from_bytes(file.read(8), "little"), stop)
+    while place + 16 <= end:
+        file.seek(place)
+        head = file.read(16)
+        size = int.from_bytes(head[8:], "little")
+        step = 16 + -(-size // 8) * 8 if head[:2] != b"\0\0" else size
+        if step == 0:
+            raise DataError(f"'{path}' is damaged: its texts cannot be read.")
+        place += step
 
 
 class Limited:
@@ -207,7 +231,7 @@ def foreign_storage(file: Any, name: str) -> str | None:
 
 
 def data_set(path: Path, key: str) -> Hdf5Array | MappedArray:
-    """A data set with its axes as they are stored: mapped where its numbers lie in one piece."""
+    """A data set with its axes as they are stored: left in its place where its numbers lie in one piece."""
     import h5py
 
     with h5py.File(path, "r") as file:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import zipfile
+from collections import Counter
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,30 +15,42 @@ from typing import Any
 import numpy as np
 
 from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.limits import check_count, check_size
+from spectrafuse.io.omnic import open_omnic
 from spectrafuse.io.orientation import Reading
+from spectrafuse.io.spc import open_spc
+from spectrafuse.io.wire import open_wire
 
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 JCAMP_SUFFIXES = (".jdx", ".dx", ".jcamp", ".jcm")
-SPC_SUFFIX = ".spc"
+_SHEET = re.compile(r"xl/(worksheets|chartsheets)/.*\.xml", re.IGNORECASE)
+# Where a row or a cell is: r="7", r="AB7".
+_PLACE = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{0,3})(\d{1,7})["']""")
+_LONGEST_PLACE = 32
+# What a cell takes, in the reader and as an object of Python.
+_CELL_BYTES = 64
 _FEWEST_NUMBERS = 4
-# Title and unit of the axis of an SPC file.
-_SPC_AXES = {
-    "XWAVEN": ("Wavenumber", "cm⁻¹"),
-    "XRAMANS": ("Raman shift", "cm⁻¹"),
-    "XNMETR": ("Wavelength", "nm"),
-    "XUMETR": ("Wavelength", "µm"),
-    "XEV": ("Energy", "eV"),
-    "XPPM": ("Chemical shift", "ppm"),
-    "XMUNITS": ("Mass", "m/z"),
-}
 # What an OPUS file can hold, the most finished first.
 _OPUS_DATA = ("a", "atr", "km", "logr", "ra", "r", "t", "pas", "e", "pw", "sm")
 _OPUS_AXES = {"WN": ("Wavenumber", "cm⁻¹"), "MI": ("Wavelength", "µm"), "RSH": ("Raman shift", "cm⁻¹")}
 _CONVERTERS = {
-    (".spa", ".spg", ".srs"): "a Thermo OMNIC file: save it as CSV there, or read it with the Python package "
-    "spectrochempy (read_omnic) and save a table",
-    (".wdf", ".wxd"): "a Renishaw WiRE file: save it as text (.txt) there, or read it with the Python package "
-    "renishawWiRE and save a table",
+    (".srs",): "a series of Thermo OMNIC: save it as CSV there, or read it with the Python package spectrochempy "
+    "(read_omnic) and save a table",
+    (".map",): "a map, perhaps of Thermo OMNIC: save it as CSV there, or read it with the Python package "
+    "ftir-omnic-map-reader and save a table",
+    (".wxd",): "a Renishaw WiRE file: save it as text (.txt) there",
+    (".dmt", ".dms", ".dmd", ".drd", ".seq", ".bsp", ".bdt"): "a file of Agilent Resolutions Pro: export it as an "
+    "ENVI image there, or read it with the Python package agilent-format and save a .npy",
+    (".wip", ".wid"): "a WITec project: export its spectra as a table (.txt) there",
+    (".spe",): "a file of WinSpec or LightField: export it as CSV there",
+    (".sif",): "an Andor file: export it as ASCII (.asc) in Solis",
+    (".gwy", ".gsf", ".nea", ".xim"): "a file of a microscope: export its spectra as a table (.csv) there",
+    (".unsb", ".unsc"): "a file of The Unscrambler: export it as .csv or .mat there",
+    (".lan", ".gis", ".cub", ".ers", ".kea", ".sdat", ".rst", ".ntf", ".sid", ".ecw", ".jp2"): "a raster that is not "
+    "read here: convert it with `gdal_translate -of ENVI FILE scene.img`",
+    (".cu3", ".cu3s", ".cue"): "a file of a Cubert camera: export it as an ENVI image or TIFF there",
+    (".hsz", ".fla", ".nh7", ".hips", ".cube"): "a file of a camera: export it as an ENVI image there",
+    (".mzml", ".mzxml"): "a file of a mass spectrometer: bin its spectra to one axis and save them as .csv",
     (".l6s", ".l6m", ".ngs", ".ngc", ".tsf"): "a LabSpec file: save it as text (.txt) there",
     (".sp", ".pri", ".fsm"): "a PerkinElmer file: export it as ASCII (.asc) or CSV there, or read it with the Python "
     "package specio and save a table",
@@ -80,11 +96,15 @@ def sheet_text(file: Path, key: str | None) -> tuple[bytes, str | None]:
         If several sheets have numbers and none is asked for; if the file cannot be read.
     """
     calamine = _part(file, "python_calamine", "excel", "save the sheet as .csv")
+    _check_sheets(file)
     try:
         with calamine.CalamineWorkbook.from_path(os.fspath(file)) as book:
             sheets = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
-    except (calamine.CalamineError, OSError) as error:
-        raise DataError(f"'{file}' cannot be read as a spreadsheet: {' '.join(str(error).split())}.") from error
+    except BaseException as error:
+        # What the reader's own language calls a panic is no Exception here.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise _no_sheet(file, error) from error
     if key is not None and key not in sheets:
         raise DataError(f"'{file}' has no sheet {key!r}; it has {', '.join(sheets)}.")
     filled = [name for name, cells in sheets.items() if _numbers(cells) >= _FEWEST_NUMBERS]
@@ -96,6 +116,53 @@ def sheet_text(file: Path, key: str | None) -> tuple[bytes, str | None]:
     name = filled[0] if key is None else key
     lines = ("\t".join(_text(cell) for cell in row) for row in sheets[name])
     return "\n".join(lines).encode(), name if len(sheets) > 1 else None
+
+
+def _no_sheet(file: Path, error: BaseException) -> DataError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"'{file}' cannot be read as a spreadsheet: {reason}.")
+
+
+def _check_sheets(file: Path) -> None:
+    """Refuse a workbook that is packed to far more than its size, or with a cell so far out that its sheet is.
+
+    The reader makes room for all cells up to the last one, and ends the process where there is none.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    size, cells = file.stat().st_size, 0
+    try:
+        with zipfile.ZipFile(file) as book:
+            parts = book.infolist()
+            check_count(f"'{file}'", len(parts))
+            check_size(f"'{file}'", sum(part.file_size for part in parts), size)
+            for part in parts:
+                if _SHEET.fullmatch(part.filename):
+                    with book.open(part) as sheet:
+                        cells += _cells_up_to_the_last(sheet)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile documents no set of exceptions for damaged files
+        raise _no_sheet(file, error) from error
+    check_size(f"'{file}'", _CELL_BYTES * cells, size)
+
+
+def _cells_up_to_the_last(sheet: Any) -> int:
+    """Rows times columns of a sheet of an `.xlsx` file, or its cells where these do not say where they are."""
+    rows = columns = count = 0
+    rest = b""
+    while block := sheet.read(1 << 20):
+        text = rest + block
+        places = _PLACE.findall(text)
+        rows = max(rows, *map(int, {digits for _, digits in places}), 0)
+        for letters in {letters for letters, _ in places}:
+            place = 0
+            for letter in letters.upper():
+                place = 26 * place + letter - 64
+            columns = max(columns, place)
+        count += block.count(b"<c")
+        rest = text[-_LONGEST_PLACE:]
+    return max(rows * columns, count)
 
 
 def _numbers(cells: list[list[Any]]) -> int:
@@ -114,23 +181,37 @@ def read_jcamp(file: Path) -> Reading:
     DataError
         No spectrum, other axes, a damaged file.
     """
-    jcamp = _part(file, "jcamp", "jcamp", "export it as .csv from the instrument's software")
+    way = "export it as .csv from the instrument's software"
+    jcamp = _part(file, "jcamp", "jcamp", way)
+    said = io.StringIO()
     try:
-        content = jcamp.readfile(os.fspath(file))
+        # Its reader takes neither comments behind values nor the mark that DOS ends texts with.
+        text = re.sub(rb"\$\$[^\r\n]*|\x1a", b"", file.read_bytes())
+        with redirect_stdout(said):
+            content = jcamp.read(io.BytesIO(text))
+        blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
+        for block in blocks:
+            block["x"], block["y"] = (np.asarray(block[name], dtype=np.float64) for name in "xy")
+            if block["y"].shape != block["x"].shape:
+                raise DataError("it has not as many values as positions")
     except Exception as error:  # The reader documents no set of exceptions.
-        raise DataError(f"'{file}' cannot be read as JCAMP-DX: {' '.join(str(error).split())}.") from error
-    blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
-    if not blocks:
+        raise DataError(f"'{file}' cannot be read as JCAMP-DX: {_reason(error)}; {way}.") from error
+    checks = Counter(line.partition("-Check failed")[0] for line in said.getvalue().splitlines() if "-Check" in line)
+    if checks["Y"]:
         raise DataError(
-            f"'{file}' holds no spectrum that can be read; export it as .csv from the instrument's software."
+            f"'{file}' cannot be read as JCAMP-DX: the check of its values fails in {checks['Y']} lines, so that it is "
+            f"damaged or packed in another way than it says; {way}."
         )
-    axis = np.asarray(blocks[0]["x"], dtype=np.float64)
+    if not blocks:
+        raise DataError(f"'{file}' holds no spectrum that can be read; {way}.")
+    axis = blocks[0]["x"]
     if any(not np.array_equal(axis, block["x"]) for block in blocks):
         raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
     title = str(blocks[0].get("xunits", "")).strip() or None
     return Reading(
-        values=np.array([block["y"] for block in blocks], dtype=np.float64),
-        words="JCAMP-DX, as its values are after factors",
+        values=np.array([block["y"] for block in blocks]),
+        words="JCAMP-DX, as its values are after factors"
+        + (f"; the places of {checks['X']} lines are not quite where it says" if checks["X"] else ""),
         axis=axis,
         axis_title=title,
         axis_place="as the file says",
@@ -150,30 +231,65 @@ def read_spc(file: Path) -> Reading:
     Raises
     ------
     DataError
-        Other axes, an old or damaged file.
+        Other axes, a damaged file.
     """
-    way = "export it as CSV or ASCII from the instrument's software"
-    spc = _part(file, "spc_io", "instruments", way)
     try:
-        with file.open("rb") as content:
-            found = spc.SPC.from_bytes_io(content)
-        axes = [np.asarray(part.xarray, dtype=np.float64) for part in found]
-        values = [np.asarray(part.yarray, dtype=np.float64) for part in found]
-        places = [part.z for part in found]
-    except Exception as error:  # The reader documents no set of exceptions.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"'{file}' cannot be read as an SPC file: {reason}; {way}.") from error
-    title, unit = _SPC_AXES.get(str(found.xtype), (None, None))
-    named = len(places) > 1 and all(place is not None for place in places) and len(set(places)) == len(places)
-    return _one_axis(
-        file,
-        axes,
-        values,
-        "GRAMS SPC",
-        title,
-        unit,
-        [f"{place:g}" for place in places] if named else None,
+        found = open_spc(file)
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"'{file}' cannot be read as an SPC file: {_reason(error)}; export it as CSV or ASCII from the "
+            "instrument's software."
+        ) from error
+    named = len(found.places) > 1 and len(set(found.places)) == len(found.places)
+    names = [f"{place:g}" for place in found.places] if named else None
+    reading = _one_axis(file, found.axes, found.values, "GRAMS SPC", found.title, found.unit, names)
+    reading.labels = "names from their z values" if named else ""
+    return reading
+
+
+def read_omnic(file: Path) -> Reading:
+    """The spectra of a Thermo OMNIC file (SPA, SPG), which must share their axis.
+
+    Raises
+    ------
+    DataError
+        Other axes, an interferogram, a damaged file.
+    """
+    try:
+        axes, values, titles, (title, unit), quantity = open_omnic(file)
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"'{file}' cannot be read as a file of OMNIC: {_reason(error)}; save it there as CSV."
+        ) from error
+    names = titles if len(titles) == len(values) and all(titles) else None
+    reading = _one_axis(file, axes, values, f"Thermo OMNIC, {quantity}", title, unit, names)
+    reading.labels = "names from the titles" if names else ""
+    return reading
+
+
+def read_wire(file: Path) -> Reading:
+    """The spectra of a Renishaw WiRE file (WDF): one, a series, or a map with its places.
+
+    Raises
+    ------
+    DataError
+        If there is no spectrum, or the file is damaged or another one.
+    """
+    try:
+        found = open_wire(file)
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"'{file}' cannot be read as a file of WiRE: {_reason(error)}; save it as text (.txt) there."
+        ) from error
+    count = len(found.values)
+    what = ", places of a map" if found.places is not None else ""
+    reading = _one_axis(
+        file, [found.axis] * count, list(found.values), f"Renishaw WiRE{what}", found.title, found.unit, None
     )
+    reading.positions, reading.process = found.places, found.process
+    if found.missing:
+        reading.left_out.append(f"{found.missing} of {count + found.missing} spectra that were not measured")
+    return reading
 
 
 def read_opus(file: Path) -> Reading:
@@ -194,8 +310,7 @@ def read_opus(file: Path) -> Reading:
             data = getattr(found, kind)
             axis, values, code = np.asarray(data.x, np.float64), np.atleast_2d(np.asarray(data.y, np.float64)), data.dxu
     except Exception as error:  # The reader documents no set of exceptions.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"'{file}' cannot be read as a Bruker OPUS file: {reason}; {way}.") from error
+        raise DataError(f"'{file}' cannot be read as a Bruker OPUS file: {_reason(error)}; {way}.") from error
     if kind is None:
         holds = f"only {', '.join(kinds)}" if kinds else "no data, or is no OPUS file"
         raise DataError(f"'{file}' holds no spectrum that can be read, {holds}; {way}.")
@@ -214,10 +329,12 @@ def _one_axis(
     unit: str | None,
     names: list[str] | None,
 ) -> Reading:
-    if not axes or len(axes[0]) < 2:
-        raise DataError(f"'{file}' holds no spectrum that can be read.")
-    if any(not np.array_equal(axes[0], axis) for axis in axes):
+    if not axes or len(axes[0]) < 2 or not np.isfinite(axes[0]).all():
+        raise DataError(f"'{file}' cannot be read as it holds no spectrum with an axis of numbers.")
+    if any(not np.array_equal(axes[0], axis) for axis in axes) or len({len(line) for line in values}) > 1:
         raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
+    if any(part.shape != axes[0].shape for part in values):
+        raise DataError(f"'{file}' is damaged: it has not as many values as positions.")
     return Reading(
         values=np.array(values),
         words=words,
@@ -226,5 +343,8 @@ def _one_axis(
         axis_unit=unit,
         axis_place="as the file says",
         names=names,
-        labels="names from their z values" if names else "",
     )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -18,7 +18,7 @@ LAYOUTS = ("auto", "chw", "hwc", "hcw", "cwh")
 # Names are compared in lower case, without anything but letters and digits.
 _AXIS_NAME = re.compile(
     r"((center|centre)?(wavelengths?|wl|wls|waves?)|lambdas?|lam|bandcent(er|re)s?|bands(?=nm))(nm|um)?"
-    r"|(wavenumbers?|ramanshift|shift)(cm1)?|nm|cm1|x?axis"
+    r"|(wavenumbers?|ramanshift|shift)(cm1)?|nm|cm1|x?axis(scale)?"
 )
 _ROW_NAMES = ("lines", "nRow", "nrow", "nRows", "nrows", "n_rows", "rows", "Lines", "H", "height", "nr")
 _COLUMN_NAMES = ("cols", "nCol", "ncol", "nCols", "ncols", "n_cols", "columns", "samples", "W", "width", "nc")
@@ -44,8 +44,8 @@ def is_axis_name(name: str) -> bool:
 
 
 def last_part(name: str) -> str:
-    """The name of a variable without the groups or structs that hold it."""
-    return re.split(r"[./]", name)[-1]
+    """The name of a variable without the groups, structs or cells that hold it."""
+    return re.split(r"[./]", name.partition("{")[0])[-1]
 
 
 _BANDS = ("band", "bands", "channel", "channels", "spectral", "spectra", "z", "b", "c", "feature", "features")

@@ -2,14 +2,15 @@
 
 Written here, after "MAT-File Format" (The MathWorks), chapter 1, because a damaged file must end in a message:
 `scipy.io.loadmat` indexes with numbers from the file without checking them and can take the process down.
-Objects, cells and sparse matrices are listed and not read; of structures, the fields of those with one element are.
+Sparse matrices are listed and not read; of structures and objects (such as datasets of PLS_Toolbox), the fields of
+those with one element are, and in these the elements of cells.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,12 +25,14 @@ _MATRIX, _COMPRESSED = 14, 15
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TEXT_TYPES = (1, 2, 16)
 _KINDS = {1: "cell", 2: "struct", 3: "object", 4: "text", 5: "sparse", 16: "function", 17: "opaque"}
+_WITH_FIELDS = ("struct", "object")
 _NUMERIC_CLASSES = range(6, 16)
 _COMPLEX, _LOGICAL = 0x800, 0x200
 # Enough for the header of any variable: flags, 32 dimensions, a name of 63 characters.
 _HEAD_BYTES = 4096
 # Structs within structs that are looked into.
 _DEEPEST = 8
+_MOST_CELLS = 64
 
 
 class Variable(NamedTuple):
@@ -78,7 +81,7 @@ def list_variables(path: Path) -> list[Variable]:
             variable = _Elements(path, head, order).header()
             if variable is not None:
                 whole = Variable(*variable[:3], start, size, kind == _COMPRESSED)
-                fields = _fields_of(path, file, order, whole) if variable[2] == "struct" else []
+                fields = _fields_of(path, file, order, whole) if variable[2] in _WITH_FIELDS else []
                 check_count(f"'{path}'", len(found) + len(fields))
                 found += fields or [whole]
             start += size
@@ -94,17 +97,18 @@ def _fields_of(path: Path, file: BinaryIO, order: str, struct: Variable) -> list
         content: Any = _inner(path, file.read(struct.size), order, None)[0]
         found = _fields(path, memoryview(content), order, struct.name)
         return [Variable(*head, struct.start, struct.size, True, place) for head, place in found]
-    mapped = np.memmap(path, np.uint8, "r", struct.start, (struct.size,))
-    found = _fields(path, memoryview(mapped.data), order, struct.name)
+    found = _fields(path, _Part(file, struct.start, struct.size), order, struct.name)
     return [Variable(*head, struct.start + place[0], place[1], False) for head, place in found]
 
 
 def _fields(
-    path: Path, content: memoryview, order: str, name: str, start: int = 0, depth: int = 0
+    path: Path, content: memoryview | _Part, order: str, name: str, start: int = 0, depth: int = 0
 ) -> Iterator[tuple[tuple[str, tuple[int, ...], str], tuple[int, int]]]:
     """Name, shape and kind of the fields of a struct whose bytes are `content`, and their places after `start`."""
     elements = _Elements(path, content, order)
-    elements.header(named=False)
+    head = elements.header(named=False)
+    if head is not None and head[2] == "object":
+        elements.next()  # the name of its class
     kind, length = elements.next()
     if kind != 5 or len(length) != 4:
         raise _damaged(path, f"the struct {name!r} does not say how long its names are")
@@ -113,20 +117,39 @@ def _fields(
     if kind not in _TEXT_TYPES or size < 1 or len(text) % size:
         raise _damaged(path, f"the struct {name!r} has no names of fields")
     check_count(f"'{path}'", len(text) // size)
-    for at in range(0, len(text), size):
-        field = text[at : at + size].partition(b"\0")[0].decode("utf-8", errors="replace")
-        kind, first, length_of = elements.tag()
-        if kind != _MATRIX or not length_of:
+    labels = (
+        text[at : at + size].partition(b"\0")[0].decode("utf-8", errors="replace") for at in range(0, len(text), size)
+    )
+    yield from _parts(path, content, order, elements, (f"{name}.{field}" for field in labels), start, depth)
+
+
+def _parts(
+    path: Path,
+    content: memoryview | _Part,
+    order: str,
+    elements: _Elements,
+    labels: Iterable[str],
+    start: int,
+    depth: int,
+) -> Iterator[tuple[tuple[str, tuple[int, ...], str], tuple[int, int]]]:
+    """As `_fields`, of the matrices that come next in `elements`; cells are named as MATLAB counts them, `x{1}`."""
+    for label in labels:
+        kind, first, length = elements.tag()
+        if kind != _MATRIX or not length:
             continue
-        inner = content[first : first + length_of]
-        head = _Elements(path, inner, order).header(named=False)
+        inner = content.part(first, length) if isinstance(content, _Part) else content[first : first + length]
+        own = _Elements(path, inner, order)
+        head = own.header(named=False)
         if head is None:
             continue
-        label = f"{name}.{field}"
-        if head[2] == "struct" and math.prod(head[1]) == 1 and depth < _DEEPEST:
+        count = math.prod(head[1])
+        if head[2] in _WITH_FIELDS and count == 1 and depth < _DEEPEST:
             yield from _fields(path, inner, order, label, start + first, depth + 1)
+        elif head[2] == "cell" and 0 < count <= _MOST_CELLS and depth < _DEEPEST:
+            cells = (f"{label}{{{i}}}" for i in range(1, count + 1))
+            yield from _parts(path, inner, order, own, cells, start + first, depth + 1)
         else:
-            yield (label, *head[1:]), (start + first, length_of)
+            yield (label, *head[1:]), (start + first, length)
 
 
 def read_variable(path: Path, variable: Variable) -> np.ndarray:
@@ -204,10 +227,29 @@ def _inner(path: Path, content: bytes, order: str, most: int | None) -> tuple[by
     return body, stream.eof and len(body) == size
 
 
+class _Part:
+    """Bytes of an open file, of which those are read that are asked for."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self.file, self.start, self.size = file, start, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place: slice) -> bytes:
+        start, stop, _ = place.indices(self.size)
+        self.file.seek(self.start + start)
+        return self.file.read(max(0, stop - start))
+
+    def part(self, start: int, size: int) -> _Part:
+        """Some of them."""
+        return _Part(self.file, self.start + start, min(size, self.size - start))
+
+
 class _Elements:
     """The data elements inside a matrix, one after the other; of `size` bytes, the first of which are `content`."""
 
-    def __init__(self, path: Path, content: bytes | memoryview, order: str, size: int | None = None) -> None:
+    def __init__(self, path: Path, content: bytes | memoryview | _Part, order: str, size: int | None = None) -> None:
         self.path, self.content, self.order, self.position = path, content, order, 0
         self.size = len(content) if size is None else size
 

@@ -23,14 +23,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import DataError, scene_option
-from spectrafuse.io.validate import as_numeric, called, report_not_finite
+from spectrafuse.io.validate import FAINTEST, as_numeric, called, check_not_faint, report_not_finite
 
 BLOCK_VALUES = 1 << 20
 # Pixels of one number, and bands, from which on they are named as padding.
@@ -78,6 +78,23 @@ def window_blocks(cube: Any, values: int | None = None) -> Iterator[tuple[slice,
         return
     for start, stop in row_blocks((bands, height, width), **sizes):
         yield slice(start, stop), slice(0, width)
+
+
+def _walk(cube: Any) -> tuple[Any, Iterable[tuple[slice, slice]]]:
+    """A scene and the windows for one pass over it: of one in chunks, whole chunks where these hold few numbers."""
+    bands, height, width = cube.shape
+    if not hasattr(cube, "in_tiles"):
+        return cube, window_blocks(cube)
+    _, high, wide = cube.chunks
+    if bands * high * wide > 2 * BLOCK_VALUES:
+        return cube, window_blocks(cube)
+    wide *= max(1, BLOCK_VALUES // (bands * high * wide))
+    tiles = (
+        (slice(y, min(y + high, height)), slice(x, min(x + wide, width)))
+        for y in range(0, height, high)
+        for x in range(0, width, wide)
+    )
+    return cube.in_tiles(), tiles
 
 
 def as_nodata(nodata: Any) -> float | None:
@@ -145,8 +162,9 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     present, nonzero = np.zeros(bands, dtype=bool), np.zeros(bands, dtype=bool)
     padding: Counter[float] = Counter()
     means = _Means(bands)
-    for place in window_blocks(cube):
-        block = _as_float32(cube[:, place[0], place[1]])
+    source, places = _walk(cube)
+    for place in places:
+        block = _as_float32(source[:, place[0], place[1]])
         finite = np.isfinite(block)
         if declared:
             absent = _is_absent(block, finite, nodata)
@@ -166,6 +184,8 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
             nonzero |= block.any(axis=(1, 2))
             _count_constant(block, padding)
             means.add(block, finite)
+    if source is not cube:
+        source.close()
     dead = np.flatnonzero(~present)
     valid, partial_bands, partial_pixels = None, np.zeros(0, dtype=np.int64), 0
     if declared:
@@ -186,6 +206,10 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
         infinite = absences > (len(dead) if len(dead) < bands else 0)
     if infinite.any():
         _raise_not_finite(name, cube, infinite, nodata is not None)
+    if means.most < FAINTEST:
+        used = np.ones((height, width), dtype=bool) if valid is None else valid
+        blocks = (_as_float32(cube[:, rows, columns])[:, used[rows, columns]] for rows, columns in window_blocks(cube))
+        check_not_faint(name, max(float(np.nan_to_num(block).max(initial=0)) for block in map(np.abs, blocks)))
     least = max(_LEAST_PADDING, height * width // 1000)
     return Survey(
         None if valid is None or valid.all() else valid,
@@ -199,14 +223,17 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
 
 
 class _Means:
-    """Means of bands over every fourth row and column of blocks."""
+    """Means of bands, and the largest magnitude, over every fourth row and column of blocks."""
 
     def __init__(self, bands: int) -> None:
         self.sums, self.counts = np.zeros(bands), np.zeros(bands, dtype=np.int64)
+        self.most = 0.0
 
     def add(self, block: np.ndarray, counted: np.ndarray) -> None:
         values, kept = block[:, ::4, ::4], counted[:, ::4, ::4]
-        self.sums += np.where(kept, values, 0).sum(axis=(1, 2), dtype=np.float64)
+        values = np.where(kept, values, 0)
+        self.most = max(self.most, float(values.max(initial=0)), -float(values.min(initial=0)))
+        self.sums += values.sum(axis=(1, 2), dtype=np.float64)
         self.counts += kept.sum(axis=(1, 2))
 
     def values(self) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -21,6 +21,9 @@ from spectrafuse.io.axes import (
     is_process,
     is_spectral,
     looks_like_axis,
+    monotonic,
+    mostly_in_order,
+    names_axis,
     number_of,
     plain,
     plausible,
@@ -30,8 +33,15 @@ from spectrafuse.io.tables import Table
 from spectrafuse.io.units import unit_in_title
 
 _COUNTED = ("channel", "channels", "band", "bands", "pixel", "pixels", "variable", "variables", "kanal")
+# What programs write before the unit of the axis: JCAMP-DX and kin, LabSpec.
+_AXIS_ABOVE = r"\W*x[ _-]?(units?|label|axis)|axisunit\[1\]"
+_STATISTIC = re.compile(r"(mean|average|median|std|std\.? ?dev\.?|standard deviation|sd|rsd ?%?|mittelwert|moyenne)")
 _FEWEST = 3
+# Lines of one value each: the fewest of a spectrum that its numbers alone show.
+_LONG_BLOCK = 8
 _MOST_OTHERS = 50
+# Share of an axis that has numbers from which on the rest are gaps in it.
+_MOST_OF_AXIS = 0.9
 
 
 @dataclass
@@ -97,7 +107,7 @@ def interpret(table: Table, *, index: bool | str, spectra_in: str) -> Reading:
     DataError
         If two readings are possible and the file does not decide, with both; if there are no numbers.
     """
-    special = _pairs(table) or _long_map(table) if index == "auto" and spectra_in == "auto" else None
+    special = _pairs(table) or _long_table(table) if index == "auto" and spectra_in == "auto" else None
     if special is not None:
         return special
     numeric = [j for j, kind in enumerate(table.kinds) if kind == "number"]
@@ -218,6 +228,12 @@ def _down(table: Table, numeric: Sequence[int], across: _Across | None) -> _Down
             or next((u for h in table.heads if (u := unit_in_title(h[j]))), None)
             or _unit_above(table)
         )
+        whole = np.isfinite(values)
+        if not whole.all() and whole.mean() > _MOST_OF_AXIS and looks_like_axis(values[whole], []):
+            # Its gap is named when it is taken.
+            return _Down(j, Axis(values, unit_in_title(title), True), 2, title)
+        if is_process(title) and across is not None and plausible(values) and not plausible(across.axis.values):
+            title = ""  # it says what the header's numbers are
         found = _Down(j, Axis(values, unit, True), _strength(title, values, others, bool(titled), j in places), title)
         if best is None or (found.strength > best.strength == 1):
             best = found
@@ -230,7 +246,7 @@ def _unit_above(table: Table) -> str | None:
     """The unit of the axis in the text above a table: `XUNITS 1/CM`, `Wavelength (nm)`."""
     for line in table.comments:
         words = re.split(r"[\t,;:=]+", line)
-        if any(is_spectral(w) or re.fullmatch(r"(?i)\W*x[ _-]?(units?|label|axis)", w) for w in words[:1]):
+        if any(names_axis(w) or re.fullmatch(_AXIS_ABOVE, w.strip(), re.IGNORECASE) for w in words[:1]):
             found = next((u for w in words if (u := unit_in_title(w))), None)
             if found:
                 return found
@@ -271,6 +287,10 @@ def _strength(title: str, values: np.ndarray, others: Sequence[np.ndarray], titl
         return 3 if abs(signs.sum()) >= 0.8 * len(signs) else 2
     if place or (title and (is_process(title) or is_intensity(title))):
         return 0
+    # Two columns are hardly spectra of two bands.
+    alone = len(others) == 1 and not (title and is_name(title))
+    if alone and mostly_in_order(values) and not mostly_in_order(others[0]):
+        return 2
     if counts:
         return 1
     if title and is_name(title):
@@ -291,15 +311,23 @@ def _in_columns(table: Table, numeric: Sequence[int], down: _Down | None, how: s
     skipped = [] if down is None else [j for j in numeric if j < down.column]
     data = [j for j in numeric if (down is None or j != down.column) and j not in skipped]
     texts = [j for j, kind in enumerate(table.kinds) if kind == "text" and (down is None or j != down.column)]
+    values = table.numbers(data)
+    again = np.array(
+        [down is not None and _is_axis_again(table, j, v, down) for j, v in zip(data, values.T, strict=True)],
+        dtype=bool,
+    )
+    repeated = [j for j, one in zip(data, again, strict=True) if one]
+    data, values = [j for j in data if j not in repeated], values[:, ~again]
     if down is not None and not data:
         raise DataError(
             f"'{table.path}' has an axis in column {table.columns[down.column]}, but no column of numbers behind it."
         )
-    values = table.numbers(data)
     names, process = _column_labels(table, data)
     left_out = list(table.notes)
     if skipped or texts:
         left_out.append(f"columns {_listed(table, [*skipped, *texts])} (no spectra)")
+    if repeated:
+        left_out.append(f"column{'s' * (len(repeated) > 1)} {_listed(table, repeated)} (an axis again)")
     reading = Reading(
         values=np.ascontiguousarray(values.T),
         words=f"spectra in columns ({how})",
@@ -317,6 +345,13 @@ def _in_columns(table: Table, numeric: Sequence[int], down: _Down | None, how: s
         if len(bad):
             raise DataError(f"{table.place(int(bad[0]), down.column)}: the axis has no number here.")
     return reading
+
+
+def _is_axis_again(table: Table, j: int, values: np.ndarray, down: _Down) -> bool:
+    """Whether the numbers of a column beside the axis repeat it, in the same or another unit."""
+    if not monotonic(values):
+        return False
+    return _repeats(values.tolist(), down.axis.values) or bool(_spectral_titles(table, j))
 
 
 def _where(table: Table, row: int, column: int) -> str:
@@ -368,6 +403,16 @@ def _in_rows(table: Table, numeric: Sequence[int], across: _Across | None, index
     if left:
         notes.append(f"column{'s' * (len(left) > 1)} {_listed(table, sorted(left))} (no bands)")
     title = next((h[0] for h in reversed(table.heads) if is_spectral(h[0]) and h[0]), None) if data[0] > 0 else None
+    if names is not None and label is not None and (statistics := _statistics_below(names)):
+        notes.append(f"line{'s' * (len(statistics) > 1)} {', '.join(statistics)} (statistics of the others)")
+        stop = len(names) - len(statistics)
+        table = replace(table, rows=table.rows[:stop], lines=table.lines[:stop], plain=None)
+        names = table.column(label)
+        process = None if process is None else (process[0], process[1][:stop])
+    if across is not None and data == across.columns:
+        table = _without_repeated_heads(table, across, notes)
+        names = None if label is None else table.column(label)
+        process = None if process is None or label is None else (process[0], table.numbers([label])[:, 0])
     axis = None if across is None else across.axis
     counted = axis is not None and is_count(axis.values) and axis.unit is None
     reading = Reading(
@@ -402,10 +447,63 @@ def _in_rows(table: Table, numeric: Sequence[int], across: _Across | None, index
     return reading
 
 
+def _without_repeated_heads(table: Table, across: _Across, notes: list[str]) -> Table:
+    """Without rows that hold the header's numbers again, as in files that were joined; said in `notes`."""
+    first = str(table.rows[0][across.columns[0]])
+    axis = across.axis.values
+    again = [
+        i
+        for i, row in enumerate(table.rows)
+        if row[across.columns[-1]] != first
+        and _repeats([number_of(row[j]) for j in across.columns[:2]], axis[:2])
+        and _repeats([number_of(row[j]) for j in across.columns], axis)
+    ]
+    if not again or is_count(axis):
+        return table
+    notes.append(
+        f"{len(again)} line{'s' * (len(again) > 1)} that repeat{'s' * (len(again) == 1)} the axis of the header"
+    )
+    keep = [i for i in range(len(table.rows)) if i not in set(again)]
+    return replace(table, rows=[table.rows[i] for i in keep], lines=[table.lines[i] for i in keep], plain=None)
+
+
+def _statistics_below(names: Sequence[str]) -> list[str]:
+    """Names of the last lines, where these are the mean, the deviation and the like of the lines above."""
+    found: list[str] = []
+    for name in reversed(names[_FEWEST:]):
+        if not _STATISTIC.fullmatch(name.strip().lower()):
+            break
+        found.insert(0, name)
+    return found
+
+
+def _repeats(numbers: Sequence[float | None], axis: np.ndarray) -> bool:
+    """Whether numbers are those of an axis, or the same places as wavelengths and wavenumbers."""
+    values = np.array([np.nan if x is None else x for x in numbers])
+    return np.array_equal(values, axis) or np.allclose(values * axis, 1e7, rtol=1e-3)
+
+
 def _places(table: Table, numeric: Sequence[int]) -> list[int]:
-    """Columns of x and y (and z), if a table has both."""
+    """Columns of x and y (and z), if a table has both: by titles, or without a header where they fill a raster."""
+    if not table.heads and len(numeric) > 2 + _FEWEST and _readable(table, numeric[0]) and _readable(table, numeric[1]):
+        return list(numeric[:2]) if _fill_raster(table.numbers(numeric[:2])) else []
     found = [j for j in numeric if table.heads and is_position(table.title(j))]
     return found if 2 <= len(found) <= 3 and len({table.title(j).lower() for j in found}) == len(found) else []
+
+
+def _fill_raster(positions: np.ndarray) -> bool:
+    """Whether pairs of numbers are all places of a raster, line by line: three lines of three or more, evenly apart."""
+    if not np.isfinite(positions).all():
+        return False
+    for fast, slow in ((0, 1), (1, 0)):
+        across, down = np.unique(positions[:, fast]), np.unique(positions[:, slow])
+        if min(len(across), len(down)) < _FEWEST or len(across) * len(down) != len(positions):
+            continue
+        lines = positions.reshape(len(down), len(across), 2)
+        regular = all(np.allclose(np.diff(line), np.diff(line)[0], rtol=0.01) for line in (across, down))
+        if regular and (lines[:, :1, slow] == lines[:, :, slow]).all() and monotonic(lines[:, 0, slow]):
+            return True
+    return False
 
 
 def _label_column(
@@ -475,37 +573,54 @@ def _pairs(table: Table) -> Reading | None:
     )
 
 
-def _long_map(table: Table) -> Reading | None:
-    """A map with one line a value: x, y, wavenumber, intensity."""
-    if not 3 <= table.width <= 5 or not table.heads or set(table.kinds) != {"number"}:
+def _long_table(table: Table) -> Reading | None:
+    """One value a line: a place (x, y) or a time, the wavenumber, the intensity; None for any other table.
+
+    Told by titles, or by the numbers: the last but one column repeats itself, in order, and the columns before it
+    change only where it begins again.
+    """
+    if not 3 <= table.width <= 5 or set(table.kinds) != {"number"} or len(table.rows) < 2 * _LONG_BLOCK:
         return None
-    places = [j for j in range(table.width) if is_position(table.title(j))]
-    axis = [j for j in range(table.width) if _spectral_titles(table, j) or plain(table.title(j)) == "wave"]
-    axis = [j for j in axis if j not in places]
-    rest = [j for j in range(table.width) if j not in places and j not in axis]
-    if len(places) < 2 or len(axis) != 1 or len(rest) != 1:
+    titles = [table.title(j) for j in range(table.width)]
+    axis = [j for j in range(table.width) if _spectral_titles(table, j) or plain(titles[j]) == "wave"]
+    axis = [j for j in axis if not is_position(titles[j])] or [table.width - 2]
+    outer = list(range(axis[0]))
+    if len(axis) != 1 or axis[0] != table.width - 2 or not outer:
         return None
     values = table.numbers(range(table.width))
-    ends = np.flatnonzero((np.diff(values[:, places], axis=0) != 0).any(axis=1)) + 1
+    ends = np.flatnonzero((np.diff(values[:, outer], axis=0) != 0).any(axis=1)) + 1
     length = int(ends[0]) if len(ends) else len(values)
-    if len(values) % length or not np.array_equal(ends, np.arange(length, len(values), length)):
+    told = sum(is_position(titles[j]) or is_process(titles[j]) for j in outer) == len(outer)
+    even = len(values) % length == 0 and np.array_equal(ends, np.arange(length, len(values), length))
+    positions = values[:, axis[0]].reshape(-1, length) if even else None
+    same = positions is not None and bool((positions == positions[0]).all())
+    if not told and not (same and len(ends) and length >= _LONG_BLOCK and monotonic(positions[0])):  # type: ignore[index]
+        return None
+    if not even:
         raise DataError(
-            f"'{table.path}' is a map of x, y, axis and value, but its places have different numbers of values."
+            f"'{table.path}' has a place or time, an axis and a value in each line, but its spectra have different "
+            "numbers of values; export them over the same range."
+        )
+    if not same:
+        raise DataError(
+            f"'{table.path}' has a place or time, an axis and a value in each line, but its spectra have different "
+            "axes; export them over the same range and step."
         )
     blocks = values.reshape(-1, length, table.width)
-    positions = blocks[:, :, axis[0]]
-    if not (positions == positions[0]).all():
-        raise DataError(f"'{table.path}' is a map of x, y, axis and value, but its spectra have different axes.")
-    title = table.title(axis[0])
+    places = [j for j in outer if is_position(titles[j])] or (outer if not told and len(outer) > 1 else [])
+    along = next((j for j in outer if j not in places), None)
     return Reading(
-        values=np.ascontiguousarray(blocks[:, :, rest[0]]),
-        words=f"a map, one value a line at {len(blocks)} places",
-        axis=positions[0].copy(),
-        axis_title=title,
-        axis_unit=unit_in_title(title),
+        values=np.ascontiguousarray(blocks[:, :, -1]),
+        words=f"one value a line, {len(blocks)} spectra" + (" at places of a map" if len(places) > 1 else ""),
+        axis=blocks[0, :, axis[0]].copy(),
+        axis_title=titles[axis[0]] or None,
+        axis_unit=unit_in_title(titles[axis[0]]),
         axis_place=f"in column {table.columns[axis[0]]}",
-        positions=blocks[:, 0, places[:2]].copy(),
+        positions=blocks[:, 0, places[:2]].copy() if len(places) > 1 else None,
+        process=None
+        if along is None
+        else (titles[along] or f"column {table.columns[along]}", blocks[:, 0, along].copy()),
         dialect=table.dialect,
         left_out=list(table.notes),
-        where=lambda row, band: _where(table, row * length + band, rest[0]),
+        where=lambda row, band: _where(table, row * length + band, table.width - 1),
     )

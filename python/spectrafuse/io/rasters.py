@@ -18,16 +18,26 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from spectrafuse.io.atomic import atomic_write
-from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, data_beside, described, expected_bytes, header_of, with_units
+from spectrafuse.io.envi import (
+    DATA_SUFFIXES,
+    HEADER_SUFFIX,
+    EnviImage,
+    data_beside,
+    described,
+    expected_bytes,
+    facts_of_domain,
+    header_of,
+    with_units,
+)
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.limits import check_size
+from spectrafuse.io.mapped import UnchangedFile
 from spectrafuse.io.places import place_of
 from spectrafuse.io.signatures import name_of, signature
 
 # Which of GDAL's drivers may open a file, so that contents of another kind never reach their reader.
 _DRIVERS = {"tiff": "GTiff", "jpeg2000": "JP2OpenJPEG", "nitf": "NITF", "hfa": "HFA", "pcidsk": "PCIDSK"}
 _MOSAIC_SUFFIX = ".vrt"
-_ESRI_SUFFIXES = (".bil", ".bip", ".bsq")
 _MOST_HEADER = 1 << 16
 # Bytes of decoded blocks that are kept, within these bounds: those that rows of the scene lie in.
 _LEAST_CACHE, _MOST_CACHE = 1 << 24, 1 << 29
@@ -73,19 +83,31 @@ def find_raster(path: str | os.PathLike[str]) -> Raster | None:
 
 def _data_of_esri(file: Path) -> Path | None:
     """The data file of an image with a header of Esri, by either; None for any other file."""
-    if file.suffix.lower() not in (HEADER_SUFFIX, *_ESRI_SUFFIXES):
+    if file.suffix.lower() not in (HEADER_SUFFIX, *DATA_SUFFIXES, ""):
         return None
     header = file if file.suffix.lower() == HEADER_SUFFIX else header_of(file)
     if header is None:
         return None
-    with header.open("rb") as opened:
-        text = opened.read(_MOST_HEADER).decode("latin-1").lower()
-    if text.lstrip().startswith("envi") or re.search(r"^\s*nrows\s+\d", text, re.MULTILINE) is None:
+    text = _text_of_esri(header)
+    if text.startswith("envi") or re.search(r"^\s*nrows\s+\d", text, re.MULTILINE) is None:
         return None
     if file != header:
         return file
-    found = [file.with_suffix(suffix) for suffix in _ESRI_SUFFIXES if file.with_suffix(suffix).is_file()]
+    found = [data for suffix in (*DATA_SUFFIXES, "") if (data := file.with_suffix(suffix)).is_file()]
     return found[0] if len(found) == 1 else None
+
+
+def _text_of_esri(header: Path) -> str:
+    with header.open("rb") as opened:
+        return opened.read(_MOST_HEADER).decode("latin-1").lower().lstrip()
+
+
+def _wavelengths_of_esri(data: Path, bands: int) -> np.ndarray | None:
+    """The lines between `WAVELENGTHS` and `WAVELENGTHS_END`, which cameras write into headers of Esri's kind."""
+    header = header_of(data)
+    listed = re.search(r"^\s*wavelengths\s([-+.\de\s]*)", _text_of_esri(header) if header else "", re.MULTILINE)
+    values, _ = with_units(listed[1].split() if listed else [])
+    return values if values is not None and len(values) == bands else None
 
 
 def _name(raster: Raster) -> str:
@@ -125,17 +147,20 @@ class RasterFile:
 
     def __init__(self, raster: Raster, cache: int) -> None:
         self.raster, self.cache = raster, cache
+        self._unchanged = UnchangedFile(raster.path)
         self._open: tuple[int, Any] | None = None
         self._turn = threading.Lock()
 
     def read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
         """A window of some bands, (bands, rows, columns)."""
+        self._unchanged.check()
         with self._turn, _gdal(self.raster, self.cache) as rasterio:
             if self._open is None or self._open[0] != os.getpid():
                 self._open = os.getpid(), rasterio.open(self.raster.path, driver=self.raster.driver)
             window = ((rows.start, rows.stop), (columns.start, columns.stop))
             values: np.ndarray = self._open[1].read(list(range(bands.start + 1, bands.stop + 1)), window=window)
-            return values
+        self._unchanged.check()
+        return values
 
     def close(self) -> None:
         """Close the file; the next read opens it anew."""
@@ -144,10 +169,12 @@ class RasterFile:
             opened[1].close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"raster": self.raster, "cache": self.cache}
+        return {"raster": self.raster, "cache": self.cache, "unchanged": self._unchanged}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        unchanged = state.pop("unchanged")
         self.__init__(**state)  # type: ignore[misc]
+        self._unchanged = unchanged
 
 
 class RasterArray:
@@ -180,6 +207,12 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
     """
     with _gdal(raster) as rasterio, rasterio.open(raster.path, driver=raster.driver) as file:
         shape = (file.count, file.height, file.width)
+        if raster.driver == "GTiff" and len(file.subdatasets) > 1:
+            pages, name = len(file.subdatasets), raster.path
+            raise DataError(
+                f"'{name}' is a TIFF of {pages} pages, of which only the first could be read. If they are the bands, "
+                f"put them into one array in Python: numpy.save('{name.stem}.npy', tifffile.imread('{name.name}'))."
+            )
         dtypes = {np.dtype(name) if not name.startswith("complex") else np.dtype("c16") for name in file.dtypes}
         dtype = np.result_type(*dtypes)
         if dtype.kind not in "iuf":
@@ -188,6 +221,9 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
         # Two rows of blocks, which a window can touch.
         blocks = 2 * max(height for height, _ in file.block_shapes) * shape[0] * shape[2] * dtype.itemsize
         axis, unit = _wavelengths(file)
+        if raster.driver == "EHdr" and axis is None:
+            axis = _wavelengths_of_esri(raster.path, shape[0])
+        carried = _carried(file)
         transform = file.transform
         place = None if transform.is_identity else place_of(transform.to_gdal(), _wkt(file.crs)) or None
         alpha = [i for i, color in enumerate(file.colorinterp) if color.name == "alpha"]
@@ -207,6 +243,11 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
             "layout": f"{raster.driver}, {dtype.name}, {shape} as (bands, rows, columns)",
             "notes": () if place or transform.is_identity else ("its place on Earth is not one that results can have",),
         }
+    if carried:
+        more, notes = facts_of_domain(raster.path, carried, shape[0])
+        facts |= {name: value for name, value in more.items() if facts.get(name) is None or name == "bad"}
+        facts["bad_by"] = "bbl" if "bad" in more else facts["bad_by"]
+        facts["notes"] += notes
     image = raster.header
     if image is not None and image.shape != shape:
         facts["notes"] += (f"'{image.header.name}' beside it is for another size and is not used",)
@@ -228,6 +269,14 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
         facts["scale"] = image.scale
         facts["notes"] += (f"bands by '{image.header.name}'", *image.notes)
     return RasterArray(RasterFile(raster, min(max(_LEAST_CACHE, blocks), _MOST_CACHE)), shape, dtype), facts
+
+
+def _carried(file: Any) -> dict[str, str]:
+    """Fields of the ENVI header that a file was made from: GDAL keeps them in a domain of their own."""
+    domains = [file.tags(ns="ENVI"), *(file.tags(i, ns="ENVI") for i in file.indexes)]
+    fields = [{" ".join(k.lower().replace("_", " ").split()): v.strip(" {}") for k, v in d.items()} for d in domains]
+    of_bands = {name: ",".join(own.get(name, "") for own in fields[1:]) for name in ("wavelength", "bbl")}
+    return {name: text for name, text in of_bands.items() if text.strip(",")} | fields[0]
 
 
 def _unless(values: np.ndarray, usual: float) -> np.ndarray | None:

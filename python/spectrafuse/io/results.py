@@ -331,6 +331,12 @@ def _short(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+def json_text(values: Mapping[str, Any]) -> str:
+    """A record as JSON, as `write_json` writes it."""
+    text = json.dumps(_plain(values, "values"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return in_json(text)
+
+
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
     """Write a record as JSON: keys sorted, numbers that are not finite as null.
 
@@ -346,9 +352,8 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
     TypeError
         For a value of another kind, with the keys that lead to it.
     """
-    text = json.dumps(_plain(values, "values"), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(in_json(text) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(values) + "\n", encoding="utf-8")
     return Path(path)
 
 

@@ -22,22 +22,33 @@ from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolde
 from spectrafuse.io.instruments import (
     JCAMP_SUFFIXES,
     SHEET_SUFFIXES,
-    SPC_SUFFIX,
     converter,
     is_opus,
     read_jcamp,
+    read_omnic,
     read_opus,
     read_spc,
+    read_wire,
     sheet_text,
 )
 from spectrafuse.io.layouts import find_size, is_axis_name, last_part
+from spectrafuse.io.nodata import as_nodata
+from spectrafuse.io.omnic import OMNIC_SUFFIXES
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.rasters import find_raster
+from spectrafuse.io.signatures import signature, what_it_is
+from spectrafuse.io.spc import SPC_SUFFIX
 from spectrafuse.io.tables import Table, read_table
 from spectrafuse.io.units import short_unit, unit_in_title
 from spectrafuse.io.validate import check_spectra
+from spectrafuse.io.wire import WIRE_SUFFIX
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
+_INSTRUMENTS = {SPC_SUFFIX: read_spc, WIRE_SUFFIX: read_wire, **dict.fromkeys(OMNIC_SUFFIXES, read_omnic)}
+_MOST_LOOKED_AT = 4096
+_WORKBOOKS = (b"\xd0\xcf\x11\xe0", b"PK\x03\x04")
+# What programs write for missing values.
+_MARKERS = frozenset((-9999.0, -999.0, -99999.0, 9999.0, 99999.0, -32768.0, 1e30, -1e30, 1e20, 1e34, 1e38, -1.23e34))
 _PREFERRED = ("spectra", "X", "D", "data", "components", "concentrations")
 
 
@@ -114,8 +125,9 @@ def read_spectra(
 ) -> Spectra:
     """Read spectra from a text table, a spreadsheet, JCAMP-DX, `.npy`, `.npz`, `.mat`, HDF5, ENVI libraries, scenes.
 
-    Spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`, GRAMS
-    (`.spc`) and Bruker OPUS (`.0`, `.1`, ...) the part `instruments`.
+    GRAMS (`.spc`), Thermo OMNIC (`.spa`, `.spg`) and Renishaw WiRE (`.wdf`, with the places of a map) are read as
+    they are; spreadsheets (`.xlsx .xls .xlsm .xlsb .ods`) need the optional part `excel`, JCAMP-DX the part `jcamp`,
+    Bruker OPUS (`.0`, `.1`, ...) the part `instruments`.
 
     Text tables (`.csv .tsv .txt .dpt .asc .dat .prn .xyz .xy .tab`) have cells separated by tab, semicolon, comma,
     bar or runs of blanks, with decimal points or commas. Blank lines and comments (`#`, `%`, `//`, `!`) are passed
@@ -153,7 +165,9 @@ def read_spectra(
     drop_missing : {None, "bands", "spectra", "values"}
         What is left out where values are missing (empty cells, NaN, NA, --, infinity): bands, spectra, or these values
         alone, which are NaN then, and of bands and spectra those without any value. None: they are an error.
-    layout, nodata, bands, mask
+    nodata : float, optional
+        Value that marks missing values, such as -9999. Of a scene as in `spectrafuse.io.cubes.open_cube`.
+    layout, bands, mask
         Of a scene (an ENVI image, an array with three axes, or a matrix of pixels whose file says how many rows and
         columns it has), as in `spectrafuse.io.cubes.open_cube`. Pixels without data are left out.
     scene_size : (int, int), optional
@@ -173,6 +187,16 @@ def read_spectra(
     -----
     UserWarning
         If there is no axis and neighbouring rows are far more alike than neighbouring columns.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from spectrafuse.io import read_spectra
+    >>> text = "sample,400,410,420,430\\nfirst,0.1,0.4,0.2,0.1\\nsecond,0.2,0.3,0.5,0.1\\n"
+    >>> _ = Path("spectra.csv").write_text(text)
+    >>> spectra = read_spectra("spectra.csv")
+    >>> spectra.data.shape, spectra.axis.tolist(), spectra.names
+    ((2, 4), [400.0, 410.0, 420.0, 430.0], ['first', 'second'])
     """
     for name, given, values in (
         ("header", header, ("auto", True, False)),
@@ -185,44 +209,46 @@ def read_spectra(
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
     library = library_of(path)
     if library is not None:
-        return _from_library(str(path), library, drop_missing)
-    if _is_scene(Path(path), key, scene_size):
+        return _from_library(str(path), library, drop_missing, nodata)
+    if is_scene(Path(path), key, scene_size):
         size = {} if scene_size is None else dict(zip(("rows", "columns"), scene_size, strict=True))
         return _from_scene(path, key=key, layout=layout, nodata=nodata, bands=bands, mask=mask, **size)
     for name, value in (("bands", bands), ("mask", mask), ("scene_size", scene_size)):
         if value is not None:
             raise DataError(f"'{path}' is no scene but a table of spectra, so leave {option(name, function='')} out.")
-    known: tuple[str, ...] = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + (SPC_SUFFIX,)
+    known: tuple[str, ...] = TEXT_SUFFIXES + ARRAY_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + tuple(_INSTRUMENTS)
     file = Path(path)
-    known += (file.suffix,) if is_opus(file) else ()
+    known += (file.suffix.lower(),) if is_opus(file) or _is_readable(file, known) else ()
     what = converter(file) if file.is_file() and file.suffix.lower() not in known else None
     if what is not None:
         raise DataError(f"'{path}' is {what}.")
     file = existing_file(path, known, also=(HEADER_SUFFIX,))
-    if file.suffix.lower() in ARRAY_SUFFIXES:
+    if _holds_arrays(file):
         for name, value in (("columns", columns), ("header", header), ("index", index)):
             if value not in (None, "auto"):
                 raise DataError(f"'{path}' is no text table, so leave {option(name, function='')} out.")
-        return _from_arrays(path, key, spectra_in, drop_missing)
+        return _from_arrays(path, key, spectra_in, drop_missing, nodata)
     if file.suffix.lower() in JCAMP_SUFFIXES:
         found = read_jcamp(file)
         found.axis_unit = unit_in_title(found.axis_title or "")
-        return _finished(found, str(path), sha256(path), drop_missing)
-    if is_opus(file) or file.suffix.lower() == SPC_SUFFIX:
-        found = read_opus(file) if is_opus(file) else read_spc(file)
-        return _finished(found, str(path), sha256(path), drop_missing)
+        return _finished(found, str(path), sha256(path), drop_missing, nodata=nodata)
+    instrument = read_opus if is_opus(file) else _INSTRUMENTS.get(file.suffix.lower())
+    if instrument is not None:
+        return _finished(instrument(file), str(path), sha256(path), drop_missing, nodata=nodata)
     if key is not None and file.suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"'{path}' is a text table without variables, so leave {option('key', key, function='')} out.")
     try:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    cells, key = sheet_text(file, key) if file.suffix.lower() in SHEET_SUFFIXES else (content, None)
+    # Instruments call tables of text .xls, so that a spreadsheet opens them.
+    sheet = file.suffix.lower() in SHEET_SUFFIXES and (file.suffix.lower() != ".xls" or content.startswith(_WORKBOOKS))
+    cells, key = sheet_text(file, key) if sheet else (content, None)
     table = read_table(file, cells, header=header, decimal=decimal)
     if columns is not None:
         table = _chosen(table, columns)
     reading = interpret(table, index=index, spectra_in=spectra_in)
-    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing, key)
+    return _finished(reading, str(path), hashlib.sha256(content).hexdigest(), drop_missing, key, nodata)
 
 
 def _chosen(table: Table, text: str) -> Table:
@@ -252,8 +278,19 @@ def _chosen(table: Table, text: str) -> Table:
     return table.keep(kept)
 
 
-def _finished(reading: Reading, source: str, digest: str, drop_missing: str | None, key: str | None = None) -> Spectra:
-    values = reading.values
+def _finished(
+    reading: Reading,
+    source: str,
+    digest: str,
+    drop_missing: str | None,
+    key: str | None = None,
+    nodata: float | str | None = None,
+) -> Spectra:
+    values, marker = reading.values, as_nodata(nodata)
+    if marker is None:
+        _warn_of_markers(source, values)
+    elif not np.isnan(marker):
+        values = np.where(values == marker, np.nan, values)
     notes = list(reading.left_out)
     keep_rows, keep_bands = np.ones(len(values), dtype=bool), np.ones(values.shape[1], dtype=bool)
     bad = ~np.isfinite(values)
@@ -316,6 +353,22 @@ def missing_values(count: int, size: int) -> str:
     return f"{count} of {size} values {'is' if count == 1 else 'are'} missing and take{'s' * (count == 1)} no part"
 
 
+def _warn_of_markers(source: str, values: np.ndarray) -> None:
+    """Warn where a number that programs write for missing values lies far outside all other values."""
+    finite = values[np.isfinite(values)]
+    ends = (float(finite.min()), float(finite.max())) if finite.size else ()
+    for marker in _MARKERS.intersection(ends):
+        rest = finite[finite != marker]
+        if rest.size and abs(marker) > 10 * np.abs(rest).max():
+            count = finite.size - rest.size
+            warnings.warn(
+                f"'{source}' holds {marker:g} in {count} place{'s' * (count > 1)}, far outside all other values. If it "
+                f"marks missing values, say so with {option('nodata', f'{marker:g}')}.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
 def _report_missing(reading: Reading, source: str, bad: np.ndarray) -> None:
     count = int(bad.sum())
     row, band = (int(i) for i in np.argwhere(bad)[0])
@@ -353,16 +406,46 @@ def _roughness(data: np.ndarray) -> float:
     return float((np.diff(values, axis=0) ** 2).mean(axis=0).sum()) / spread if spread > 0 else 1.0
 
 
-def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
+def _holds_arrays(file: Path) -> bool:
+    """Whether a file holds variables, by its suffix or, under any other one, the first bytes of HDF5."""
+    suffix = file.suffix.lower()
+    named = suffix in TEXT_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + tuple(_INSTRUMENTS)
+    return suffix in ARRAY_SUFFIXES or (not named and signature(file) == "hdf5")
+
+
+def _is_readable(file: Path, known: tuple[str, ...]) -> bool:
+    """Whether a file with a suffix that nothing knows holds variables, or is text.
+
+    Raises
+    ------
+    DataError
+        If its first bytes are those of another kind of file.
+    """
+    if file.suffix.lower() in known or not file.is_file():
+        return False
+    if _holds_arrays(file):
+        return True
+    if converter(file) is not None:
+        return False
+    kind = signature(file)
+    if kind is not None:
+        raise DataError(f"'{file}' is {what_it_is(file, kind)}.")
+    with file.open("rb") as opened:
+        start = opened.read(_MOST_LOOKED_AT)
+    lines = len(start.splitlines())
+    return lines > 1 and not any(byte < 32 and byte not in b"\t\n\v\f\r\x1a" for byte in start)
+
+
+def is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool:
     """Whether a file is a scene: by its header, or by the shape of what it holds."""
     suffix = file.suffix.lower()
     if suffix in TEXT_SUFFIXES:
         return suffix == ".dat" and any(p.is_file() for p in (file.with_suffix(".hdr"), Path(f"{file}.hdr")))
-    if suffix not in ARRAY_SUFFIXES:
+    if not _holds_arrays(file):
         return find_raster(file) is not None or is_envi(file)
     if size is not None:
         return True
-    source = open_arrays(existing_file(file, ARRAY_SUFFIXES))
+    source = open_arrays(existing_file(file, (*ARRAY_SUFFIXES, suffix)))
     if key is not None:
         return len(source.entries[source.require(key)].shape) == 3
     if source.format == "npy":
@@ -375,7 +458,7 @@ def _is_scene(file: Path, key: str | None, size: tuple[int, int] | None) -> bool
     return folded or bool(source.numeric(3))
 
 
-def _from_library(path: str, library: Library, drop_missing: str | None) -> Spectra:
+def _from_library(path: str, library: Library, drop_missing: str | None, nodata: float | str | None) -> Spectra:
     reading = Reading(
         values=library.values,
         words="ENVI spectral library, a spectrum in each line",
@@ -385,7 +468,7 @@ def _from_library(path: str, library: Library, drop_missing: str | None) -> Spec
         names=library.names,
         labels="names from the header" if library.names else "",
     )
-    return _finished(reading, path, sha256(library.data), drop_missing)
+    return _finished(reading, path, sha256(library.data), drop_missing, nodata=nodata)
 
 
 def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
@@ -408,7 +491,13 @@ def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
     )
 
 
-def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str, drop_missing: str | None) -> Spectra:
+def _from_arrays(
+    path: str | os.PathLike[str],
+    key: str | None,
+    spectra_in: str,
+    drop_missing: str | None,
+    nodata: float | str | None,
+) -> Spectra:
     source = open_arrays(path)
     lines = _axis_variables(source)
     name = _variable(source, path, lines) if key is None else source.require(key)
@@ -451,7 +540,7 @@ def _from_arrays(path: str | os.PathLike[str], key: str | None, spectra_in: str,
         left_out=[f"{', '.join(others)} (of another length)"] if others else [],
         decided_by_default=spectra_in == "auto" and axis_name is None,
     )
-    return _finished(reading, str(path), sha256(path), drop_missing, key=name or None)
+    return _finished(reading, str(path), sha256(path), drop_missing, name or None, nodata)
 
 
 def _is_axis(key: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from spectrafuse.io.axes import is_name, is_process, is_spectral, looks_like_axis, number_of
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.plain_rows import HEAD, TITLES, Cells, Ends, Joined, ends_of, numbers_of
+from spectrafuse.io.signatures import signature, what_it_is
 from spectrafuse.io.units import unit_in_title
 
 _DELIMITERS = {"\t": "tab", ";": "semicolon", ",": "comma", "|": "bar", " ": "blank"}
@@ -22,8 +23,9 @@ _SAMPLED = 20
 # Rows that decide whether a column holds numbers or text.
 _DECIDING = 400
 _MOST_HEADS = 4
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
-_WITH_COMMA = re.compile(r"[-+]?(\d+,\d*|,\d+)([eE][-+]?\d+)?", re.ASCII)
+# Fortran writes exponents with D.
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eEdD][-+]?\d+)?", re.ASCII)
+_WITH_COMMA = re.compile(r"[-+]?(\d+,\d*|,\d+)([eEdD][-+]?\d+)?", re.ASCII)
 _WITH_POINT = re.compile(r"[-+]?\d*\.\d*([eE][-+]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(
     r"[-+]?[1-9]\d{0,2}((\.\d{3})+,\d+|(,\d{3})+\.\d+|(['’ \u00a0\u202f]\d{3})+([.,]\d+)?|(\.\d{3}){2,}|(,\d{3}){2,})"
@@ -34,6 +36,11 @@ _MISSING = re.compile(
     r"|-?1\.#(qnan|ind|inf|snan)0*|over(flow)?|ovrflw|saturated",
     re.IGNORECASE,
 )
+# A line of a Python list, and one with a comment behind its last number.
+_LISTED = re.compile(r"\s*\[{1,2}([^\[\]]*)\]{1,2},?\s*")
+_COMMENTED = re.compile(r"(.*\d)\s+#[^,;\t|]*")
+# Texts that are no tables, by their signatures.
+_TEXTS = ("html", "xml", "lfs", "pdf")
 _COMMENTS = ("#", "%", "//", "!", "$$", "##")
 
 
@@ -157,7 +164,7 @@ def value_of(cell: str, decimal_comma: bool) -> float | None:
     elif decimal_comma and "." in cell and _NUMBER.fullmatch(cell):
         return None
     if _NUMBER.fullmatch(cell):
-        number = float(cell)
+        number = float(cell.upper().replace("D", "E"))
         return number if np.isfinite(number) else np.nan
     return np.nan if _MISSING.fullmatch(cell) else None
 
@@ -197,6 +204,9 @@ def _kind(cells: Iterable[str]) -> str:
 
 def decode(path: Path, content: bytes) -> str:
     """A file's bytes as text: UTF-8, UTF-16 with or without a mark, or an older encoding."""
+    kind = signature(path)
+    if kind in _TEXTS:
+        raise DataError(f"'{path}' is {what_it_is(path, kind)}.")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
     else:
@@ -211,7 +221,9 @@ def decode(path: Path, content: bytes) -> str:
         # Names in an older encoding; numbers are the same in all of them.
         whole = content.decode("cp1252", errors="replace")
     if "\0" in whole:
-        raise DataError(f"'{path}' is not a text file: it holds zero bytes.")
+        what = f"is {what_it_is(path, kind)}" if kind else "is not a text file: it holds zero bytes"
+        what = "is a workbook, or a zip archive: give it a name that ends in .xlsx" if kind == "zip" else what
+        raise DataError(f"'{path}' {what}.")
     return whole.replace("−", "-").replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -345,6 +357,10 @@ def _lines(path: Path, whole: str) -> tuple[list[tuple[int, str]], list[str], st
     comments: list[str] = []
     hint = None
     for i, line in enumerate(whole.split("\n"), start=1):
+        if (listed := _LISTED.fullmatch(line)) is not None:
+            line = listed[1]
+        elif "#" in line and (found := _COMMENTED.fullmatch(line)) is not None:
+            line = found[1]
         stripped = line.strip()
         if not stripped.strip(",;|"):
             lines.append((i, ""))
@@ -466,13 +482,18 @@ class _Reading:
                 inside = 1
             heads = rows[:inside]
         most = {"auto": _MOST_HEADS, True: 1, False: 0}[self.header]
+        between: list[int] = []
         while above and len(heads) < most:
             cells = self._as_head(self.split.cells[above[-1]], kinds)
-            if cells is None:
+            if cells is not None:
+                heads = [cells, *heads]
+            elif self.header == "auto" and self._short_line(above, kinds):
+                between.insert(0, above[-1])
+            else:
                 self._check_above(above[-1], len(kinds), bool(heads))
                 break
-            heads = [cells, *heads]
             above.pop()
+        above += between
         if not heads and most and self.comments:
             cells = self._as_head([c.lstrip("#% ") for c in _cells(self.comments[-1], self.split.delimiter)], kinds)
             if cells is not None and any(cells):
@@ -480,6 +501,13 @@ class _Reading:
         if not heads and self.header is True:
             heads, inside = rows[:1], 1
         return heads, inside, [self.lines[i][1].strip() for i in above]
+
+    def _short_line(self, above: list[int], kinds: list[str]) -> bool:
+        """Whether the last of some lines has a cell or two, and a header with numbers stands within reach above it."""
+        reach = above[-_MOST_HEADS:-1]
+        fits = (self._as_head(self.split.cells[i], kinds) is not None for i in reach)
+        axis = any(fit and 2 * self.split.numeric[i] >= len(kinds) > 3 for fit, i in zip(fits, reach, strict=True))
+        return axis and len([cell for cell in self.split.cells[above[-1]] if cell]) <= 2
 
     def _check_above(self, i: int, width: int, has_head: bool) -> None:
         """Refuse a line above that does not fit the table but holds numbers, or is the header that was asked for."""

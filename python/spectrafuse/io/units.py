@@ -81,7 +81,8 @@ def quantity(unit: str | None, otherwise: str) -> str:
 def likely_unit(values: np.ndarray) -> str | None:
     """Nanometers or micrometers by the size of the numbers, for files that do not say it."""
     low, high = float(np.min(values)), float(np.max(values))
-    return "nm" if low >= 100.0 else "µm" if high <= 30.0 else None
+    # Larger numbers are wavenumbers as often.
+    return "nm" if low >= 100.0 and high <= 2600.0 else "µm" if high <= 30.0 else None
 
 
 def unit_of(values: np.ndarray | None, text: str | None) -> str | None:

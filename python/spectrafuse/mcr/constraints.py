@@ -104,6 +104,13 @@ class Unimodal(Constraint):
     ----------
     tolerance : float
         How far a value may be from such a profile, as a share of its maximum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spectrafuse.mcr.constraints import unimodal
+    >>> unimodal(np.array([0.0, 2.0, 1.0, 3.0, 1.0]))
+    array([0. , 1.5, 1.5, 3. , 1. ])
     """
 
     tolerance: float = 0.0

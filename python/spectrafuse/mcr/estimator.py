@@ -26,6 +26,7 @@ from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.io.spectra import missing_values
+from spectrafuse.io.spectral_axis import axis_from_plain
 from spectrafuse.mcr import constraints as constraining
 from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.constraints import Constraint, Knowledge, Mixture
@@ -144,6 +145,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Used components, of unit norm as `component_norm` says (in the sparse form times their sparsity gates).
     component_ids_ : ndarray of int, (k,)
         Their numbers: known components come first, then those that were found (after training: places in the pool).
+    component_names_ : list of str or None
+        Their names, as `arrange` was told: by the command `unmix`, numbers by share, and names of known spectra.
     n_components_ : int
         Their number k, the background not counted.
     background_row_ : int or None
@@ -176,7 +179,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     C_opt_, ST_opt_ : ndarray, (n, k) and (k, d)
         Concentrations of the spectra that were fitted, and `components_`, under the names that pyMCR gives them.
     model_ : UnmixingModel
-    n_features_in_, n_iter_ : int
+    n_features_in_ : int
+        Bands d of the spectra.
+    n_iter_ : int
+        Epochs of training; 0 without any.
+    axis_ : SpectralAxis or None
+        Where the bands lie (`values`, `unit`), if the spectra that were fitted say it: a file, `read_spectra`, a scene.
     feature_names_in_ : ndarray of str, (d,)
         Only if the spectra were a data frame with named columns.
 
@@ -190,11 +198,19 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    >>> mcr = EBgMCR(pool_size=128).fit("spectra.csv")  # doctest: +SKIP
-    >>> concentrations = mcr.transform("spectra.csv")  # doctest: +SKIP
+    Forty mixtures of three spectra that nobody has seen alone:
+
+    >>> import spectrafuse as sf
+    >>> mixtures = sf.mcr.MixtureSynthesizer(3, 60, snr_db=30.0).generate(40)
+    >>> mcr = sf.EBgMCR(random_state=0).fit(mixtures.spectra)
+    >>> mcr.n_components_, mcr.components_.shape
+    (3, (3, 60))
+    >>> mcr.transform(mixtures.spectra).shape
+    (40, 3)
     """
 
     _fitted_concentrations: NDArray[np.float32] | None
+    component_names_: list[str] | None
 
     def __init__(
         self,
@@ -259,7 +275,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns), or xarray.DataArray
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns), or xarray.DataArray
             Spectra, one a row, or a scene, whose pixels with data are spectra. Of a DataArray the dimension that is
             named as bands are (else the last) is that of the spectra; `transform` gives one back. Negative values are
             allowed: measured spectra have them. NaN stands for a value that is missing: it takes no part in anything,
@@ -306,6 +322,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         recipe = resolve(self.recipe)
         settings = self._settings()
+        X = inputs.opened(X, zeros="check", gaps=True)
         data = inputs.open_rows(X, zeros="check", gaps=True)
         spikes = None
         if self.robust:
@@ -344,6 +361,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         # A file's columns have no names.
         validate_data(self, data[:1] if inputs.is_unfolded(X) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
+        self.axis_ = inputs.axis_of(X)
         # The refinement may find another level than the singular values show.
         found = result.gates
         of_bands = found is not None and found.weights and (weighting is None or not weighting.given)
@@ -569,12 +587,35 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._set_components(result.record.component_ids)
         self._fitted_concentrations = result.concentrations
 
+    def arrange(self, order: Any, names: Sequence[str] | None = None) -> EBgMCR:
+        """Put the components into another order, and name them; results and model folders keep both.
+
+        Parameters
+        ----------
+        order : array_like of int, (k,)
+            Rows of `components_`, each once, in their new order.
+        names : sequence of str, (k,), optional
+            In the new order.
+        """
+        check_is_fitted(self, "model_")
+        count, given = len(self.component_ids_), np.asarray(order)
+        if given.shape != (count,) or not np.array_equal(np.sort(given), np.arange(count)):
+            raise checks.fail("order", f"each of the {count} rows of `components_` once", order)
+        if names is not None and (len(names) != count or not all(isinstance(name, str) for name in names)):
+            raise checks.fail("names", f"{count} strings", names)
+        fitted = self._fitted_concentrations
+        self._set_components(self.component_ids_[given].tolist())
+        self._fitted_concentrations = None if fitted is None else np.ascontiguousarray(fitted[:, given])
+        self.component_names_ = None if names is None else list(names)
+        return self
+
     @torch.no_grad()
     def _set_components(self, ids: list[int]) -> None:
         self.component_ids_ = np.asarray(ids, dtype=np.int64)
         self.background_row_ = ids.index(self._background_id) if self._background_id in ids else None
         self.n_components_ = len(ids) - (self.background_row_ is not None)
         self._fitted_concentrations = None
+        self.component_names_ = None
         if self.background_row_ is not None:
             self._fixed_ids = sorted({*self._fixed_ids, ids[self.background_row_]})
         self._indices = torch.as_tensor(self.component_ids_, device=self.model_.vanilla_components.device)
@@ -611,7 +652,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         named = hasattr(X, "columns")
         if named:  # before the values: a data frame reindexed to other names holds NaN
             validate_data(self, X, reset=False, skip_check_array=True)
-        data = inputs.open_rows(X, zeros="accept", gaps=self.model_.gates is not None)
+        X = inputs.opened(X, zeros="accept", gaps=self.model_.gates is not None)
+        data: Table = inputs.open_rows(X, zeros="accept", gaps=self.model_.gates is not None)
+        places = inputs.bands_of_model(X, data.shape[1], self.axis_)
+        if not np.array_equal(places, np.arange(data.shape[1])):
+            data = np.ascontiguousarray(data[:][:, places])
         if not named:
             given = data[:1] if inputs.is_unfolded(X) else X
             validate_data(self, given, reset=False, skip_check_array=True)
@@ -631,7 +676,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
+            Where spectra say where their bands lie, as those did that were fitted, the bands of the model are taken, in
+            any order and among others.
             NaN, as in `fit`, stands for a value that is missing; a spectrum without any value has NaN concentrations.
         runs : array_like, optional
             As in `fit`: with it constraints that link the spectra of a run, such as `Unimodal`, are obeyed too.
@@ -708,7 +755,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, ndarray or Tensor, (n, d)
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d)
             The spectra that were fitted, or others of the same components.
         runs : array_like, optional
             As in `fit`. None: those of the fit, where there are as many spectra.
@@ -738,8 +785,11 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Examples
         --------
-        >>> bands = mcr.feasible_bands(X)  # doctest: +SKIP
-        >>> print(*bands.sentences, sep="\\n")  # doctest: +SKIP
+        >>> import spectrafuse as sf
+        >>> spectra = sf.mcr.MixtureSynthesizer(2, 40, snr_db=40.0).generate(20).spectra
+        >>> bands = sf.EBgMCR(random_state=0).fit(spectra).feasible_bands(spectra)
+        >>> bool((bands.lowest <= bands.highest).all()), len(bands.sentences)
+        (True, 2)
         """
         data = self._read(X)[:]
         absent = np.isnan(data)
@@ -882,7 +932,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "plug_ins": {name: model_io.callable_name(parameters[name]) for name in ("post_processing", "aggregate")},
             "select_threshold": self.model_.select_threshold,
             "component_ids": self.component_ids_.tolist(),
+            "component_names": self.component_names_,
             "fixed_ids": self._fixed_ids,
+            "axis": None if self.axis_ is None else self.axis_.as_plain(),
             "count_curve": self.count_curve_,
             "stop_reason": self.stop_reason_,
             "chosen_reason": self.chosen_reason_,
@@ -951,6 +1003,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         self.model_ = model.to(device)
         self.n_features_in_ = model.dim_components
+        self.axis_ = axis_from_plain(extra.get("axis"), model.dim_components)
         self._fixed_ids = extra.get("fixed_ids", [])
         self._runs = ()
         self.constraints = constraining.from_plain(extra.get("constraints", [])) or None
@@ -969,6 +1022,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             places = tuple(gates["open_ids"])
             model.gates = ExactGates(noise, gates["price"], places, None if weights is None else tuple(weights))
         self._set_components(list(extra.get("component_ids", range(model.num_components))))
+        if extra.get("component_names") is not None:
+            self.arrange(range(len(self.component_ids_)), extra["component_names"])
 
     @property
     def _n_features_out(self) -> int:

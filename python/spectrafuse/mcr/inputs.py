@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,18 +14,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectrafuse._runtime.errors import InvalidTypeError
+from spectrafuse.io.arrays import open_arrays
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.io.grids import grid_of_scene, unfolded
 from spectrafuse.io.labeled import labeled
+from spectrafuse.io.mapped import MappedArray
+from spectrafuse.io.spectra import Spectra as SpectraFile
+from spectrafuse.io.spectra import read_spectra
+from spectrafuse.io.spectral_axis import SpectralAxis, matching_bands, spectral_axis
 from spectrafuse.io.validate import check_spectra, report_not_finite, report_zeros
 
 MAPPED_BYTES = 64 << 20
 """Larger tables that are mapped from a file stay there."""
-_BLOCK_ROWS, _SCATTERED_ROWS = 2**14, 64
+_BLOCK_ROWS, _SCATTERED_ROWS = 2**14, 2**10
 
-Spectra = str | os.PathLike[str] | np.ndarray | Tensor | Cube
-"""What `fit` and `transform` take: a file, an array or tensor (n, d), a scene; also a data frame or nested lists."""
+Spectra = str | os.PathLike[str] | np.ndarray | Tensor | Cube | SpectraFile
+"""What `fit` and `transform` take: a file, what `read_spectra` made of one, an array or tensor (n, d), a scene; also a
+data frame or nested lists."""
+
+
+WITHOUT_NAMES = (str, os.PathLike, Cube, SpectraFile)
+"""What holds spectra whose bands have no names that scikit-learn would compare."""
 
 
 class Table(Protocol):
@@ -40,38 +50,36 @@ class Table(Protocol):
 
 
 class MappedSpectra:
-    """Spectra (n, d) that stay in a file; rows are read as they are taken, as float32, and no page of it is kept.
+    """Spectra (n, d) that stay in a file; rows are read as they are taken, as float32, and nothing of it is kept.
 
     Parameters
     ----------
-    values : memmap, (n, d)
+    values : MappedArray or memmap, (n, d)
         Of real numbers, C-contiguous.
     weights : ndarray, (d,), optional
         Factors of the bands.
     """
 
-    def __init__(self, values: np.memmap[Any, Any], weights: NDArray[np.float64] | None = None) -> None:
+    def __init__(self, values: MappedArray | np.memmap[Any, Any], weights: NDArray[np.float64] | None = None) -> None:
         self._values, self._weights = values, weights
-        self.shape, self.size = values.shape, values.size
+        self.shape, self.size = values.shape, math.prod(values.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any, /) -> NDArray[np.float32]:
         if isinstance(rows, slice) and rows.step in (None, 1):
-            return self._taken(rows)
-        # Rows far apart: each may bring in what lies around it.
+            return self._as_float32(self._values[rows])
         which = np.arange(len(self))[rows]
         taken = np.empty((len(which), self.shape[1]), np.float32)
         for start in range(0, len(which), _SCATTERED_ROWS):
-            taken[start : start + _SCATTERED_ROWS] = self._taken(which[start : start + _SCATTERED_ROWS])
+            part = which[start : start + _SCATTERED_ROWS]
+            stored = self._values.rows(part) if isinstance(self._values, MappedArray) else self._values[part]
+            taken[start : start + _SCATTERED_ROWS] = self._as_float32(stored)
         return taken
 
-    def _taken(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        taken = np.array(self._values[rows] if self._weights is None else self._values[rows] * self._weights)
-        # Pages of a file that was opened to be written to may not have been written yet.
-        if self._values.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
-            self._values._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+    def _as_float32(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        taken = np.array(stored if self._weights is None else stored * self._weights)
         with np.errstate(over="ignore"):
             return taken.astype(np.float32, order="C", copy=False)
 
@@ -90,7 +98,8 @@ class MappedSpectra:
                     int((~np.isfinite(later)).sum()) for after, later in blocks(self) if after.start > rows.start
                 )
                 position = rows.start + row, band
-                report_not_finite(name, count, position, self._values[position], ("spectrum", "band"))
+                value = self._values[position[0] : position[0] + 1][0, band]
+                report_not_finite(name, count, position, value, ("spectrum", "band"))
             empty &= ~block.any(0)
         if zeros == "check":
             report_zeros(name, np.flatnonzero(empty), self.shape[1], cube=False)
@@ -101,6 +110,43 @@ def blocks(spectra: Table) -> Iterator[tuple[slice, NDArray[Any]]]:
     for start in range(0, len(spectra), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         yield rows, spectra[rows]
+
+
+def opened(X: Any, *, zeros: str, gaps: bool = False) -> Any:
+    """What a file holds, where X is the path of one that does not stay there; else X itself.
+
+    Warns
+    -----
+    ReadingNote
+        How a file that is fitted was read.
+    """
+    if not isinstance(X, (str, os.PathLike)) or _mapped(X) is not None:
+        return X
+    found = read_spectra(X, drop_missing="values" if gaps else None)
+    if zeros == "check":
+        warnings.warn(found.reading, ReadingNote, stacklevel=4)
+    return found
+
+
+def bands_of_model(X: Any, count: int, model: SpectralAxis | None) -> NDArray[np.int64]:
+    """Of `count` bands those that lie where a model has its own, in its order; all where nothing says where they lie.
+
+    Raises
+    ------
+    DataError
+        If the model has a band that X lacks.
+    """
+    own = None if model is None else axis_of(X)
+    if model is None or own is None or len(own.values) != count:
+        return np.arange(count)
+    return matching_bands(model, own, f"'{X.source}'" if X.source else "`X`")
+
+
+def axis_of(X: Any) -> SpectralAxis | None:
+    """Where the bands of spectra lie, as far as what holds them says so."""
+    if isinstance(X, Cube):
+        return spectral_axis(X.wavelengths, X.unit or X.wavelength_unit)
+    return spectral_axis(X.axis, X.axis_unit) if isinstance(X, SpectraFile) else None
 
 
 def open_rows(X: Any, *, zeros: str, gaps: bool = False) -> NDArray[np.float32] | MappedSpectra:
@@ -143,13 +189,9 @@ def read(X: Any, *, zeros: str, name: str = "X", gaps: bool = False) -> NDArray[
     ReadingNote
         How a file that is fitted was read.
     """
-    if isinstance(X, (str, os.PathLike)):
-        from spectrafuse.io.spectra import read_spectra
-
-        found = read_spectra(X, drop_missing="values" if gaps else None)
-        if zeros == "check":
-            warnings.warn(found.reading, ReadingNote, stacklevel=4)
-        checked = check_spectra(str(X), found.data, zeros=zeros, gaps=gaps)
+    X = opened(X, zeros=zeros, gaps=gaps)
+    if isinstance(X, SpectraFile):
+        checked = check_spectra(X.source, X.data, zeros=zeros, gaps=gaps)
     elif (named := labeled(name, X)) is not None:
         checked = check_spectra(name, named.spectra, zeros=zeros, gaps=gaps)
     elif isinstance(X, Cube):
@@ -162,14 +204,19 @@ def read(X: Any, *, zeros: str, name: str = "X", gaps: bool = False) -> NDArray[
 
 def _mapped(X: Any) -> MappedSpectra | None:
     """Spectra that stay in their file: a large map, or the path of a large NumPy file."""
+    values = X
     if isinstance(X, (str, os.PathLike)):
         try:
             large = str(X).endswith(".npy") and os.path.getsize(X) > MAPPED_BYTES
-            X = np.load(X, mmap_mode="r") if large else None
-        except (OSError, ValueError):
+            values = open_arrays(X).map("") if large else None
+        except (OSError, DataError):
             return None  # which reading it as a whole reports
-    fits = isinstance(X, np.memmap) and X.ndim == 2 and X.dtype.kind in "iuf" and X.flags.c_contiguous
-    return MappedSpectra(X) if fits and X.nbytes > MAPPED_BYTES else None
+    if not isinstance(values, (MappedArray, np.memmap)) or values.ndim != 2 or values.dtype.kind not in "iuf":
+        return None
+    rows_lie_together = values.strides == (values.shape[1] * values.dtype.itemsize, values.dtype.itemsize)
+    if values.nbytes <= MAPPED_BYTES or not rows_lie_together:
+        return None
+    return MappedSpectra((MappedArray.of_map(values) or values) if isinstance(values, np.memmap) else values)
 
 
 def _as_table(name: str, X: Any) -> Any:
@@ -206,7 +253,7 @@ def _as_table(name: str, X: Any) -> Any:
 
 def is_unfolded(X: Any) -> bool:
     """Whether spectra are read out of it: of a file, a scene, or an array of xarray."""
-    return isinstance(X, (str, os.PathLike, Cube)) or labeled("X", X) is not None
+    return isinstance(X, WITHOUT_NAMES) or labeled("X", X) is not None
 
 
 def folded(X: Any, values: NDArray[Any]) -> Any:
@@ -221,7 +268,7 @@ def folded(X: Any, values: NDArray[Any]) -> Any:
 
 def result_dtype(X: Any) -> type[np.float32] | type[np.float64]:
     """float64 for float64 (lists and data frames of it too), else float32, in which the model computes."""
-    if isinstance(X, (str, os.PathLike)):
+    if isinstance(X, (str, os.PathLike, SpectraFile)):
         return np.float32
     dtype = X.dtype if hasattr(X, "dtype") else np.asarray(X).dtype
     return np.float64 if dtype in (torch.float64, np.dtype(np.float64)) else np.float32

@@ -76,6 +76,13 @@ def match_components(found: ArrayLike, true: ArrayLike) -> Match:
     -------
     Match
         min(m, k) pairs; a pair may be a bad one, its cosine says so.
+
+    Examples
+    --------
+    >>> from spectrafuse.mcr import match_components
+    >>> match = match_components([[0, 2, 0], [3, 0, 0]], [[1, 0, 0], [0, 1, 0]])
+    >>> match.found, match.cosine
+    (array([1, 0]), array([1., 1.]))
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -22,8 +22,8 @@ class Stability(NamedTuple):
     ----------
     seeds, counts : list of int
         The estimator's own seed and count first.
-    cosines : ndarray, (n_seeds - 1, n_components_)
-        For each other seed and each of the estimator's components, the cosine of the component found that is most
+    cosines : ndarray, (n_seeds - 1, k)
+        For each other seed and each of the estimator's k components, the cosine of the component found that is most
         alike; 0 where none was found.
     reason : str
         A sentence.
@@ -56,6 +56,14 @@ def count_stability(estimator: EBgMCR, X: Spectra, n_seeds: int = 3, **fit_param
     ------
     ValueError, TypeError
         If `n_seeds` is too small or the estimator has no seed.
+
+    Examples
+    --------
+    >>> import spectrafuse as sf
+    >>> spectra = sf.mcr.MixtureSynthesizer(3, 60, snr_db=30.0).generate(40).spectra
+    >>> mcr = sf.EBgMCR(random_state=0).fit(spectra)
+    >>> sf.mcr.count_stability(mcr, spectra, n_seeds=2).counts
+    [3, 3]
     """
     check_is_fitted(estimator, "model_")
     others = checks.integer("n_seeds", n_seeds, minimum=2) - 1

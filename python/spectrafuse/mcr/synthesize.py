@@ -69,6 +69,13 @@ class MixtureSynthesizer:
     -----
     arXiv 2507.23600, section on synthetic data, and its public code. The noise has the variance (mean square over the
     sample's non-zero entries) / 10^(snr_db / 10) and falls on non-zero entries only.
+
+    Examples
+    --------
+    >>> from spectrafuse.mcr import MixtureSynthesizer
+    >>> mixtures = MixtureSynthesizer(4, 100, max_mixing=2, snr_db=20.0).generate(16)
+    >>> mixtures.spectra.shape, int((mixtures.concentrations > 0).sum(1).max())
+    (torch.Size([16, 100]), 2)
     """
 
     def __init__(

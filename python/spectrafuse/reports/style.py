@@ -119,16 +119,17 @@ def panel_grid(
     ylabel: str = "",
     gap: tuple[float, float] = (0.5, 0.42),
     head: float = 0.32,
+    right: float = 0.2,
     share: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels of one size in inches, in rows and columns of the given shape.
 
     Margins are fixed in inches: an automatic layout takes seconds for 64 panels. `head` is the
-    room for the titles of the top panels. `share` shares both axes' limits;
+    room for the titles of the top panels, `right` that beside the last ones. `share` shares both axes' limits;
     then only panels at the left and with none below have tick labels.
     """
     rows, columns = shape
-    left, right, bottom = (0.85 if ylabel else 0.6), 0.2, (0.65 if xlabel else 0.35)
+    left, bottom = (0.85 if ylabel else 0.6), (0.65 if xlabel else 0.35)
     width = left + columns * size[0] + (columns - 1) * gap[0] + right
     heading = textwrap.wrap(title, max(20, int(width * 11)))
     top = head + 0.2 * len(heading)

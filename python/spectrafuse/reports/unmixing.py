@@ -346,6 +346,7 @@ def save_concentration_maps(path: PathLike, maps: np.ndarray, *, names: Sequence
         (width, float(np.clip(width * rows / columns, 0.6, 6.0))),
         title=_title("Concentration of each component", len(shown), len(maps)),
         gap=(0.75, 0.4),
+        right=0.5,
     )
     step = max(1, max(rows, columns) // MOST_MAP_PIXELS)
     for ax, index in zip(axes, shown, strict=True):
@@ -353,7 +354,11 @@ def save_concentration_maps(path: PathLike, maps: np.ndarray, *, names: Sequence
         ax.set_title(names[index], fontsize=8, loc="left")
         ax.set(xticks=[], yticks=[])
         ax.grid(visible=False)
-        figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
+        bar = figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03)
+        bar.ax.tick_params(labelsize=7)
+        # Long numbers would reach beyond the page.
+        bar.ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        bar.ax.yaxis.get_offset_text().set_fontsize(7)
     figure.savefig(path)
 
 

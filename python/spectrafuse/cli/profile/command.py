@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectrafuse.cli import ownership
 from spectrafuse.cli.profile.report import RECORD, Phase, summary, table_rows, write
 from spectrafuse.cli.run_folder import set_threads
 from spectrafuse.cli.terminal import CommandError, Interrupted, output_console, training_progress
+from spectrafuse.io.fingerprint import sha256
 
 if TYPE_CHECKING:
     import torch
@@ -54,27 +57,39 @@ def profile(request: SegmentRequest | UnmixRequest) -> None:
             write(folder, phases, bounds, record)
     except KeyboardInterrupt:
         raise Interrupted("Nothing was written. Run the same command to start again.") from None
+    except OSError as error:
+        raise CommandError(
+            f"The profile cannot be written to '{request.output}': {error.strerror or error}."
+        ) from error
     _print(phases, bounds, record, request.output)
 
 
 def _check_output(output: Path) -> None:
-    """Only an earlier profile is replaced."""
+    """Only an earlier profile is replaced, as it was written; a folder that cannot be made is found before the work."""
     if output.exists() and not output.is_dir():
         raise CommandError(f"--output '{output}' is a file. Give a folder.")
-    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    foreign = sorted(names - _own_files(output / RECORD))
-    if foreign:
+    above = next(folder for folder in output.resolve().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise CommandError(f"The output folder '{output}' cannot be written.")
+    names = sorted(os.listdir(output)) if output.is_dir() else []
+    known = _own_files(output / RECORD)
+    others = [name for name in names if ownership.foreign(output, name, known) is not None]
+    if others:
         raise CommandError(
-            f"'{output}' holds files that are not of a profile ({', '.join(foreign[:3])}"
-            f"{', ..' if len(foreign) > 3 else ''}). Choose a new folder for --output."
+            f"'{output}' holds files that are not of a profile, or were changed ({', '.join(others[:3])}"
+            f"{', ..' if len(others) > 3 else ''}). Choose a new folder for --output."
         )
 
 
-def _own_files(record: Path) -> set[str]:
+def _own_files(record: Path) -> dict[str, str]:
+    """SHA-256 of the files of an earlier profile."""
+    if not ownership.is_plain_file(record):
+        return {}
     try:
-        return set(json.loads(record.read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return set()
+        found = json.loads(record.read_text(encoding="utf-8"))
+        return {**found["sha256"], RECORD: sha256(record)} if found["command"] in ("segment", "unmix") else {}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
 
 
 Run = Callable[["torch.device", "Bounds", Path], "list[Phase]"]
@@ -122,7 +137,7 @@ def _unmixing(request: UnmixRequest) -> Run:
     from spectrafuse.mcr.estimator import EBgMCR
     from spectrafuse.mcr.training.trainer import Trainer
 
-    spectra = read_request(request).spectra
+    spectra = read_request(request)
     settings = dict(request.settings)
     if settings.get("recipe", "corrected") == "corrected":
         # Without training there is no step to record.

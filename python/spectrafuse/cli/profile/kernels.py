@@ -15,11 +15,12 @@ from spectrafuse._runtime.counts import BYTES, Counts, KernelCall, Work, counts
 
 Call = tuple[str, Work]
 """A label, and the work of one call."""
+_RANDOM_NUMBERS = "random numbers"
 
 
 def _random_numbers(count: int) -> Call:
     """About 60 operations a number, most of them for its random words; it is written once."""
-    return "random numbers", Work(60 * count, BYTES * count)
+    return _RANDOM_NUMBERS, Work(60 * count, BYTES * count)
 
 
 EXTENSIONS: Mapping[str, KernelCall] = {
@@ -35,8 +36,8 @@ TRITON: Mapping[str, Mapping[str, KernelCall]] = {
 """Functions of `spectrafuse.kernels` that launch kernels, by file."""
 
 _WITHOUT_TYPE = ("philox_words",)
-_TYPED_ON_CUDA = ("ambiguity_penalty",)
-"""The one kernel of `_cuda` that takes a type; the others' arguments begin where those of `_cpu` go on."""
+_TYPED_ON_CUDA = ("ambiguity_penalty", "random_fill")
+"""The kernels of `_cuda` that take a type; the others' arguments begin where those of `_cpu` go on."""
 
 
 def extension_call(kernel: str, arguments: Sequence[Any], cuda: bool = False) -> Call:
@@ -59,7 +60,7 @@ def label_on_device(kernel: str) -> str | None:
         for pattern, label in operation.gpu_kernels.items():
             if re.search(pattern, kernel):
                 return label
-    return None
+    return _RANDOM_NUMBERS if "random_fill_kernel" in kernel else None
 
 
 _PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}

@@ -62,6 +62,7 @@ def _as_row(phase: Phase, row: Row, bounds: Bounds) -> dict[str, Any]:
 
 def write(folder: Path, phases: Sequence[Phase], bounds: Bounds, record: Mapping[str, Any]) -> None:
     """Everything but the traces, into a folder."""
+    from spectrafuse.io.fingerprint import sha256
     from spectrafuse.io.results import write_json
 
     rows = [row for phase in phases for row in table_rows(phase, bounds)]
@@ -82,11 +83,9 @@ def write(folder: Path, phases: Sequence[Phase], bounds: Bounds, record: Mapping
         }
         for phase in phases
     ]
-    files = sorted([*(path.name for path in folder.iterdir()), RECORD])
-    write_json(
-        folder / RECORD,
-        {**record, "bounds": bounds._asdict(), "phases": phase_records, "rows": rows, "files": files},
-    )
+    hashes = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    listed = {"files": sorted([*hashes, RECORD]), "sha256": hashes}
+    write_json(folder / RECORD, {**record, "bounds": bounds._asdict(), "phases": phase_records, "rows": rows, **listed})
 
 
 def _short(value: Any) -> Any:

@@ -5,8 +5,22 @@ By default everything behaves as published; `compat/README.md` lists what differ
 
 from __future__ import annotations
 
-from spectrafuse.compat.ebgmcr.analyzer import DenseEBgMCR
-from spectrafuse.compat.ebgmcr.data import CsvComponentMixtureLoader, RandomComponentMixtureSynthesizer
-from spectrafuse.compat.ebgmcr.mcr import EBSelectiveMCR
+from typing import TYPE_CHECKING
+
+from spectrafuse._runtime.lazy_names import names_of
+
+if TYPE_CHECKING:
+    from spectrafuse.compat.ebgmcr.analyzer import DenseEBgMCR
+    from spectrafuse.compat.ebgmcr.data import CsvComponentMixtureLoader, RandomComponentMixtureSynthesizer
+    from spectrafuse.compat.ebgmcr.mcr import EBSelectiveMCR
 
 __all__ = ["CsvComponentMixtureLoader", "DenseEBgMCR", "EBSelectiveMCR", "RandomComponentMixtureSynthesizer"]
+__getattr__, __dir__ = names_of(
+    __name__,
+    {
+        "CsvComponentMixtureLoader": "data",
+        "DenseEBgMCR": "analyzer",
+        "EBSelectiveMCR": "mcr",
+        "RandomComponentMixtureSynthesizer": "data",
+    },
+)

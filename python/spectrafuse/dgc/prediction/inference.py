@@ -36,8 +36,8 @@ _PIECE_PIXELS = 4096
 _LEAST_PIECE = 256
 # Pixels whose rows go through the second stage together, for the same reason.
 _GROUP_PIXELS = 65536
-# Bytes of a mapped file that are in memory at a time: 16 bands of 1024 x 1024 pixels.
-_PAGES = 1 << 26
+# Bytes of a mapped file that are in memory at a time: few enough for the cache, from which they go to their place.
+_PAGES = 1 << 23
 # Numbers of a strip as read; a larger one would only take longer to begin with.
 _STRIP_NUMBERS = 1 << 24
 

@@ -13,7 +13,8 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.safetensors import write_tensors
 from spectrafuse._runtime.tensor_files import load_state
 from spectrafuse.io.atomic import atomic_folder, atomic_write
-from spectrafuse.io.fingerprint import differences
+from spectrafuse.io.errors import DataError
+from spectrafuse.io.fingerprint import differences, sha256
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import STATE_FILE, State, read_state, write_model
 
@@ -21,8 +22,8 @@ SMALLEST_SHARE_SAVING = 20.0
 """Saving may take one part in so many of the time between two saves."""
 
 TRAINING_FILE = "training.pt"
-RESULT_FILE = "result.csv"
-_TRAINING_VERSION = 2
+RESULT_FILE, HASH_FILE = "result.csv", "sha256"
+_TRAINING_VERSION = 3
 _STATE_MEMORY = 2**28
 
 
@@ -152,6 +153,7 @@ class StateKeeper:
             with atomic_folder(self.folder / name) as temporary:
                 write_model(temporary, self.config, rescale(slot.state, self.scale))
                 write_result(temporary / RESULT_FILE, slot.record)
+                (temporary / HASH_FILE).write_text(sha256(temporary / STATE_FILE), encoding="utf-8")
         else:
             if self._temporary is None:
                 self._temporary = tempfile.TemporaryDirectory(prefix="spectrafuse-")
@@ -197,7 +199,22 @@ class StateKeeper:
         return {name: list(slot.record) for name, slot in self.slots.items()}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Resume with records whose states are in the folder."""
+        """Resume with records whose states are in the folder.
+
+        Raises
+        ------
+        ValueError
+            If one of them is damaged.
+        """
+        for name in saved:
+            assert self.folder is not None
+            path = self.folder / name / STATE_FILE
+            try:
+                whole = (self.folder / name / HASH_FILE).read_bytes() == sha256(path).encode()
+            except (OSError, DataError):
+                whole = False
+            if not whole:
+                raise InvalidValueError(f"'{path}' is damaged or gone; delete '{self.folder}' to start again.")
         self.slots = {name: _Slot(Record(*record), None) for name, record in saved.items()}
 
 

@@ -18,24 +18,36 @@ from spectrafuse.ops.mean_shift_assign import assign, mean_shift_assign
 
 
 class ClusteringTerms(NamedTuple):
-    """What `clustering_objective` returns: assignments q, embeddings z, centers c, pixels i, clusters k."""
+    """What `clustering_objective` returns: assignments q, embeddings z, centers c, pixels i, clusters k.
+
+    Attributes
+    ----------
+    compactness : Tensor (2,)
+        One per view: ``sum_ik q_ik max(1 - z_i . c_k, 0) / number of pixels``, z from the encoder.
+    uniform : Tensor ()
+        Mean negative log-likelihood of the pseudo-labels, mean of the views; zero without them.
+    orthogonality : Tensor ()
+        Sum of the squared entries of ``C C^T - I``.
+    balance : Tensor ()
+        Entropy ``-sum_k m_k log m_k`` of ``m_k = mean_i q_ik + 1e-6``, mean of the views. High is balanced.
+    consistency : Tensor ()
+        Mean symmetric Kullback-Leibler divergence of the two views' assignments.
+    mass : Tensor (K,)
+        Sum of the assignments over both views, detached.
+    sums : Tensor (K, D)
+        ``sum_i q_ik z_i`` over both views, z moved and not normalised, detached.
+    probs : Tensor (2B, h, w, K)
+        The assignments, with gradient; (0, h, w, K) without `return_probs`.
+    """
 
     compactness: Tensor
-    """(2,), one per view: sum_ik q_ik max(1 - z_i . c_k, 0) / number of pixels, z from the encoder."""
     uniform: Tensor
-    """(): mean negative log-likelihood of the pseudo-labels, mean of the views; zero without them."""
     orthogonality: Tensor
-    """(): sum of the squared entries of C C^T - I."""
     balance: Tensor
-    """(): entropy -sum_k m_k log m_k of m_k = mean_i q_ik + 1e-6, mean of the views. High is balanced."""
     consistency: Tensor
-    """(): mean symmetric Kullback-Leibler divergence of the two views' assignments."""
     mass: Tensor
-    """(K,): sum of the assignments over both views, detached."""
     sums: Tensor
-    """(K, D): sum_i q_ik z_i over both views, z moved and not normalised, detached."""
     probs: Tensor
-    """(2B, h, w, K): the assignments, with gradient; (0, h, w, K) without `return_probs`."""
 
 
 def _check_pairs(

@@ -17,8 +17,9 @@ from spectrafuse.ops.dense_mean_shift import pytorch, reference, registration
 def dense_mean_shift(embeddings: Tensor, bandwidth: Tensor, *, num_iters: int = 5) -> Tensor:
     """Move every pixel's embedding towards a mode, with all pixels of its image as neighbours.
 
-    Per iteration z_i = sum_j w_ij z_j / (sum_j w_ij + 1e-6) with w_ij = exp(-|z_i - z_j|^2 / (2
-    bandwidth^2)). Both sides are the moved embeddings, and gradients pass through all iterations.
+    Per iteration ``z_i = sum_j w_ij z_j / (sum_j w_ij + 1e-6)`` with
+    ``w_ij = exp(-|z_i - z_j|^2 / (2 bandwidth^2))``. Both sides are the moved embeddings, and gradients pass
+    through all iterations.
 
     Parameters
     ----------

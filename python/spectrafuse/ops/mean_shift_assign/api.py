@@ -15,12 +15,18 @@ from spectrafuse.ops.mean_shift_assign import pytorch, reference, registration
 
 
 class MeanShiftResult(NamedTuple):
-    """What `mean_shift_assign` returns."""
+    """What `mean_shift_assign` returns.
+
+    Attributes
+    ----------
+    shifted : Tensor (B, D, H, W)
+        The embeddings after all iterations, not normalised.
+    probs : Tensor (B, H, W, K)
+        Soft assignments, each pixel sums to 1.
+    """
 
     shifted: Tensor
-    """(B, D, H, W): the embeddings after all iterations, not normalised."""
     probs: Tensor
-    """(B, H, W, K): soft assignments, each pixel sums to 1."""
 
 
 def mean_shift_assign(
@@ -68,6 +74,17 @@ def mean_shift_assign(
     -----
     Source: arXiv 2512.24172, the unrolled mean-shift module. The kernels store nothing of size window^2 and take
     windows up to 11, `triton` up to 128 dimensions and no float64; the rest runs in PyTorch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import spectrafuse as sf
+    >>> embeddings = torch.nn.functional.normalize(torch.randn(1, 8, 20, 30), dim=1).requires_grad_()
+    >>> centers = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
+    >>> shifted, probs = sf.ops.mean_shift_assign(embeddings, centers, torch.tensor(0.5))
+    >>> shifted.shape, probs.shape
+    (torch.Size([1, 8, 20, 30]), torch.Size([1, 20, 30, 3]))
+    >>> probs.amax(-1).sum().backward()
     """
     _check(embeddings, centers, bandwidth, num_iters, window, temperature)
     options = {"num_iters": num_iters, "window": window, "temperature": temperature}

@@ -65,8 +65,7 @@ def forward_kernel(
     sums = components.new_empty(()), components.new_empty(())
     workspace, part_sums = mixture_workspace(len(concentration), inputs[2], forward=True), []
     if workspace:
-        module, (count, bands) = extensions.cuda(), components.shape
-        blocks = module.mixture_parts(count) * module.sparse_column_blocks(bands)
+        blocks = extensions.cuda().sparse_blocks(len(concentration), *components.shape)
         part_sums.append(components.new_empty((2 * blocks,), dtype=torch.float64))
     extensions.run(
         "sparse_gated_mixture_forward", *shared_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),

@@ -31,7 +31,7 @@ def spectral_compactness(spectra: Tensor, probs: Tensor, valid: Tensor | None = 
     Returns
     -------
     Tensor ()
-        sum_ik q_ik |x_i - mu_k|^2 / (number of pixels * C) with mu_k = sum_i q_ik x_i / sum_i q_ik over all
+        ``sum_ik q_ik |x_i - mu_k|^2 / (number of pixels * C)`` with ``mu_k = sum_i q_ik x_i / sum_i q_ik`` over all
         pixels of the batch that take part; 0 if none does. A cluster without mass adds nothing.
         Differentiable in `spectra` and `probs`, once.
 
