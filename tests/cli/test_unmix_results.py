@@ -268,3 +268,102 @@ def test_constraints_and_known_spectra_on_the_command_line(tmp_path: Path) -> No
     short = run("unmix", tmp_path / "spectra.csv", "-o", tmp_path / "no", "--known", tmp_path / "short.csv")
     fails_with(short, "--known", "must hold spectra of 20 bands")
     assert not (tmp_path / "no").exists()
+
+
+def test_missing_cells_are_said_and_take_no_part(tmp_path: Path) -> None:
+    values, _ = mixtures(12)
+    lines = [",".join(f"{v:.5f}" for v in row) for row in values]
+    cells = [line.split(",") for line in lines]
+    cells[2][3] = cells[5][7] = ""
+    header = ",".join(str(400 + 10 * i) for i in range(20))
+    (tmp_path / "holes.csv").write_text("\n".join([header, *(",".join(row) for row in cells)]) + "\n")
+    result = run("unmix", tmp_path / "holes.csv", "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "2 of 240 values are missing and take no part" in result.output.splitlines()[0]
+    assert "Caution: 2 of 240 values are missing and take no part." in " ".join(result.output.split())
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["n_components"] == 2
+    assert record["r2"] > 0.999
+    dropped = run("unmix", tmp_path / "holes.csv", "-o", tmp_path / "fewer", "--drop-missing", "spectra")
+    assert "2 of 12 spectra with missing values" in dropped.output
+
+
+def _eluting(samples: int, shift: float, sizes: tuple[float, float]) -> np.ndarray:
+    t = np.arange(samples)
+    return np.stack(
+        [size * np.exp(-0.5 * ((t - c - shift) / 3) ** 2) for size, c in zip(sizes, (8, 14), strict=True)], 1
+    )
+
+
+def _pure(bands: int, places: tuple[float, float]) -> np.ndarray:
+    x = np.arange(bands) / bands
+    return np.exp(-0.5 * ((x - np.array(places)[:, None]) / 0.1) ** 2)
+
+
+def _write(path: Path, axis: np.ndarray, values: np.ndarray) -> Path:
+    noisy = values + 1e-3 * np.random.default_rng(len(path.name)).standard_normal(values.shape)
+    lines = [",".join(f"{x:g}" for x in axis), *(",".join(f"{v:.6f}" for v in row) for row in noisy)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_runs_share_spectra_and_have_profiles_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = drawn(monkeypatch)
+    axis, pure = 400.0 + 10 * np.arange(30), _pure(30, (0.3, 0.6))
+    runs = [
+        _write(tmp_path / f"{name}.csv", axis, _eluting(22, 0, sizes) @ pure)
+        for name, sizes in (("monday", (1.0, 0.5)), ("friday", (0.3, 0.8)))
+    ]
+    out = tmp_path / "out"
+    result = run("unmix", *runs, "-o", out, "--n-components", 2, "--unimodal", "--trilinear", "--pool-size", 8)
+    assert result.exit_code == 0, result.output
+    assert [line.split(":")[0] for line in result.output.splitlines()[:2]] == ["read", "read"]
+    record = json.loads((out / "run.json").read_text())
+    assert [Path(one["file"]).name for one in record["inputs"]] == ["monday.csv", "friday.csv"]
+    assert {one["name"] for one in record["constraints"]} == {
+        "Unimodal on concentrations",
+        "Trilinear on concentrations",
+    }
+    profiles = [np.load(out / f"concentrations_{name}.npz")["concentrations"] for name in ("monday", "friday")]
+    assert [len(part) for part in profiles] == [22, 22]
+    for k in range(2):
+        both = [part[:, k] / np.linalg.norm(part[:, k]) for part in profiles]
+        assert both[0] @ both[1] > 0.9999
+        assert int(np.argmax(both[0])) in (8, 14)
+    ratios = sorted(float(profiles[1][:, k].sum() / profiles[0][:, k].sum()) for k in range(2))
+    np.testing.assert_allclose(ratios, [0.3, 1.6], rtol=0.05)
+    whole = np.load(out / "concentrations.npz")
+    assert whole["names"][[0, 22]].tolist() == ["monday 1", "friday 1"]
+    axes = next(figure.axes for figure in figures if figure.axes and len(figure.axes[0].texts) == 2)
+    assert len([line for line in axes[0].lines if len(line.get_xdata()) == 22]) == 2
+    assert [text.get_text() for text in axes[0].texts] == ["monday", "friday"]
+    other = _write(tmp_path / "other.csv", axis + 5, _eluting(22, 0, (1, 1)) @ pure)
+    fails_with(
+        run("unmix", runs[0], other, "-o", tmp_path / "no"), "Runs must have one axis", "400 to 690", "405 to 695"
+    )
+    fails_with(run("unmix", runs[0], "-o", tmp_path / "no", "--trilinear"), "--trilinear is about several runs")
+    short = _write(tmp_path / "short.csv", axis, _eluting(20, 0, (1, 1)) @ pure)
+    fails_with(run("unmix", runs[0], short, "-o", tmp_path / "no", "--trilinear"), "of one length; got 22, 20 spectra")
+
+
+def test_instruments_side_by_side_share_profiles(tmp_path: Path) -> None:
+    amounts = _eluting(22, 0, (1.0, 0.7))
+    ultraviolet = _write(tmp_path / "uv.csv", 200.0 + 5 * np.arange(30), amounts @ _pure(30, (0.5, 0.55)))
+    infrared = _write(tmp_path / "ir.csv", 900.0 + 10 * np.arange(40), 300 * amounts @ _pure(40, (0.3, 0.7)))
+    out = tmp_path / "out"
+    result = run("unmix", ultraviolet, infrared, "-o", out, "--side-by-side", "--n-components", 2, "--pool-size", 8)
+    assert result.exit_code == 0, result.output
+    shapes = {name: np.load(out / f"components_{name}.npz") for name in ("uv", "ir")}
+    assert shapes["uv"]["components"].shape == (2, 30)
+    np.testing.assert_array_equal(shapes["ir"]["axis"], 900.0 + 10 * np.arange(40))
+    # Alike in one instrument, told apart by the other.
+    found = shapes["uv"]["components"] / np.linalg.norm(shapes["uv"]["components"], axis=1, keepdims=True)
+    true = _pure(30, (0.5, 0.55)) / np.linalg.norm(_pure(30, (0.5, 0.55)), axis=1, keepdims=True)
+    assert np.max(found @ true.T, axis=0).min() > 0.999
+    assert (out / "components_uv.png").exists()
+    fewer = _write(tmp_path / "fewer.csv", 200.0 + 5 * np.arange(30), amounts[1:] @ _pure(30, (0.5, 0.55)))
+    fails_with(
+        run("unmix", fewer, infrared, "-o", tmp_path / "no", "--side-by-side"),
+        "needs the same samples in all files", "21 spectra", "22",
+    )  # fmt: skip
+    fails_with(run("unmix", fewer, "-o", tmp_path / "no", "--side-by-side"), "there is one")

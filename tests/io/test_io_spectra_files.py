@@ -418,6 +418,24 @@ def test_missing_values_are_asked_about_or_left_out(tmp_path: Path) -> None:
     assert "left out: 1 of 30 bands with missing values (number 6)" in bands.layout
 
 
+def test_values_alone_are_left_out(tmp_path: Path) -> None:
+    holes = np.array([[1, 2, 3, 4], [np.nan] * 4, [5, np.nan, 7, np.nan], [2, 1, 3, np.nan]])
+    path = tmp_path / "holes.npy"
+    np.save(path, np.delete(holes, 3, 1))
+    spectra = read_spectra(path, drop_missing="values")
+    np.testing.assert_array_equal(spectra.data, [[1, 2, 3], [5, np.nan, 7], [2, 1, 3]])
+    assert spectra.reading.endswith(
+        "left out: 1 of 4 spectra without any value (number 2); 1 of 9 values is missing and takes no part"
+    )
+    np.save(path, np.c_[holes[2:, 3], holes[2:, :3]])
+    spectra = read_spectra(path, drop_missing="values")
+    np.testing.assert_array_equal(spectra.data, [[5, np.nan, 7], [2, 1, 3]])
+    assert "1 of 4 bands without any value (number 1)" in spectra.layout
+    np.save(path, np.full((3, 3), np.nan))
+    with pytest.raises(DataError, match="missing values in all 3 spectra"):
+        read_spectra(path, drop_missing="values")
+
+
 def test_chosen_columns(tmp_path: Path) -> None:
     content = text(X, ["name", "a", "b", *(f"v{i}" for i in range(28))], NAMES)
     got = read(tmp_path / "x.csv", content, columns="name,4-")

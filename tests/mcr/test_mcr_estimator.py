@@ -195,7 +195,7 @@ def test_chunks_do_not_matter(fitted: EBgMCR, monkeypatch: pytest.MonkeyPatch) -
 
 def test_bad_input_is_one_clear_error(fitted: EBgMCR) -> None:
     broken = SPECTRA.copy()
-    broken[2, 3] = np.nan
+    broken[2, 3] = np.inf
     for call in (_quick().fit, fitted.transform):
         with pytest.raises(DataError, match="spectrum 2, band 3"):
             call(broken)

@@ -116,7 +116,7 @@ def test_bands_of_unlike_noise_in_a_large_file(tmp_path: Path, monkeypatch: pyte
 def test_a_large_file_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "MAPPED_BYTES", 1000)
     path, spectra = tmp_path / "spectra.npy", np.ones((600, 8), np.float32)
-    spectra[300, 5] = spectra[500, 6] = np.nan
+    spectra[300, 5] = spectra[500, 6] = np.inf
     np.save(path, spectra)
     with pytest.raises(DataError, match=r"2 values that are not finite .*, the first at spectrum 300, band 5"):
         EBgMCR().fit(path)

@@ -90,7 +90,7 @@ def test_a_misfit_is_searched_again_and_said(monkeypatch: pytest.MonkeyPatch) ->
     right = noise_level(drawn.spectra)
     assert right.white
     wrong = right._replace(structured=True, white=False)
-    monkeypatch.setattr("spectrafuse.mcr.estimator.noise_level", lambda *args, **options: wrong)
+    monkeypatch.setattr("spectrafuse.mcr.weighting.noise_level", lambda *args, **options: wrong)
     estimator = EBgMCR().fit(drawn.spectra.numpy())
     # A level that is assumed is the threshold: it costs those components that explain less.
     assert 13 <= estimator.n_components_ <= 16

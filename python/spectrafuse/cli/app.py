@@ -74,6 +74,14 @@ class DropName(str, Enum):
     spectra = "spectra"
 
 
+class PreferenceName(str, Enum):
+    """Which of mixtures that fit equally well is taken."""
+
+    pure = "pure"
+    smooth = "smooth"
+    least_volume = "least volume"
+
+
 class NormalizationName(str, Enum):
     """Methods of `spectrafuse.dgc.normalise.Normalization`, or chosen from the scenes."""
 
@@ -199,7 +207,10 @@ DecimalOption = Annotated[
 ]
 DropMissingOption = Annotated[
     DropName | None,
-    typer.Option(help="Leave out bands or spectra that have missing values.", rich_help_panel=READING),
+    typer.Option(
+        help="Leave out bands or spectra that have missing values. Default: these values alone take no part.",
+        rich_help_panel=READING,
+    ),
 ]
 MasksOption = Annotated[
     list[str] | None,
@@ -394,8 +405,11 @@ def segment(
 def unmix(
     context: typer.Context,
     spectra: Annotated[
-        Path,
-        typer.Argument(help="Spectra in a table (.csv, .txt, .xlsx, ...), .spc, .spa, .wdf, .npy or .mat, or a scene."),
+        list[Path],
+        typer.Argument(
+            help="Spectra in a table (.csv, .txt, .xlsx, ...), .spc, .spa, .wdf, .npy or .mat, or a scene. Several are "
+            "runs that share their components."
+        ),
     ],
     output: OutputOption,
     n_components: Annotated[
@@ -414,6 +428,16 @@ def unmix(
     non_negative: Annotated[
         bool, typer.Option(help="Keep component spectra at or above zero, or let them be negative.")
     ] = True,
+    non_negative_concentrations: Annotated[
+        bool, typer.Option(help="Keep concentrations at or above zero, or let them be negative.")
+    ] = True,
+    prefer: Annotated[
+        PreferenceName | None,
+        typer.Option(
+            help="Of mixtures that fit equally well take the one that the purest spectra lead to, that of smoothest "
+            "spectra, or that of least volume."
+        ),
+    ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Let each component use some bands only.")] = False,
     background: Annotated[
         bool,
@@ -433,6 +457,13 @@ def unmix(
     closure: Annotated[
         float | None, typer.Option(min=0.0, help="Concentrations of each spectrum add up to this number.")
     ] = None,
+    trilinear: Annotated[
+        bool, typer.Option("--trilinear", help="A component has one profile in all runs, of another size in each.")
+    ] = False,
+    side_by_side: Annotated[
+        bool,
+        typer.Option("--side-by-side", help="Several files are of the same samples, from different instruments."),
+    ] = False,
     robust: Annotated[
         bool,
         typer.Option("--robust", help="Remove spikes of single spectra, such as cosmic rays, before the fit."),
@@ -440,7 +471,7 @@ def unmix(
     feasible_bands: Annotated[
         bool | None,
         typer.Option(
-            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 4 components."
+            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 5 components."
         ),
     ] = None,
     restart: RestartOption = False,
@@ -505,6 +536,8 @@ def unmix(
         pool_size=pool_size,
         recipe=recipe,
         non_negative=non_negative,
+        non_negative_concentrations=non_negative_concentrations,
+        prefer=prefer,
         sparse=sparse,
         background=background,
         noise=noise,
@@ -518,7 +551,10 @@ def unmix(
     _carry_out(
         context,
         UnmixRequest(
-            spectra=spectra,
+            spectra=spectra[0],
+            more=tuple(spectra[1:]),
+            side_by_side=side_by_side,
+            trilinear=trilinear,
             output=output,
             settings=settings,
             key=key,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spectrafuse.cli.experiments import Experiments, joined
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MOST_TRIED = 8
 # In the tables of components and concentrations, of one component.
 BYTES_OF_NUMBER = 8
-MOST_BANDS, LARGEST_FOR_BANDS = 4, 2_000_000
+MOST_BANDS, LARGEST_FOR_BANDS = 5, 2_000_000
 """Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
 CAPTIONS = {
     "components.png": "the spectrum of each component",
@@ -65,6 +66,12 @@ class UnmixRequest:
         Spectra to start from.
     fixed : bool
         They stay as they are.
+    more : tuple of Path
+        Further files: other runs, or other instruments.
+    side_by_side : bool
+        They are other instruments.
+    trilinear : bool
+        Components have one profile in all runs.
     """
 
     spectra: Path
@@ -92,6 +99,9 @@ class UnmixRequest:
     closure: float | None = None
     known: Path | None = None
     fixed: bool = False
+    more: tuple[Path, ...] = ()
+    side_by_side: bool = False
+    trilinear: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,22 @@ def _read_truth(request: UnmixRequest, spectra: Spectra) -> Truth:
     return Truth(components, concentrations, names)
 
 
+def read_experiments(request: UnmixRequest) -> Experiments:
+    """The spectra of all files of a request, said in one line for each.
+
+    Raises
+    ------
+    CommandError
+        If it is one spectrum, or files do not fit together.
+    """
+    files = (request.spectra, *request.more)
+    parts = [read_request(replace(request, spectra=file), several=len(files) == 1) for file in files]
+    experiments = joined(parts, beside=request.side_by_side)
+    if request.trilinear and len(experiments.runs) < 2:
+        raise CommandError("--trilinear is about several runs; give a file for each.")
+    return experiments
+
+
 def read_request(request: UnmixRequest, *, several: bool = True) -> Spectra:
     """The spectra of a request, said in one line.
 
@@ -233,7 +259,7 @@ def read_request(request: UnmixRequest, *, several: bool = True) -> Spectra:
             spectra_in=request.spectra_in,
             columns=request.columns,
             decimal=request.decimal,
-            drop_missing=request.drop_missing,
+            drop_missing=request.drop_missing or "values",
             layout=request.layout,
             nodata=request.nodata,
             bands=request.bands,
@@ -269,7 +295,8 @@ def unmix(request: UnmixRequest) -> None:
 
     console = output_console()
     set_threads(request.threads)
-    spectra = read_request(request)
+    experiments = read_experiments(request)
+    spectra = experiments.spectra
     truth = _read_truth(request, spectra)
     samples, bands = spectra.data.shape
     known = None if request.known is None else _read_components("--known", request.known, spectra)
@@ -282,35 +309,36 @@ def unmix(request: UnmixRequest) -> None:
         )
         if path is not None
     }
-    inputs = [described(request.spectra, spectra)]
+    inputs = [described(Path(part.source), part) for part in experiments.parts]
     folder = RunFolder(
         request.output,
         {
             "command": "unmix",
             "parameters": dict(request.settings),
-            "constraints": [request.unimodal, request.closure, request.fixed],
+            "constraints": [request.unimodal, request.closure, request.fixed, request.trilinear, request.side_by_side],
             "axis_label": request.axis_label,
             "data": [{k: inputs[0][k] for k in ("sha256", "key", "layout")}],
             "mask": None if request.mask is None else content(request.mask),
             "truth": beside,
         },
         restart=request.restart,
-        trial=lambda place: _try_results(place, request, spectra, truth, known),
+        trial=lambda place: _try_results(place, request, experiments, truth, known),
         space=BYTES_OF_NUMBER * (samples + bands),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
-        _fit_and_write(request, spectra, truth, known, inputs, folder, console)
+        _fit_and_write(request, experiments, truth, known, inputs, folder, console)
 
 
 def _try_results(
-    place: Path, request: UnmixRequest, spectra: Spectra, truth: Truth, known: NamedSpectra | None
+    place: Path, request: UnmixRequest, experiments: Experiments, truth: Truth, known: NamedSpectra | None
 ) -> None:
     """Write all results for a few spectra and components, with the names and the axis of the real ones."""
     from types import SimpleNamespace
 
+    spectra = experiments.spectra
     rows, bands = min(len(spectra.data), MOST_TRIED), spectra.data.shape[1]
     counts = [
         table.shape[axis] for table, axis in ((truth.components, 0), (truth.concentrations, 1)) if table is not None
@@ -348,6 +376,10 @@ def _try_results(
         agreement=compare(components, concentrations, few),
         nmse=0.5,
     )
+    # Names of files may be no names of results.
+    tried = experiments.parts if experiments.beside else [replace(part, names=None) for part in experiments.parts]
+    every = np.ones((sum(len(part.data) for part in tried), count), np.float32)
+    _write_parts(place, replace(experiments, parts=tried), replace(solution, concentrations=every), request.axis_label)
     _write_search(place, estimator, 0.5)
     (place / "model" / "param.json").touch()
     if request.feasible_bands is not False:
@@ -372,27 +404,32 @@ def few_of(spectra: Spectra) -> Spectra:
 
 def _fit_and_write(
     request: UnmixRequest,
-    spectra: Spectra,
+    experiments: Experiments,
     truth: Truth,
     known: NamedSpectra | None,
     inputs: list[dict[str, Any]],
     folder: RunFolder,
     console: Console,
 ) -> None:
-    from spectrafuse.mcr.constraints import Closure, Constraint, Unimodal
+    from spectrafuse.mcr.constraints import Closure, Constraint, Trilinear, Unimodal
     from spectrafuse.mcr.estimator import EBgMCR
 
+    spectra = experiments.spectra
     constraints: list[Constraint] = [Unimodal()] if request.unimodal else []
+    if request.trilinear:
+        constraints.append(Trilinear())
     if request.closure is not None:
         constraints.append(Closure(request.closure))
-    first: dict[str, Any] = {}
+    first: dict[str, Any] = {"sample_weight": experiments.sample_weight}
+    if experiments.runs:
+        first["runs"] = [size for _, size in experiments.runs]
     if known is not None:
-        first = {"components": known.components, "fixed": np.full(len(known.components), request.fixed)}
+        first |= {"components": known.components, "fixed": np.full(len(known.components), request.fixed)}
     estimator = EBgMCR(**request.settings, constraints=constraints or None)
     fit_in_folder(estimator, spectra, folder, "unmixing", **first)
     components = np.asarray(estimator.components_)
-    # Under constraints, those of the fit: `transform` looks at one spectrum at a time.
-    concentrations = np.asarray(estimator.C_opt_ if constraints else estimator.transform(spectra))
+    # Of the fit: `transform` knows no weights, and no constraints beyond single spectra.
+    concentrations = np.asarray(estimator.C_opt_)
     share = shares(components, concentrations)
     order = by_share(share, estimator.background_row_)
     background = None if estimator.background_row_ is None else len(order) - 1
@@ -427,10 +464,11 @@ def _fit_and_write(
     bands = None
     if _wants_bands(request, estimator, spectra.data.size):
         with waiting("looking for feasible bands"):
-            bands = estimator.feasible_bands(spectra.data).ordered(order[order != estimator.background_row_])
+            kept = np.array([i for i in order if i != estimator.background_row_])
+            bands = estimator.feasible_bands(spectra.data, runs=first.get("runs")).ordered(kept)
         record["feasible_bands"] = {
             **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
-            "sentences": bands.sentences,
+            "sentences": bands.told(solution.names[: len(bands.lowest)]),
         }
     blocks = _summary(record, agreement)
     with waiting("writing"), folder.results(record) as results:
@@ -444,7 +482,9 @@ def _fit_and_write(
             truth=truth,
             agreement=agreement,
             nmse=nmse,
+            runs=experiments.runs,
         )
+        _write_parts(results, experiments, solution, request.axis_label)
         _write_search(results, estimator.arrange(order, names), r2)
         title = f"Unmixing of {request.spectra.name}"
         folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
@@ -473,8 +513,8 @@ def _wants_bands(request: UnmixRequest, estimator: Any, size: int) -> bool:
     """Whether feasible bands are asked for, or cost little."""
     count = len(estimator.component_ids_)
     if request.feasible_bands is None:
-        if request.unimodal or request.closure is not None:
-            return False  # they know nothing of these
+        if not estimator.non_negative_concentrations:
+            return False
         return 1 < count <= MOST_BANDS and size <= LARGEST_FOR_BANDS
     return request.feasible_bands and count > 0
 
@@ -484,8 +524,9 @@ def reconstruction_scores(data: np.ndarray, reconstruction: np.ndarray) -> tuple
     from spectrafuse.mcr.metrics import nmse_of, r2_of
 
     x = data.astype(np.float64)
-    residual = float(((x - reconstruction) ** 2).sum())
-    return r2_of(residual, float(((x - x.mean(axis=0)) ** 2).sum())), nmse_of(residual, float((x * x).sum()))
+    residual = float(np.nansum((x - reconstruction) ** 2))
+    variation, power = float(np.nansum((x - np.nanmean(x, axis=0)) ** 2)), float(np.nansum(x * x))
+    return r2_of(residual, variation), nmse_of(residual, power)
 
 
 def correlations(found: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -571,6 +612,7 @@ def write_solution(
     truth: Truth,
     agreement: Agreement | None,
     nmse: float,
+    runs: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Write components and concentrations into a folder, as tables and pictures."""
     from spectrafuse.io.results import write_components, write_concentrations, write_maps
@@ -589,6 +631,8 @@ def write_solution(
         "sample_label": "spectrum number, as in the file" if process is None else process[0],
         "positions": None if process is None else process[1],
     }
+    if runs:
+        along = {"sample_label": "spectrum number, run after run", "positions": None}
     write_components(results, components, axis, ids=solution.ids, names=names)
     write_concentrations(
         results,
@@ -610,7 +654,7 @@ def write_solution(
         **spectral,
     )
     if spectra.grid is None:
-        save_concentrations(results / "concentrations.png", concentrations, names=names, **along)
+        save_concentrations(results / "concentrations.png", concentrations, names=names, runs=runs, **along)
     else:
         maps = spectra.grid.maps(concentrations)
         write_maps(results, maps, names, place=spectra.grid.place)
@@ -636,6 +680,36 @@ def write_solution(
                 for row in agreement.rows
             },
             truth_names=truth.names,
+        )
+
+
+def _write_parts(results: Path, experiments: Experiments, solution: Solution, axis_label: str | None) -> None:
+    """Tables of the concentrations of each run, and tables and pictures of the spectra from each instrument."""
+    from spectrafuse.io.results import write_components, write_concentrations
+    from spectrafuse.reports.unmixing import save_components
+
+    start = 0
+    for (run, size), part in zip(experiments.runs, experiments.parts, strict=False):
+        write_concentrations(
+            results,
+            solution.concentrations[start : start + size],
+            ids=solution.ids,
+            names=part.names or [str(i + 1) for i in range(size)],
+            components=solution.names,
+            name=f"concentrations_{run}",
+        )
+        start += size
+    for name, part, bands in experiments.instruments:
+        components = solution.components[:, bands]
+        write_components(
+            results, components, part.axis, ids=solution.ids, names=solution.names, name=f"components_{name}"
+        )
+        save_components(
+            results / f"components_{name}.png",
+            components,
+            names=solution.names,
+            weights=solution.concentrations.mean(axis=0),
+            **_spectral(axis_label, part),
         )
 
 

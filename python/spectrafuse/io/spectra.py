@@ -162,8 +162,9 @@ def read_spectra(
         left out.
     decimal : {"auto", "point", "comma"}
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
-    drop_missing : {None, "bands", "spectra"}
-        What is left out where values are missing (empty cells, NaN, NA, --, infinity); None: they are an error.
+    drop_missing : {None, "bands", "spectra", "values"}
+        What is left out where values are missing (empty cells, NaN, NA, --, infinity): bands, spectra, or these values
+        alone, which are NaN then, and of bands and spectra those without any value. None: they are an error.
     nodata : float, optional
         Value that marks missing values, such as -9999. Of a scene as in `spectrafuse.io.cubes.open_cube`.
     layout, bands, mask
@@ -202,7 +203,7 @@ def read_spectra(
         ("index", index, ("auto", True, False)),
         ("spectra_in", spectra_in, ("auto", "rows", "columns")),
         ("decimal", decimal, ("auto", "point", "comma")),
-        ("drop_missing", drop_missing, (None, "bands", "spectra")),
+        ("drop_missing", drop_missing, (None, "bands", "spectra", "values")),
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
@@ -294,16 +295,20 @@ def _finished(
     keep_rows, keep_bands = np.ones(len(values), dtype=bool), np.ones(values.shape[1], dtype=bool)
     bad = ~np.isfinite(values)
     if bad.any():
-        rows, bands = bad.any(axis=1), bad.any(axis=0)
         if drop_missing is None:
             _report_missing(reading, source, bad)
-        keep_rows, keep_bands = (~rows, keep_bands) if drop_missing == "spectra" else (keep_rows, ~bands)
-        count, total = (rows.sum(), len(rows)) if drop_missing == "spectra" else (bands.sum(), len(bands))
-        if count == total:
-            raise DataError(f"'{source}' has missing values in all {total} {drop_missing}, so that none is left.")
-        which = [str(i + 1) for i in np.flatnonzero(rows if drop_missing == "spectra" else bands)]
-        listed = ", ".join(which[:5]) + (", ..." if len(which) > 5 else "")
-        notes.append(f"{count} of {total} {drop_missing} with missing values (number {listed})")
+        no_value = drop_missing == "values"
+        rows, bands = (bad.all(axis=1), bad.all(axis=0)) if no_value else (bad.any(axis=1), bad.any(axis=0))
+        keep_rows = keep_rows if drop_missing == "bands" else ~rows
+        keep_bands = keep_bands if drop_missing == "spectra" else ~bands
+        lacking = "without any value" if no_value else "with missing values"
+        for what, lost, kept in (("spectra", rows, keep_rows), ("bands", bands, keep_bands)):
+            if not kept.any():
+                raise DataError(f"'{source}' has missing values in all {len(kept)} {what}, so that none is left.")
+            if not kept.all():
+                which = [str(i + 1) for i in np.flatnonzero(lost)]
+                listed = ", ".join(which[:5]) + (", ..." if len(which) > 5 else "")
+                notes.append(f"{lost.sum()} of {len(lost)} {what} {lacking} (number {listed})")
     if bad.any():
         values = values[keep_rows][:, keep_bands]
     axis = None if reading.axis is None else reading.axis[keep_bands]
@@ -320,8 +325,11 @@ def _finished(
     words += [w for w in (reading.labels, reading.dialect) if w]
     if notes:
         words.append(f"left out: {', '.join(notes)}")
+    if count := int((~np.isfinite(values)).sum()):
+        words.append(missing_values(count, values.size))
+        values = np.where(np.isfinite(values), values, np.nan)
     result = Spectra(
-        check_spectra(f"'{source}'", values),
+        check_spectra(f"'{source}'", values, gaps=drop_missing == "values"),
         axis,
         None if reading.names is None else [n for n, k in zip(reading.names, keep_rows, strict=True) if k],
         source,
@@ -338,6 +346,11 @@ def _finished(
     if reading.decided_by_default and axis is None:
         _warn_if_turned(source, result.data)
     return result
+
+
+def missing_values(count: int, size: int) -> str:
+    """That so many of so many values are missing, in words."""
+    return f"{count} of {size} values {'is' if count == 1 else 'are'} missing and take{'s' * (count == 1)} no part"
 
 
 def _warn_of_markers(source: str, values: np.ndarray) -> None:

@@ -44,7 +44,7 @@ def check_cube(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
     return _check(name, array, "a cube (bands, rows, columns)", ("band", "row", "column"), 0, zeros)
 
 
-def check_spectra(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
+def check_spectra(name: str, array: Any, *, zeros: str = "check", gaps: bool = False) -> np.ndarray:
     """Check a table of spectra and give it as float32.
 
     Parameters
@@ -57,6 +57,8 @@ def check_spectra(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
         "check": a band that is zero in every spectrum is legal but carries no information, so a
         `UserWarning` names it; a table that is zero everywhere is an error. "accept": neither (for
         `transform` of a few spectra).
+    gaps : bool
+        NaN stands for a value that is missing, and is no error.
 
     Returns
     -------
@@ -69,10 +71,12 @@ def check_spectra(name: str, array: Any, *, zeros: str = "check") -> np.ndarray:
         Wrong type or rank (one spectrum needs `reshape(1, -1)`), an empty axis, NaN, infinity, a number that
         float32 cannot hold, zero everywhere.
     """
-    return _check(name, array, "a table of spectra (spectra, bands)", ("spectrum", "band"), 1, zeros)
+    return _check(name, array, "a table of spectra (spectra, bands)", ("spectrum", "band"), 1, zeros, gaps)
 
 
-def _check(name: str, array: Any, what: str, axes: Sequence[str], band_axis: int, zeros: str) -> np.ndarray:
+def _check(
+    name: str, array: Any, what: str, axes: Sequence[str], band_axis: int, zeros: str, gaps: bool = False
+) -> np.ndarray:
     if zeros not in ("check", "accept"):
         raise InvalidValueError(f"`zeros` must be one of 'check', 'accept'; got {zeros!r}.")
     given = as_numeric(name, array)
@@ -84,7 +88,7 @@ def _check(name: str, array: Any, what: str, axes: Sequence[str], band_axis: int
         raise DataError(f"{called(name)} must be {what} with at least one of each; got shape {given.shape}.")
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(given, dtype=np.float32)
-    _check_finite(name, given, values, axes)
+    _check_finite(name, given, np.nan_to_num(values, posinf=np.inf, neginf=-np.inf) if gaps else values, axes)
     if zeros == "check":
         _check_zeros(name, values, band_axis)
     return values
@@ -147,7 +151,7 @@ def report_not_finite(
 def _check_zeros(name: str, values: np.ndarray, axis: int) -> None:
     others = tuple(i for i in range(values.ndim) if i != axis)
     report_zeros(name, np.flatnonzero(~values.any(axis=others)), values.shape[axis], cube=values.ndim == 3)
-    check_not_faint(name, max(float(values.max()), -float(values.min())))
+    check_not_faint(name, float(np.fmax(np.fmax.reduce(values, axis=None), -np.fmin.reduce(values, axis=None))))
 
 
 def check_not_faint(name: str, most: float) -> None:

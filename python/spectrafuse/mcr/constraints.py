@@ -7,8 +7,8 @@ ones that obey it. A subclass of `Constraint` that does the same is one as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +16,13 @@ from scipy.linalg import cho_factor, cho_solve, solveh_banded
 from scipy.optimize import nnls
 
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
+from spectrafuse.mcr.weighting import Weighting
 
 Array = NDArray[np.float64]
 _MOST_ROUNDS, _INNER, _SETTLED = 400, 10, 1e-8
 """Rounds at most; steps of each factor in one; change of the residual, as a share of the spectra, that ends them."""
+_TO_ENOUGH = 10
+"""Times as many rounds where it is known how small a residual is to be had."""
 _AGREED = 1e-8
 """Squared difference of a factor and its free form, as a share, with which a round need not go on."""
 _ACTIVE = 1e-6
@@ -42,6 +45,8 @@ class Constraint:
     on: Literal["concentrations", "spectra"] = "concentrations"
     components: Sequence[int] | None = None
     runs: Sequence[int] | None = None
+    of_single_spectra: ClassVar[bool] = False
+    """It can hold for one spectrum's concentrations alone."""
 
     @property
     def name(self) -> str:
@@ -49,6 +54,18 @@ class Constraint:
         of = "" if self.components is None else f" of components {', '.join(map(str, self.components))}"
         runs = "" if self.runs is None else f" in runs {', '.join(map(str, self.runs))}"
         return f"{type(self).__name__} on {self.on}{of}{runs}"
+
+    def columns(self, ids: NDArray[np.int64], free: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Columns of a factor that it is about, of components `ids` (k,), and their places in its tables.
+
+        Without `components` these are the `free` ones.
+        """
+        if self.components is None:
+            columns = np.flatnonzero(free)
+            return columns, np.arange(len(columns))
+        found = [(int(np.flatnonzero(ids == i)[0]), at) for at, i in enumerate(self.components) if i in ids]
+        pairs = np.array(found, np.int64).reshape(-1, 2)
+        return pairs[:, 0], pairs[:, 1]
 
     def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
         """The nearest profiles that obey.
@@ -71,7 +88,9 @@ class Constraint:
 
 @dataclass(frozen=True, eq=False)
 class NonNegative(Constraint):
-    """No value is below zero. Concentrations never are; for spectra where the estimator's `non_negative` is off."""
+    """No value is below zero; needed where the estimator's `non_negative` or `non_negative_concentrations` is off."""
+
+    of_single_spectra = True
 
     def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
         return np.maximum(profiles, 0.0)
@@ -101,6 +120,11 @@ class Unimodal(Constraint):
         margin = self.tolerance * np.abs(nearest).max(0)
         return np.clip(profiles, nearest - margin, nearest + margin)
 
+    def rising(self, profile: Array) -> tuple[Array, Array]:
+        """Places (q,) from and to which a profile (m,) must not fall, its maximum where it is."""
+        first, top = np.arange(len(profile) - 1), int(np.argmax(profile))
+        return np.where(first < top, first, first + 1), np.where(first < top, first + 1, first)
+
 
 @dataclass(frozen=True, eq=False)
 class Closure(Constraint):
@@ -114,6 +138,7 @@ class Closure(Constraint):
 
     total: float = 1.0
     at_most: bool = False
+    of_single_spectra = True
 
     def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
         onto = _onto_simplex(profiles, self.total)
@@ -207,6 +232,7 @@ class Bounds(Constraint):
 
     low: float = 0.0
     high: float = np.inf
+    of_single_spectra = True
 
     def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
         return np.clip(profiles, self.low, self.high)
@@ -233,6 +259,21 @@ class Calibration(Constraint):
             if there.sum() > 2 and np.ptp(known[there]) > 0:
                 profile[there] = np.polyval(np.polyfit(known[there], profile[there], 1), known[there])
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Trilinear(Constraint):
+    """A component has one profile in all runs, of another size in each: runs of one length, without shifts."""
+
+    def project(self, profiles: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
+        return profiles
+
+    def project_runs(self, profiles: Array, rows: Sequence[NDArray[np.int64]]) -> Array:
+        """The nearest profiles (m, c) of all these runs, one after another."""
+        cube = profiles.reshape(len(rows), -1, profiles.shape[1]).transpose(2, 0, 1)
+        sizes, strengths, shapes = np.linalg.svd(cube, full_matrices=False)
+        nearest = strengths[:, :1, None] * sizes[:, :, :1] * shapes[:, :1]
+        return np.asarray(nearest.transpose(1, 2, 0).reshape(profiles.shape))
 
 
 class Report(NamedTuple):
@@ -267,10 +308,27 @@ class Knowledge(NamedTuple):
     constraints : tuple of Constraint
     runs : tuple of ndarray of int
         Numbers of the spectra of each run.
+    weighting : Weighting or None
+        Of single values, 0 where they are missing.
+    spectra : ndarray, (n, d), or None
+        The spectra that are weighted, NaN where a value is missing.
+    signed : bool
+        Concentrations may be negative.
+    prefer : {"pure", "smooth", "least volume"} or None
+        Which of the mixtures that fit equally well is taken; None: the one that was found.
     """
 
     constraints: tuple[Constraint, ...] = ()
     runs: tuple[NDArray[np.int64], ...] = ()
+    weighting: Weighting | None = None
+    spectra: NDArray[np.float32] | None = None
+    signed: bool = False
+    prefer: Literal["pure", "smooth", "least volume"] | None = None
+
+    @property
+    def needs_a_fit(self) -> bool:
+        """Whether what the refinement ends with must be fitted once more."""
+        return bool(self.constraints or self.prefer) or self.weighting is not None or self.signed
 
 
 NOTHING = Knowledge()
@@ -294,6 +352,10 @@ class Mixture(NamedTuple):
         Spectra are not below zero.
     runs : tuple of ndarray of int
         Numbers of the spectra of each run.
+    shares : ndarray, (n, d), or None
+        Further weights of the squared residuals, 0 to 1: 0 where a value is missing. None: all are 1.
+    signed : bool
+        Concentrations may be negative.
     """
 
     spectra: Array
@@ -304,10 +366,22 @@ class Mixture(NamedTuple):
     held: NDArray[np.bool_]
     non_negative: bool
     runs: tuple[NDArray[np.int64], ...]
+    shares: Array | None = None
+    signed: bool = False
+
+    def residual(self, amounts: Array, shapes: Array) -> Array:
+        """What the factors (n, k) and (k, d) leave of the spectra, as far as that has weight."""
+        left = self.spectra - amounts @ shapes
+        return left if self.shares is None else np.sqrt(self.shares) * left
+
+    @property
+    def weighted_spectra(self) -> Array:
+        """The spectra, as far as they have weight."""
+        return self.spectra if self.shares is None else np.sqrt(self.shares) * self.spectra
 
 
-def check(constraints: Any, samples: int, bands: int) -> tuple[Constraint, ...]:
-    """Constraints that can hold for spectra (n, d).
+def check(constraints: Any, samples: int | None = None, bands: int | None = None) -> tuple[Constraint, ...]:
+    """Constraints that can hold for spectra (n, d), or for any without their size.
 
     Raises
     ------
@@ -326,7 +400,7 @@ def check(constraints: Any, samples: int, bands: int) -> tuple[Constraint, ...]:
             )
         if one.on not in ("concentrations", "spectra"):
             raise InvalidValueError(f"`on` of a constraint must be 'concentrations' or 'spectra'; got {one.on!r}.")
-        if isinstance(one, (Closure, Calibration)) and one.on != "concentrations":
+        if isinstance(one, (Closure, Calibration, Trilinear)) and one.on != "concentrations":
             raise InvalidValueError(f"{type(one).__name__} is about concentrations; got on={one.on!r}.")
         table = getattr(one, "values", getattr(one, "where", None))
         if table is None:
@@ -334,12 +408,26 @@ def check(constraints: Any, samples: int, bands: int) -> tuple[Constraint, ...]:
         shape = np.shape(table)
         length = shape[-1] if one.on == "spectra" else shape[0]
         wanted = bands if one.on == "spectra" else samples
-        if length != wanted:
+        if wanted is not None and length != wanted:
             raise InvalidValueError(
                 f"{one.name}: its table must have {'(c, d)' if one.on == 'spectra' else '(n, c)'} values with "
                 f"{'d' if one.on == 'spectra' else 'n'} = {wanted}; got shape {shape}."
             )
     return tuple(constraints)
+
+
+def check_runs(constraints: Sequence[Constraint], runs: Sequence[NDArray[np.int64]]) -> None:
+    """Whether the runs are such that constraints can hold in them."""
+    for one in constraints:
+        if one.runs is not None and not all(0 <= i < len(runs) for i in one.runs):
+            raise InvalidValueError(f"{one.name}: `runs` must be from 0 to {len(runs) - 1}, as there are {len(runs)}.")
+        if isinstance(one, Trilinear):
+            lengths = [len(run) for i, run in enumerate(runs) if one.runs is None or i in one.runs]
+            if len(lengths) < 2 or len(set(lengths)) > 1:
+                raise InvalidValueError(
+                    f"{one.name} needs two runs or more of one length; got {', '.join(map(str, lengths))} spectra. "
+                    "Give `runs` to `fit`."
+                )
 
 
 def runs_of(runs: Any, samples: int) -> tuple[NDArray[np.int64], ...]:
@@ -358,13 +446,27 @@ def runs_of(runs: Any, samples: int) -> tuple[NDArray[np.int64], ...]:
 
 
 def constrained(
-    mixture: Mixture, concentrations: Array, components: Array, constraints: Sequence[Constraint]
+    mixture: Mixture,
+    concentrations: Array,
+    components: Array,
+    constraints: Sequence[Constraint],
+    *,
+    enough: float = 0.0,
 ) -> tuple[Array, Array, list[Report]]:
     """Concentrations (n, k) and components (k, d) that describe spectra best under constraints.
 
     Both factors in turn, each by the alternating direction method of multipliers, so that every constraint is one
     projection and the fit is that of least squares (Huang, Sidiropoulos and Liavas, IEEE Transactions on Signal
     Processing 64, 2016).
+
+    Parameters
+    ----------
+    mixture : Mixture
+    concentrations, components : ndarray, (n, k) and (k, d)
+        Where the fit starts.
+    constraints : sequence of Constraint
+    enough : float
+        The weighted residual with which it need not go on.
 
     Returns
     -------
@@ -373,7 +475,7 @@ def constrained(
         One for each constraint, from a fit without it.
     """
     start = _scaled(mixture, concentrations, components, constraints)
-    found = _fit(mixture, *start, constraints)
+    found = _fit(mixture, *start, constraints, enough)
     error, reports = _nmse(mixture, *found), []
     for i, one in enumerate(constraints):
         without = _fit(mixture, *found, [*constraints[:i], *constraints[i + 1 :]])
@@ -384,19 +486,15 @@ def constrained(
     return *found, reports
 
 
+def weighted_residual(mixture: Mixture, concentrations: Array, components: Array) -> float:
+    """Sum of squared residuals, weighted."""
+    left = mixture.residual(concentrations, components) * mixture.row_weights[:, None] * mixture.band_weights
+    return float((left * left).sum())
+
+
 def _nmse(mixture: Mixture, concentrations: Array, components: Array) -> float:
-    left = mixture.spectra - concentrations @ components
-    return float((left * left).sum() / (mixture.spectra**2).sum())
-
-
-def _places(mixture: Mixture, one: Constraint) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns of a factor that a constraint is about, and their places in its tables."""
-    if one.components is None:
-        columns = np.flatnonzero(mixture.free)
-        return columns, np.arange(len(columns))
-    found = [(int(np.flatnonzero(mixture.ids == i)[0]), at) for at, i in enumerate(one.components) if i in mixture.ids]
-    pairs = np.array(found, np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    left = mixture.residual(concentrations, components)
+    return float((left * left).sum() / (mixture.weighted_spectra**2).sum())
 
 
 def _rows(mixture: Mixture, one: Constraint, factor: Array) -> list[NDArray[np.int64]]:
@@ -408,8 +506,12 @@ def _rows(mixture: Mixture, one: Constraint, factor: Array) -> list[NDArray[np.i
 def _projected(mixture: Mixture, factor: Array, constraints: Sequence[Constraint]) -> Array:
     found = factor.copy()
     for one in constraints:
-        columns, places = _places(mixture, one)
-        if len(columns):
+        columns, places = one.columns(mixture.ids, mixture.free)
+        if len(columns) and isinstance(one, Trilinear):
+            runs = _rows(mixture, one, factor)
+            every = np.ix_(np.concatenate(runs), columns)
+            found[every] = one.project_runs(found[every], runs)
+        elif len(columns):
             for rows in _rows(mixture, one, factor):
                 found[np.ix_(rows, columns)] = one.project(found[np.ix_(rows, columns)], rows, places)
     return found
@@ -422,7 +524,7 @@ def _scaled(
     factors = np.ones(len(components))
     for one in constraints:
         table = concentrations if one.on == "concentrations" else components.T
-        columns, places = _places(mixture, one)
+        columns, places = one.columns(mixture.ids, mixture.free)
         rows = np.concatenate(_rows(mixture, one, table) or [np.empty(0, np.int64)])
         if not len(columns) or not len(rows) or len(places) != places.max() + 1:
             continue
@@ -435,7 +537,11 @@ def _scaled(
 
 
 def _fit(
-    mixture: Mixture, concentrations: Array, components: Array, constraints: Sequence[Constraint]
+    mixture: Mixture,
+    concentrations: Array,
+    components: Array,
+    constraints: Sequence[Constraint],
+    enough: float = 0.0,
 ) -> tuple[Array, Array]:
     of_rows = [one for one in constraints if one.on == "concentrations"]
     of_bands = [one for one in constraints if one.on == "spectra"]
@@ -443,7 +549,7 @@ def _fit(
     kept = components[mixture.held]
 
     def amounts(values: Array) -> Array:
-        return np.maximum(_projected(mixture, np.maximum(values, 0.0), of_rows), 0.0)
+        return _allowed(mixture, values, of_rows)
 
     def shapes(values: Array) -> Array:
         values = np.maximum(values, 0.0) if mixture.non_negative else values
@@ -453,20 +559,80 @@ def _fit(
 
     shape, amount = components.T.copy(), amounts(concentrations)
     shape_left, amount_left = np.zeros_like(shape), np.zeros_like(amount)
-    power, before = float((rows * mixture.spectra**2 * bands).sum()), np.inf
-    for _ in range(_MOST_ROUNDS):
+    power, before = float((rows * mixture.weighted_spectra**2 * bands).sum()), np.inf
+    spectra = mixture.spectra
+    for _ in range(_MOST_ROUNDS if enough == 0 else _TO_ENOUGH * _MOST_ROUNDS):
+        if mixture.shares is not None:
+            # The fit to these lowers the weighted residual as well (Kiers, Psychometrika 62, 1997).
+            fit = amount @ shape.T
+            spectra = fit + mixture.shares * (mixture.spectra - fit)
         weighted = amount * rows
-        shape, shape_left = _descended(shape, shape_left, weighted.T @ mixture.spectra, weighted.T @ amount, shapes)
+        shape, shape_left = _descended(shape, shape_left, weighted.T @ spectra, weighted.T @ amount, shapes)
         weighted = shape * bands[:, None]
-        amount, amount_left = _descended(
-            amount, amount_left, (mixture.spectra @ weighted).T, weighted.T @ shape, amounts
-        )
-        left = mixture.spectra - amount @ shape.T
+        amount, amount_left = _descended(amount, amount_left, (spectra @ weighted).T, weighted.T @ shape, amounts)
+        left = mixture.residual(amount, shape.T)
         error = float((rows * left * left * bands).sum()) / power
-        if abs(before - error) < _SETTLED * max(error, _SETTLED):
+        if abs(before - error) < _SETTLED * max(error, _SETTLED) or error * power <= enough:
             break
         before = error
     return amount, shape.T.copy()
+
+
+def _allowed(mixture: Mixture, amounts: Array, constraints: Sequence[Constraint]) -> Array:
+    """Concentrations (n, k) that obey what is known of them."""
+    if mixture.signed:
+        return _projected(mixture, amounts, constraints)
+    return np.maximum(_projected(mixture, np.maximum(amounts, 0.0), constraints), 0.0)
+
+
+def concentrations_of(
+    mixture: Mixture, concentrations: Array, components: Array, constraints: Sequence[Constraint]
+) -> Array:
+    """Concentrations (n, k) that describe spectra best under constraints, for components (k, d) as they are."""
+    bands = mixture.band_weights**2
+    weighted = components * bands
+    overlap, left = weighted @ components.T, np.zeros_like(concentrations)
+    amount, spectra = _allowed(mixture, concentrations, constraints), mixture.spectra
+    for _ in range(_MOST_ROUNDS):
+        if mixture.shares is not None:
+            fit = amount @ components
+            spectra = fit + mixture.shares * (mixture.spectra - fit)
+        before = amount
+        amount, left = _descended(
+            amount, left, weighted @ spectra.T, overlap, lambda values: _allowed(mixture, values, constraints)
+        )
+        if np.sum((amount - before) ** 2) <= _SETTLED**2 * max(float(np.vdot(amount, amount)), 1e-300):
+            break
+    return amount
+
+
+def for_any_spectra(constraints: Sequence[Constraint], *, in_runs: bool) -> list[Constraint]:
+    """Those on concentrations that hold for spectra which were not fitted; in runs, or for single spectra."""
+    return [
+        one
+        for one in constraints
+        if one.on == "concentrations"
+        and getattr(one, "values", getattr(one, "where", None)) is None
+        and (in_runs or (one.of_single_spectra and one.runs is None))
+    ]
+
+
+def as_plain(constraints: Sequence[Constraint]) -> list[dict[str, Any]]:
+    """Those that hold for spectra which were not fitted, as plain values for a file."""
+    own = {kind.__name__: kind for kind in Constraint.__subclasses__() if kind.__module__ == __name__}
+    plain = []
+    for one in for_any_spectra(constraints, in_runs=True):
+        if own.get(type(one).__name__) is type(one):
+            values = {part.name: getattr(one, part.name) for part in fields(one)}
+            sequences = {k: list(map(int, values[k])) for k in ("components", "runs") if values[k] is not None}
+            plain.append({"kind": type(one).__name__, **values, **sequences})
+    return plain
+
+
+def from_plain(plain: Sequence[dict[str, Any]]) -> list[Constraint]:
+    """What `as_plain` gave."""
+    own = {kind.__name__: kind for kind in Constraint.__subclasses__() if kind.__module__ == __name__}
+    return [own[one["kind"]](**{k: v for k, v in one.items() if k != "kind"}) for one in plain]
 
 
 def _descended(factor: Array, dual: Array, along: Array, overlap: Array, project: Any) -> tuple[Array, Array]:

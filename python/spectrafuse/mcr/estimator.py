@@ -25,15 +25,18 @@ from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
+from spectrafuse.io.spectra import missing_values
 from spectrafuse.io.spectral_axis import axis_from_plain
 from spectrafuse.mcr import constraints as constraining
 from spectrafuse.mcr import inputs, model_io
-from spectrafuse.mcr.constraints import Constraint, Knowledge
+from spectrafuse.mcr.constraints import Constraint, Knowledge, Mixture
 from spectrafuse.mcr.feasible_bands import FeasibleBands, feasible_bands, settled_factors
 from spectrafuse.mcr.inputs import Spectra, Table
-from spectrafuse.mcr.metrics import FitMetrics
+from spectrafuse.mcr.metrics import FitMetrics, r2_of
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
+from spectrafuse.mcr.preference import Preference
+from spectrafuse.mcr.preference import check as check_preference
 from spectrafuse.mcr.recipes import Recipe, resolve
 from spectrafuse.mcr.refinement import evidence
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
@@ -47,6 +50,7 @@ from spectrafuse.mcr.training.compaction import Compaction
 from spectrafuse.mcr.training.known_components import KnownComponents
 from spectrafuse.mcr.training.rules import recipe_bands
 from spectrafuse.mcr.training.trainer import Trainer, TrainingResult
+from spectrafuse.mcr.weighting import Weighting, filled, noise_of_present, noise_of_weighted, weighting_of
 from spectrafuse.random import RandomStream
 
 _MOST_PLACES = 100_000
@@ -90,7 +94,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         way. "published" repeats the paper's code, defects included, and may need `max_epoch` to end. Plug-ins need the
         networks, so that "corrected" trains them too.
     non_negative : bool
-        Components are non-negative. Concentrations always are.
+        Components are non-negative.
+    non_negative_concentrations : bool
+        False: once the count is found, a last fit lets concentrations be negative, but for those that a `NonNegative`
+        constraint names. Components and concentrations may then share what none needs.
     sparse : bool
         The sparse form: a second gate decides which bands a component has.
     component_norm : int or None
@@ -109,7 +116,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     constraints : sequence of Constraint or None
         What is known of concentrations and spectra (`spectrafuse.mcr.constraints`), for a last fit of both, in memory,
         once the count is found. Components keep the size that they have in it, whatever `component_norm` says.
-        `transform` of other spectra, and `feasible_bands`, know non-negativity and fixed spectra alone.
+        `transform` of other spectra obeys those that need no table; those that link spectra in the `runs` it is given.
+    prefer : {"pure", "smooth", "least volume"} or None
+        Which mixture is taken of those that fit equally well, once the count is found: the one that the purest spectra
+        lead to, as MCR-ALS, the one of smoothest spectra, or the one whose spectra span the least volume;
+        `chosen_reason_` says so. None: the one of fewest open gates that was found, or of least residual where nearly
+        all gates are open.
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
@@ -208,12 +220,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         max_components: int | None = None,
         recipe: str | Recipe = "corrected",
         non_negative: bool = True,
+        non_negative_concentrations: bool = True,
         sparse: bool = False,
         component_norm: int | None = 2,
         background: bool = False,
         noise: float | None = None,
         robust: bool = False,
         constraints: Sequence[Constraint] | None = None,
+        prefer: Preference | None = None,
         batch_size: int | None = None,
         max_epoch: int | None = None,
         learning_rate: float = 5e-4,
@@ -227,12 +241,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.max_components = max_components
         self.recipe = recipe
         self.non_negative = non_negative
+        self.non_negative_concentrations = non_negative_concentrations
         self.sparse = sparse
         self.component_norm = component_norm
         self.background = background
         self.noise = noise
         self.robust = robust
         self.constraints = constraints
+        self.prefer = prefer
         self.batch_size = batch_size
         self.max_epoch = max_epoch
         self.learning_rate = learning_rate
@@ -247,6 +263,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X: Spectra,
         y: Any = None,
         *,
+        sample_weight: Any = None,
         components: Any = None,
         fixed: Any = None,
         runs: Any = None,
@@ -258,11 +275,17 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
-            Spectra, one a row, or a scene, whose pixels with data are spectra. Negative values are allowed: measured
-            spectra have them.
+        X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns), or xarray.DataArray
+            Spectra, one a row, or a scene, whose pixels with data are spectra. Of a DataArray the dimension that is
+            named as bands are (else the last) is that of the spectra; `transform` gives one back. Negative values are
+            allowed: measured spectra have them. NaN stands for a value that is missing: it takes no part in anything,
+            and `cautions` say how many there are.
         y : None
             Ignored.
+        sample_weight : array_like, (n,) or (n, d), optional
+            Weights of the squared residuals, of spectra or of single values: `1 / sigma**2` of a noise map. Only their
+            ratios count; 0: takes no part. The noise counts as even then but for these weights, and a given `noise` is
+            that of a value whose weight is the geometric mean.
         components : path or array_like, (m, d), optional
             Known components, in the unit of the spectra: the first m components start as these. With a
             `component_norm` their direction counts, without one their size too. Component i of them was found if i is
@@ -292,14 +315,15 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         DataError
-            If X cannot be used: NaN, infinity, zero everywhere, wrong shape, an unreadable file.
+            If X cannot be used: infinity, zero everywhere, a spectrum or band without any value, wrong shape, an
+            unreadable file.
         ValueError, TypeError
             If a parameter is wrong, X is sparse, or `checkpoint_dir` holds another run.
         """
         recipe = resolve(self.recipe)
         settings = self._settings()
-        X = inputs.opened(X, zeros="check")
-        data = inputs.open_rows(X, zeros="check")
+        X = inputs.opened(X, zeros="check", gaps=True)
+        data = inputs.open_rows(X, zeros="check", gaps=True)
         spikes = None
         if self.robust:
             data, spikes = without_spikes(data[:])
@@ -307,34 +331,44 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = known_components.check(components, fixed, (places, data.shape[1]), bool(self.non_negative))
         self._check_asked(recipe, 0 if given is None else len(given.fixed))
         knowledge = self._knowledge(recipe, data.shape, runs)
+        given_data, weighting = data, self._weighting(recipe, data, sample_weight)
+        if weighting is not None:
+            knowledge = knowledge._replace(weighting=weighting, spectra=data[:])
+            data = filled(data[:], weighting)
         seed = secrets.randbits(62) if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         device = checks.device(self.device)
-        noise = noise_level(data, self.noise, floor=recipe.noise_floor)
+        noise = noise_of_weighted(data, weighting, self.noise, floor=recipe.noise_floor)
         plugged = self.post_processing is not None or self.aggregate is not None
-        if recipe.refine and not plugged and not self.sparse:
+        if recipe.refine and not plugged and not self.sparse and weighting is None:
             noise = correlated(data, noise)
         find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
         result, model = find(
             _Task(data, noise, recipe, stream, device, given, knowledge, callback),
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
-            fingerprint=self._fingerprint(recipe, data, device, given, knowledge),
+            fingerprint=self._fingerprint(recipe, given_data, device, given, knowledge),
             save_seconds=checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
             **settings,
         )
         self._fixed_ids = [] if given is None else given.fixed.tolist()
+        self._runs: tuple[NDArray[np.int64], ...] = knowledge.runs
         self._take(result, model)
         if spikes is not None and spikes.any() and self.count_evidence_ is not None:
             self.count_evidence_["cautions"].append(evidence.of_spikes(spikes))
+        if weighting is not None and weighting.missing and self.count_evidence_ is not None:
+            said = missing_values(weighting.missing, weighting.weights.size)
+            self.count_evidence_["cautions"].append(f"{said}.")
         # A file's columns have no names.
-        validate_data(self, data[:1] if isinstance(X, inputs.WITHOUT_NAMES) else X, skip_check_array=True)
+        validate_data(self, data[:1] if inputs.is_unfolded(X) else X, skip_check_array=True)
         self.n_features_in_ = data.shape[1]
         self.axis_ = inputs.axis_of(X)
         # The refinement may find another level than the singular values show.
         found = result.gates
-        self.noise_: NoiseLevel | None = noise if found is None or found.weights else found.noise
+        of_bands = found is not None and found.weights and (weighting is None or not weighting.given)
+        self.noise_: NoiseLevel | None = found.noise if found and not of_bands else noise_of_present(noise, weighting)
+        self._fitted_digest = _digest(given_data) if self.constraints else ""
         if self._fitted_concentrations is None:
-            self._fitted_concentrations = self._parse(data, "concentration")["concentration"]
+            self._fitted_concentrations = self._parse(given_data, "concentration")["concentration"]
         if self.n_components_ == 0:
             warnings.warn(f"No component was found: no gate opened for any spectrum. {self.stop_reason_}", stacklevel=2)
         return self
@@ -448,11 +482,28 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The constraints and runs, checked."""
         known = constraining.check(self.constraints, *shape)
         found = constraining.runs_of(runs, shape[0])
-        if known and (self.sparse or self.post_processing is not None or self.aggregate is not None):
-            raise InvalidValueError("`constraints` need plain mixing: leave `sparse` and plug-ins out.")
-        if known and not recipe.refine:
-            raise InvalidValueError("`constraints` need a recipe that refines, such as 'corrected'; this one does not.")
-        return Knowledge(known, found)
+        constraining.check_runs(known, found)
+        signed = not self.non_negative_concentrations
+        check_preference(self.prefer)
+        what = "`constraints`, `prefer` and `non_negative_concentrations=False` need"
+        if (known or signed or self.prefer) and (
+            self.sparse or self.post_processing is not None or self.aggregate is not None
+        ):
+            raise InvalidValueError(f"{what} plain mixing: leave `sparse` and plug-ins out.")
+        if (known or signed or self.prefer) and not recipe.refine:
+            raise InvalidValueError(f"{what} a recipe that refines, such as 'corrected'; this one does not.")
+        return Knowledge(known, found, signed=signed, prefer=self.prefer)
+
+    def _weighting(self, recipe: Recipe, data: Table, sample_weight: Any) -> Weighting | None:
+        """Weights and missing values, checked; None where there are none."""
+        if sample_weight is None and not inputs.has_gaps(data):
+            return None
+        what = "`X` with missing values (NaN)" if sample_weight is None else "`sample_weight`"
+        if self.sparse or self.post_processing is not None or self.aggregate is not None:
+            raise InvalidValueError(f"{what} needs plain mixing: leave `sparse` and plug-ins out.")
+        if recipe.start == "training" or not recipe.refine:
+            raise InvalidValueError(f"{what} needs the recipe 'corrected', without training.")
+        return weighting_of("X", data[:], sample_weight, banded=not self.background)
 
     def _build_model(
         self,
@@ -473,7 +524,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             features,
             sparse_component=self.sparse,
             non_negative_component=self.non_negative,
-            component_norm=None if self.constraints else self.component_norm,
+            component_norm=None if self._constrained else self.component_norm,
             hidden_size_extension=recipe.hidden_size_extension if places is None else None,
             hidden_layers=recipe.hidden_layers,
             component_post_processing=self.post_processing,
@@ -509,6 +560,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with np.printoptions(threshold=sys.maxsize):
             values = {name: repr(value) for name, value in parameters.items()}
             values["runs"] = repr(knowledge.runs) if knowledge.constraints else ""
+        if knowledge.weighting is not None:
+            values["sample_weight"] = _digest(knowledge.weighting.weights)
         values["device"] = str(device)
         values["X"] = _digest(data)
         if known is not None:
@@ -599,13 +652,13 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         named = hasattr(X, "columns")
         if named:  # before the values: a data frame reindexed to other names holds NaN
             validate_data(self, X, reset=False, skip_check_array=True)
-        X = inputs.opened(X, zeros="accept")
-        data: Table = inputs.open_rows(X, zeros="accept")
+        X = inputs.opened(X, zeros="accept", gaps=self.model_.gates is not None)
+        data: Table = inputs.open_rows(X, zeros="accept", gaps=self.model_.gates is not None)
         places = inputs.bands_of_model(X, data.shape[1], self.axis_)
         if not np.array_equal(places, np.arange(data.shape[1])):
             data = np.ascontiguousarray(data[:][:, places])
         if not named:
-            given = data[:1] if isinstance(X, inputs.WITHOUT_NAMES) else X
+            given = data[:1] if inputs.is_unfolded(X) else X
             validate_data(self, given, reset=False, skip_check_array=True)
         return data
 
@@ -618,7 +671,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return inputs.folded(X, self.fit(X, y, **fit_params).C_opt_.astype(inputs.result_dtype(X)))
 
     @in_usual_modes
-    def transform(self, X: Spectra) -> NDArray[np.floating]:
+    def transform(self, X: Spectra, *, runs: Any = None) -> NDArray[np.floating]:
         """Concentrations of spectra.
 
         Parameters
@@ -626,6 +679,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns)
             Where spectra say where their bands lie, as those did that were fitted, the bands of the model are taken, in
             any order and among others.
+            NaN, as in `fit`, stands for a value that is missing; a spectrum without any value has NaN concentrations.
+        runs : array_like, optional
+            As in `fit`: with it constraints that link the spectra of a run, such as `Unimodal`, are obeyed too.
 
         Returns
         -------
@@ -633,8 +689,39 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Of the components in `components_`, 0 where one is not selected, NaN where a scene has no data. float64 if X
             is, else float32; the model computes in float32.
         """
-        concentration = self._parse(self._read(X), "concentration")["concentration"]
+        concentration = self._concentrations(self._read(X), runs)
         return inputs.folded(X, concentration.astype(inputs.result_dtype(X), copy=False))
+
+    def _concentrations(self, data: Table, runs: Any = None) -> NDArray[np.float32]:
+        """Concentrations (n, k) that obey what is known of any spectra, or of those in runs."""
+        start = self._parse(data, "concentration")["concentration"]
+        known = constraining.for_any_spectra(constraining.check(self.constraints), in_runs=runs is not None)
+        signed = not self.non_negative_concentrations
+        if not (known or signed) or not len(start) or not start.shape[1]:
+            return start
+        found = constraining.runs_of(runs, len(start))
+        constraining.check_runs(known, found)
+        gates = self.model_.gates
+        bands = np.ones(data.shape[1]) if gates is None or gates.weights is None else np.asarray(gates.weights)
+        present = ~np.isnan(data[:])
+        whole = present.any(1)
+        held, free = np.ones(start.shape[1], bool), np.arange(start.shape[1]) != self.background_row_
+        mixture = Mixture(
+            np.where(present, data[:], 0.0).astype(np.float64),
+            np.ones(len(start)),
+            bands,
+            self.component_ids_,
+            free,
+            held,
+            bool(self.non_negative),
+            found,
+            None if present.all() else present.astype(np.float64),
+            signed,
+        )
+        first = np.where(whole[:, None], start, 0.0).astype(np.float64)
+        with single_blas_thread:
+            amounts = constraining.concentrations_of(mixture, first, self.components_.astype(np.float64), known)
+        return np.where(whole[:, None], amounts, np.nan).astype(np.float32)
 
     @in_usual_modes
     def parse(self, X: Spectra) -> dict[str, NDArray[Any]]:
@@ -650,17 +737,28 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             `reconstruction` (n, d), `concentration` (n, k), `component_ids` (k,) and `select_prob` (n, k) with gates of
             0 or 1.
         """
-        parts = self._parse(self._read(X), "concentration", "select_prob", "reconstruction")
+        data = self._read(X)
+        parts = self._parse(data, "concentration", "select_prob", "reconstruction")
+        if self._constrained:
+            parts["concentration"] = amounts = self._concentrations(data)
+            parts |= {"select_prob": (amounts != 0).astype(np.float32), "reconstruction": amounts @ self.components_}
         return {**parts, "component_ids": self.component_ids_.copy()}
 
+    @property
+    def _constrained(self) -> bool:
+        """Concentrations are not those that the model gives."""
+        return bool(self.constraints) or not self.non_negative_concentrations
+
     @in_usual_modes
-    def feasible_bands(self, X: Spectra, *, tolerance: float | None = None) -> FeasibleBands:
+    def feasible_bands(self, X: Spectra, *, runs: Any = None, tolerance: float | None = None) -> FeasibleBands:
         """How far spectra and concentrations could be others that fit as well under the same constraints.
 
         Parameters
         ----------
         X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d)
             The spectra that were fitted, or others of the same components.
+        runs : array_like, optional
+            As in `fit`. None: those of the fit, where there are as many spectra.
         tolerance : float, optional
             How far below zero an entry may be, as a share of the profile's maximum; None: what the noise can hide, at
             most 0.01.
@@ -670,7 +768,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         FeasibleBands
             `lowest` and `highest` relative contribution of each component, bands of its spectrum and concentrations,
             `sentences` that say so, and `write(folder)` for tables. They start from the result after a last descent
-            without a price of gates, as a price cuts the tails of peaks off.
+            without a price of gates, as a price cuts the tails of peaks off; under constraints from the result itself.
+            Of constraints they know the signs, unimodal concentrations, zeros, closure of all components and known
+            spectra; others are named in `sentences`.
 
         Raises
         ------
@@ -692,10 +792,20 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         (True, 2)
         """
         data = self._read(X)[:]
+        absent = np.isnan(data)
+        if absent.any():
+            # As the mixture says: such values change no extreme.
+            data = np.where(absent, np.nan_to_num(self._concentrations(data)) @ self.components_, data)
         if self.post_processing is not None or self.aggregate is not None:
             raise InvalidValueError("Feasible bands need plain mixing: this model was fitted with a plug-in.")
         if not len(self.components_):
             raise InvalidValueError("There is no component, so there are no feasible bands.")
+        if not self.non_negative_concentrations:
+            raise InvalidValueError("Without non-negative concentrations nothing bounds them: there are no bands.")
+        if runs is None and len(data) == sum(map(len, self._runs)):
+            spans = self._runs
+        else:
+            spans = constraining.runs_of(runs, len(data))
         gates = self.model_.gates
         noise = gates.noise if gates is not None else self.noise_ or noise_level(data)
         weights = None if gates is None or gates.weights is None else np.asarray(gates.weights)
@@ -709,6 +819,12 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 non_negative=bool(self.non_negative),
                 fixed=held,
             )
+            if self.constraints:
+                labels = np.repeat(np.arange(len(spans)), [len(run) for run in spans])[
+                    np.argsort(np.concatenate(spans))
+                ]
+                components = self.components_.astype(np.float64)
+                concentrations = self._constrained_start(data, labels)
             return feasible_bands(
                 concentrations,
                 components,
@@ -717,7 +833,16 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 fixed=held,
                 component_ids=self.component_ids_,
                 tolerance=None if tolerance is None else checks.number("tolerance", tolerance, minimum=0.0),
+                knowledge=Knowledge(constraining.check(self.constraints, *data.shape), spans),
+                free=np.arange(len(held)) != self.background_row_,
             )
+
+    def _constrained_start(self, data: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Concentrations under constraints: those of the fit, where these are the spectra that were fitted."""
+        fitted = self._fitted_concentrations
+        if fitted is not None and len(fitted) == len(data) and _digest(data) == self._fitted_digest:
+            return fitted.astype(np.float64)
+        return self._concentrations(data, labels).astype(np.float64)
 
     @in_usual_modes
     def inverse_transform(self, X: Any) -> NDArray[np.floating]:
@@ -748,10 +873,18 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             described, not how many components they have.
         """
         data, model = self._read(X), self.model_
+        if inputs.has_gaps(data) or self._constrained:
+            return self._score_of_present(data[:])
         metrics = FitMetrics(model.dim_components, device=model.vanilla_components.device)
         for _, spectra in model.chunks(data):
             metrics.update(spectra, model.recompose(model.parse(spectra, self._indices)[0], self._indices))
         return metrics.compute()[1]
+
+    def _score_of_present(self, data: NDArray[np.float32]) -> float:
+        there, fit = ~np.isnan(data), np.nan_to_num(self._concentrations(data)) @ self.components_
+        weighting = Weighting(there.astype(np.float32), np.ones(len(data)), np.ones(data.shape[1]), 0, False)
+        residual, _, variation = weighting.squares(np.where(there, data, 0.0), fit)
+        return r2_of(residual, variation)
 
     @in_usual_modes
     def use_band(self, r2_from: float) -> EBgMCR:
@@ -795,6 +928,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "version": __version__,
             "parameters": {name: value for name, value in parameters.items() if name not in not_plain},
             "recipe": asdict(resolve(self.recipe)),
+            "constraints": constraining.as_plain(constraining.check(self.constraints)),
             "plug_ins": {name: model_io.callable_name(parameters[name]) for name in ("post_processing", "aggregate")},
             "select_threshold": self.model_.select_threshold,
             "component_ids": self.component_ids_.tolist(),
@@ -871,6 +1005,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_features_in_ = model.dim_components
         self.axis_ = axis_from_plain(extra.get("axis"), model.dim_components)
         self._fixed_ids = extra.get("fixed_ids", [])
+        self._runs = ()
+        self.constraints = constraining.from_plain(extra.get("constraints", [])) or None
         self.count_curve_ = extra.get("count_curve", [])
         self.stop_reason_ = extra.get("stop_reason", "The folder does not say.")
         self.chosen_reason_ = extra.get("chosen_reason", "The folder does not say.")
@@ -896,6 +1032,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = self.recipe == "corrected"
         tags.non_deterministic = self.random_state is None
         return tags
 

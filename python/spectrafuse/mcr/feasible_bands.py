@@ -7,7 +7,7 @@ leave only some of these; between the extremes among them the data cannot decide
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +18,13 @@ from scipy.spatial import ConvexHull, QhullError
 
 from spectrafuse._runtime.text import in_csv
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.mcr.constraints import NOTHING, Closure, Equality, Knowledge, Mixture, NonNegative, Unimodal, Zero
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
 from spectrafuse.mcr.refinement.hard_gates import update_concentrations
 
 Array = NDArray[np.float64]
+Aim = Callable[[Array], tuple[float, Array]]
 
 MOST_OPTIMIZED = 6
 """Components up to which extremes are searched for; of more, solutions are drawn at random."""
@@ -62,6 +64,8 @@ class FeasibleBands(NamedTuple):
     tolerance : ndarray, (k,)
         How far below zero an entry was allowed, as a share of the profile's maximum: what the noise can hide.
     method : {"optimized", "sampled"}
+    unknown : tuple of str
+        Constraints of the fit that the bands do not know.
     """
 
     component_ids: NDArray[np.int64]
@@ -79,21 +83,31 @@ class FeasibleBands(NamedTuple):
     concentrations_highest: Array
     tolerance: Array
     method: str
+    unknown: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> list[str]:
         """What the bands say, a sentence for each component."""
-        return [
-            f"Component {number}: relative contribution {low:.2f} to {high:.2f}, found {found:.2f}; the cosine between "
-            f"its extreme spectra is {cosine:.3f}."
-            for number, low, high, found, cosine in zip(
-                self.component_ids, self.lowest, self.highest, self.contribution, self.cosine, strict=True
+        return self.told([f"Component {number}" for number in self.component_ids])
+
+    def told(self, names: Sequence[str]) -> list[str]:
+        """`sentences`, with names (k,) of the components."""
+        told = [
+            f"{name[:1].upper()}{name[1:]}: relative contribution {low:.2f} to {high:.2f}, found {found:.2f}; the "
+            f"cosine between its extreme spectra is {cosine:.3f}."
+            for name, low, high, found, cosine in zip(
+                names, self.lowest, self.highest, self.contribution, self.cosine, strict=True
             )
         ]
+        if self.unknown:
+            told.append(
+                f"Feasible bands do not know these constraints, and may be too wide: {'; '.join(self.unknown)}."
+            )
+        return told
 
     def ordered(self, order: NDArray[np.int64]) -> FeasibleBands:
         """The bands of components in another order, (k,), which are then numbered from 1."""
-        first = {name for name in self._fields if not name.startswith("concentrations")} - {"method"}
+        first = {name for name in self._fields if not name.startswith("concentrations")} - {"method", "unknown"}
         rows = {name: getattr(self, name)[order] for name in first}
         columns = {name: getattr(self, name)[:, order] for name in self._fields if name.startswith("concentrations")}
         return self._replace(**rows, **columns)._replace(component_ids=np.arange(1, len(order) + 1))
@@ -158,6 +172,8 @@ def feasible_bands(
     component_ids: NDArray[np.int64] | None = None,
     tolerance: float | None = None,
     seed: int = 0,
+    knowledge: Knowledge = NOTHING,
+    free: NDArray[np.bool_] | None = None,
 ) -> FeasibleBands:
     """The bands of a mixture's two factors.
 
@@ -178,6 +194,10 @@ def feasible_bands(
         Instead of what the noise says: how far below zero an entry may be, as a share of the profile's maximum.
     seed : int
         Of the random starts.
+    knowledge : Knowledge
+        Constraints; those that bands do not know are named in `sentences`.
+    free : ndarray of bool, (k,), optional
+        Components that a constraint without `components` is about; None: all.
 
     Returns
     -------
@@ -190,12 +210,36 @@ def feasible_bands(
     where two constraints are active each, Lawton and Sylvestre, Technometrics 13 (1971), 617.
     """
     fixed = np.zeros(len(spectra), bool) if fixed is None else np.asarray(fixed, bool)
-    space = _Solutions(concentrations, spectra, noise, non_negative_spectra, fixed, tolerance)
+    ids = np.arange(len(spectra)) if component_ids is None else np.asarray(component_ids, np.int64)
+    free = np.ones(len(spectra), bool) if free is None else free
+    known = _Known.of(concentrations, knowledge, ids, free)
+    space = _Solutions(concentrations, spectra, noise, non_negative_spectra, fixed | known.fixed, tolerance, known)
     generator = np.random.default_rng(seed)
     optimized = space.size <= MOST_OPTIMIZED
     turns = [np.eye(space.size), *(space.extremes(generator) if optimized else space.sampled(generator))]
-    ids = np.arange(space.size) if component_ids is None else np.asarray(component_ids, np.int64)
     return _bands(space, turns, concentrations, spectra, ids, "optimized" if optimized else "sampled")
+
+
+def rotated(
+    concentrations: Array, spectra: Array, noise: Array, aim: Aim, mixture: Mixture, knowledge: Knowledge
+) -> tuple[Array, Array]:
+    """Both factors where `aim` is least, of those that fit as well.
+
+    Parameters
+    ----------
+    concentrations, spectra : ndarray, (n, k) and (k, d)
+    noise : ndarray, (d,)
+        Standard deviation of the noise of each band.
+    aim : callable
+        From a matrix T (k, k) to a number for concentrations C T and spectra T^-1 S, and its derivatives (k, k).
+    mixture : Mixture
+    knowledge : Knowledge
+    """
+    known = _Known.of(concentrations, knowledge, mixture.ids, mixture.free)
+    space = _Solutions(concentrations, spectra, noise, mixture.non_negative, mixture.held | known.fixed, None, known)
+    turn = space.best(aim)
+    turn = space.balance[:, None] * turn / space.balance
+    return concentrations @ turn, np.linalg.solve(turn, spectra)
 
 
 def settled_factors(
@@ -294,6 +338,7 @@ def _bands(
         at["chighest"],
         space.tolerance,
         method,
+        space.known.unknown,
     )
 
 
@@ -304,7 +349,60 @@ def _turned(
     turn = space.balance[:, None] * turn / space.balance
     s = np.linalg.solve(turn, spectra)
     scale = length / np.linalg.norm(s, axis=1)
+    if space.known.closed:
+        # The sizes with which concentrations add up to what they did.
+        scale = 1.0 / np.linalg.solve(turn, np.ones(space.size))
     return concentrations @ turn / scale, s * scale[:, None]
+
+
+class _Known(NamedTuple):
+    """What is known of concentrations beyond their sign, in the form in which a search knows it.
+
+    Attributes
+    ----------
+    rows : ndarray, (q, k)
+        Differences of the concentrations of two spectra, or these of one: not below zero in the component `columns`.
+    columns : ndarray of int, (q,)
+    closed : bool
+        Concentrations of a spectrum add up to a number.
+    fixed : ndarray of bool, (k,)
+        Components whose spectra are known.
+    unknown : tuple of str
+        What is left.
+    """
+
+    rows: Array
+    columns: NDArray[np.int64]
+    closed: bool
+    fixed: NDArray[np.bool_]
+    unknown: tuple[str, ...]
+
+    @classmethod
+    def of(cls, concentrations: Array, knowledge: Knowledge, ids: NDArray[np.int64], free: NDArray[np.bool_]) -> _Known:
+        rows, columns, closed, unknown = [concentrations[:0]], list[int](), False, list[str]()
+        fixed = np.zeros(len(ids), bool)
+        for one in knowledge.constraints:
+            about, places = one.columns(ids, free)
+            runs = [run for i, run in enumerate(knowledge.runs) if one.runs is None or i in one.runs]
+            if isinstance(one, Unimodal) and one.on == "concentrations":
+                for k in about:
+                    for run in runs:
+                        low, high = one.rising(concentrations[run, k])
+                        rows.append(concentrations[run[high]] - concentrations[run[low]])
+                        columns += [int(k)] * len(low)
+            elif isinstance(one, Zero) and one.on == "concentrations":
+                for k, place in zip(about, places, strict=True):
+                    for run in runs:
+                        zero = run if one.where is None else run[np.asarray(one.where, bool)[run, place]]
+                        rows.append(-concentrations[zero])
+                        columns += [int(k)] * len(zero)
+            elif isinstance(one, Closure) and not one.at_most and len(about) == len(ids):
+                closed = True
+            elif isinstance(one, Equality) and one.on == "spectra" and not np.isnan(one.values).any():
+                fixed[about] = True
+            elif not isinstance(one, NonNegative):
+                unknown.append(one.name)
+        return cls(np.vstack(rows), np.array(columns, np.int64), closed, fixed, tuple(unknown))
 
 
 class _Solutions:
@@ -321,7 +419,9 @@ class _Solutions:
         non_negative_spectra: bool,
         fixed: NDArray[np.bool_],
         tolerance: float | None,
+        known: _Known,
     ) -> None:
+        self.known = known
         self.size = len(spectra)
         level = np.broadcast_to(np.asarray(noise, np.float64), spectra.shape[1:])
         loudest = max(float(level.max()), 1e-300)
@@ -337,6 +437,7 @@ class _Solutions:
         self._overlap_c, self._overlap_s = c.T @ c, s @ s.T
         self._power = float((self._overlap_c * self._overlap_s).sum())
         self._rows = _corners(c)
+        self._known_rows = known.rows * self.balance
         self._bands = _corners((s * quiet).T) if non_negative_spectra else np.empty((0, self.size))
         # The inverse has a row of the identity if and only if the matrix has.
         self._free = ~np.eye(self.size, dtype=bool) & ~fixed[:, None]
@@ -358,14 +459,30 @@ class _Solutions:
         slopes[places, :, places] += (along_c / c).T
         return 0.5 * np.log(c * s / self._power), slopes
 
-    def _missed(self, turn: Array) -> tuple[Array, Array]:
-        """How far every row (m, k) and band (q, k) is above what is allowed, as a share of the profiles' maxima."""
+    def _missed(self, turn: Array) -> tuple[Array, Array, Array]:
+        """How far every row (m, k), band (q, k) and what is known (p, 1) is above what is allowed.
+
+        As a share of the profiles' maxima.
+        """
         rows = self._rows @ turn / self._height + self.tolerance
-        return rows, self._bands @ np.linalg.inv(turn).T / self._height + self.tolerance
+        return rows, self._bands @ np.linalg.inv(turn).T / self._height + self.tolerance, self._known(turn)[:, None]
+
+    def _known(self, turn: Array) -> Array:
+        columns = self.known.columns
+        along = (self._known_rows * turn[:, columns].T).sum(1)
+        values = along / self._height[columns] + self.tolerance[columns]
+        return np.append(values, self._sizes(turn) - _VANISHING) if self.known.closed else values
+
+    def _sizes(self, turn: Array) -> Array:
+        """Factors with which concentrations add up to what they did: (k,), of any unit and above zero if they can."""
+        return np.linalg.solve(turn, 1.0 / self.balance) * self.balance
 
     def allows(self, turn: Array) -> bool:
         """Whether a solution keeps to the constraints, and its components are still those that were found."""
-        for values in self._missed(turn):
+        rows, bands, known = self._missed(turn)
+        if known.min(initial=0.0) < -_VIOLATED:
+            return False
+        for values in (rows, bands):
             # A profile may have become so small that what noise can hide is all of it.
             negative, size = self.tolerance - values.min(0, initial=0.0), values.max(0, initial=0.0)
             if len(values) and (
@@ -416,15 +533,41 @@ class _Solutions:
                 low = middle
         return best
 
+    def best(self, aim: Aim) -> Array:
+        """The solution of least `aim`, of factors as they were before they were balanced."""
+        ratio = self.balance[:, None] / self.balance
+
+        def unbalanced(turn: Array) -> tuple[float, Array]:
+            value, slopes = aim(ratio * turn)
+            return value, ratio * slopes
+
+        if not self._free.any():
+            return np.eye(self.size)
+        best, least = np.eye(self.size), unbalanced(np.eye(self.size))[0]
+        for start in (np.eye(self.size), *self.drawn(np.random.default_rng(0), _STARTS - 1)):
+            turn = self._descend(start, unbalanced)
+            if turn is not None and self.allows(turn) and unbalanced(turn)[0] < least:
+                best, least = turn, unbalanced(turn)[0]
+        return best
+
     def _search(self, start: Array, component: int, sign: float, limit: float) -> Array | None:
-        """The solution of least `sign` times the logarithm of a component's contribution, which is at least `limit`.
+        """The solution of least `sign` times the logarithm of a component's contribution, which is at least `limit`."""
+
+        def aim(turn: Array) -> tuple[float, Array]:
+            values, slopes = self._gradients(turn)
+            return sign * float(values[component]), sign * slopes[component]
+
+        return self._descend(start, aim, limit)
+
+    def _descend(self, start: Array, aim: Aim, limit: float = _NO_LIMIT) -> Array | None:
+        """The solution of least `aim`, which is at least `limit`; None where the matrix becomes singular.
 
         Only constraints that are nearly active take part; those that turn out to be missed join them.
         """
         free, turn = self._free, start.copy()
-        rows, bands = self._missed(turn)
-        active = [np.zeros(values.shape, bool) for values in (rows, bands)]
-        for values, chosen in zip((rows, bands), active, strict=True):
+        first = self._missed(turn)
+        active = [np.zeros(values.shape, bool) for values in first]
+        for values, chosen in zip(first, active, strict=True):
             np.put_along_axis(chosen, np.argsort(values, axis=0)[:_FIRST], True, axis=0)
 
         def matrix(x: Array) -> Array:
@@ -432,20 +575,19 @@ class _Solutions:
             whole[free] = x
             return whole
 
-        def aim(x: Array) -> tuple[float, Array]:
-            values, slopes = self._gradients(matrix(x))
-            return sign * float(values[component]), sign * slopes[component][free]
+        def goal(x: Array) -> tuple[float, Array]:
+            value, slopes = aim(matrix(x))
+            return value, slopes[free]
 
         def constraints(x: Array) -> Array:
             turn = matrix(x)
-            rows, bands = self._missed(turn)
+            near = [values[chosen] for values, chosen in zip(self._missed(turn), active, strict=True)]
             values = self._gradients(turn)[0]
-            bound = [sign * values[component] - limit]
-            return np.concatenate([rows[active[0]], bands[active[1]], -values, bound])
+            return np.concatenate([*near, -values, [aim(turn)[0] - limit]])
 
         def slopes(x: Array) -> Array:
             turn = matrix(x)
-            back = np.linalg.inv(turn)
+            back = _inverse(turn)
             i, j = np.nonzero(active[0])
             by_rows = np.zeros((len(i), self.size, self.size))
             by_rows[np.arange(len(i)), :, j] = self._rows[i] / self._height[j, None]
@@ -453,11 +595,12 @@ class _Solutions:
             turned = self._bands[i] @ back.T / self._height[j, None]
             by_bands = -np.einsum("ma,mb->mab", back[j], turned)
             slopes = self._gradients(turn)[1]
-            return np.concatenate([by_rows, by_bands, -slopes, sign * slopes[component : component + 1]])[:, free]
+            by_known = self._slopes_of_known(back, np.flatnonzero(active[2]))
+            return np.concatenate([by_rows, by_bands, by_known, -slopes, aim(turn)[1][None]])[:, free]
 
         for _ in range(_ROUNDS):
             result = minimize(
-                aim,
+                goal,
                 turn[free],
                 jac=True,
                 method="SLSQP",
@@ -473,6 +616,16 @@ class _Solutions:
             for new, old in zip(missed, active, strict=True):
                 old |= new
         return turn
+
+    def _slopes_of_known(self, back: Array, which: NDArray[np.int64]) -> Array:
+        """Derivatives (p, k, k) of what is known, by the matrix whose inverse is `back`."""
+        slopes = np.zeros((len(which), self.size, self.size))
+        linear = which[which < len(self.known.columns)]
+        columns = self.known.columns[linear]
+        slopes[np.arange(len(linear)), :, columns] = self._known_rows[linear] / self._height[columns, None]
+        for at, k in enumerate(which[len(linear) :] - len(self.known.columns), start=len(linear)):
+            slopes[at] = -np.outer(back[k], back @ (1.0 / self.balance)) * self.balance[k]
+        return slopes
 
     def sampled(self, generator: np.random.Generator) -> list[Array]:
         """Solutions at random, and those that mixing a component with one other after another leads to."""
@@ -513,7 +666,9 @@ class _Solutions:
         taking, giving = c[:, i], s[:, j]
         low = -_least((c[:, j] + self.tolerance[j] * self._height[j]), taking)
         high = _least((s[:, i] + self.tolerance[i] * self._height[i]), giving)
-        return min(low, 0.0), max(high, 0.0)
+        known = self._known_rows[self.known.columns == j]
+        room, slope = known @ turn[:, j] + self.tolerance[j] * self._height[j], known @ turn[:, i]
+        return min(max(low, -_least(room, slope)), 0.0), max(min(high, _least(room, -slope)), 0.0)
 
 
 def _mixed(turn: Array, i: int, j: int, step: float) -> Array | None:

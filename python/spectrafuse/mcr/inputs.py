@@ -18,6 +18,7 @@ from spectrafuse.io.arrays import open_arrays
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import DataError, ReadingNote
 from spectrafuse.io.grids import grid_of_scene, unfolded
+from spectrafuse.io.labeled import labeled
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.spectra import Spectra as SpectraFile
 from spectrafuse.io.spectra import read_spectra
@@ -86,11 +87,11 @@ class MappedSpectra:
         """The same spectra with bands multiplied by factors (d,)."""
         return MappedSpectra(self._values, weights)
 
-    def check(self, name: str, zeros: str) -> None:
+    def check(self, name: str, zeros: str, gaps: bool) -> None:
         """What `check_spectra` does, block by block."""
         empty = np.ones(self.shape[1], bool)
         for rows, block in blocks(self):
-            bad = ~np.isfinite(block)
+            bad = np.isinf(block) if gaps else ~np.isfinite(block)
             if bad.any():
                 row, band = (int(i) for i in np.argwhere(bad)[0])
                 count = int(bad.sum()) + sum(
@@ -111,7 +112,7 @@ def blocks(spectra: Table) -> Iterator[tuple[slice, NDArray[Any]]]:
         yield rows, spectra[rows]
 
 
-def opened(X: Any, *, zeros: str) -> Any:
+def opened(X: Any, *, zeros: str, gaps: bool = False) -> Any:
     """What a file holds, where X is the path of one that does not stay there; else X itself.
 
     Warns
@@ -121,7 +122,7 @@ def opened(X: Any, *, zeros: str) -> Any:
     """
     if not isinstance(X, (str, os.PathLike)) or _mapped(X) is not None:
         return X
-    found = read_spectra(X)
+    found = read_spectra(X, drop_missing="values" if gaps else None)
     if zeros == "check":
         warnings.warn(found.reading, ReadingNote, stacklevel=4)
     return found
@@ -148,16 +149,21 @@ def axis_of(X: Any) -> SpectralAxis | None:
     return spectral_axis(X.axis, X.axis_unit) if isinstance(X, SpectraFile) else None
 
 
-def open_rows(X: Any, *, zeros: str) -> NDArray[np.float32] | MappedSpectra:
+def open_rows(X: Any, *, zeros: str, gaps: bool = False) -> NDArray[np.float32] | MappedSpectra:
     """`read`, except that a large map, or a large NumPy file, stays where it is."""
     mapped = _mapped(X)
     if mapped is None:
-        return read(X, zeros=zeros)
-    mapped.check(f"'{X}'" if isinstance(X, (str, os.PathLike)) else "X", zeros)
+        return read(X, zeros=zeros, gaps=gaps)
+    mapped.check(f"'{X}'" if isinstance(X, (str, os.PathLike)) else "X", zeros, gaps)
     return mapped
 
 
-def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
+def has_gaps(spectra: Table) -> bool:
+    """Whether values are missing."""
+    return any(np.isnan(block).any() for _, block in blocks(spectra))
+
+
+def read(X: Any, *, zeros: str, name: str = "X", gaps: bool = False) -> NDArray[np.float32]:
     """Checked spectra (n, d) that torch may share.
 
     Parameters
@@ -168,6 +174,8 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
         As for `check_spectra`.
     name : str
         What messages call them.
+    gaps : bool
+        NaN stands for a value that is missing, and is no error.
 
     Raises
     ------
@@ -181,13 +189,15 @@ def read(X: Any, *, zeros: str, name: str = "X") -> NDArray[np.float32]:
     ReadingNote
         How a file that is fitted was read.
     """
-    X = opened(X, zeros=zeros)
+    X = opened(X, zeros=zeros, gaps=gaps)
     if isinstance(X, SpectraFile):
-        checked = check_spectra(X.source, X.data, zeros=zeros)
+        checked = check_spectra(X.source, X.data, zeros=zeros, gaps=gaps)
+    elif (named := labeled(name, X)) is not None:
+        checked = check_spectra(name, named.spectra, zeros=zeros, gaps=gaps)
     elif isinstance(X, Cube):
-        checked = check_spectra(name, unfolded(X), zeros=zeros)
+        checked = check_spectra(name, unfolded(X), zeros=zeros, gaps=gaps)
     else:
-        checked = check_spectra(name, _as_table(name, X), zeros=zeros)
+        checked = check_spectra(name, _as_table(name, X), zeros=zeros, gaps=gaps)
     # A read-only array, such as a memory map, cannot become a tensor without a warning.
     return checked if checked.flags.writeable else checked.copy()
 
@@ -241,8 +251,18 @@ def _as_table(name: str, X: Any) -> Any:
     return values
 
 
-def folded(X: Any, values: NDArray[Any]) -> NDArray[Any]:
-    """Values (n, k) of spectra as they are, of a scene as maps (k, rows, columns) with NaN where it has no data."""
+def is_unfolded(X: Any) -> bool:
+    """Whether spectra are read out of it: of a file, a scene, or an array of xarray."""
+    return isinstance(X, WITHOUT_NAMES) or labeled("X", X) is not None
+
+
+def folded(X: Any, values: NDArray[Any]) -> Any:
+    """Values (n, k) of spectra as they are, of a scene as maps (k, rows, columns) with NaN where it has no data;
+    of an array of xarray as one with its other dimensions and `component`.
+    """
+    named = labeled("X", X)
+    if named is not None:
+        return named.folded(values)
     return grid_of_scene(X).maps(values) if isinstance(X, Cube) else values
 
 

@@ -189,7 +189,9 @@ def numerical_rank(spectra: NDArray[np.float64]) -> int:
     return int((singular_values(spectra) > factor * math.sqrt(large)).sum())
 
 
-def noise_level(spectra: Tensor | Table, noise: float | None = None, *, floor: float = 1e-3) -> NoiseLevel:
+def noise_level(
+    spectra: Tensor | Table, noise: float | None = None, *, floor: float = 1e-3, even: bool = False
+) -> NoiseLevel:
     """The noise level of spectra (n, d).
 
     Parameters
@@ -202,11 +204,13 @@ def noise_level(spectra: Tensor | Table, noise: float | None = None, *, floor: f
         those that drift, leave next to nothing there, which does not say how exactly a mixture of few components
         describes them.
 
+    even : bool
+        The noise does not grow with the signal: spectra were weighted by it. False: that is read off the spectra.
+
     Returns
     -------
     NoiseLevel
         With fewer than six spectra nothing can be estimated and the published margin (nMSE 0.005) is taken.
-        Whether noise grows with the signal is always read off the spectra.
     """
     n, d = spectra.shape
     # Sums in numpy, as torch's last bits depend on the number of threads.
@@ -215,27 +219,28 @@ def noise_level(spectra: Tensor | Table, noise: float | None = None, *, floor: f
     power = float((norms * norms).sum())
     if power == 0:
         return NoiseLevel(0.0 if noise is None else float(noise), 0.0, "there is no signal")
-    even = tail_noise(singular_values(table), n, d)
+    alike = tail_noise(singular_values(table), n, d)
     # Where noise grows with the signal, spectra of one norm have even noise; the better model of the noise is the one
     # whose tail is white, and that leaves less standing out of it.
     proportional = tail_noise(singular_values(table, np.where(norms > 0, norms, 1.0)), n, d)
     grows = (
-        even is not None
+        not even
+        and alike is not None
         and proportional is not None
-        and (proportional.structured, proportional.aside) < (even.structured, even.aside)
+        and (proportional.structured, proportional.aside) < (alike.structured, alike.aside)
     )
     if noise is not None:
         return NoiseLevel(float(noise), n * d * float(noise) ** 2 / power, "given", grows)
-    if even is None or proportional is None:
+    if alike is None or proportional is None:
         return NoiseLevel(
             math.sqrt(_FALLBACK_NMSE * power / (n * d)),
             _FALLBACK_NMSE,
             f"assumed, as {n} spectra of {d} bands are too few to estimate it",
         )
-    source, nmse = "estimated from the tail of the singular values", n * d * even.sigma**2 / power
+    source, nmse = "estimated from the tail of the singular values", n * d * alike.sigma**2 / power
     if grows:
         source, nmse = source + " as proportional to each spectrum", proportional.sigma**2 * d
-    white = not (proportional if grows else even).structured
+    white = not (proportional if grows else alike).structured
     structured = not white and nmse < floor
     if structured:
         source, nmse = "assumed, as the singular values do not end in those of white noise", floor

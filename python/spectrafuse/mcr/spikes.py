@@ -38,10 +38,18 @@ def find_spikes(spectra: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def without_spikes(spectra: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Spectra (n, d) with the bands of spikes drawn through from beside them, and where that was."""
-    spikes = find_spikes(spectra)
+    """Spectra (n, d) with the bands of spikes drawn through from beside them, and where that was.
+
+    NaN stays where values are missing.
+    """
     cleaned, places = spectra.copy(), np.arange(spectra.shape[1])
+    absent = np.isnan(spectra)
+    for row in np.flatnonzero(absent.any(1) & ~absent.all(1)):
+        bad = absent[row]
+        cleaned[row, bad] = np.interp(places[bad], places[~bad], spectra[row, ~bad])
+    spikes = find_spikes(cleaned) & ~absent
+    spectra = cleaned.copy()
     for row in np.flatnonzero(spikes.any(1)):
         bad = spikes[row]
         cleaned[row, bad] = np.interp(places[bad], places[~bad], spectra[row, ~bad])
-    return cleaned, spikes
+    return np.where(absent, np.float32(np.nan), cleaned), spikes

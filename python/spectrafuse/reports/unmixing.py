@@ -122,6 +122,7 @@ def save_concentrations(
     names: Sequence[str] | None = None,
     sample_label: str = "spectrum number",
     positions: np.ndarray | None = None,
+    runs: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Concentrations over the samples: lines for few components, a heat map for many.
 
@@ -137,6 +138,8 @@ def save_concentrations(
         What the spectra stand along.
     positions : ndarray, shape (n,), optional
         Time, pH or the like of each spectrum; without it they are counted from 1.
+    runs : sequence of (str, int)
+        Names of runs that stand one after another, and how many spectra each has: a line of its own for each.
     """
     samples, n = concentrations.shape
     if n == 0:
@@ -156,11 +159,19 @@ def save_concentrations(
         ylabel="concentration",
     )
     x = np.arange(1, samples + 1) if positions is None else positions
-    order = np.argsort(x, kind="stable")
+    ends = np.cumsum([size for _, size in runs] or [samples])
     for index, ax in enumerate(axes):
         values = concentrations[:, index]
         markers: dict[str, Any] = {"marker": "o", "markersize": 3.5} if samples <= 80 else {}
-        ax.plot(x[order], values[order], color=colors[index], linewidth=1.1, **markers)
+        for first, end in zip((0, *ends), ends, strict=False):
+            order = first + np.argsort(x[first:end], kind="stable")
+            ax.plot(x[order], values[order], color=colors[index], linewidth=1.1, **markers)
+        for (name, _), first in zip(runs, (0, *ends), strict=False):
+            ax.axvline(first + 0.5, color=LIGHT, linewidth=0.8, zorder=0)
+            if index == 0:
+                ax.annotate(
+                    name, (first + 0.7, 1), xycoords=("data", "axes fraction"), va="top", fontsize=7, color=GRAY
+                )
         ax.set_ylim(bottom=min(0.0, float(values.min())))
         ax.set_title(labels[index], fontsize=8, loc="left")
         ax.tick_params(labelbottom=index == n - 1)
@@ -272,6 +283,7 @@ def save_residuals(
     path : path
         The PNG to write.
     data, reconstruction : ndarray, shape (n, d)
+        NaN in the data: a value that is missing.
     axis, axis_label, falling
         As in `save_components`.
     sample_label, positions
@@ -279,7 +291,8 @@ def save_residuals(
     lack_of_fit : float
         Of all spectra, in percent.
     """
-    residual = data.astype(np.float64) - reconstruction
+    absent = np.isnan(data)
+    residual, data = np.where(absent, 0.0, data - reconstruction.astype(np.float64)), np.where(absent, 0.0, data)
     x, order = spectral_positions(axis, data.shape[1])
     figure = new_figure(8.0, 5.6, layout="constrained")
     title = f"Residuals (data minus reconstruction), lack of fit {lack_of_fit:.3g} %"
@@ -288,7 +301,7 @@ def save_residuals(
     largest = np.argsort(-(residual**2).sum(axis=1), kind="stable")[:MOST_RESIDUALS]
     for row in largest:
         upper.plot(*broken(x, residual[row, order]), color=LIGHT, linewidth=0.6)
-    rms = np.sqrt((residual**2).mean(axis=0))
+    rms = np.sqrt((residual**2).sum(axis=0) / np.maximum((~absent).sum(axis=0), 1))
     upper.plot(*broken(x, rms[order]), color="#1f5fa8", linewidth=1.3, label="root mean square")
     upper.axhline(0.0, color=GRAY, linewidth=0.6)
     upper.legend(loc="upper right", frameon=False, fontsize=8)

@@ -114,6 +114,7 @@ def cautions(
     *,
     again: str = "",
     weighted: bool = False,
+    asked: bool = False,
 ) -> list[str]:
     """What the data cannot tell, a sentence each.
 
@@ -130,6 +131,8 @@ def cautions(
         Why the outcome is that of a second search, if it is.
     weighted : bool
         Bands were weighted.
+    asked : bool
+        The user gave weights.
     """
     factors = outcome.factors
     told = []
@@ -150,7 +153,9 @@ def cautions(
             f"What was taken for noise ({noise.nmse:.2g} of the sum of squares) may hold weak components too, as where "
             "there are nearly as many components as spectra or bands, or more. Give `noise` if it is known."
         )
-    if weighted:
+    if asked:
+        told.append("Noise, nMSE, cost and the path of counts are those of weighted spectra.")
+    elif weighted:
         told.append(
             "The noise of the bands is unlike, so that they were weighted by it; noise, cost and the path of counts "
             "are those of weighted spectra."

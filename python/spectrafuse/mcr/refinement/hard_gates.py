@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows
+from spectrafuse.mcr.refinement import weighted
 from spectrafuse.mcr.refinement.whitening import Array, whitened
 from spectrafuse.ops.gated_descent import descend_components, gated_descent, residual_power
 
@@ -46,19 +47,30 @@ class ExactGates(NamedTuple):
     weights: tuple[float, ...] | None = None
 
     def concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
-        """Gated concentrations (n, k) of spectra (n, d) for components (k, d), 0 where a gate is closed."""
+        """Gated concentrations (n, k) of spectra (n, d) for components (k, d), 0 where a gate is closed.
+
+        Values that are NaN take no part; where there are some, noise counts as uncorrelated.
+        """
         with single_blas_thread:
             return self._concentrations(spectra, components)
 
     def _concentrations(self, spectra: NDArray[np.floating], components: NDArray[np.floating]) -> Array:
         if self.weights is not None:
             spectra, components = spectra * np.asarray(self.weights), components * np.asarray(self.weights)
-        level = noise_of_rows(spectra, self.noise)[:, None]
         length = np.linalg.norm(components.astype(np.float64), axis=1)
         unit = components / np.where(length > 0, length, 1.0)[:, None]
-        correlation = self.noise.correlation
-        found = gates_of(whitened(spectra / level, correlation), whitened(unit, correlation), self.price)
-        return found * level / np.where(length > 0, length, 1.0)
+        absent = np.isnan(spectra)
+        if absent.any():
+            spectra = np.where(absent, 0.0, spectra)
+            level = level_of_present(spectra, ~absent, self.noise)[:, None]
+            found = weighted_gates_of(spectra / level, (~absent).astype(np.float64), unit, self.price)
+        else:
+            level = noise_of_rows(spectra, self.noise)[:, None]
+            correlation = self.noise.correlation
+            found = gates_of(whitened(spectra / level, correlation), whitened(unit, correlation), self.price)
+        found *= level / np.where(length > 0, length, 1.0)
+        found[absent.all(1)] = np.nan
+        return found
 
 
 def price_of_gate(samples: int, pool: int) -> float:
@@ -115,6 +127,19 @@ def gates_of(spectra: Array, components: Array, price: float) -> Array:
     found = _opened(along, overlap, price, _SETTLE)
     descend(along, overlap, found, price, _SETTLE)
     return found
+
+
+def level_of_present(spectra: NDArray[np.floating], present: NDArray[np.bool_], noise: NoiseLevel) -> Array:
+    """Standard deviation of the noise of spectra (n, d), of which some values are missing: (n,)."""
+    power = np.square(spectra, dtype=np.float64).sum(1, where=present) / np.maximum(present.sum(1), 1)
+    return noise_of_rows(np.where(present, spectra, np.sqrt(power)[:, None]), noise)
+
+
+def weighted_gates_of(spectra: Array, weights: Array, components: Array, price: float) -> Array:
+    """`gates_of` with weights (n, d) of the squared residuals."""
+    closing = [(price * share, _STEPS) for share in _SHARES]
+    start = np.zeros((len(spectra), len(components)))
+    return weighted.descended(spectra, weights, components, start, [(0.0, _SETTLE), *closing, (price, _SETTLE)])
 
 
 def opened(spectra: Array, components: Array, price: float, *, settle: int = 20) -> Array:

@@ -18,19 +18,21 @@ from spectrafuse.mcr.inputs import MappedSpectra, Table
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
-from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, numerical_rank, row_blocks, squares
-from spectrafuse.mcr.refinement import evidence, many_spectra
+from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows, numerical_rank, row_blocks, squares
+from spectrafuse.mcr.preference import preferred
+from spectrafuse.mcr.refinement import evidence, many_spectra, weighted
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import band_weights
 from spectrafuse.mcr.refinement.count_search import CountSearch, Outcome, degrees_of_freedom
 from spectrafuse.mcr.refinement.factors import Factors, Refinement
-from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, price_of_gate
+from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, level_of_present, price_of_gate
 from spectrafuse.mcr.refinement.start import from_spectra
 from spectrafuse.mcr.refinement.whitening import whitened
 from spectrafuse.mcr.training.checkpoint import Record
 from spectrafuse.mcr.training.known_components import FAR_ENERGY, KnownComponents
 from spectrafuse.mcr.training.rules import Band
 from spectrafuse.mcr.training.trainer import TrainingResult
+from spectrafuse.mcr.weighting import noise_of_present, noise_of_weighted
 from spectrafuse.random import RandomStream
 
 _INDIFFERENCE = (0.2, 0.9)
@@ -200,14 +202,19 @@ def refine_spectra(
         The model has the known components in the first places, then those that were found, then the background.
     """
     given = np.empty((0, spectra.shape[1])) if known is None else known.spectra.astype(np.float64)
-    original = spectra
-    weights = None if background or sparse or noise.correlation else band_weights(spectra, noise)
+    weighting = knowledge.weighting
+    original = spectra if knowledge.spectra is None else knowledge.spectra
+    if weighting is not None and weighting.given:
+        weights = None if background else weighting.bands
+    else:
+        weights = None if background or sparse or noise.correlation else band_weights(spectra, noise)
     if weights is not None:
         if isinstance(spectra, MappedSpectra):
             spectra, given = spectra.weighted(weights), given * weights
         else:
             spectra, given = (spectra[:] * weights).astype(np.float32), given * weights
-        noise = noise_level(spectra, floor=floor)
+        if weighting is None or not weighting.given:
+            noise = noise_of_weighted(spectra, weighting, floor=floor)
     last = pool - 1 if background else None
     fixed = (() if known is None else tuple(known.fixed.tolist())) + (() if last is None else (last,))
     form = _Form(pool, non_negative, sparse, fixed, last, reserved=tuple(range(len(given))), asked=asked)
@@ -431,20 +438,29 @@ def _result(
     spectra: Table,
 ) -> TrainingResult:
     """The result with the refined state, and the model in it; `spectra` are all, `data` those that were searched."""
-    outcome, noise, background = refined.outcome, data.noise, form.background
+    outcome, background, weighting = refined.outcome, form.background, form.known.weighting
+    noise = noise_of_present(data.noise, weighting)
+    refined = refined._replace(gates=refined.gates._replace(noise=noise_of_present(refined.gates.noise, weighting)))
     state = _written(result.state, model, outcome.factors, form.fixed)
     model.load_state_dict(state)
     gates, concentrations = _settled(model, refined.gates, spectra, keep=form.asked.exactly is not None)
     ids = list(gates.open_ids)
-    reports = list[Report]()
-    if form.known.constraints and ids:
-        concentrations, state, reports = _constrained(model, state, spectra, noise, gates, concentrations, form)
+    reports, taken = list[Report](), ""
+    if form.known.prefer is not None:
+        gates = gates._replace(price=0.0)
+    if form.known.needs_a_fit and ids:
+        concentrations, state, reports, taken = _last_fit(model, state, spectra, noise, gates, concentrations, form)
         model.load_state_dict(state)
     components = model.effective_components()[ids].detach().cpu().double().numpy()
-    residual = sum(
-        float(((block - concentrations[rows] @ components) ** 2).sum()) for rows, block in row_blocks(spectra)
-    )
-    power, variation = squares(spectra)
+    if weighting is None:
+        residual = sum(
+            float(((block - concentrations[rows] @ components) ** 2).sum()) for rows, block in row_blocks(spectra)
+        )
+        power, variation = squares(spectra)
+    else:
+        fit = concentrations @ components
+        spectra = np.where(np.isnan(spectra[:]), fit, spectra[:])
+        residual, power, variation = weighting.squares(spectra, fit)
     nmse = nmse_of(residual, power)
     final = Factors(concentrations.astype(np.float64), components, np.asarray(ids, np.int64))
     outcome = outcome._replace(factors=final)
@@ -452,9 +468,10 @@ def _result(
     count = len(ids) - (background in ids)
     path = evidence.path_rows(outcome, data.level**2, data.power, data.variation)
     path[outcome.chosen]["count"] = count
-    if gates.weights is None and not noise.correlation and len(data.spectra) == len(spectra):
+    plain = gates.weights is None and not noise.correlation and len(data.spectra) == len(spectra)
+    if plain or (weighting is not None and weighting.given):
         path[outcome.chosen] |= {"nmse": nmse, "r2": r2_of(residual, variation)}
-    chosen = evidence.reason(count, nmse, outcome, noise, form.asked)
+    chosen = " ".join(filter(None, (evidence.reason(count, nmse, outcome, noise, form.asked), taken)))
     weighted_nmse = nmse
     if gates.weights is not None:
         weighted_nmse = nmse_of(float(outcome.path[outcome.chosen].power @ data.level**2), data.power)
@@ -487,13 +504,14 @@ def _result(
                     background,
                     again=refined.again,
                     weighted=gates.weights is not None,
+                    asked=weighting is not None and weighting.given,
                 ),
             ],
         },
     )
 
 
-def _constrained(
+def _last_fit(
     model: UnmixingModel,
     state: State,
     spectra: Table,
@@ -501,26 +519,58 @@ def _constrained(
     gates: ExactGates,
     concentrations: NDArray[np.float32],
     form: _Form,
-) -> tuple[NDArray[np.float32], State, list[Report]]:
+) -> tuple[NDArray[np.float32], State, list[Report], str]:
     """Concentrations and a state whose components obey what the user knows, from those of the refinement."""
-    ids = np.asarray(gates.open_ids, np.int64)
+    ids, weighting = np.asarray(gates.open_ids, np.int64), form.known.weighting
     bands = np.ones(spectra.shape[1]) if gates.weights is None else np.asarray(gates.weights)
-    data = spectra[:].astype(np.float64)
+    data, shares = spectra[:].astype(np.float64), None
+    if weighting is None:
+        rows = 1.0 / noise_of_rows(data * bands, noise)
+    else:
+        present = weighting.weights > 0
+        data = np.where(present, data, 0.0)
+        shares = weighting.weights / np.outer(weighting.rows**2, bands**2 if weighting.given else np.ones(len(bands)))
+        most = float(shares.max())
+        shares /= most
+        level = level_of_present(data * bands * weighting.rows[:, None], present, noise)
+        rows = math.sqrt(most) * weighting.rows / level
     mixture = Mixture(
         data,
-        1.0 / noise_of_rows(data * bands, noise),
+        rows,
         bands,
         ids,
         ids != form.background,
         np.isin(ids, form.fixed),
         form.non_negative,
         form.known.runs,
+        shares,
+        form.known.signed,
     )
     shapes = model.effective_components()[ids.tolist()].detach().cpu().double().numpy()
-    amounts, shapes, reports = constrained(mixture, concentrations.astype(np.float64), shapes, form.known.constraints)
+    amounts, reports, taken = concentrations.astype(np.float64), list[Report](), ""
+    if form.known.prefer is not None:
+        amounts, shapes, reports, taken = preferred(mixture, amounts, shapes, form.known, form.known.prefer)
+    elif form.known.constraints or form.known.signed:
+        amounts, shapes, reports = constrained(mixture, amounts, shapes, form.known.constraints)
+    else:
+        assert shares is not None
+        amounts, shapes = weighted.fitted(
+            data,
+            np.outer(rows**2, bands**2) * shares,
+            amounts,
+            shapes,
+            price=gates.price,
+            non_negative=form.non_negative,
+            held=mixture.held,
+        )
     components = state["vanilla_components"].clone()
     components[torch.from_numpy(ids)] = torch.from_numpy(shapes).to(components)
-    return amounts.astype(np.float32), {**state, "vanilla_components": components}, reports
+    state = {**state, "vanilla_components": components}
+    model.load_state_dict(state)
+    # The model brings components to the norm it keeps.
+    kept = np.linalg.norm(model.effective_components()[ids.tolist()].detach().cpu().double().numpy(), axis=1)
+    amounts *= np.linalg.norm(shapes, axis=1) / np.where(kept > 0, kept, 1.0)
+    return amounts.astype(np.float32), state, reports, taken
 
 
 @torch.no_grad()

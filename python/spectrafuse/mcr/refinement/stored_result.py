@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.training.checkpoint import Record, load_training, save_training
@@ -24,6 +26,7 @@ def save_result(folder: Path, fingerprint: dict[str, str], result: TrainingResul
         if gates is None
         else [list(gates.noise), float(gates.price), list(gates.open_ids), gates.weights],
         "evidence": json.dumps(result.evidence),
+        "concentrations": None if result.concentrations is None else torch.from_numpy(result.concentrations),
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_training(folder, contents)
@@ -41,7 +44,8 @@ def load_result(folder: Path, fingerprint: dict[str, str], bands: list[Band]) ->
     if contents is None:
         return None
     gates, (stop_reason, chosen_reason) = contents["gates"], contents["reasons"]
-    return TrainingResult(
+    amounts = contents.get("concentrations")
+    result = TrainingResult(
         contents["state"],
         Record(*contents["record"]),
         stop_reason,
@@ -52,3 +56,4 @@ def load_result(folder: Path, fingerprint: dict[str, str], bands: list[Band]) ->
         None if gates is None else ExactGates(NoiseLevel(*gates[0]), gates[1], tuple(gates[2]), gates[3]),
         json.loads(contents["evidence"]),
     )
+    return result._replace(concentrations=None if amounts is None else amounts.numpy())

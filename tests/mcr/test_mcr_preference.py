@@ -1,0 +1,128 @@
+"""Which of equal fits is taken: what is preferred is so, it fits as well, and the sentence says what was done."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import loadmat
+from scipy.optimize import approx_fprime
+
+from spectrafuse.mcr import preference
+from spectrafuse.mcr.constraints import Unimodal
+from spectrafuse.mcr.estimator import EBgMCR
+from spectrafuse.mcr.matching import match_components
+
+Array = np.ndarray
+
+
+def _mixtures() -> tuple[Array, Array]:
+    """Three broad spectra that overlap, in mixtures that all hold all three but for the purest."""
+    x = np.arange(60)
+    shapes = np.array([np.exp(-0.5 * ((x - c) / s) ** 2) + 0.1 for c, s in ((15, 8), (27, 9), (42, 10))])
+    random = np.random.default_rng(0)
+    amounts = random.uniform(0.1, 1, (40, 3))
+    amounts[:3] = np.eye(3) + 0.02
+    return amounts @ shapes + 0.003 * random.standard_normal((40, 60)), shapes
+
+
+def _unit(rows: Array) -> Array:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _volume(rows: Array) -> float:
+    return float(np.linalg.slogdet(_unit(rows) @ _unit(rows).T)[1])
+
+
+def _roughness(rows: Array) -> float:
+    return float((np.diff(_unit(rows), 2, axis=1) ** 2).sum())
+
+
+@pytest.fixture(scope="module")
+def fits() -> dict[str | None, EBgMCR]:
+    spectra = _mixtures()[0].astype(np.float32)
+    return {
+        prefer: EBgMCR(8, prefer=prefer).fit(spectra)  # type: ignore[arg-type]
+        for prefer in (None, "pure", "smooth", "least volume")
+    }
+
+
+def test_each_is_what_was_preferred(fits: dict[str | None, EBgMCR]) -> None:
+    found, shapes = fits[None].components_.astype(float), _mixtures()[1]
+    assert _volume(fits["least volume"].components_.astype(float)) < _volume(found)
+    assert _roughness(fits["smooth"].components_.astype(float)) < _roughness(found)
+    pure = match_components(fits["pure"].components_, shapes).cosine
+    assert pure.min() > 0.998
+    assert pure.min() >= match_components(found, shapes).cosine.min() - 1e-3
+
+
+def test_each_fits_as_well_and_says_by_how_much(fits: dict[str | None, EBgMCR]) -> None:
+    spectra = _mixtures()[0].astype(np.float32)
+    left = {
+        prefer: float(((spectra - fitted.C_opt_ @ fitted.components_) ** 2).sum()) for prefer, fitted in fits.items()
+    }
+    margin = (np.sqrt(40) + np.sqrt(60)) ** 2 / 2400
+    for prefer in ("pure", "smooth", "least volume"):
+        said = re.search(r"was taken, which leaves ([0-9.]+) times as much", fits[prefer].chosen_reason_)
+        assert said is not None, fits[prefer].chosen_reason_
+        assert left[prefer] <= (1 + margin) * left[None]
+        assert float(said[1]) <= 1 + margin
+        # The first is fitted without a price of gates before it is compared.
+        assert left[prefer] / left[None] == pytest.approx(float(said[1]), rel=0.03)
+        np.testing.assert_allclose(fits[prefer].transform(spectra), fits[prefer].C_opt_, atol=0.02)
+    assert "equally well" not in fits[None].chosen_reason_
+
+
+def test_a_start_that_fits_worse_is_not_taken() -> None:
+    """The loudest spectra are two disturbances, which are no components."""
+    spectra = _mixtures()[0]
+    spectra = np.vstack([spectra, 3 * np.random.default_rng(4).random((2, 60))])
+    weights = np.ones(42)
+    weights[40:] = 1e-8
+    fitted = EBgMCR(8, prefer="pure").fit(spectra, sample_weight=weights)
+    assert match_components(fitted.components_, _mixtures()[1]).cosine.min() > 0.99
+
+
+@pytest.mark.parametrize("name", ["_volume", "_roughness"])
+def test_derivatives(name: str) -> None:
+    random = np.random.default_rng(5)
+    spectra = random.random((3, 20))
+    aim = getattr(preference, name)(spectra)
+    turn = np.eye(3) + 0.1 * random.standard_normal((3, 3))
+    value, slopes = aim(turn)
+    numeric = approx_fprime(turn.ravel(), lambda x: aim(x.reshape(3, 3))[0], 1e-7).reshape(3, 3)
+    np.testing.assert_allclose(slopes, numeric, rtol=1e-4, atol=1e-4)
+    turned = np.linalg.solve(turn, spectra)
+    if name == "_volume":
+        whole = np.linalg.slogdet(spectra @ spectra.T)[1]
+        assert value + whole == pytest.approx(_volume(turned))
+    else:
+        assert value == pytest.approx(_roughness(turned) / _roughness(spectra))
+
+
+def test_another_word_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="`prefer` must be None or one of 'pure', 'smooth', 'least volume'; got 'best'"
+    ):
+        EBgMCR(prefer="best").fit(_mixtures()[0])  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_chromatography_with_a_diode_array(shared_data: Path) -> None:
+    """Four runs, unimodal in each: the truth is inside the bands, and the purest start leads near it."""
+    stored = loadmat(shared_data / "als2004" / "als2004dataset.MAT")
+    spectra, amounts, shapes = stored["MATRIX"], stored["cpure"], stored["spure"][[1, 2, 0, 3]]
+    parts = np.stack([np.outer(c, s).ravel() for c, s in zip(amounts.T, shapes, strict=True)], axis=1)
+    sizes = np.linalg.lstsq(parts, spectra.ravel(), rcond=None)[0]
+    whole = (amounts * sizes) @ shapes
+    share = sizes * np.linalg.norm(amounts, axis=0) * np.linalg.norm(shapes, axis=1) / np.linalg.norm(whole)
+    for seed in range(5):
+        fitted = EBgMCR(random_state=seed, constraints=[Unimodal()], prefer="pure").fit(spectra, runs=[51] * 4)
+        match = match_components(fitted.components_, shapes)
+        assert len(match.found) == fitted.n_components_ == 4
+        assert match.cosine.min() >= 0.985
+        bands = fitted.feasible_bands(spectra)
+        assert (bands.lowest[match.found] <= share[match.true]).all()
+        assert (share[match.true] <= bands.highest[match.found]).all()
