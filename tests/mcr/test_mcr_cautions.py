@@ -187,3 +187,13 @@ def test_the_named_options_take_derivatives_and_offsets() -> None:
     derivative = EBgMCR(16, non_negative=False).fit(np.gradient(_peaks(), axis=1).astype(np.float32))
     assert derivative.n_components_ == 3
     assert not any("is negative" in told for told in derivative.count_evidence_["cautions"])
+
+
+def test_sentences_speak_of_components_by_the_names_they_were_given() -> None:
+    told = "Component 0 occurs only in spectrum 3; component 12 without component 1, component 10 without component 0."
+    names = {0: "component 2", 1: "component 1", 12: "glucose"}
+    assert evidence.named(told, names) == (
+        "Component 2 occurs only in spectrum 3; glucose without component 1, component 10 without component 2."
+    )
+    assert evidence.named(told, {}) == told
+    assert evidence.named("Component 12 is weak.", names) == "Glucose is weak."

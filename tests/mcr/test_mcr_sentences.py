@@ -42,7 +42,7 @@ def _digits(text: str, value: float, digits: int) -> bool:
 
 
 def _pairs(text: str, between: str) -> list[tuple[str, str]]:
-    return re.findall(rf"(\d+) {between} (\d+)", text)
+    return re.findall(rf"component (\d+) {between} component (\d+)", text)
 
 
 def _rare(fit: Fit, said: re.Match[str]) -> bool:
@@ -63,7 +63,8 @@ def _together(fit: Fit, said: re.Match[str]) -> bool:
 def _alike(fit: Fit, said: re.Match[str]) -> bool:
     ids = fit.mcr.component_ids_.tolist()
     unit = fit.mcr.components_ / np.linalg.norm(fit.mcr.components_, axis=1, keepdims=True)
-    return all(unit[ids.index(int(a))] @ unit[ids.index(int(b))] > 0.95 for a, b in _pairs(said[1], "and"))
+    pairs = _pairs(said[1], "and")
+    return bool(pairs) and all(unit[ids.index(int(a))] @ unit[ids.index(int(b))] > 0.95 for a, b in pairs)
 
 
 def _misfit(fit: Fit, said: re.Match[str]) -> bool:
@@ -147,7 +148,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Fit, re.Match[str]], bool]]] = {
     "rare": (r"Component (\d+) occurs only in (spectr.*), strongest at (bands? .*) \(counted from 1\): .*", _rare),
     "all": (r"Nearly all spectra hold all components, .*", lambda fit, said: bool((fit.mcr.C_opt_ > 0).mean() > 0.9)),
     "together": (r"Components that never occur without another: ([^.]*)\. .*", _together),
-    "alike": (r"Components ([^.]*) have nearly the same shape: .*", _alike),
+    "alike": (r"Of nearly the same shape, and perhaps one component that varies: ([^.]*)\.", _alike),
     "negative": (
         r"(\d+) % of the sum of squares is negative, .*",
         lambda fit, said: said[1] == f"{100 * (np.minimum(fit.spectra, 0) ** 2).sum() / (fit.spectra**2).sum():.0f}",
@@ -159,7 +160,7 @@ SENTENCES: dict[str, tuple[str, Callable[[Fit, re.Match[str]], bool]]] = {
         ),
     ),
     "spikes": (
-        r"Spikes of (\d+) spectra were taken for .*: spectrum (\d+) at bands (\d+) to (\d+) \(counted from 1\)\.",
+        r"Spikes of (\d+) spectrum were taken for .*: spectrum (\d+) at bands (\d+) to (\d+) \(counted from 1\)\.",
         lambda fit, said: [int(i) for i in said.groups()] == [1, 8, 39, 43],
     ),
     "missing": (

@@ -194,5 +194,5 @@ def _of_model(model: StoredModel) -> dict[str, Any]:
         "recipe": getattr(unmixing.recipe, "name", unmixing.recipe),
         "fit": {name: float(chosen[name]) for name in ("r2", "nmse") if name in chosen},
         "why this count": unmixing.chosen_reason_,
-        "cautions": list((unmixing.count_evidence_ or {}).get("cautions", ())),
+        "cautions": unmixing.cautions_,
     }

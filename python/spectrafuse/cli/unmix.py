@@ -470,6 +470,9 @@ def _fit_and_write(
             **{name: getattr(bands, name) for name in ("lowest", "highest", "contribution", "cosine", "method")},
             "sentences": bands.told(solution.names[: len(bands.lowest)]),
         }
+    estimator.arrange(order, names)
+    if estimator.count_evidence_ is not None:
+        record["count_evidence"] = {**estimator.count_evidence_, "cautions": estimator.cautions_}
     blocks = _summary(record, agreement)
     with waiting("writing"), folder.results(record) as results:
         if bands is not None:
@@ -485,7 +488,7 @@ def _fit_and_write(
             runs=experiments.runs,
         )
         _write_parts(results, experiments, solution, request.axis_label)
-        _write_search(results, estimator.arrange(order, names), r2)
+        _write_search(results, estimator, r2)
         title = f"Unmixing of {request.spectra.name}"
         folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
     print_blocks(console, blocks)

@@ -641,6 +641,18 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self._fitted_concentrations
 
     @property
+    def cautions_(self) -> list[str]:
+        """`count_evidence_["cautions"]`, with components by the names that `arrange` gave them; empty without any."""
+        check_is_fitted(self, "model_")
+        told = (self.count_evidence_ or {}).get("cautions", ())
+        names = (
+            {}
+            if self.component_names_ is None
+            else dict(zip(self.component_ids_.tolist(), self.component_names_, strict=True))
+        )
+        return [evidence.named(sentence, names) for sentence in told]
+
+    @property
     def ST_opt_(self) -> NDArray[np.float32]:
         """`components_` (k, d), under pyMCR's name."""
         check_is_fitted(self, "model_")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -191,8 +193,18 @@ def cautions(
     alike = np.argwhere(np.triu(cosine_matrix(factors.components, factors.components) > _ALIKE, 1))
     if len(alike):
         pairs = _listed(factors.ids[alike], " and ")
-        told.append(f"Components {pairs} have nearly the same shape: they may be one that varies.")
+        told.append(f"Of nearly the same shape, and perhaps one component that varies: {pairs}.")
     return told
+
+
+def named(sentence: str, names: Mapping[int, str]) -> str:
+    """A sentence with components by their names, where they have one, instead of their numbers."""
+
+    def name(match: re.Match[str]) -> str:
+        found = names.get(int(match[2]), match[0])
+        return found[:1].upper() + found[1:] if match[1] == "C" else found
+
+    return re.sub(r"\b([Cc])omponent (\d+)\b", name, sentence)
 
 
 def of_spectra(spectra: Table, noise: NoiseLevel, *, non_negative: bool, background: bool) -> list[str]:
@@ -227,8 +239,9 @@ def of_spikes(spikes: np.ndarray) -> str:
         bands = np.flatnonzero(spikes[row]) + 1
         named.append(f"spectrum {row + 1} at bands {bands[0]} to {bands[-1]}")
     more = f" and {len(rows) - _MOST_PAIRS} more" if len(rows) > _MOST_PAIRS else ""
+    spectra = "spectrum" if len(rows) == 1 else "spectra"
     return (
-        f"Spikes of {len(rows)} spectra were taken for cosmic rays and drawn through: {', '.join(named)}{more} "
+        f"Spikes of {len(rows)} {spectra} were taken for cosmic rays and drawn through: {', '.join(named)}{more} "
         "(counted from 1)."
     )
 
@@ -275,5 +288,5 @@ def _together(present: np.ndarray, ids: np.ndarray) -> list[str]:
 
 
 def _listed(pairs: np.ndarray, between: str) -> str:
-    shown = ", ".join(f"{i}{between}{j}" for i, j in pairs[:_MOST_PAIRS])
+    shown = ", ".join(f"component {i}{between}component {j}" for i, j in pairs[:_MOST_PAIRS])
     return shown + (f" and {len(pairs) - _MOST_PAIRS} pairs more" if len(pairs) > _MOST_PAIRS else "")
