@@ -84,7 +84,8 @@ def weighting_of(name: str, spectra: NDArray[np.float32], sample_weight: Any, *,
     absent = np.isnan(spectra)
     if sample_weight is None and not absent.any():
         return None
-    present = _checked(sample_weight, spectra.shape) * ~absent
+    given = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+    present = _checked(given, spectra.shape) * ~absent
     for axis, what in ((1, "spectrum"), (0, "band")):
         empty = np.flatnonzero(~present.any(axis))
         if len(empty):
@@ -97,21 +98,19 @@ def weighting_of(name: str, spectra: NDArray[np.float32], sample_weight: Any, *,
     logarithm = np.log(np.where(there, present, 1.0))
     logarithm -= there * (logarithm.sum() / there.sum())
     rows, bands = np.zeros(len(present)), np.zeros(present.shape[1])
-    shape = np.shape(sample_weight)
-    if shape:
+    if given is not None:
         rows = logarithm.sum(1) / there.sum(1)
         left = np.where(there, logarithm - rows[:, None], 0.0)
-        if len(shape) == 2:
+        if given.ndim == 2:
             bands = left.sum(0) / there.sum(0) if banded else bands
             rows = rows + float(np.quantile((left - bands)[there], _USUAL))
     weights = np.where(there, np.exp(logarithm), 0.0).astype(np.float32)
     return Weighting(weights, np.exp(rows / 2), np.exp(bands / 2), int(absent.sum()), sample_weight is not None)
 
 
-def _checked(sample_weight: Any, shape: tuple[int, ...]) -> Array:
-    if sample_weight is None:
+def _checked(weights: Array | None, shape: tuple[int, ...]) -> Array:
+    if weights is None:
         return np.ones(shape)
-    weights = np.asarray(sample_weight, np.float64)
     if weights.shape not in (shape[:1], shape):
         raise InvalidValueError(
             f"`sample_weight` must have a weight for each of {shape[0]} spectra, or for each of their values "
@@ -119,6 +118,8 @@ def _checked(sample_weight: Any, shape: tuple[int, ...]) -> Array:
         )
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise InvalidValueError("`sample_weight` must be finite and not negative; give 0 for what takes no part.")
+    if not weights.any():
+        raise InvalidValueError("`sample_weight` is zero everywhere; what takes part needs a weight above zero.")
     return np.broadcast_to(weights[:, None], shape) if weights.ndim == 1 else weights
 
 
