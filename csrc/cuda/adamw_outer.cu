@@ -32,13 +32,11 @@ template <int Width>
 __global__ void __launch_bounds__(kThreads)
     adamw_outer_kernel(AdamwOuter a, AdamwConstants<float> constants, DeviceStep step) {
     __shared__ float factors[kSamples][kRows];
-    __shared__ AdamwConstants<float> shared_constants;
     const std::int64_t row = static_cast<std::int64_t>(blockIdx.y) * kRows;
     const std::int64_t column = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * Width;
     const int rows = a.rows - row < kRows ? static_cast<int>(a.rows - row) : kRows;
     const float* x = static_cast<const float*>(a.x);
     const float* grad_y = static_cast<const float*>(a.grad_y);
-    if (threadIdx.x == 0) shared_constants = at_step(constants, step);
     float gradient[kRows][Width] = {};
     for (std::int64_t first = 0; first < a.batch; first += kSamples) {
         const int samples = a.batch - first < kSamples ? static_cast<int>(a.batch - first) : kSamples;
@@ -62,9 +60,8 @@ __global__ void __launch_bounds__(kThreads)
                 for (int w = 0; w < Width; ++w) gradient[r][w] += factors[sample][r] * values[w];
         }
     }
-    __syncthreads();
     if (column >= a.columns) return;
-    const AdamwConstants<float> c = shared_constants;
+    const AdamwConstants<float> c = at_step(constants, step);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
         if (r >= rows) break;

@@ -35,10 +35,10 @@ BARRIERS = [
 OVERRUNS = [
     ("adamw_outer.cu", "factors[kSamples][kRows]", "factors[kSamples - 1][kRows]"),
     ("gate.cu", "if (n < a.components)", "if (n <= a.components)"),
-    ("gate.cu", "__shared__ double shared[32]", "__shared__ double shared[1]"),
+    ("gate.cu", "block_sums) {\n    __shared__ double shared[32]", "block_sums) {\n    __shared__ double shared[1]"),
     ("skinny_linear.cu", "    if (i >= count) return;\n", ""),
     ("gated_mixture.cu", "        if (first + b < p.batch) partials", "        partials"),
-    ("sparse_gated_mixture.cu", "    if (j < p.bands)\n", ""),
+    ("sparse_gated_mixture.cu", "    if (j < p.bands) {", "    {"),
     ("random_fill.cu", "    if (i < items_of(a)) ", "    "),
     ("ambiguity_penalty.cu", "if (i < a.all.count && d < dim)", "if (d < dim)"),
 ]
