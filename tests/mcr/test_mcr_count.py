@@ -205,7 +205,7 @@ def test_components_that_never_occur_alone_are_named() -> None:
     present[6:12, 2] = True
     ids = np.array([4, 7, 9])
     (told,) = evidence._together(present, ids)
-    assert "7 without 4" in told
+    assert "component 7 without component 4" in told
     assert "9 without" not in told
     assert "Nearly all" in evidence._together(np.ones((5, 2), bool), ids[:2])[0]
     assert not evidence._together(np.eye(3, dtype=bool), ids)
