@@ -83,6 +83,7 @@ def test_a_model_gives_the_concentrations_of_its_own_spectra_as_before(
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_one_spectrum_in_another_order_and_a_substance_that_is_new(unmixed: Path, table: Path, tmp_path: Path) -> None:
     spectra = spectrafuse.io.read_spectra(table)
     assert spectra.axis is not None

@@ -104,6 +104,7 @@ def test_run_json_says_what_was_done(segmented: tuple[Path, Result], scene: Path
     assert all(0 <= row["confidence"] <= 1 for row in record["clusters"][0] if row["pixels"])
 
 
+@pytest.mark.slow
 def test_the_tree_of_the_clusters(scene: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = run("segment", scene, "-o", output, *SEGMENT, "--max-epoch", 1, "--tree")

@@ -109,6 +109,7 @@ def test_a_segmentation_and_its_page_say_the_same(segmented: tuple[Path, Result]
     assert record["sha256"].keys() >= {"report.html"}
 
 
+@pytest.mark.slow
 def test_an_unmixing_and_its_page_say_the_same(table: Path, tmp_path: Path) -> None:
     result = run("unmix", table, "-o", tmp_path / "out", *UNMIX)
     assert result.exit_code == 0, result.output

@@ -270,6 +270,7 @@ def test_constraints_and_known_spectra_on_the_command_line(tmp_path: Path) -> No
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_missing_cells_are_said_and_take_no_part(tmp_path: Path) -> None:
     values, _ = mixtures(12)
     lines = [",".join(f"{v:.5f}" for v in row) for row in values]
@@ -307,6 +308,7 @@ def _write(path: Path, axis: np.ndarray, values: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_runs_share_spectra_and_have_profiles_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = drawn(monkeypatch)
     axis, pure = 400.0 + 10 * np.arange(30), _pure(30, (0.3, 0.6))
@@ -346,6 +348,7 @@ def test_runs_share_spectra_and_have_profiles_of_their_own(tmp_path: Path, monke
     fails_with(run("unmix", runs[0], short, "-o", tmp_path / "no", "--trilinear"), "of one length; got 22, 20 spectra")
 
 
+@pytest.mark.slow
 def test_instruments_side_by_side_share_profiles(tmp_path: Path) -> None:
     amounts = _eluting(22, 0, (1.0, 0.7))
     ultraviolet = _write(tmp_path / "uv.csv", 200.0 + 5 * np.arange(30), amounts @ _pure(30, (0.5, 0.55)))

@@ -230,6 +230,7 @@ def test_values_on_a_line_are_on_it() -> None:
     assert np.corrcoef(column[~there], true[~there, 0])[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_bounds_and_smoothness() -> None:
     true = _closed()
     spectra = _data(true)

@@ -166,6 +166,7 @@ def test_signed_concentrations_against_plain_alternating_least_squares() -> None
     assert bound[:, 0].min() < -0.1
 
 
+@pytest.mark.slow
 def test_the_estimator_lets_concentrations_be_negative() -> None:
     spectra = _data(_closed()).astype(np.float32)
     fitted = EBgMCR(8, non_negative_concentrations=False).fit(spectra)
@@ -180,6 +181,7 @@ def test_the_estimator_lets_concentrations_be_negative() -> None:
         fitted.feasible_bands(spectra)
 
 
+@pytest.mark.slow
 def test_transform_obeys(tmp_path: Path) -> None:
     spectra = _data(_closed()).astype(np.float32)
     fitted = EBgMCR(8, constraints=[Closure(2.0), Unimodal(components=[0])]).fit(spectra, runs=[PEAK, PEAK])
@@ -227,6 +229,7 @@ def test_bands_know_what_is_known_of_concentrations() -> None:
     np.testing.assert_allclose(fixed.spectra_upper[1], shapes[1], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_bands_of_closed_concentrations_stay_closed() -> None:
     spectra = _data(_closed()).astype(np.float32)
     fitted = EBgMCR(8, constraints=[Closure(1.0)]).fit(spectra)

@@ -49,6 +49,7 @@ def fits() -> dict[str | None, EBgMCR]:
     }
 
 
+@pytest.mark.slow
 def test_each_is_what_was_preferred(fits: dict[str | None, EBgMCR]) -> None:
     found, shapes = fits[None].components_.astype(float), _mixtures()[1]
     assert _volume(fits["least volume"].components_.astype(float)) < _volume(found)

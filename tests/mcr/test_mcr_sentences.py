@@ -234,6 +234,7 @@ CASES: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], set[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:No component was found")
 @pytest.mark.parametrize("name", list(CASES))
 def test_every_sentence_is_computed(name: str) -> None:

@@ -99,6 +99,7 @@ def test_a_missing_value_may_hold_anything_before_it_is_taken_out() -> None:
     np.testing.assert_allclose(first.C_opt_ @ first.components_, second.C_opt_ @ second.components_, atol=NOISE)
 
 
+@pytest.mark.slow
 def test_a_noise_map_weighs_every_value() -> None:
     random = np.random.default_rng(3)
     amounts = _data()[1]
@@ -125,6 +126,7 @@ def test_a_noise_map_weighs_every_value() -> None:
     )
 
 
+@pytest.mark.slow
 def test_spectra_without_weight_take_no_part() -> None:
     spectra, _ = _data()
     broken = np.vstack([np.random.default_rng(2).random((3, 90)), spectra])
