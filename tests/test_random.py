@@ -103,7 +103,9 @@ def test_a_gpu_that_makes_other_numbers_is_not_asked(monkeypatch):
             return right(dtype, name, seed + 1, *others)
 
         monkeypatch.setattr(module, "random_fill", wrong)
-        with pytest.warns(RuntimeWarning, match="kernel of random numbers is not used: on cpu it gave others"):
+        with pytest.warns(
+            RuntimeWarning, match="kernel of random numbers is not used: on cpu it failed, or gave others"
+        ):
             found = RandomStream(3, 5).normal((7,))
         assert torch.equal(found, expected)
         assert torch.equal(RandomStream(3, 5).normal((7,)), expected)  # without another warning

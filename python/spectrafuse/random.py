@@ -121,10 +121,8 @@ def _makes_the_same(device: torch.device) -> bool:
         except RuntimeError:
             _verdicts[device] = False
         if not _verdicts[device]:
-            warnings.warn(
-                f"The kernel of random numbers is not used: on {device} it gave others than torch.", RuntimeWarning,
-                stacklevel=4,
-            )  # fmt: skip
+            said = f"The kernel of random numbers is not used: on {device} it failed, or gave others than torch."
+            warnings.warn(said, RuntimeWarning, stacklevel=4)
     return _verdicts[device]
 
 

@@ -80,7 +80,7 @@ def test_a_model_gives_the_concentrations_of_its_own_spectra_as_before(
     assert now["files_applied_to"][0]["nmse"] == pytest.approx(before["nmse"], rel=1e-5)
     assert now["components"] == [f"component {i + 1}" for i in range(len(now["components"]))]
     assert "Caution" not in result.stdout
-    assert (tmp_path / "out" / "report.html").is_file()
+    assert "arXiv:2507.23600" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -158,6 +158,7 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
             "inputs": inputs,
             "parameters": {"model": str(model.folder), **estimator.get_params()},
             "device": str(next(estimator.model_.parameters()).device),
+            "made_by": model.command,
             "stop_reason": f"Nothing was trained: the model in '{model.folder}' was applied as it is.",
             "clusters": maps.cluster_rows(),
             "doubt": [found.record for found in maps.doubt],
@@ -199,11 +200,12 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
         unmixing.read_request(unmixing.UnmixRequest(file, request.output, {}, mask=mask, **options), several=False)
         for file, mask in zip(request.files, masks, strict=True)
     ]
+    inputs = [unmixing.described(file, one) for file, one in zip(request.files, spectra, strict=True)]
     # Before the results are tried: all that does not fit the model.
+    spectra = [_on_axis_of_model(estimator, one) for one in spectra]
     found = [np.asarray(estimator.transform(one)) for one in spectra]
     for one in spectra:
-        print(f"'{one.source}': {_agreement(estimator.axis_, one.axis)}", flush=True)
-    inputs = [unmixing.described(file, one) for file, one in zip(request.files, spectra, strict=True)]
+        console.print(f"'{one.source}': {_agreement(estimator.axis_, one.axis)}", soft_wrap=True)
     places = [""] if len(spectra) == 1 else segmenting.scene_names(request.files)
     names = estimator.component_names_ or unmixing.component_names(
         np.asarray(estimator.component_ids_), estimator.background_row_, None
@@ -222,7 +224,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
         target.mkdir(exist_ok=True)
         unmixing.write_solution(
             target,
-            _on_axis_of_model(estimator, one),
+            one,
             solution(concentrations),
             axis_label=None,
             truth=unmixing.Truth(),
@@ -246,7 +248,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
         return
     with working_in(folder):
         fits = [
-            unmixing.reconstruction_scores(_on_axis_of_model(estimator, one).data, c @ estimator.components_)
+            unmixing.reconstruction_scores(one.data, c @ estimator.components_)
             for one, c in zip(spectra, found, strict=True)
         ]
         parts = zip(request.files, found, fits, strict=True)
@@ -258,6 +260,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
             "parameters": {"model": str(model.folder), **estimator.get_params()},
             "device": str(next(estimator.model_.parameters()).device),
             "components": names,
+            "made_by": model.command,
             "files_applied_to": [facts for facts, _ in runs],
             "stop_reason": stop_reason,
         }

@@ -212,7 +212,7 @@ class ChosenBands:
                     yield (kept, *place[1:]), part[low - place[0].start : high - place[0].start]
 
     def read_ahead(self, index: Any) -> None:
-        """Have the system bring a slice of a mapped file into its cache."""
+        """Have the system bring a slice of a file into its cache."""
         self.stored.read_ahead(self._within(index)[1])
 
     def close(self) -> None:

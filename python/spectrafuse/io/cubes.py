@@ -563,10 +563,10 @@ def open_cube(
 
     The scene is checked once, in a pass by blocks of rows, and never held as a whole where its format allows that:
     numbers that lie in the file as they are (ENVI, `.npy`, `.npz` without compression, `.mat` of version 6, and of 7.3
-    without chunks) are mapped; cubes in chunks (`.mat` of version 7.3, HDF5) are read by the chunks that a window
-    touches, of which up to 128 MiB stay decoded. Compressed `.mat` files of version 7 and compressed `.npz` files can
-    only be decoded from their beginning, and a matrix of pixels in chunks has each window in all of them: these are
-    read once, as a whole.
+    without chunks) are read when they are asked for; cubes in chunks (`.mat` of version 7.3, HDF5) by the chunks that a
+    window touches, of which up to 128 MiB stay decoded. Compressed `.mat` files of version 7 and compressed `.npz`
+    files can only be decoded from their beginning, and a matrix of pixels in chunks has each window in all of them:
+    these are read once, as a whole.
 
     Parameters
     ----------

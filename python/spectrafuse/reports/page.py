@@ -104,7 +104,8 @@ def save_report(
     captions : mapping of str to str
         What pictures show, by the name of their file, in the order that they are shown in; others follow.
     record : mapping
-        As in `run.json`: `inputs`, `request`, `parameters`, `versions` and the circumstances of the run.
+        As in `run.json`: `inputs`, `request`, `parameters`, `versions` and the circumstances of the run; `made_by`, the
+        command that made a stored model.
     """
     folder = path.parent
     pictures = sorted(folder.rglob("*.png"), key=lambda one: (str(one.parent), _place(one.name, captions)))
@@ -202,7 +203,7 @@ def _details(title: str, values: Any) -> str:
 
 
 def _citations(record: Mapping[str, Any]) -> list[str]:
-    command = record.get("request", {}).get("command")
+    command = record.get("made_by") or record.get("request", {}).get("command")
     version = record.get("versions", {}).get("spectrafuse", "")
     software = f"The software: spectrafuse, version {version}."
     if command not in CITE:

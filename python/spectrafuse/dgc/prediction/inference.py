@@ -36,7 +36,7 @@ _PIECE_PIXELS = 4096
 _LEAST_PIECE = 256
 # Pixels whose rows go through the second stage together, for the same reason.
 _GROUP_PIXELS = 65536
-# Bytes of a mapped file that are in memory at a time: few enough for the cache, from which they go to their place.
+# Bytes of a file that are in memory at a time: few enough for the cache, from which they go to their place.
 _PAGES = 1 << 23
 # Numbers of a strip as read; a larger one would only take longer to begin with.
 _STRIP_NUMBERS = 1 << 24
@@ -103,8 +103,8 @@ def budget(
 ) -> Budget:
     """The sizes that keep inference within `memory` bytes beyond what it starts with.
 
-    A scene that is `mapped` has one strip in memory at a time, and some pages of its file; others have two. `probs`:
-    the clusters' probabilities are in memory as well.
+    A scene that is `mapped` (`Cube.mapped`) has one strip in memory at a time, and a piece of its file; others have
+    two. `probs`: the clusters' probabilities are in memory as well.
 
     Raises
     ------
