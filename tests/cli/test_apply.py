@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from typer.testing import Result
 
 import spectrafuse
 from helpers.command_line import UNMIX, fails_with, run
+from spectrafuse.cli import apply
+from spectrafuse.reports.page import Caution
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +164,15 @@ def test_info_lists_the_variables_of_a_file_that_needs_a_key(tmp_path: Path) -> 
     assert run("info", path, "--key", "second", "--layout", "hwc").exit_code == 0
     fails_with(run("info", tmp_path), "a folder without a model")
     fails_with(run("info", tmp_path / "none.npy"), "does not exist")
+
+
+@pytest.mark.parametrize(("times", "told"), [(3.9, False), (4.1, True)])
+def test_what_a_model_does_not_know_is_said_from_four_times_its_own_misfit(times: float, told: bool) -> None:
+    path = [{"nmse": 0.5, "chosen": False}, {"nmse": 0.01, "chosen": True}]
+    estimator = SimpleNamespace(components_=np.ones((1, 3)), count_evidence_={"path": path})
+    facts, blocks = apply._run(estimator, ["sugar"], Path("new.csv"), np.ones((2, 1)), (0.9, times * 0.01))
+    cautions = [block.text for block in blocks if isinstance(block, Caution)]
+    assert facts["nmse"] == times * 0.01
+    assert len(cautions) == told
+    if told:
+        assert "leaves 4.1 % of the sum of squares of 'new.csv' unexplained, and 1 % of the spectra" in cautions[0]
