@@ -32,7 +32,7 @@ from spectrafuse.io.instruments import (
     sheet_text,
 )
 from spectrafuse.io.layouts import find_size, is_axis_name, last_part
-from spectrafuse.io.nodata import as_nodata
+from spectrafuse.io.nodata import MARKERS, as_nodata, far_outside
 from spectrafuse.io.omnic import OMNIC_SUFFIXES
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.rasters import find_raster
@@ -47,8 +47,6 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz",
 _INSTRUMENTS = {SPC_SUFFIX: read_spc, WIRE_SUFFIX: read_wire, **dict.fromkeys(OMNIC_SUFFIXES, read_omnic)}
 _MOST_LOOKED_AT = 4096
 _WORKBOOKS = (b"\xd0\xcf\x11\xe0", b"PK\x03\x04")
-# What programs write for missing values.
-_MARKERS = frozenset((-9999.0, -999.0, -99999.0, 9999.0, 99999.0, -32768.0, 1e30, -1e30, 1e20, 1e34, 1e38, -1.23e34))
 _PREFERRED = ("spectra", "X", "D", "data", "components", "concentrations")
 
 
@@ -357,9 +355,9 @@ def _warn_of_markers(source: str, values: np.ndarray) -> None:
     """Warn where a number that programs write for missing values lies far outside all other values."""
     finite = values[np.isfinite(values)]
     ends = (float(finite.min()), float(finite.max())) if finite.size else ()
-    for marker in _MARKERS.intersection(ends):
+    for marker in set(MARKERS).intersection(ends):
         rest = finite[finite != marker]
-        if rest.size and abs(marker) > 10 * np.abs(rest).max():
+        if rest.size and far_outside(marker, float(rest.min()), float(rest.max())):
             count = finite.size - rest.size
             warnings.warn(
                 f"'{source}' holds {marker:g} in {count} place{'s' * (count > 1)}, far outside all other values. If it "
@@ -477,7 +475,7 @@ def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
         # The variable is named before.
         said = cube.description.removeprefix(f"{cube.source}: ").replace(f"; variable {cube.key!r}", "", 1)
     axis = cube.wavelengths
-    words = ["a scene, each pixel a spectrum", said, *(["no axis"] if axis is None else remarks(axis))]
+    words = ["a scene, each pixel a spectrum", said, *(["no axis"] if axis is None else [])]
     return Spectra(
         check_spectra(f"'{path}'", data),
         axis,
