@@ -146,7 +146,7 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
         try:
             from spectrafuse.io.errors import asked_by_command
 
-            with warnings.catch_warnings(), asked_by_command():
+            with warnings.catch_warnings(), asked_by_command(command.__name__):
                 warnings.simplefilter("always", UserWarning)
                 # Of names in pictures.
                 warnings.filterwarnings("ignore", message="Glyph .* missing from")

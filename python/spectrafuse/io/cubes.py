@@ -764,6 +764,8 @@ def image_cube(
 ) -> Cube:
     """A scene from an ENVI image; parameters as of `open_cube`."""
     _check_asked(path, image.shape, rows, columns)
+    if "classification" in image.kind.lower() and image.shape[0] == 1:
+        raise DataError(f"'{path}' is a map of classes, not a scene; give the scene that it was made from.")
     return checked_cube(
         f"'{image.data}'",
         image.map(),

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spectrafuse.io.arrays import ARRAY_SUFFIXES
-from spectrafuse.io.axes import evenly
+from spectrafuse.io.axes import axis_of, monotonic
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.signatures import signature, what_it_is
@@ -44,6 +44,7 @@ _GAINS = ("data gain values", "data offset values")
 # What changes numbers and is not applied: it leads to other quantities than those that people look for.
 _NOT_APPLIED = ("data reflectance gain values", "data reflectance offset values")
 _NO_UNIT = ("unknown", "none", "undefined", "n/a", "na", "null", "?", "-")
+_PACKED = ("gzip", "zip", "7z", "rar")
 _KNOWN_KINDS = ("", "envi", "envi standard", "envi classification", "standard", "envi floating point")
 _NAN = re.compile(r"[-+]?(1\.#(qnan|snan|ind|nan)0*(e[-+]?0+)?|nan(\(.*\))?|n/?a)")
 _INFINITE = re.compile(r"([-+]?)(1\.#inf0*(e[-+]?0+)?|inf(inity)?)")
@@ -273,11 +274,11 @@ def read_header(path: Path) -> dict[str, str]:
         text = content.decode("latin-1")
     lines = iter(text.lstrip().replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     if not next(lines).strip().upper().startswith("ENVI"):
-        raise DataError(f"'{path}' is not an ENVI header: its first line is not 'ENVI'.")
+        raise DataError(f"'{path}' is not an ENVI header: its first line is not 'ENVI'; add it if the rest is one.")
     fields: dict[str, str] = {}
     repeated = set()
     for line in lines:
-        name, equals, value = line.partition("=")
+        name, equals, value = line.partition("=" if "=" in line else ":")
         if not equals or line.lstrip().startswith(";"):
             continue
         name, value = " ".join(name.lower().replace("_", " ").split()), value.strip()
@@ -357,6 +358,8 @@ def _data_of(header: Path, fields: dict[str, str]) -> Path:
     if not found:
         names = f"'{header.stem}' with no suffix or one of {', '.join(DATA_SUFFIXES)}"
         near = ", ".join(f"'{other.name}' has {_size(other)}" for other in others[:3])
+        packed = [o for o in _beside(header) if o.name.lower().startswith(f"{stem}.") and signature(o) in _PACKED]
+        near = f"'{packed[0].name}' is {what_it_is(packed[0], signature(packed[0]) or '')}" if packed else near
         raise DataError(
             f"'{header}' has no data file beside it ({names}, or any other of {_expected_size(header, fields)} bytes"
             f"{f'; {near}' if near else ''})."
@@ -566,13 +569,8 @@ def _wavelengths(
         return None, None, ("the header's wavelengths are band numbers",)
     name = next((name for name in ("wavelength", "wavelengths", "band centers") if _parts(fields.get(name, ""))), None)
     if name is None:
-        names = _parts(fields.get("band names", ""))
-        values, unit = with_units(names, named=True)
-        if values is None:
-            # Bare numbers are wavelengths where they cannot be counts.
-            values, unit = with_units(names)
-            values = None if values is None or not evenly(values) or likely_unit(values) != "nm" else values
-        if values is None or len(values) != bands or len(set(values)) < bands:
+        values, unit = axis_of_names(_parts(fields.get("band names", "")))
+        if values is None or len(values) != bands:
             return None, said, ()
         return values, unit or said, ("wavelengths from the names of the bands",)
     parts = _numbers(fields[name], bands)
@@ -622,6 +620,16 @@ def with_units(parts: list[str], *, named: bool = False) -> tuple[np.ndarray | N
     if not values or len(units) > 1 or not np.isfinite(values).all():
         return None, None
     return np.array(values), units.pop()
+
+
+def axis_of_names(names: list[str]) -> tuple[np.ndarray | None, str | None]:
+    """Wavelengths in the names of bands: with units, or numbers, perhaps after letters ("X397.66"), that rise in nm."""
+    values, unit = with_units(names, named=True)
+    if values is None and (found := axis_of(names)) is not None:
+        # Years and other counts rise by one.
+        rising = monotonic(found.values) and not (np.diff(found.values) == 1).all()
+        values = found.values if rising and likely_unit(found.values) == "nm" else None
+    return (values, unit) if values is not None and len(set(values)) == len(names) else (None, None)
 
 
 def expected_bytes(image: EnviImage) -> int:

@@ -16,7 +16,7 @@ from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, existing_file, open
 from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks
 from spectrafuse.io.cubes import open_cube
 from spectrafuse.io.envi import HEADER_SUFFIX, Library, is_envi, library_of
-from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.errors import DataError, by_command, option
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolded
 from spectrafuse.io.instruments import (
@@ -377,6 +377,8 @@ def _report_missing(reading: Reading, source: str, bad: np.ndarray) -> None:
         for what, n, total in (("bands", bands, bad.shape[1]), ("spectra", rows, bad.shape[0]))
         if n < total
     ]
+    if not by_command():
+        ways.append(f"{option('drop_missing', 'values')} keeps all others (these are NaN then)")
     raise DataError(
         f"'{source}' has {values} missing or not finite, {'the first' if count > 1 else 'it is'} "
         f"{reading.where(row, band)}. " + (", ".join(ways) + "." if ways else "No band and no spectrum is without one.")
