@@ -641,18 +641,24 @@ def open_cube(
     mapped = source.map(name)
     own = {} if facts.axis is None else {"an attribute": facts.axis}
     axes = own | dict(sorted(axes.items(), key=lambda item: -_in_common(item[0], name)))
+    whole = as_numeric(label, source.load(name)) if mapped is None else mapped
+    dims, notes = facts.dims, facts.notes
+    if len(whole.shape) > 3 and (kept := _folded(whole.shape)) is not None:
+        whole = whole.reshape([whole.shape[axis] for axis in kept])
+        dims = tuple(dims[axis] for axis in kept) if dims else ()
+        notes += (f"of the shape {source.entries[name].shape}, without axes of length 1",)
     numbers, words = bands_first(
         label,
-        as_numeric(label, source.load(name)) if mapped is None else mapped,
+        whole,
         layout,
         order=source.order(name),
         rows=rows,
         columns=columns,
         axis_lengths=[axis.size for axis in axes.values()],
-        dims=facts.dims,
+        dims=dims,
     )
     stored: Any = numbers
-    count, notes = stored.shape[0], facts.notes
+    count = stored.shape[0]
     axis = _matching(label, axes, count)
     light = None if axis is None else axes[axis]
     unit = facts.axis_unit if axis in own else None if axis is None else source.facts(axis).unit
@@ -686,6 +692,12 @@ def open_cube(
         data_path=str(path),
     )
     return opened.held() if mapped is None else opened
+
+
+def _folded(shape: tuple[int, ...]) -> list[int] | None:
+    """The three axes of an array that are longer than 1; None where there are more or fewer."""
+    axes = [axis for axis, length in enumerate(shape) if length != 1]
+    return axes if len(axes) == 3 else None
 
 
 def _in_common(name: str, other: str) -> int:
@@ -795,7 +807,8 @@ _PICTURE = re.compile(r"preview|thumbnail|quicklook|browse", re.IGNORECASE)
 def _find(source: ArrayFile, rows: int | None, columns: int | None, axes: dict[str, np.ndarray]) -> str:
     if source.format == "npy":
         return ""
-    cubes = [k for k in source.numeric(3) if last_part(k) not in _ABUNDANCE_NAMES and not _PICTURE.search(k)]
+    flat = [k for k in source.numeric(4, 5) if _folded(source.entries[k].shape) is not None]
+    cubes = [k for k in (*source.numeric(3), *flat) if last_part(k) not in _ABUNDANCE_NAMES and not _PICTURE.search(k)]
     pixels = None if rows is None or columns is None else rows * columns
     matrices = [k for k in source.numeric(2) if pixels in source.entries[k].shape]
     if _CUBE_NAME in cubes:

@@ -40,7 +40,7 @@ _MADE = 2
 _HUGE = 1e30
 # What programs write where nothing was measured.
 MARKERS = (-9999.0, -999.0, -99999.0, 9999.0, 99999.0, -32768.0, 65535.0, 1e20, 1e30, -1e30, 1e34, -1.23e34, 1e38,
-           -3.4028235e38)  # fmt: skip
+           -3.4028235e38, 9.96921e36)  # fmt: skip
 _MARKERS_AS_STORED = frozenset(float(np.float32(marker)) for marker in MARKERS)
 # Share of the bands that may be left out so that no pixel is.
 _FEW_BANDS = 0.1

@@ -410,7 +410,7 @@ def _holds_arrays(file: Path) -> bool:
     """Whether a file holds variables, by its suffix or, under any other one, the first bytes of HDF5."""
     suffix = file.suffix.lower()
     named = suffix in TEXT_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + tuple(_INSTRUMENTS)
-    return suffix in ARRAY_SUFFIXES or (not named and signature(file) == "hdf5")
+    return suffix in ARRAY_SUFFIXES or (not named and signature(file) in ("hdf5", "netcdf3"))
 
 
 def _is_readable(file: Path, known: tuple[str, ...]) -> bool:
