@@ -192,7 +192,9 @@ def test_fillings_that_nothing_declares_are_named() -> None:
     fill, few = np.linspace(-0.9, -0.5, 8), {"zeros": "check"}
     cube = seeds.generator().random((8, 12, 15)) + 0.5
     cube[:, :2, :4] = fill[:, None, None]
-    with pytest.warns(UserWarning, match=r"8 pixels hold one and the same spectrum \(-0\.9 to -0\.5\).*mask=\.\.\. leaves"):
+    with pytest.warns(
+        UserWarning, match=r"8 pixels hold one and the same spectrum \(-0\.9 to -0\.5\).*mask=\.\.\. leaves"
+    ):
         array_cube("cube", cube, **few)
     # Of a scene without noise many spectra are the same.
     cube[:, -3:] = fill[::-1, None, None]

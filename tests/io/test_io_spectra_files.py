@@ -245,10 +245,14 @@ READ: dict[str, tuple[str | bytes, str, np.ndarray | None]] = {
     "rows, names of hyperSpec": (rows(axis=[f"spc.{v:g}" for v in NM]), ".csv", NM),
     "rows, thousands in the axis": (rows(axis=[f'"{v:,.2f}"' for v in CM]), ".csv", CM),
     "rows, blanks in the axis": (
-        rows(axis=[f"{v:,.2f}".replace(",", " ") for v in CM], sep=";"), ".csv", CM,
+        rows(axis=[f"{v:,.2f}".replace(",", " ") for v in CM], sep=";"),
+        ".csv",
+        CM,
     ),
     "rows, an even property before": (
-        text(X, ["id", "yield", *(f"R{v:g}" for v in NM)], [f"{n},{1.3 * i}" for i, n in enumerate(NAMES)]), ".csv", NM,
+        text(X, ["id", "yield", *(f"R{v:g}" for v in NM)], [f"{n},{1.3 * i}" for i, n in enumerate(NAMES)]),
+        ".csv",
+        NM,
     ),
     "pairs": (pairs(), ".csv", NM),
     "bars": (rows(sep="|"), ".csv", NM),
@@ -402,7 +406,9 @@ def test_what_cannot_be_told_is_asked(tmp_path: Path, content: str, words: str) 
 def test_a_line_that_is_too_long_or_short_is_an_error(tmp_path: Path, line: int, change: str | None) -> None:
     lines = rows().splitlines()
     lines[line] = lines[line].rpartition(",")[0] if change is None else lines[line].replace(",", f"{change},", 1)
-    with pytest.raises(DataError, match=rf"line {line + 1}.*: \d+ cells where line \d+ has 31; give all lines the same"):
+    with pytest.raises(
+        DataError, match=rf"line {line + 1}.*: \d+ cells where line \d+ has 31; give all lines the same"
+    ):
         read(tmp_path / "x.csv", "\n".join(lines))
 
 

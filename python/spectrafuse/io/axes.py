@@ -25,7 +25,8 @@ _PROCESS_UNITS = {
     "V": r"v|volts?",
 }
 _CELL = re.compile(
-    rf"(?P<before>[^\d+\-.,]*?(?:(?<=[^\W\d_])[.,])?)(?P<number>{_NUMBER})[\s_]*(?P<after>{'|'.join(WORDS.values())})?", re.IGNORECASE
+    rf"(?P<before>[^\d+\-.,]*?(?:(?<=[^\W\d_])[.,])?)(?P<number>{_NUMBER})[\s_]*(?P<after>{'|'.join(WORDS.values())})?",
+    re.IGNORECASE,
 )
 _GROUPED = re.compile(r"\d{1,3}(?P<by>(?P<dot>\.)|(?P<comma>,)|[ '’\u00a0\u202f])\d{3}(?:(?P=by)\d{3})*"
                       r"(?(dot),\d+|(?(comma)\.\d+|(?:[.,]\d+)?))")  # fmt: skip

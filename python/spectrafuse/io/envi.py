@@ -2,8 +2,8 @@
 
 After "ENVI Header Files" (NV5 Geospatial, ENVI documentation), read as leniently as files in circulation need: a
 missing `byte order` is little-endian, a missing `header offset` 0; lines that begin with `;` are comments; values in
-braces may span lines; case and spacing of names do not matter, nor whether `_` stands for a blank in them; numbers may be written as Fortran or the C library of
-Windows writes them.
+braces may span lines; case and spacing of names do not matter, nor whether `_` stands for a blank in them, or `:` for
+the equals sign; numbers may be written as Fortran or the C library of Windows writes them.
 """
 
 from __future__ import annotations

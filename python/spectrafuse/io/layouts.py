@@ -235,8 +235,8 @@ def bands_first(
     if values.ndim == 2:
         return _from_matrix(label, values, layout, rows, columns)
     raise DataError(
-        f"{label} must be a cube with 3 dimensions or a matrix (bands, pixels); got shape {values.shape}. Save the part "
-        "of it that is one."
+        f"{label} must be a cube with 3 dimensions or a matrix (bands, pixels); got shape {values.shape}. Save the "
+        "part of it that is one."
     )
 
 

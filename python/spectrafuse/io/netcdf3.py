@@ -52,9 +52,9 @@ class _Header:
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file, self.size = path, file, path.stat().st_size
-        self.version = self.bytes(4)[3]
+        self.version = self.take(4)[3]
 
-    def bytes(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
         """So many bytes."""
         if not 0 <= count <= self.size - self.file.tell():
             raise DataError(f"'{self.path}' is cut short, or its header is damaged.")
@@ -62,7 +62,7 @@ class _Header:
 
     def whole(self, wide: bool) -> int:
         """A whole number of 4 or 8 bytes."""
-        return int.from_bytes(self.bytes(8 if wide else 4), "big")
+        return int.from_bytes(self.take(8 if wide else 4), "big")
 
     def count(self) -> int:
         """A number of things."""
@@ -70,7 +70,7 @@ class _Header:
 
     def padded(self, count: int) -> bytes:
         """So many bytes, and those that fill the last four up."""
-        return self.bytes(count + -count % 4)[:count]
+        return self.take(count + -count % 4)[:count]
 
     def name(self) -> str:
         """A name."""
@@ -84,7 +84,7 @@ class _Header:
         check_count(f"'{self.path}'", count)
         return range(count)
 
-    def type(self) -> np.dtype:
+    def kind(self) -> np.dtype:
         """A type of numbers or text."""
         code = self.whole(False)
         if code not in _TYPES:
@@ -95,7 +95,7 @@ class _Header:
         """Attributes by name: texts, and arrays of numbers."""
         found: dict[str, Any] = {}
         for _ in self.listed(_ATTRIBUTES):
-            name, kind, count = self.name(), self.type(), self.count()
+            name, kind, count = self.name(), self.kind(), self.count()
             content = self.padded(count * kind.itemsize)
             found[name] = content if kind.kind == "S" else np.frombuffer(content, kind).astype(kind.newbyteorder("="))
         return found
@@ -144,7 +144,7 @@ def _variable(
     places = [header.count() for _ in range(min(rank, _MOST_DIMENSIONS + 1))]
     if rank > _MOST_DIMENSIONS or any(place >= len(dims) for place in places):
         raise DataError(f"'{header.path}' is damaged: variable {name!r} has no such dimensions.")
-    attributes, kind = header.attributes(), header.type()
+    attributes, kind = header.attributes(), header.kind()
     header.count()  # its bytes, which the shape says better
     begin = header.whole(header.version != 1)
     own = [dims[place] for place in places]

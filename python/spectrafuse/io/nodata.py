@@ -186,7 +186,7 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
             present |= counted.any(axis=(1, 2))
             nonzero |= ((block != 0) & counted).any(axis=(1, 2))
             means.add(block, counted)
-            filling.add(block, counted.all(axis=0))
+            filling.add(block, np.all(counted, axis=0))
         else:
             if finite.all():
                 present[:] = True

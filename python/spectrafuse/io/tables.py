@@ -459,9 +459,10 @@ class _Reading:
         """Refuse a line with cells too many or too few between rows."""
         cells, before = self.split.cells, self.run.start - 1
         width = len(cells[self.run.start])
-        if before > 0 and self.split.is_row[before] and self.split.numeric[before] >= 3 and len(cells[before]) != width:
-            if any(self.split.is_row[i] and len(cells[i]) == width for i in range(before)):
-                self._ragged(before, width)
+        odd = before > 0 and self.split.is_row[before] and len(cells[before]) != width
+        earlier = (self.split.is_row[i] and len(cells[i]) == width for i in range(before))
+        if odd and self.split.numeric[before] >= 3 and any(earlier):
+            self._ragged(before, width)
 
     def _apart(self, i: int) -> bool:
         """Whether a line with text in its first cell follows a blank line, and rows have numbers there."""
