@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.progress import tell
 from spectrafuse.io.errors import DataError, scene_option
 from spectrafuse.io.validate import FAINTEST, as_numeric, called, check_not_faint, report_not_finite
 
@@ -174,8 +175,11 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     filling = _Filling()
     means = _Means(bands)
     source, places = _walk(cube)
+    done = 0
     for place in places:
         block = _as_float32(source[:, place[0], place[1]])
+        done += block[0].size
+        tell(done, height * width)
         finite = np.isfinite(block)
         if declared:
             absent = _is_absent(block, finite, nodata)
