@@ -508,7 +508,7 @@ def read_cube(
     mask: Any = None,
     bands: Any = None,
 ) -> Cube:
-    """Read a hyperspectral scene from a `.mat` (4 to 7.3), HDF5 or NetCDF-4, `.npy`, `.npz` or ENVI file.
+    """Read a hyperspectral scene from a `.mat` (4 to 7.3), HDF5 or NetCDF, `.npy`, `.npz` or ENVI file.
 
     Parameters
     ----------
