@@ -81,8 +81,8 @@ void adamw() {
         const F x = made(b * i), gy = made(b * o), w = made(o * i), m = made(o * i), v = made(o * i, 0);
         check("adamw_outer", [&, b = b, o = o, i = i] {
             F w2 = w, m2 = m, v2 = v;
-            adamw_outer_cuda({b, o, i, x.data(), gy.data(), w2.data(), m2.data(), v2.data()},
-                             {1e-2, 0.9, 0.999, 1e-8, 1e-2}, 3, nullptr, nullptr);
+            const AdamwOuter all{b, o, i, x.data(), gy.data(), w2.data(), m2.data(), v2.data()};
+            adamw_outer_cuda(&all, 1, {1e-2, 0.9, 0.999, 1e-8, 1e-2}, 3, nullptr, nullptr);
             std::string out;
             append(out, w2), append(out, m2), append(out, v2);
             return out;

@@ -14,7 +14,8 @@ from spectrafuse import RandomStream, use_backend
 from spectrafuse.mcr.model import UnmixingModel
 from spectrafuse.mcr.recipes import corrected
 from spectrafuse.mcr.training.optimizer import OuterAdamW
-from spectrafuse.mcr.training.step import StepInputs, training_step
+from spectrafuse.mcr.training.gpu_step import step_of
+from spectrafuse.mcr.training.step import StepInputs
 
 MOST_LAUNCHES = {False: 116, True: 124}
 """In a step, by whether components are sparse; they may only become fewer."""
@@ -30,8 +31,10 @@ def stepper(sparse: bool) -> Callable[[], Tensor]:
     x, number = stream.uniform((5, 65)), torch.ones(())
     inputs = StepInputs(x, model.draw_noise(5, stream), torch.tensor(0.1), number)
 
+    train = step_of(model, optimizer, corrected)
+
     def step() -> Tensor:
-        result = training_step(model, optimizer, corrected, inputs)
+        result = train(inputs)
         number.add_(1)
         return result
 

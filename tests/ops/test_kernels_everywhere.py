@@ -361,4 +361,4 @@ def test_a_launch_that_no_gpu_accepts_says_what_was_launched() -> None:
         pytest.raises(RuntimeError, match="^mixture weights: invalid configuration argument"),
     ):
         # 2^31 blocks along the first dimension are one too many; nothing is read.
-        emulated_cuda.module().gated_mixture_forward((0, 2**31, 0), False, 0, (0, 0, 0), 0, (0, 0, 0), 0)
+        emulated_cuda.module().gated_mixture_forward((0, 2**31, 0), False, 0, (0,) * 3, 0, (0,) * 4, 0)
