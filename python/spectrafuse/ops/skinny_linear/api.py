@@ -92,8 +92,8 @@ operation = backends.declare(
         "skinny_linear_backward": labeled(_BACKWARD, _one_product),
     },
     gpu_kernels={
-        r"forward_kernel\(.*SkinnyLinear": _FORWARD,
-        r"backward_kernel\(.*SkinnyLinear|add_parts_kernel\(float const\*, float": _BACKWARD,
+        r"\bforward_kernel<\d>\(.*SkinnyLinear": _FORWARD,
+        r"\bbackward_kernel<\d>\(.*SkinnyLinear|add_parts_kernel\(float const\*, float": _BACKWARD,
     },
 )
 layer = operation

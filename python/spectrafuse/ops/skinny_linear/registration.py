@@ -91,7 +91,8 @@ def _input_gradient_cpu(
 
 
 def _forward_cuda(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> tuple[Tensor, Tensor]:
-    dense, weights = x.float().contiguous(), weight.float().contiguous()
+    # Where rows are not read four numbers at once, sums have another order: it must not depend on where tensors begin.
+    dense, weights = extensions.dense(x.float()), extensions.dense(weight.float())
     added = None if bias is None else bias.float().contiguous()
     batch, inputs = x.shape
     y = dense.new_empty((batch, weight.shape[0]))
