@@ -150,12 +150,12 @@ void mixtures(bool sparse) {
                                      {{17, 2, 131, true, true}})) {
         const long b = sparse && s.b > 5 ? 5 : s.b, n = s.n, d = s.d;
         const F c = made(b * n, 0), p = made(b * n, 0), raw = made(n * d), up = made(b * d), e = made(2 * n * d),
-                scalar = made(2);
+                scalar = made(2), signed_c = made(b * n);
         const std::int64_t rng[2] = {7, 3};
         check(sparse ? "sparse_gated_mixture" : "gated_mixture", [&] {
             F lengths = unset(n), weights = unset(n * b), parts = unset(mixture_parts(n) * b * d), y = unset(b * d),
               sums = unset(2);
-            F before = made(b * n), gc = unset(b * n), gp = unset(b * n), graw = unset(n * d), ge = unset(2 * n * d);
+            F before = signed_c, gc = unset(b * n), gp = unset(b * n), graw = unset(n * d), ge = unset(2 * n * d);
             const MixturePool pool{b, n, d, true, 2, c.data(), p.data(), raw.data()};
             const MixtureWorkspace w(Addresses<4>{address(lengths), address(weights), address(parts), address(before)});
             const SparsityGates gates{e.data(), rng, nullptr, false, nullptr, 0.1, 0.1, 0.5};

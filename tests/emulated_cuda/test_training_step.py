@@ -29,7 +29,12 @@ EVERY_TERM = dataclasses.replace(corrected, energy_coef=1e-3, ambiguity_coef=0.3
 
 
 def stepper(
-    sparse: bool, *, recipe: Recipe = corrected, fused: bool = True, shape: tuple[int, int, int] = (5, 40, 65), **form: Any
+    sparse: bool,
+    *,
+    recipe: Recipe = corrected,
+    fused: bool = True,
+    shape: tuple[int, int, int] = (5, 40, 65),
+    **form: Any,
 ) -> tuple[UnmixingModel, StepInputs, Callable[[], Tensor]]:
     """A model that begins the same every time, the inputs of a step, and the step; the first one makes moments."""
     rows, components, bands = shape

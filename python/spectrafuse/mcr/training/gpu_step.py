@@ -116,8 +116,9 @@ class GpuStep:
                 grad_raw if model.learnable_component else None,
             )  # fmt: skip
         stash.add(raw, grad_raw.view(1, -1), self._ones[:1])
+        of_squares, of_gates = loss.slopes
         grad_energies = gate_gradient(
-            grad_prob, None, None, *loss.slopes, prob, selected.select_energy, tau, hard=False
+            grad_prob, None, None, of_squares, of_gates, prob, selected.select_energy, tau, hard=False
         )
         self._step_back(self._evaluator, "tanh", hidden, grad_energies.view(rows, -1), inputs.number)
         self._step_back(self._regressor, "relu", values, grad_c, inputs.number)
@@ -125,10 +126,7 @@ class GpuStep:
         stash.clear()
         return loss.result(penalty)
 
-
-    def _step_back(
-        self, layers: Layers, activation: str, values: list[Tensor], grad: Tensor, number: Tensor
-    ) -> None:
+    def _step_back(self, layers: Layers, activation: str, values: list[Tensor], grad: Tensor, number: Tensor) -> None:
         """From the gradient of what the last layer made: steps of all weights but the first; the rest is stashed."""
         stash = self.optimizer.stash
         for (weight, bias), value in zip(reversed(layers[1:]), reversed(values[1:]), strict=True):

@@ -35,8 +35,8 @@ from spectrafuse.mcr.training.checkpoint import (
     save_training,
 )
 from spectrafuse.mcr.training.compaction import Compaction, Pool
-from spectrafuse.mcr.training.interrupt import DeferredInterrupt
 from spectrafuse.mcr.training.gpu_step import step_of
+from spectrafuse.mcr.training.interrupt import DeferredInterrupt
 from spectrafuse.mcr.training.known_components import HeldRows
 from spectrafuse.mcr.training.optimizer import OuterAdamW
 from spectrafuse.mcr.training.rules import (

@@ -60,9 +60,7 @@ def _update_natively(entries: Sequence[Entry], options: AdamwOptions, step: int 
                 tensor.detach().copy_(copy)
 
 
-def update_layer(
-    entry: Entry, options: AdamwOptions, step: Tensor, values: Tensor, activation: int
-) -> Tensor:
+def update_layer(entry: Entry, options: AdamwOptions, step: Tensor, values: Tensor, activation: int) -> Tensor:
     """A step of a layer's weight on a GPU, dense and in float32, and the gradient (B, I) of what its input is made of.
 
     The input is `values` of an activation, of which the gradient is taken before it; by the weight before the step.

@@ -3,4 +3,11 @@
 from spectrafuse.ops.ambiguity_penalty.api import KERNELS, MATERN_ORDERS, ambiguity_penalty
 from spectrafuse.ops.ambiguity_penalty.registration import add_component_penalty, component_penalty_call, kernel_options
 
-__all__ = ["KERNELS", "MATERN_ORDERS", "add_component_penalty", "ambiguity_penalty", "component_penalty_call", "kernel_options"]
+__all__ = [
+    "KERNELS",
+    "MATERN_ORDERS",
+    "add_component_penalty",
+    "ambiguity_penalty",
+    "component_penalty_call",
+    "kernel_options",
+]

@@ -117,8 +117,8 @@ def _extension_call(sizes: Sequence[int], kind: str, *others: Any) -> tuple[str,
 
 def _pool_call(sizes: Sequence[int], kind: str, *others: Any) -> tuple[str, Work]:
     count, dim = sizes
-    # Only components that are in use are compared: one flag of a byte each. The kernel for CUDA, which takes a workspace
-    # and a place for the value more, has the flags where the host does not read them.
+    # Only components that are in use are compared: one flag of a byte each. The kernel for CUDA, which takes a
+    # workspace and a place for the value more, has the flags where the host does not read them.
     used, gradient = others[7] if len(others) < 12 else 0, others[9]
     active = ctypes.string_at(used, count).count(1) if used else count
     return _work_of(active, dim, kind, gradient)

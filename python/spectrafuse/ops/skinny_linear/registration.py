@@ -77,9 +77,7 @@ def input_gradient_call(grad_y: Tensor, weight: Tensor, grad_x: Tensor) -> Calla
     )  # fmt: skip
 
 
-def _input_gradient_cpu(
-    grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0
-) -> Tensor:
+def _input_gradient_cpu(grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0) -> Tensor:
     """`grad_y @ weight`, and back through the activation whose `values` the layer's input is, if it is one's."""
     working = extensions.working_dtype(grad_y.dtype)
     upstream, weights = grad_y.to(working).contiguous(), weight.to(working).contiguous()
@@ -104,9 +102,7 @@ def _forward_cuda(x: Tensor, weight: Tensor, bias: Tensor | None, activation: in
     return y.to(x.dtype), before.to(x.dtype)
 
 
-def _input_gradient_cuda(
-    grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0
-) -> Tensor:
+def _input_gradient_cuda(grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0) -> Tensor:
     upstream, weights = grad_y.float().contiguous(), weight.float().contiguous()
     inner = None if values is None else values.float().contiguous()
     batch, (outputs, inputs) = len(grad_y), weight.shape
@@ -124,9 +120,7 @@ def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, activation: in
     return y, torch.empty_like(y) if ACTIVATIONS[activation] == "abs" else x.new_empty(0)
 
 
-def _input_gradient_fake(
-    grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0
-) -> Tensor:
+def _input_gradient_fake(grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0) -> Tensor:
     return grad_y.new_empty((grad_y.shape[0], weight.shape[1]))
 
 
@@ -168,12 +162,12 @@ _layer = register(
 
 def hidden_gradient(grad_y: Tensor, weight: Tensor, values: Tensor, activation: str) -> Tensor:
     """The input gradient before the activation of the layer that made the input."""
-    return skinny_linear_input_gradient(grad_y, weight, values, ACTIVATIONS.index(activation))  # type: ignore[no-any-return]
+    return skinny_linear_input_gradient(grad_y, weight, values, ACTIVATIONS.index(activation))
 
 
 def layer_and_before(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """A layer's absolute values by the kernel of its device, and what they were taken of."""
-    return _layer(x, weight, bias, ACTIVATIONS.index("abs"))  # type: ignore[no-any-return]
+    return _layer(x, weight, bias, ACTIVATIONS.index("abs"))
 
 
 def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
