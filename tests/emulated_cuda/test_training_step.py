@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.emulated_cuda import ORDERS, emulated, same_bits
+from helpers.emulated_cuda import DEVICES, ORDERS, emulated, same_bits
 from helpers.fake_driver import FakeDriver
 from spectrafuse import RandomStream, use_backend
 from spectrafuse.mcr.model import UnmixingModel
@@ -34,6 +34,7 @@ def stepper(
     recipe: Recipe = corrected,
     fused: bool = True,
     shape: tuple[int, int, int] = (5, 40, 65),
+    device: str = "cpu",
     **form: Any,
 ) -> tuple[UnmixingModel, StepInputs, Callable[[], Tensor]]:
     """A model that begins the same every time, the inputs of a step, and the step; the first one makes moments."""
@@ -41,10 +42,11 @@ def stepper(
     stream = RandomStream(3)
     form = {"component_norm": 2, "hidden_size_extension": 2, **form}
     model = UnmixingModel(components, bands, sparse_component=sparse, stream=stream, **form).train()
+    x, noise = stream.uniform((rows, bands)), model.draw_noise(rows, stream)
+    model.to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = OuterAdamW(trained, lr=1e-3, betas=(0.9, 0.995), weight_decay=1e-3)
-    number = torch.ones(())
-    inputs = StepInputs(stream.uniform((rows, bands)), model.draw_noise(rows, stream), torch.tensor(0.1), number)
+    inputs = StepInputs(x, noise, torch.tensor(0.1), torch.ones(())).mapped(lambda tensor: tensor.to(device))
     train = step_of(model, optimizer, recipe) if fused else partial(training_step, model, optimizer, recipe)
     return model, inputs, lambda: train(inputs)
 
@@ -72,27 +74,33 @@ FORMS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("place", DEVICES[1:])
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize(("form", "terms"), FORMS, ids=lambda given: "-".join(map(str, given)) or "plain")
-def test_steps_train_as_autograd_does(form: dict[str, Any], terms: dict[str, Any], sparse: bool) -> None:
+def test_steps_train_as_autograd_does(form: dict[str, Any], terms: dict[str, Any], sparse: bool, place: str) -> None:
     """Losses, and every parameter after three steps, in several orders of threads, against the reference."""
     recipe = dataclasses.replace(EVERY_TERM, **terms)
     if recipe.langevin_steps == 0:
         form = {**form, "langevin_steps": 0}
+
+    def trained(fused: bool) -> list[Tensor]:
+        device = "cuda" if fused and place == "cuda" else "cpu"
+        model, inputs, step = stepper(sparse, recipe=recipe, shape=(4, 7, 9), fused=fused, device=device, **form)
+        losses = []
+        for _ in range(3):
+            losses.append(step().clone())
+            inputs.number.add_(1)
+        return [t.detach().cpu() for t in (torch.stack(losses), *model.parameters())]
+
     found = []
-    for order in (*ORDERS, None):
-        with use_backend("reference") if order is None else emulated(order):
-            model, inputs, step = stepper(sparse, recipe=recipe, shape=(4, 7, 9), fused=order is not None, **form)
-            losses = []
-            for _ in range(3):
-                losses.append(step().clone())
-                inputs.number.add_(1)
-        # Of a parameter that no gradient moves only its decay is seen, not the sign of a rounding error.
-        found.append([torch.stack(losses), *(p.detach() for p in model.parameters())])
-    *emulations, wanted = found
-    for other in emulations[1:]:
-        assert all(same_bits(a, b) for a, b in zip(emulations[0], other, strict=True))
-    for a, b in zip(emulations[0], wanted, strict=True):
+    for order in ORDERS if place == "emulated" else ["as it comes"]:
+        with emulated(order) if place == "emulated" else use_backend("cuda"):
+            found.append(trained(fused=True))
+    with use_backend("reference"):
+        wanted = trained(fused=False)
+    for other in found[1:]:
+        assert all(same_bits(a, b) for a, b in zip(found[0], other, strict=True))
+    for a, b in zip(found[0], wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-5)
 
 
