@@ -8,7 +8,7 @@
 #include "../cuda/ambiguity_penalty.h"
 #endif
 
-namespace spectrafuse {
+namespace spectrafuse::ambiguity_penalty_binding {
 
 #if defined(SPECTRAFUSE_FOR_CUDA)
 
@@ -67,4 +67,4 @@ SPECTRAFUSE_BIND(ambiguity_penalty) {
 
 #endif
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::ambiguity_penalty_binding
