@@ -408,7 +408,8 @@ def unmix(
         list[Path],
         typer.Argument(
             help="Spectra in a table (.csv, .txt, .xlsx, ...), .spc, .spa, .wdf, .npy or .mat, or a scene. Several are "
-            "runs that share their components."
+            "runs that share their components.",
+            metavar="SPECTRA",
         ),
     ],
     output: OutputOption,
