@@ -254,7 +254,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
         parts = zip(request.files, found, fits, strict=True)
         runs = [_run(estimator, names, file, c, fit) for file, c, fit in parts]
         stop_reason = f"Nothing was fitted: the model in '{model.folder}' was applied as it is."
-        blocks = [*(block for _, told in runs for block in told), stop_reason]
+        blocks = [*_without_record(model), *(block for _, told in runs for block in told), stop_reason]
         record = {
             "inputs": inputs,
             "parameters": {"model": str(model.folder), **estimator.get_params()},
@@ -285,8 +285,27 @@ def _on_axis_of_model(estimator: Any, spectra: Spectra) -> Spectra:
     from spectrafuse.mcr.inputs import bands_of_model
 
     places = bands_of_model(spectra, spectra.data.shape[1], estimator.axis_)
+    if len(places) != estimator.n_features_in_:
+        raise CommandError(
+            f"'{spectra.source}' has {len(places)} bands and the model {estimator.n_features_in_}, and no axis in both "
+            "says which are the same. Give data with the model's bands."
+        )
     axis = None if spectra.axis is None else spectra.axis[places]
     return replace(spectra, data=spectra.data[:, places], axis=axis)
+
+
+def _without_record(model: StoredModel) -> list[Block]:
+    """What is said of a folder as the published code writes it."""
+    from spectrafuse.reports.page import Caution
+
+    if (model.folder / "spectrafuse.json").is_file():
+        return []
+    return [
+        Caution(
+            f"'{model.folder}' holds no spectrafuse.json, which says which components of a model are in use: it was read "
+            "as a folder of the published code, with all of them. If `unmix` made it, restore that file."
+        )
+    ]
 
 
 def _run(
@@ -300,7 +319,9 @@ def _run(
     facts = {"file": str(file), "r2": fit[0], "nmse": fit[1], "shares": share, "mean_concentrations": means}
     rows = [[name, f"{100 * s:.1f} %", f"{m:.4g}"] for name, s, m in zip(names, share, means, strict=True)]
     blocks: list[Block] = [Grid(file.name, ("component", "share", "mean concentration"), rows, left=("component",))]
-    blocks.append(f"R2 {fit[0]:.4f}, lack of fit {100 * fit[1] ** 0.5:.3g} %")
+    # Of a single spectrum there is no variance to explain.
+    explained = f"R2 {fit[0]:.4f}, lack of fit" if len(concentrations) > 1 else "Lack of fit"
+    blocks.append(f"{explained} {100 * fit[1] ** 0.5:.3g} %")
     path = (estimator.count_evidence_ or {}).get("path", ())
     before = next((float(row["nmse"]) for row in path if row["chosen"]), None)
     if before is not None and fit[1] > NEW_TO_MODEL * before:
