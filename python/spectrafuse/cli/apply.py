@@ -12,7 +12,7 @@ import numpy as np
 from spectrafuse.cli import segment as segmenting
 from spectrafuse.cli import unmix as unmixing
 from spectrafuse.cli.run_folder import RunFolder, set_threads, working_in
-from spectrafuse.cli.scene_options import content
+from spectrafuse.cli.scene_options import content, split_key
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks
 from spectrafuse.io.fingerprint import sha256
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MODEL = "model"
 # Files that say whose model a folder holds.
 _FILES = {"segment": ("config.json", "weights.safetensors"), "unmix": ("param.json", "model.safetensors")}
+_EXTRA = "spectrafuse.json"
 NEW_TO_MODEL = 4.0
 """How many times more of new spectra than of the fitted ones a model may leave unexplained, before that is said."""
 
@@ -32,6 +33,12 @@ class StoredModel(NamedTuple):
 
     folder: Path
     command: str
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files of the model, by name; the folder may hold others."""
+        paths = (self.folder / name for name in (*_FILES[self.command], _EXTRA))
+        return {path.name: path for path in paths if path.is_file()}
 
 
 @dataclass(frozen=True)
@@ -90,12 +97,17 @@ def _asked(request: ApplyRequest, model: StoredModel, inputs: list[dict[str, Any
     """What decides the results."""
     return {
         "command": "apply",
-        "model": {name: sha256(model.folder / name) for name in sorted(p.name for p in model.folder.iterdir())},
+        "model": {name: sha256(path) for name, path in model.files.items()},
         "reading": {name: value for name, value in request.reading.items() if value is not None},
         "masks": [content(text) for text in request.masks],
         "data": [{k: item[k] for k in ("sha256", "key", "layout")} for item in inputs],
         **more,
     }
+
+
+def _reads(request: ApplyRequest, model: StoredModel) -> list[str | Path]:
+    """Files that the command reads."""
+    return [*model.files.values(), *request.files, *(split_key(text)[0] for text in (*request.masks, *request.labels))]
 
 
 def _checked_options(request: ApplyRequest, allowed: Sequence[str], what: str) -> dict[str, Any]:
@@ -148,6 +160,7 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
         restart=request.restart,
         trial=lambda place: segmenting.try_maps(place, asked, cubes, truth, count),
         space=sum(segmenting.BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
+        reads=_reads(request, model),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
@@ -242,6 +255,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
         restart=request.restart,
         trial=try_results,
         space=unmixing.BYTES_OF_NUMBER * sum(len(one.data) for one in spectra),
+        reads=_reads(request, model),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectrafuse._runtime.errors import SpectrafuseError
-from spectrafuse._runtime.text import file_name
+from spectrafuse._runtime.text import distinct_names
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
@@ -280,16 +280,7 @@ def check_merge(request: SegmentRequest) -> None:
 
 def scene_names(paths: Sequence[Path]) -> list[str]:
     """A folder name for each scene: its file's stem, numbered where another scene or a result has that name."""
-    taken = {name.casefold() for name in (*RESULTS, STATE, RECORD)}
-    names: list[str] = []
-    for path in paths:
-        stem = file_name(path.stem, "scene")
-        name, number = stem, 2
-        while name.casefold() in taken:
-            name, number = f"{stem}-{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+    return distinct_names([path.stem for path in paths], "scene", (*RESULTS, STATE, RECORD))
 
 
 def segment(request: SegmentRequest) -> None:
@@ -322,6 +313,7 @@ def segment(request: SegmentRequest) -> None:
         restart=request.restart,
         trial=lambda place: _try_results(place, request, cubes, truth),
         space=sum(BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
+        reads=[*request.scenes, *(split_key(text)[0] for text in (*request.labels, *request.masks))],
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
