@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spectrafuse._runtime.progress import in_parts
 from spectrafuse.cli import segment as segmenting
 from spectrafuse.cli import unmix as unmixing
 from spectrafuse.cli.run_folder import RunFolder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, split_key
-from spectrafuse.cli.terminal import CommandError, output_console, print_blocks
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
 from spectrafuse.io.fingerprint import sha256
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
         ignore_label=request.ignore_label,
         **options,
     )
-    with at_least(request.max_memory):
+    with at_least(request.max_memory), waiting("reading"):
         own = BandsOf(estimator.n_bands_in_, estimator.bands_)
         cubes = with_bands_of_model(segmenting.read_request_scenes(asked, bands=own), estimator.axis_)
         check_bands(cubes, estimator.n_features_in_, "the model")
@@ -178,7 +179,7 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
             "scores": maps.scores,
         }
         blocks = segmenting.summary(asked, record)
-        with folder.results(record) as results:
+        with waiting("writing"), folder.results(record) as results:
             segmenting.write_maps(results, asked, maps)
             title = f"Segmentation of {', '.join(segmenting.scene_names(request.files))}"
             folder.write_report(results, record, title=title, blocks=blocks, captions=segmenting.CAPTIONS)
@@ -216,7 +217,8 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
     inputs = [unmixing.described(file, one) for file, one in zip(request.files, spectra, strict=True)]
     # Before the results are tried: all that does not fit the model.
     spectra = [_on_axis_of_model(estimator, one) for one in spectra]
-    found = [np.asarray(estimator.transform(one)) for one in spectra]
+    with waiting("finding concentrations"):
+        found = [np.asarray(estimator.transform(one)) for one in in_parts(spectra)]
     for one in spectra:
         console.print(f"'{one.source}': {_agreement(estimator.axis_, one.axis)}", soft_wrap=True)
     places = [""] if len(spectra) == 1 else segmenting.scene_names(request.files)
@@ -278,7 +280,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
             "files_applied_to": [facts for facts, _ in runs],
             "stop_reason": stop_reason,
         }
-        with folder.results(record) as results:
+        with waiting("writing"), folder.results(record) as results:
             for name, one, c, (_, nmse) in zip(places, spectra, found, fits, strict=True):
                 write(results / name, one, c, nmse)
             title = f"Unmixing of {', '.join(file.name for file in request.files)}"
@@ -316,8 +318,8 @@ def _without_record(model: StoredModel) -> list[Block]:
         return []
     return [
         Caution(
-            f"'{model.folder}' holds no spectrafuse.json, which says which components of a model are in use: it was read "
-            "as a folder of the published code, with all of them. If `unmix` made it, restore that file."
+            f"'{model.folder}' holds no spectrafuse.json, which says which components of a model are in use: it was "
+            "read as a folder of the published code, with all of them. If `unmix` made it, restore that file."
         )
     ]
 

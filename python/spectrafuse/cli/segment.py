@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectrafuse._runtime.errors import SpectrafuseError
+from spectrafuse._runtime.progress import as_part, in_parts
 from spectrafuse._runtime.text import distinct_names
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _MOST_TRIED = 8
 # Pixels from which on a label map stays in a file.
 _LARGE_MAP = 1 << 24
+# Of the time that labeling and looking at the labels take.
+_SHARE_OF_LABELS = 0.7
 # In labels.npy, classes.img and confidence.img.
 BYTES_OF_PIXEL = 13
 CURVE_NAMES = {
@@ -208,7 +211,7 @@ def read_request_scenes(request: SegmentRequest, *, bands: BandsOf | None = None
                 bands=request.settings.get("bands") if bands is None else bands,
                 zeros="check" if bands is None else "accept",
             )
-            for path, mask in zip(request.scenes, masks, strict=True)
+            for path, mask in in_parts(list(zip(request.scenes, masks, strict=True)))
         ]
     return common_bands(scenes) if bands is None else scenes
 
@@ -231,7 +234,7 @@ def described(paths: Sequence[Path], cubes: Sequence[Cube]) -> list[dict[str, An
             "place": cube.place,
             "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
         }
-        for path, cube in zip(paths, cubes, strict=True)
+        for path, cube in in_parts(list(zip(paths, cubes, strict=True)))
     ]
 
 
@@ -291,9 +294,11 @@ def segment(request: SegmentRequest) -> None:
     check_merge(request)
     set_threads(request.threads)
     with at_least(request.settings.get("max_memory")), waiting("reading"):
-        cubes = read_request_scenes(request)
+        with as_part(0.0, 0.5):
+            cubes = read_request_scenes(request)
         truth = read_truth(request, cubes)
-    inputs = described(request.scenes, cubes)
+        with as_part(0.5, 1.0):
+            inputs = described(request.scenes, cubes)
     for item in inputs:
         console.print(item["reading"], soft_wrap=True)
     folder = RunFolder(
@@ -400,7 +405,7 @@ def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: 
     labels: list[np.ndarray] = []
     confidences: list[np.ndarray] = []
     with waiting("labeling"):
-        for index, cube in enumerate(cubes):
+        for index, cube in in_parts(list(enumerate(cubes)), _SHARE_OF_LABELS):
             large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
             file = folder.state / f"labels-{index}.npy" if large else None
             found, sure = estimator.predict_with_confidence(cube, out=file)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from spectrafuse._runtime.progress import tell
 from spectrafuse.io.errors import DataError
 
 _LONGEST = 60
@@ -23,8 +24,11 @@ def sha256(path: str | os.PathLike[str]) -> str:
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
+            whole, done = os.fstat(file.fileno()).st_size, 0
             while piece := file.read(1 << 20):
                 digest.update(piece)
+                done += len(piece)
+                tell(done, whole)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
     return digest.hexdigest()
