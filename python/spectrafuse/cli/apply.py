@@ -58,6 +58,8 @@ class ApplyRequest:
         Options of reading: those of `SegmentRequest` and `UnmixRequest` that were given.
     masks, labels : sequence of str
         `FILE[:KEY]`, none or one a file.
+    runs : bool
+        Each file is a run: constraints that link its spectra are obeyed.
     """
 
     model: Path
@@ -71,6 +73,7 @@ class ApplyRequest:
     ignore_label: int | None = None
     threads: int | None = None
     restart: bool = False
+    runs: bool = False
 
 
 def find_model(path: Path) -> StoredModel | None:
@@ -126,6 +129,8 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
     from spectrafuse.io.bands import BandsOf
     from spectrafuse.io.limits import at_least
 
+    if request.runs:
+        raise CommandError("--runs is for spectra that are unmixed, and this is a model of `segment`; leave it out.")
     options = _checked_options(request, ("key", "layout", "nodata", "scene_size"), "the scenes of this model")
     rows, columns = options.pop("scene_size", None) or (None, None)
     nodata = options.pop("nodata", None)
@@ -218,7 +223,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
     # Before the results are tried: all that does not fit the model.
     spectra = [_on_axis_of_model(estimator, one) for one in spectra]
     with waiting("finding concentrations"):
-        found = [np.asarray(estimator.transform(one)) for one in in_parts(spectra)]
+        found = _concentrations(estimator, spectra, in_runs=request.runs)
     for one in spectra:
         console.print(f"'{one.source}': {_agreement(estimator.axis_, one.axis)}", soft_wrap=True)
     places = [""] if len(spectra) == 1 else segmenting.scene_names(request.files)
@@ -253,7 +258,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
 
     folder = RunFolder(
         request.output,
-        _asked(request, model, inputs),
+        _asked(request, model, inputs, **({"runs": True} if request.runs else {})),
         restart=request.restart,
         trial=try_results,
         space=unmixing.BYTES_OF_NUMBER * sum(len(one.data) for one in spectra),
@@ -270,10 +275,15 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
         parts = zip(request.files, found, fits, strict=True)
         runs = [_run(estimator, names, file, c, fit) for file, c, fit in parts]
         stop_reason = f"Nothing was fitted: the model in '{model.folder}' was applied as it is."
-        blocks = [*_without_record(model), *(block for _, told in runs for block in told), stop_reason]
+        told = [block for _, of_run in runs for block in of_run]
+        blocks = [*_without_record(model), *told, *_linked(estimator, request.runs), stop_reason]
         record = {
             "inputs": inputs,
-            "parameters": {"model": str(model.folder), **estimator.get_params()},
+            "parameters": {
+                "model": str(model.folder),
+                **estimator.get_params(),
+                "constraints": [one.name for one in estimator.constraints or ()],
+            },
             "device": str(next(estimator.model_.parameters()).device),
             "components": names,
             "made_by": model.command,
@@ -322,6 +332,27 @@ def _without_record(model: StoredModel) -> list[Block]:
             "read as a folder of the published code, with all of them. If `unmix` made it, restore that file."
         )
     ]
+
+
+def _concentrations(estimator: Any, spectra: Sequence[Spectra], *, in_runs: bool) -> list[np.ndarray]:
+    """Concentrations (n, k) of the spectra of each file; of runs all at once, as constraints may link them."""
+    if not in_runs:
+        return [np.asarray(estimator.transform(one)) for one in in_parts(spectra)]
+    sizes = [len(one.data) for one in spectra]
+    found = np.asarray(estimator.transform(np.concatenate([one.data for one in spectra]), runs=sizes))
+    return np.split(found, np.cumsum(sizes)[:-1])
+
+
+def _linked(estimator: Any, in_runs: bool) -> list[Block]:
+    """What is said of constraints that link the spectra of a run."""
+    from spectrafuse.mcr.constraints import for_any_spectra
+
+    known = estimator.constraints or ()
+    alone = for_any_spectra(known, in_runs=False)
+    linked = "; ".join(one.name for one in for_any_spectra(known, in_runs=True) if one not in alone)
+    if linked and not in_runs:
+        return [f"Each spectrum was taken by itself. Where each file is a run, --runs obeys what links it: {linked}."]
+    return [f"Each file is a run, and its concentrations obey what links them: {linked}."] if linked else []
 
 
 def _run(
