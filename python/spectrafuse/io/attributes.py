@@ -89,6 +89,18 @@ def facts_of(path: Path, place: str) -> Facts:
         sensor = _prisma(place, file.attrs)
         dims = _dims(item, own)
         windows = _windows(item.parent)
+    return facts_from(own, dims=dims, sensor=sensor, windows=windows)
+
+
+def facts_from(
+    own: dict[str, Any],
+    *,
+    dims: tuple[str, ...] = (),
+    sensor: dict[str, Any] | None = None,
+    windows: tuple[tuple[float, float], ...] = (),
+) -> Facts:
+    """The facts that the attributes of an array say; those of a sensor, and its bad windows, come from elsewhere."""
+    sensor = sensor or {}
     notes: list[str] = []
     gain, offset, scale = _factors(own, notes)
     if "gain" in sensor:
@@ -144,11 +156,19 @@ def place_in(path: Path, places: Iterable[str]) -> dict[str, str] | None:
             if name in _PLACE and item.dtype.kind in "OS" and item.nbytes < _MOST_TEXT:
                 text = text_of(item[()])
                 found |= {_PLACE[name]: " ".join(text.split())} if text else {}
-            elif "GeoTransform" in item.attrs:
-                numbers, wkt = _numbers(item.attrs["GeoTransform"]), text_of(item.attrs.get("crs_wkt"))
-                if numbers is not None and len(numbers) == 6:
-                    found |= place_of(numbers.tolist(), wkt or text_of(item.attrs.get("spatial_ref")))
+            else:
+                found |= place_from([item.attrs]) or {}
     return found if "map info" in found else None
+
+
+def place_from(mappings: Iterable[Any]) -> dict[str, str] | None:
+    """Where a scene lies on Earth, by the attributes of grid mappings of CF."""
+    found: dict[str, str] = {}
+    for own in mappings:
+        numbers, wkt = _numbers(own.get("GeoTransform")), text_of(own.get("crs_wkt"))
+        if numbers is not None and len(numbers) == 6:
+            found |= place_of(numbers.tolist(), wkt or text_of(own.get("spatial_ref")))
+    return found or None
 
 
 def _factors(own: dict[str, Any], notes: list[str]) -> tuple[float, float, float]:
