@@ -146,7 +146,8 @@ def test_a_fit_of_chunks_is_the_fit_of_the_file(monkeypatch: pytest.MonkeyPatch,
     two = segmentation().fit(given, layout="chw", checkpoint_dir=tmp_path / "state")
     np.testing.assert_array_equal(one.cluster_centers_, two.cluster_centers_)
     # The same numbers go on, others do not, whatever the arrays are called.
-    segmentation().fit(dask_array.from_array(values, chunks=(6, 5, 24)), layout="chw", checkpoint_dir=tmp_path / "state")
+    other = dask_array.from_array(values, chunks=(6, 5, 24))
+    segmentation().fit(other, layout="chw", checkpoint_dir=tmp_path / "state")
     with pytest.raises(ValueError, match="data changed"):
         segmentation().fit(given + 1, layout="chw", checkpoint_dir=tmp_path / "state")
 
