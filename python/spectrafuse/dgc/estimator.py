@@ -16,7 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from spectrafuse import __version__
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import checks, ranks
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
@@ -260,13 +260,20 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         device = checks.device(self.device)
         n_bands = scenes[0].shape[0]
         check_bands(scenes, n_bands, "scene 0")
-        seed = secrets.randbits(31) if self.random_state is None else self.random_state
+        drawn = ranks.from_first(lambda: secrets.randbits(31))
+        seed = drawn if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
             budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None, probs=True)
-        method, reason = resolve_normalization(recipe.normalization, scenes, self.n_clusters, stream.seed)
+        identity: dict[str, Any] = {}
+        if checkpoint_dir is not None or ranks.together():
+            identity = fingerprint(self.get_params(), recipe, device, scenes)
+            ranks.meet(identity)
+        method, reason = ranks.from_first(
+            lambda: resolve_normalization(recipe.normalization, scenes, self.n_clusters, stream.seed)
+        )
         trainer = Trainer(
             model,
             for_training(scenes, Normalization(method), device),
@@ -279,7 +286,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         trainer.run(
             callback=callback,
             checkpoint_dir=checkpoint_dir,
-            fingerprint=fingerprint(self.get_params(), recipe, device, scenes) if checkpoint_dir is not None else None,
+            fingerprint=identity,
         )
         self._set_model(model, method, reason)
         if trainer.prototypes is not None:
