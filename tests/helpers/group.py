@@ -1,4 +1,4 @@
-"""Groups of real processes (gloo, on this machine) that run a function together, forked so that nothing is imported anew.
+"""Groups of real processes (gloo, on this machine) that run a function together, forked: nothing is imported anew.
 
 The processes of the tests have one thread, so that there is none that a fork would lose.
 """

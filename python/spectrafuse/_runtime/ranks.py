@@ -27,7 +27,17 @@ _sent = 0
 
 
 class LostProcessError(SpectrafuseError, RuntimeError):
-    """Another process of the group has ended, or stopped with an error."""
+    """Another process of the group has ended, or stopped with an error.
+
+    Attributes
+    ----------
+    told : bool
+        Whether the first process says so too.
+    """
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 def count() -> int:
@@ -123,7 +133,7 @@ def from_first(make: Callable[[], Result]) -> Result:
     with _talking():
         torch.distributed.broadcast_object_list(told, 0)
     if told[1] is not None:
-        raise LostProcessError(f"Process 0 of {count()} stopped, and this one with it: {told[1]}")
+        raise LostProcessError(f"Process 0 of {count()} stopped, and this one with it: {told[1]}", told=True)
     made: Result = told[0]
     return made
 
@@ -164,21 +174,24 @@ def _talking() -> Iterator[None]:
                 "The process group cannot exchange what lies on this device; start it with "
                 "init_process_group('cpu:gloo,cuda:nccl')."
             ) from error
-        raise LostProcessError(_who_ended()) from error
+        gone, sentence = _who_ended()
+        raise LostProcessError(sentence, told=number() > 0 and bool(gone) and 0 not in gone) from error
 
 
-def _who_ended() -> str:
-    """The sentence about processes of this machine that are gone."""
+def _who_ended() -> tuple[list[int], str]:
+    """Processes of this machine that are gone, and the sentence about them."""
     host, until = socket.gethostname(), time.monotonic() + _LOOKING
     while True:
         gone = [i for i, (where, process) in enumerate(_peers) if where == host and not _runs(process)]
         if gone or time.monotonic() > until:
             break
         time.sleep(0.05)
-    who = " and ".join(map(str, gone)) or "on another machine, or that cannot be reached,"
-    return (
-        f"Process {who} of {count()} has ended, so this one stops too; the same command, with any number of processes, "
-        "goes on from the last epoch that was saved."
+    who = f"Process {gone[0]} of {count()} has" if gone else f"Another of the {count()} processes has"
+    if len(gone) > 1:
+        who = f"Processes {' and '.join(map(str, gone))} of {count()} have"
+    return gone, (
+        f"{who} ended, so this one stops too; the same command, with any number of processes, goes on from the last "
+        "epoch that was saved."
     )
 
 

@@ -621,7 +621,13 @@ def _empty_map(shape: tuple[int, ...], file: str | os.PathLike[str] | None) -> n
     if file is None:
         return np.empty(shape, np.float32)
     beside = Path(file).with_name(f"{Path(file).stem}-confidence.npy")
-    made: np.ndarray = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+    ranks.from_first(lambda: _make_map(beside, shape))
+    made: np.ndarray = np.lib.format.open_memmap(beside, "r+")
+    return made
+
+
+def _make_map(beside: Path, shape: tuple[int, ...]) -> None:
+    np.lib.format.open_memmap(beside, "w+", np.float32, shape)
     if hasattr(os, "posix_fallocate"):
         try:
             with beside.open("r+b") as written:
@@ -629,4 +635,3 @@ def _empty_map(shape: tuple[int, ...], file: str | os.PathLike[str] | None) -> n
         except OSError as error:
             beside.unlink()
             raise OSError(error.errno, error.strerror, os.fspath(beside)) from error
-    return made

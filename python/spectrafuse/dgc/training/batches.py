@@ -112,8 +112,6 @@ class CropBatches:
         self._windowed = any(scene.whole is None for scene in self.scenes)
         self._gaps = any(scene.has_gaps for scene in self.scenes)
         self._memory: Tensor | None = None
-        if self.batch_size < ranks.count():
-            raise checks.fail("batch_size", f"at least {ranks.count()}, the number of processes", batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
