@@ -293,7 +293,7 @@ def segment(
     context: typer.Context,
     scenes: Annotated[
         list[Path],
-        typer.Argument(help="Hyperspectral cubes: ENVI, GeoTIFF, .mat, .h5, .nc, .npy, .npz.", metavar="SCENE"),
+        typer.Argument(help="Hyperspectral cubes: ENVI, GeoTIFF, .mat, .h5, .nc, .npy, .npz, .zarr.", metavar="SCENE"),
     ],
     output: OutputOption,
     n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,
