@@ -444,6 +444,7 @@ def test_missing_values_are_asked_about_or_left_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(spectra.data, np.delete(X, [2, 3], 0), atol=1e-6)
     assert spectra.names == [*NAMES[:2], *NAMES[4:]]
     bands = read_spectra(path, drop_missing="bands")
+    np.testing.assert_array_equal(read_spectra(path, drop_missing="channels").data, bands.data)
     np.testing.assert_allclose(bands.data, np.delete(X, 5, 1), atol=1e-6)
     np.testing.assert_array_equal(bands.axis, np.delete(NM, 5))
     assert "left out: 1 of 30 bands with missing values (number 6)" in bands.layout

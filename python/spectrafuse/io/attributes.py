@@ -89,28 +89,21 @@ def facts_of(path: Path, place: str) -> Facts:
     with h5py.File(path, "r") as file:
         item = file[place]
         own = _attributes(item)
-        return facts_of_attributes(own, _dims(item, own), _prisma(place, file.attrs), _windows(item.parent))
+        sensor = _prisma(place, file.attrs)
+        dims = _dims(item, own)
+        windows = _windows(item.parent)
+    return facts_from(own, dims=dims, sensor=sensor, windows=windows)
 
 
-def facts_of_attributes(
+def facts_from(
     own: dict[str, Any],
-    dims: tuple[str, ...],
-    sensor: dict[str, Any],
+    *,
+    dims: tuple[str, ...] = (),
+    sensor: dict[str, Any] | None = None,
     windows: tuple[tuple[float, float], ...] = (),
 ) -> Facts:
-    """The facts about numbers with some attributes.
-
-    Parameters
-    ----------
-    own : dict
-        Their attributes.
-    dims : tuple of str
-        Names of their axes.
-    sensor : dict
-        What `_prisma` found.
-    windows : tuple of (float, float)
-        As in `Facts.bad_windows`.
-    """
+    """The facts that the attributes of an array say; those of a sensor, and its bad windows, come from elsewhere."""
+    sensor = sensor or {}
     notes: list[str] = []
     gain, offset, scale = _factors(own, notes)
     if "gain" in sensor:
@@ -167,16 +160,18 @@ def place_in(path: Path, places: Iterable[str]) -> dict[str, str] | None:
                 text = text_of(item[()])
                 found |= {_PLACE[name]: " ".join(text.split())} if text else {}
             else:
-                found |= place_of_mapping(item.attrs)
+                found |= place_from([item.attrs]) or {}
     return found if "map info" in found else None
 
 
-def place_of_mapping(own: Any) -> dict[str, str]:
-    """Where a scene lies on Earth, by the attributes of a grid mapping of CF."""
-    numbers, wkt = _numbers(own.get("GeoTransform")), text_of(own.get("crs_wkt"))
-    if numbers is None or len(numbers) != 6:
-        return {}
-    return place_of(numbers.tolist(), wkt or text_of(own.get("spatial_ref")))
+def place_from(mappings: Iterable[Any]) -> dict[str, str] | None:
+    """Where a scene lies on Earth, by the attributes of grid mappings of CF."""
+    found: dict[str, str] = {}
+    for own in mappings:
+        numbers, wkt = _numbers(own.get("GeoTransform")), text_of(own.get("crs_wkt"))
+        if numbers is not None and len(numbers) == 6:
+            found |= place_of(numbers.tolist(), wkt or text_of(own.get("spatial_ref")))
+    return found or None
 
 
 def _factors(own: dict[str, Any], notes: list[str]) -> tuple[float, float, float]:

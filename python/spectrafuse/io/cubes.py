@@ -19,7 +19,7 @@ from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, open_arrays
 from spectrafuse.io.attributes import GOOD_BANDS, Facts
 from spectrafuse.io.axes import remarks
-from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, suspicious
+from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, rows_of, suspicious
 from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, is_envi, open_envi
 from spectrafuse.io.errors import DataError, ReadingNote, scene_option, size_options
 from spectrafuse.io.fingerprint import sha256
@@ -266,6 +266,11 @@ class Cube:
     def read_rows(self, y0: int, y1: int) -> np.ndarray:
         """Rows y0 to y1 (end excluded): `read_window` over all columns."""
         return self.read_window(y0, y1, 0, self.shape[2])
+
+    def of_rows(self, y0: int, y1: int) -> Cube:
+        """The scene of rows y0 to y1 (end excluded) alone, left where they are."""
+        valid = None if self.valid is None else self.valid[y0:y1]
+        return replace(self, stored=rows_of(self.stored, y0, y1), valid=valid)
 
     def held(self) -> Cube:
         """The same scene with all its numbers in memory, zero in pixels without data."""

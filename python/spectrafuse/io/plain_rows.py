@@ -15,7 +15,7 @@ from spectrafuse._runtime.progress import tell
 
 FEWEST_BYTES = 1 << 20
 """Shorter files are read cell by cell."""
-HEAD, TAIL, TITLES = 1000, 50, 20
+HEAD, TAIL, TITLES = 60, 20, 20
 """Lines at both ends that are read cell by cell; those of the head from `TITLES` on hold numbers alone, too."""
 _NUMBERS = b"0123456789+-.eE\n"
 _BLOCK = 1 << 22

@@ -160,9 +160,10 @@ def read_spectra(
         left out.
     decimal : {"auto", "point", "comma"}
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
-    drop_missing : {None, "bands", "spectra", "values"}
-        What is left out where values are missing (empty cells, NaN, NA, --, infinity): bands, spectra, or these values
-        alone, which are NaN then, and of bands and spectra those without any value. None: they are an error.
+    drop_missing : {None, "bands", "channels", "spectra", "values"}
+        What is left out where values are missing (empty cells, NaN, NA, --, infinity): bands (channels are the same),
+        spectra, or these values alone, which are NaN then, and of bands and spectra those without any value. None: they
+        are an error.
     nodata : float, optional
         Value that marks missing values, such as -9999. Of a scene as in `spectrafuse.io.cubes.open_cube`.
     layout, bands, mask
@@ -201,10 +202,11 @@ def read_spectra(
         ("index", index, ("auto", True, False)),
         ("spectra_in", spectra_in, ("auto", "rows", "columns")),
         ("decimal", decimal, ("auto", "point", "comma")),
-        ("drop_missing", drop_missing, (None, "bands", "spectra", "values")),
+        ("drop_missing", drop_missing, (None, "bands", "channels", "spectra", "values")),
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
+    drop_missing = "bands" if drop_missing == "channels" else drop_missing
     library = library_of(path)
     if library is not None:
         return _from_library(str(path), library, drop_missing, nodata)

@@ -88,7 +88,8 @@ class Table:
     @cached_property
     def kinds(self) -> list[str]:
         """Of each column: "number", "text" or "empty", as most of its cells are."""
-        return [_kind(row[j] for row in self.rows[:_DECIDING]) for j in range(self.width)]
+        rows = self.rows[: _DECIDING if self.plain is None else self.plain[0]]
+        return [_kind([row[j] for row in rows]) for j in range(self.width)]
 
     def column(self, j: int) -> list[str]:
         return [row[j] for row in self.rows]
@@ -190,7 +191,9 @@ def _is_unit(cell: str) -> bool:
     return unit_in_title(cell) is not None and len(cell) < 8
 
 
-def _kind(cells: Iterable[str]) -> str:
+def _kind(cells: list[str]) -> str:
+    if cells and _quick(cells, False) is not None:
+        return "number"
     numbers = texts = 0
     for cell in cells:
         if looks_numeric(cell):
@@ -486,7 +489,7 @@ class _Reading:
 
     def _heads(self, rows: list[list[str]]) -> tuple[list[list[str]], int, list[str]]:
         """The header's lines, how many of them are in the run itself, and the lines of text above."""
-        kinds = [_kind(row[j] for row in rows[1 : 1 + _DECIDING] or rows) for j in range(len(rows[0]))]
+        kinds = [_kind([row[j] for row in rows[1 : 1 + _DECIDING] or rows]) for j in range(len(rows[0]))]
         above = [i for i in range(self.run.start) if self.lines[i][1]]
         inside, heads = 0, []
         if self.header == "auto":
