@@ -222,7 +222,7 @@ void penalty() {
 }
 void used_components() {
     for (auto [n, d, norm] :
-         sizes<std::tuple<long, long, int>>({{131, 17, 2}, {66, 130, 1}, {1, 1, 0}}, {{131, 3, 2}})) {
+         sizes<std::tuple<long, long, int>>({{131, 17, 2}, {66, 130, 1}, {1, 1, 0}}, {{12, 3, 2}})) {
         const F raw = made(n * d), other = made(n * d);
         check("component_penalty", [&, n = n, d = d, norm = norm] {
             F gradient = other, value = unset(1), lengths = unset(n), spectra = unset(n * d), own = unset(n * d);
