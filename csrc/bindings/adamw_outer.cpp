@@ -8,7 +8,7 @@
 #include "../cuda/adamw_outer.h"
 #endif
 
-namespace spectrafuse {
+namespace spectrafuse::adamw_outer_binding {
 
 // Batch, rows, columns, and the addresses of x, grad_y, the weight and its two moments.
 using Parameter = std::tuple<std::int64_t, std::int64_t, std::int64_t, Address, Address, Address, Address, Address>;
@@ -54,4 +54,4 @@ SPECTRAFUSE_BIND(adamw_outer) { m.def("adamw_outer", &step); }
 
 #endif
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::adamw_outer_binding

@@ -7,7 +7,7 @@
 #include "../cuda/ambiguity_penalty.h"
 #endif
 
-namespace spectrafuse {
+namespace spectrafuse::ambiguity_penalty_binding {
 
 #if defined(SPECTRAFUSE_FOR_CUDA)
 
@@ -58,4 +58,4 @@ SPECTRAFUSE_BIND(ambiguity_penalty) {
 
 #endif
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::ambiguity_penalty_binding

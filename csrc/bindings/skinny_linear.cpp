@@ -5,7 +5,7 @@
 #include "../cuda/skinny_linear.h"
 #endif
 
-namespace spectrafuse {
+namespace spectrafuse::skinny_linear_binding {
 
 static SkinnyLinear forward_arguments(std::int64_t batch, std::int64_t inputs, std::int64_t outputs, int activation,
                                       Address x, Address weight, Address bias, Address y, Address before) {
@@ -36,4 +36,4 @@ SPECTRAFUSE_BIND(skinny_linear) {
 #endif
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::skinny_linear_binding

@@ -229,6 +229,8 @@ class Trainer:
         self.bands = recipe_bands(recipe, self.accept, power, variation)
         self.fixed = tuple(fixed)
         self.keeper = StateKeeper(model.config, folder, self.scale)
+        for band in self.bands if folder is not None else ():
+            self.keeper.check(band.name)
         optimizer = OuterAdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=learning_rate,
