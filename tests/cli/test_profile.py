@@ -216,7 +216,7 @@ def test_convolutions_and_products_are_counted_from_their_shapes() -> None:
 def test_kernels_of_a_gpu_have_the_labels_their_work_is_counted_under() -> None:
     labels = {
         "void spectrafuse::(anonymous namespace)::adamw_outer_kernel<4>(spectrafuse::AdamwOuter, long)": "adamw_outer",
-        "void spectrafuse::(anonymous namespace)::forward_kernel<4>(spectrafuse::SkinnyLinear)": "skinny_linear forward",
+        "spectrafuse::(anonymous namespace)::forward_kernel<4>(spectrafuse::SkinnyLinear)": "skinny_linear forward",
         "forward_kernel": "mean_shift_assign forward",
         "assign_kernel": "clustering_objective forward",
         "sm80_xmma_fprop_implicit_gemm_tf32f32": None,
