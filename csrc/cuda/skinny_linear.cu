@@ -34,7 +34,7 @@ __device__ float before_activation(float gradient, float value, Activation activ
 }
 
 template <int Width>
-__global__ void __launch_bounds__(kThreads, 4) forward_kernel(SkinnyLinear a) {
+__global__ void __launch_bounds__(kThreads, Width == 4 ? 4 : 3) forward_kernel(SkinnyLinear a) {
     const int lane = threadIdx.x % kWarp;
     const std::int64_t output = (static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp) * kOutputs;
     const std::int64_t sample = static_cast<std::int64_t>(blockIdx.y) * kSamples;

@@ -24,7 +24,7 @@ from spectrafuse.ops.skinny_linear import MOST_ROWS
 
 LAUNCHES = {(False, 1): 24, (True, 1): 25, (False, 2): 30, (True, 2): 31}
 """In a step, by whether components are sparse, and the hidden layers of either network."""
-EVERY_TERM = dataclasses.replace(corrected, energy_coef=1e-3, ambiguity_coef=0.3, used_threshold=0.45)
+EVERY_TERM = dataclasses.replace(corrected, energy_coef=1e-3, ambiguity_coef=0.3, used_threshold=0.85)
 """Terms that are tiny in the recipe weigh as much as the others, and some components are not used."""
 
 
@@ -85,7 +85,7 @@ def test_steps_train_as_autograd_does(form: dict[str, Any], terms: dict[str, Any
 
     def trained(fused: bool) -> list[Tensor]:
         device = "cuda" if fused and place == "cuda" else "cpu"
-        model, inputs, step = stepper(sparse, recipe=recipe, shape=(4, 7, 9), fused=fused, device=device, **form)
+        model, inputs, step = stepper(sparse, recipe=recipe, shape=(4, 11, 9), fused=fused, device=device, **form)
         losses = []
         for _ in range(3):
             losses.append(step().clone())
