@@ -213,6 +213,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         ----------
         X : path, `Cube`, array_like or tensor (bands, rows, columns), or list of these
             Scenes of any sizes with the same bands. Files are read crop by crop where `spectrafuse.io.open_cube` can.
+            An array, also a memory map that can be written, must not change before the call ends: it is not copied, and
+            changes are not noticed.
         y : None
             Ignored.
         mask : array_like of bool (rows, columns), optional; for a list of scenes, a list of these or None
