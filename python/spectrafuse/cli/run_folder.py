@@ -232,8 +232,10 @@ class RunFolder:
             raise DataError(f"'{self.path}' holds a damaged record. Choose another --output, or add --restart.")
         different = differences({name: value for name, value in before.items() if name != "run"}, self.request)
         if different:
+            # Parameters of another command have nothing in common.
+            told = [one for one in different if one.startswith("command ")] or different[:4]
             raise DataError(
-                f"'{self.path}' holds {what} ({'; '.join(different[:4])}). Choose another --output, or add --restart "
+                f"'{self.path}' holds {what} ({'; '.join(told)}). Choose another --output, or add --restart "
                 "to replace it."
             )
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from spectrafuse._runtime.progress import tell
+
 FEWEST_BYTES = 1 << 20
 """Shorter files are read cell by cell."""
 HEAD, TAIL, TITLES = 60, 20, 20
@@ -74,6 +76,7 @@ def numbers_of(lines: bytes, separator: bytes, width: int) -> np.ndarray | None:
             return None
         found.append(values)
         start = stop
+        tell(start, len(lines))
     return np.concatenate(found)
 
 

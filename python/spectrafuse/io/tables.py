@@ -137,7 +137,7 @@ class Table:
             )
         if self.decimal_comma and _WITH_POINT.fullmatch(cell):
             return f"{cell!r} has a decimal point where other cells have commas; use one of them throughout."
-        return f"{cell!r} is not a number."
+        return f"{cell!r} is not a number. An empty cell is a missing value; {option('columns')} leaves columns out."
 
     def keep(self, columns: Sequence[int]) -> Table:
         """The same table with some of its columns."""
@@ -251,7 +251,7 @@ def decode(path: Path, content: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Run:
-    """Consecutive lines with the same number of cells, half of them numbers."""
+    """Consecutive lines with the same number of cells, half of them numbers, or none of them anything."""
 
     start: int
     stop: int
@@ -265,15 +265,20 @@ class _Split:
     def __init__(self, lines: list[tuple[int, str]], delimiter: str) -> None:
         self.delimiter = delimiter
         self.cells = [_cells(text, delimiter) for _, text in lines]
-        counts = [_counts(cells) for cells in self.cells]
-        self.numeric = [numbers for numbers, _ in counts]
-        self.is_row = [2 * (n + m) >= len(cells) and n > 0 for (n, m), cells in zip(counts, self.cells, strict=True)]
+        self.numeric = []
+        self.is_row, self.is_gap = [], []
+        for cells in self.cells:
+            numbers, missing = _counts(cells)
+            self.numeric.append(numbers)
+            self.is_row.append(2 * (numbers + missing) >= len(cells) and numbers > 0)
+            self.is_gap.append(numbers == 0 and missing >= len(cells) - 1 > 1)
 
     def best_run(self) -> _Run | None:
         best: _Run | None = None
         start = 0
         for i in range(len(self.cells) + 1):
-            if i < len(self.cells) and self.is_row[i] and (i == start or len(self.cells[i]) == len(self.cells[start])):
+            row = i < len(self.cells) and (self.is_row[i] or (i > start and self.is_gap[i]))
+            if row and (i == start or len(self.cells[i]) == len(self.cells[start])):
                 continue
             if i > start:
                 run = _Run(start, i, sum(self.numeric[start:i]), sum(len(c) for c in self.cells[start:i]))
@@ -428,6 +433,7 @@ class _Reading:
     index: bool | str
 
     def table(self) -> Table:
+        self._check_whole()
         stop = self._end()
         body = [i for i in range(self.run.start, stop) if self.lines[i][1]]
         width = len(self.split.cells[self.run.start])
@@ -466,6 +472,15 @@ class _Reading:
             self._ragged(after, width)
         return after + 1
 
+    def _check_whole(self) -> None:
+        """Refuse a line with cells too many or too few between rows."""
+        cells, before = self.split.cells, self.run.start - 1
+        width = len(cells[self.run.start])
+        odd = before > 0 and self.split.is_row[before] and len(cells[before]) != width
+        earlier = (self.split.is_row[i] and len(cells[i]) == width for i in range(before))
+        if odd and self.split.numeric[before] >= 3 and any(earlier):
+            self._ragged(before, width)
+
     def _apart(self, i: int) -> bool:
         """Whether a line with text in its first cell follows a blank line, and rows have numbers there."""
         cell = self.split.cells[i][0]
@@ -481,7 +496,10 @@ class _Reading:
         cells, line = self.split.cells[i], self.lines[i][0]
         first = self.lines[self.run.start][0]
         extra = f", column {width + 1}: {cells[width]!r} is one too many" if len(cells) > width else ""
-        raise DataError(f"'{self.path}', line {line}{extra}: {len(cells)} cells where line {first} has {width}.")
+        raise DataError(
+            f"'{self.path}', line {line}{extra}: {len(cells)} cells where line {first} has {width}; give all lines the "
+            "same number."
+        )
 
     def _heads(self, rows: list[list[str]]) -> tuple[list[list[str]], int, list[str]]:
         """The header's lines, how many of them are in the run itself, and the lines of text above."""
