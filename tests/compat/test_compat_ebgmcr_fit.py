@@ -299,6 +299,48 @@ def test_an_interrupted_run_leaves_its_files(tmp_path: Path) -> None:
     fitted.insert_mcr(EBSelectiveMCR(2, 10))
 
 
+@pytest.mark.parametrize("hook", ["forward", "penalty", "gradient"])
+def test_a_hook_that_raises_leaves_a_usable_solver_and_its_files(
+    hook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, calls = solver(checkpoint_criterion="nMSE", checkpoint_threshold=0.999), [0]
+    module = EBSelectiveMCR(6, 10)
+    fitted.insert_mcr(module)
+
+    def fail(*_: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 8:
+            raise ZeroDivisionError
+
+    if hook == "forward":
+        module.register_forward_hook(fail)
+    elif hook == "penalty":
+        usual = fitted.ambiguity_penalty_func
+        monkeypatch.setattr(fitted, "ambiguity_penalty_func", lambda *given, **more: fail() or usual(*given, **more))
+    else:
+        next(module.concentration_regressor.parameters()).register_hook(fail)
+    files = {"log_dir": str(tmp_path), "full_result_filename": str(tmp_path / "full.csv")}
+    with pytest.raises(ZeroDivisionError):
+        fitted.fit(spectra(), **files)
+    assert not module.training
+    assert len((tmp_path / "full.csv").read_text().splitlines()) > 1
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    # The same solver goes on.
+    fitted.fit(spectra(), force_write_file=True, **files)
+    assert len((tmp_path / "full.csv").read_text().splitlines()) == 5
+    assert fitted.parse_pattern(spectra())["select_prob"].shape == (12, 6)
+
+
+def test_an_error_before_the_first_epoch_replaces_no_file(tmp_path: Path) -> None:
+    (tmp_path / "full.csv").write_text("hours of work")
+    fitted, module = solver(), EBSelectiveMCR(6, 10)
+    module.register_forward_hook(lambda *_: 1 / 0)
+    fitted.insert_mcr(module)
+    with pytest.raises(ZeroDivisionError):
+        fitted.fit(spectra(), force_write_file=True, full_result_filename=str(tmp_path / "full.csv"))
+    assert (tmp_path / "full.csv").read_text() == "hours of work"
+
+
 def test_inference_holds_no_tensor_of_all_components() -> None:
     fitted = solver()
     fitted.fit(spectra())

@@ -475,6 +475,29 @@ def test_an_error_inside_the_block_undoes_it_too(unmixing: ModuleType) -> None:
     assert contents() == before
 
 
+def test_what_cannot_be_put_back_does_not_keep_the_rest(unmixing: ModuleType) -> None:
+    before = contents()
+    made = spectrafuse.patch(unmixing)
+    made.on_undo(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made.undo()
+    assert contents() == before
+    made.undo()
+
+
+def test_a_hook_that_raises_in_a_patched_fit_leaves_the_package_as_it_was(unmixing: ModuleType) -> None:
+    before, model = contents(), Unmixing(6, 9)
+    solver = Solver(sys.modules["tool._vendor.unmix.ambiguity_penalty"], model)
+    removed = model.concentration_regressor.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), spectrafuse.patch(unmixing):
+        solver.fit(torch.rand(8, 9))
+    assert contents() == before
+    removed.remove()
+    with spectrafuse.patch(unmixing):
+        solver.fit(torch.rand(8, 9))
+    assert contents() == before
+
+
 def test_a_patch_that_fails_halfway_leaves_nothing(unmixing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     before, usual, left = contents(), Patch.replace, [3]
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,28 @@ def test_a_folder_that_goes_is_one_sentence(scene: Path, tmp_path: Path, monkeyp
         broken.setattr(dgc_trainer, "save_training", save)
         broken.setattr(run_folder.RunFolder, "seconds", property(lambda self: self._saved + 10))
         fails_with(run(*words), "was removed while the command ran")
+
+
+@pytest.mark.usefixtures("pictures_left_empty")
+@pytest.mark.parametrize("command", ["unmix", "apply"])
+def test_a_folder_that_goes_while_results_are_written_is_no_success(
+    command: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["unmix", table, *UNMIX, "--no-feasible-bands"]
+    if command == "apply":
+        assert run(*words, "-o", tmp_path / "fitted").exit_code == 0
+        words = ["apply", tmp_path / "fitted", table]
+    usual = RunFolder.write_report
+
+    def write(self: RunFolder, *arguments: Any, **page: Any) -> None:
+        shutil.rmtree(self.path)
+        usual(self, *arguments, **page)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RunFolder, "write_report", write)
+        fails_with(run(*words, "-o", tmp_path / "out"), "was removed while the command ran")
+    assert not (tmp_path / "out").exists()
+    assert run(*words, "-o", tmp_path / "out").exit_code == 0
 
 
 def test_a_map_for_which_there_is_no_room_is_an_error_and_no_killed_process(small_disk: Path) -> None:

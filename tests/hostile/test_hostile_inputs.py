@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -125,6 +126,36 @@ def test_a_pipe_in_a_model_folder_does_not_hang(done: dict[str, Path], scene: Pa
     os.mkfifo(model / "spectrafuse.json")
     run("apply", model, scene, "-o", tmp_path / "out")
     run("info", model)
+
+
+def test_classes_that_never_end_are_refused(scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").symlink_to("/dev/zero")
+    words = ["segment", scene, "-o", tmp_path / "out", "--classes", tmp_path / "classes.json"]
+    fails_with(run(*words), "--classes", "not a regular file")
+
+
+@pytest.mark.parametrize("command", ["segment", "unmix"])
+def test_text_of_a_stored_model_is_harmless(
+    command: str, done: dict[str, Path], scene: Path, table: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(done[command] / "model", tmp_path / "model")
+    content = json.loads((model / "spectrafuse.json").read_text())
+    for name in ("stop_reason", "chosen_reason", "normalization_reason"):
+        if name in content:
+            content[name] = "<script>\x1b[31m[/b]$x$\u202e" * 50
+    if command == "unmix":
+        content["component_names"] = ["<b>\x1b]0;t\x07=1+1$"] * len(content["component_ids"])
+    (model / "spectrafuse.json").write_text(json.dumps(content))
+    results = [
+        run("info", model),
+        run("apply", model, scene if command == "segment" else table, "-o", tmp_path / "out"),
+    ]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for shown in (*(result.stdout for result in results), page):
+        assert not any(character in shown for character in "\x1b\u202e\x07")
+    assert [result.exit_code for result in results] == [0, 0]
+    assert "<script>" not in page
+    assert "<b>" not in page
 
 
 def test_runs_have_names_of_their_own(table: Path, tmp_path: Path) -> None:

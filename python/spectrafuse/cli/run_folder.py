@@ -375,6 +375,14 @@ class RunFolder:
             shutil.rmtree(staging)
         staging.mkdir()
         yield staging
+        if not ownership.is_plain_file(self.state / _COMMAND):
+            # Writers make missing folders: what they made again is not all that the results are.
+            if ownership.is_plain_folder(staging):
+                shutil.rmtree(staging)
+            with suppress(OSError):
+                self.state.rmdir()
+                self.path.rmdir()
+            raise CommandError(self._gone())
         names = sorted(entry.name for entry in staging.iterdir())
         hashes = {path: sha256(staging / path) for path in ownership.files_in(staging)}
         run = _run_of(_read_json(self.state / _COMMAND) or {})

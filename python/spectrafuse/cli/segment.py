@@ -155,13 +155,15 @@ def parse_classes(text: str | None) -> dict[str, int] | None:
 
     The file holds an object of names and numbers, or a list of names counted from 0.
     """
+    from spectrafuse.io.arrays import existing_file
+
     if text is None:
         return None
     names: Any = [part.strip() for part in text.split(",")]
     if text.lower().endswith(".json"):
         try:
-            names = json.loads(Path(text).read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
+            names = json.loads(existing_file(text, (".json",)).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
             raise CommandError(f"--classes: '{text}' cannot be read as JSON: {error}.") from None
     if isinstance(names, dict):
         if all(name and type(number) is int and number >= 0 for name, number in names.items()) and names:

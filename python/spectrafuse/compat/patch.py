@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from inspect import getattr_static
 from types import ModuleType, TracebackType
@@ -28,7 +29,7 @@ class Patch:
 
     def __init__(self) -> None:
         self.swapped: list[str] = []
-        self._restore: list[Callable[[], None]] = []
+        self._restore = ExitStack()
 
     def __enter__(self) -> Patch:
         return self
@@ -42,11 +43,15 @@ class Patch:
         return f"Patch({', '.join(self.swapped) or 'nothing in force'})"
 
     def undo(self) -> None:
-        """Put everything back, in the reverse order; a second call does nothing."""
+        """Put everything back, in the reverse order; a second call does nothing.
+
+        What cannot be put back does not keep the rest from it; its error is raised when all is done.
+        """
         with _lock:
-            while self._restore:
-                self._restore.pop()()
-            self.swapped = []
+            try:
+                self._restore.close()
+            finally:
+                self.swapped = []
 
     def replace(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute of a class or module until `undo`."""
@@ -61,13 +66,13 @@ class Patch:
                 delattr(owner, name)
 
         setattr(owner, name, value)
-        self._restore.append(restore)
+        self._restore.callback(restore)
         owner_name = owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__qualname__}"
         self.swapped.append(f"{owner_name}.{name}")
 
     def on_undo(self, restore: Callable[[], None]) -> None:
         """Also do this when undone."""
-        self._restore.append(restore)
+        self._restore.callback(restore)
 
 
 class _PenaltyFunction:

@@ -215,7 +215,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         ----------
         X : path, `Cube`, array_like or tensor (bands, rows, columns), or list of these
             Scenes of any sizes with the same bands. Files are read crop by crop where `spectrafuse.io.open_cube` can;
-            arrays of Dask and Zarr, and `xarray.DataArray` of them, by the chunks that a crop touches.
+            arrays of Dask and Zarr, and `xarray.DataArray` of them, by the chunks that a crop touches. An array, also a
+            memory map that can be written, must not change before the call ends: it is not copied, and changes are not
+            noticed.
         y : None
             Ignored.
         mask : array_like of bool (rows, columns), optional; for a list of scenes, a list of these or None

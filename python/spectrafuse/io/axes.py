@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -132,7 +133,7 @@ def alike(cells: Sequence[str], columns: Sequence[int]) -> list[int]:
     """Of the columns under cells with numbers, those with the letters before the number that most cells have."""
     found = [_match(cell) for cell in cells]
     letters = [m["before"] if m is not None else None for m in found]
-    most = max(set(letters), key=letters.count)
+    most = Counter(letters).most_common(1)[0][0]
     return [j for j, own in zip(columns, letters, strict=True) if own == most]
 
 

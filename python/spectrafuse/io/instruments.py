@@ -295,7 +295,10 @@ def _one_axis(
 ) -> Reading:
     if not axes or len(axes[0]) < 2 or not np.isfinite(axes[0]).all():
         raise DataError(f"'{file}' cannot be read as it holds no spectrum with an axis of numbers.")
-    if any(not np.array_equal(axes[0], axis) for axis in axes) or len({len(line) for line in values}) > 1:
+    if (
+        any(axis is not axes[0] and not np.array_equal(axes[0], axis) for axis in axes)
+        or len({len(line) for line in values}) > 1
+    ):
         raise DataError(f"'{file}' holds spectra with different axes; export them over the same range and step.")
     if any(part.shape != axes[0].shape for part in values):
         raise DataError(f"'{file}' is damaged: it has not as many values as positions.")

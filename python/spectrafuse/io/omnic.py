@@ -69,6 +69,8 @@ def _parsed(
             places[key].append((place, length))
     if not places[_VALUES] or len(places[_FACTS]) < len(places[_VALUES]):
         raise DataError("it holds no spectrum")
+    if sum(length for _, length in places[_VALUES]) > len(content):
+        raise DataError("its spectra are said to be longer than the file")
     axes, values = [], []
     kinds = set()
     for (at, _), (start, length) in zip(places[_FACTS], places[_VALUES], strict=False):

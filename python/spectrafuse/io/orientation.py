@@ -218,7 +218,8 @@ def _down(table: Table, numeric: Sequence[int], across: _Across | None) -> _Down
         return named
     if len(numeric) < 2:
         return None
-    titled = [j for j in numeric if _spectral_titles(table, j) and (across is None or j not in across.columns[1:])]
+    bands = set() if across is None else set(across.columns[1:])
+    titled = [j for j in numeric if j not in bands and _spectral_titles(table, j)]
     # Numbers of pixels beside wavelengths only count.
     titled = [j for j in titled if plain(table.title(j)) not in _COUNTED] or titled
     candidates = titled[:1] or list(numeric[:2])
@@ -314,7 +315,7 @@ def _listed(table: Table, columns: Sequence[int]) -> str:
 
 def _in_columns(table: Table, numeric: Sequence[int], down: _Down | None, how: str) -> Reading:
     skipped = [] if down is None else [j for j in numeric if j < down.column]
-    data = [j for j in numeric if (down is None or j != down.column) and j not in skipped]
+    data = [j for j in numeric if down is None or j > down.column]
     texts = [j for j, kind in enumerate(table.kinds) if kind == "text" and (down is None or j != down.column)]
     values = table.numbers(data)
     again = np.array(
@@ -322,7 +323,7 @@ def _in_columns(table: Table, numeric: Sequence[int], down: _Down | None, how: s
         dtype=bool,
     )
     repeated = [j for j, one in zip(data, again, strict=True) if one]
-    data, values = [j for j in data if j not in repeated], values[:, ~again]
+    data, values = [j for j, one in zip(data, again, strict=True) if not one], values[:, ~again]
     if down is not None and not data:
         raise DataError(
             f"'{table.path}' has an axis in column {table.columns[down.column]}, but no column of numbers behind it."
@@ -391,19 +392,22 @@ def _column_labels(table: Table, columns: Sequence[int]) -> tuple[list[str] | No
 
 def _in_rows(table: Table, numeric: Sequence[int], across: _Across | None, index: bool | str, how: str) -> Reading:
     texts = [j for j, kind in enumerate(table.kinds) if kind == "text"] if index != False else []  # noqa: E712
-    others = [j for j in numeric if j not in across.columns] if across is not None else []
+    bands = set() if across is None else set(across.columns)
+    others = [j for j in numeric if j not in bands] if across is not None else []
     places = [j for j in _places(table, numeric) if across is None or j in others]
     if across is not None and len(others) == 2 and others == [0, 1] and not any(_titles(table, others)):
         places = others
     label = _label_column(table, numeric, texts, others, places, index)
-    data = [j for j in numeric if j != label and j not in others and j not in places]
+    beside = {label, *others, *places}
+    data = [j for j in numeric if j not in beside]
     if not data:
         raise DataError(f"'{table.path}' has no column of numbers beside {_listed(table, [*others, *texts])}.")
     names = None if label is None else table.column(label)
     process = None
     if label is not None and label in numeric and is_process(table.title(label)):
         process = (table.title(label), table.numbers([label])[:, 0])
-    left = [j for j in [*texts, *numeric] if j != label and j not in data and j not in places]
+    taken = {label, *data, *places}
+    left = [j for j in [*texts, *numeric] if j not in taken]
     notes = list(table.notes)
     if left:
         notes.append(f"column{'s' * (len(left) > 1)} {_listed(table, sorted(left))} (no bands)")
@@ -468,7 +472,7 @@ def _without_repeated_heads(table: Table, across: _Across, notes: list[str]) -> 
     notes.append(
         f"{len(again)} line{'s' * (len(again) > 1)} that repeat{'s' * (len(again) == 1)} the axis of the header"
     )
-    keep = [i for i in range(len(table.rows)) if i not in set(again)]
+    keep = sorted(set(range(len(table.rows))) - set(again))
     return replace(table, rows=[table.rows[i] for i in keep], lines=[table.lines[i] for i in keep], plain=None)
 
 

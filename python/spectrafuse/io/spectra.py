@@ -46,6 +46,8 @@ from spectrafuse.io.wire import WIRE_SUFFIX
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz", ".tab", ".xy")
 _INSTRUMENTS = {SPC_SUFFIX: read_spc, WIRE_SUFFIX: read_wire, **dict.fromkeys(OMNIC_SUFFIXES, read_omnic)}
 _MOST_LOOKED_AT = 4096
+# Rows and columns whose neighbors are compared.
+_COMPARED = 1000
 _WORKBOOKS = (b"\xd0\xcf\x11\xe0", b"PK\x03\x04")
 _PREFERRED = ("spectra", "X", "D", "data", "components", "concentrations")
 
@@ -355,7 +357,9 @@ def missing_values(count: int, size: int) -> str:
 
 def _warn_of_markers(source: str, values: np.ndarray) -> None:
     """Warn where a number that programs write for missing values lies far outside all other values."""
-    finite = values[np.isfinite(values)]
+    finite = values
+    if values.size and not np.isfinite((values.min(), values.max())).all():
+        finite = values[np.isfinite(values)]
     ends = (float(finite.min()), float(finite.max())) if finite.size else ()
     for marker in set(MARKERS).intersection(ends):
         rest = finite[finite != marker]
@@ -391,7 +395,8 @@ def _warn_if_turned(source: str, data: np.ndarray) -> None:
     """Warn where each column runs smoothly from row to row, but rows jump from column to column."""
     if data.shape[0] < 8 or data.shape[1] < 4:
         return
-    down, across = (_roughness(x) for x in (data, data.T))
+    block = data[:_COMPARED, :_COMPARED]
+    down, across = (_roughness(x) for x in (block, block.T))
     if down < 0.1 and across > max(0.5, 10 * down):
         warnings.warn(
             f"'{source}' is read as {data.shape[0]} spectra of {data.shape[1]} bands, but neighbouring rows are far "

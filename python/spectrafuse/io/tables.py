@@ -107,15 +107,17 @@ class Table:
         DataError
             For the first cell that is neither a number nor says that there is none.
         """
-        values = np.empty((len(self.rows), len(columns)))
+        values = np.full((len(self.rows), len(columns)), np.nan)
         every = list(columns) == list(range(self.width))
         first, known = self.plain or (len(self.rows), np.empty((0, self.width)))
         values[first : first + len(known)] = known[:, list(columns)]
         for i in (*range(first), *range(first + len(known), len(self.rows))):
             row = self.rows[i]
-            quick = _quick(row if every else [row[j] for j in columns], self.decimal_comma)
+            cells = row if every else [row[j] for j in columns]
+            filled = [cell for cell in cells if cell]
+            quick = _quick(filled, self.decimal_comma)
             if quick is not None:
-                values[i] = quick
+                values[i, [bool(cell) for cell in cells]] = quick
                 continue
             for k, j in enumerate(columns):
                 number = value_of(row[j], self.decimal_comma)
@@ -182,17 +184,34 @@ def _quick(cells: list[str], decimal_comma: bool) -> list[float] | None:
     return values if all(map(isfinite, values)) else None
 
 
+def _all_numeric(cells: list[str]) -> bool:
+    """Whether cells are plain numbers, found at once; of others each must be looked at."""
+    return _quick(cells, False) is not None or _quick(cells, True) is not None
+
+
+def _counts(cells: list[str]) -> tuple[int, int]:
+    """How many cells are numbers, and how many say that there is none."""
+    names = 0
+    filled = [cell for cell in cells if cell]
+    if not _all_numeric(filled):
+        names, filled = 1, [cell for cell in cells[1:] if cell]
+        if not filled or not _all_numeric(filled):
+            return sum(map(looks_numeric, cells)), sum(bool(_MISSING.fullmatch(cell)) for cell in cells)
+    missing = sum(bool(_MISSING.fullmatch(cell)) for cell in cells[:names]) + len(cells) - names - len(filled)
+    return sum(map(looks_numeric, cells[:names])) + len(filled), missing
+
+
 def looks_numeric(cell: str) -> bool:
     """Whether a cell is a number in any dialect."""
     return any(pattern.fullmatch(cell) for pattern in (_NUMBER, _WITH_COMMA, _THOUSANDS))
 
 
 def _is_unit(cell: str) -> bool:
-    return unit_in_title(cell) is not None and len(cell) < 8
+    return len(cell) < 8 and not _NUMBER.fullmatch(cell) and unit_in_title(cell) is not None
 
 
 def _kind(cells: list[str]) -> str:
-    if cells and _quick(cells, False) is not None:
+    if cells and _all_numeric(cells):
         return "number"
     numbers = texts = 0
     for cell in cells:
@@ -246,18 +265,13 @@ class _Split:
     def __init__(self, lines: list[tuple[int, str]], delimiter: str) -> None:
         self.delimiter = delimiter
         self.cells = [_cells(text, delimiter) for _, text in lines]
-        plain = [bool(cells) and _quick(cells, False) is not None for cells in self.cells]
-        self.numeric = [
-            len(cells) if easy else sum(map(looks_numeric, cells))
-            for easy, cells in zip(plain, self.cells, strict=True)
-        ]
-        missing = [
-            0 if easy else sum(bool(_MISSING.fullmatch(c)) for c in cells)
-            for easy, cells in zip(plain, self.cells, strict=True)
-        ]
-        counted = list(zip(self.numeric, missing, self.cells, strict=True))
-        self.is_row = [2 * (n + m) >= len(cells) and n > 0 for n, m, cells in counted]
-        self.is_gap = [n == 0 and m >= len(cells) - 1 > 1 for n, m, cells in counted]
+        self.numeric = []
+        self.is_row, self.is_gap = [], []
+        for cells in self.cells:
+            numbers, missing = _counts(cells)
+            self.numeric.append(numbers)
+            self.is_row.append(2 * (numbers + missing) >= len(cells) and numbers > 0)
+            self.is_gap.append(numbers == 0 and missing >= len(cells) - 1 > 1)
 
     def best_run(self) -> _Run | None:
         best: _Run | None = None
@@ -568,18 +582,22 @@ class _Reading:
             return False
         if texts == [numeric[0]] and (known or others >= 2):
             return bool(row[0]) or i == 0
-        return leading and others >= 3 and _rising([row[j] for j in numeric if j not in texts])
+        return leading and others >= 3 and _rising([row[j] for j in sorted(set(numeric) - set(texts))])
 
     def _decimal_comma(self, rows: list[list[str]], body: list[int]) -> bool:
         if self.decimal != "auto":
             return self.decimal == "comma"
-        commas = [(i, j, c) for i, row in enumerate(rows) for j, c in enumerate(row) if "," in c]
-        found = [(i, j, c) for i, j, c in commas if _WITH_COMMA.fullmatch(c)]
+        found = []
+        for i, row in enumerate(rows):
+            for j, cell in enumerate(row):
+                if "," in cell and _WITH_COMMA.fullmatch(cell):
+                    if not _GROUP.fullmatch(cell):
+                        return True
+                    found.append((i, j, cell))
         if not found:
             return False
-        grouped = [c for _, _, c in found if _GROUP.fullmatch(c)]
         whole = [c for row in rows for c in row if c.lstrip("-+").isdigit()]
-        if len(grouped) == len(found) and not any(_WITH_POINT.fullmatch(c) for row in rows for c in row if "." in c):
+        if not any(_WITH_POINT.fullmatch(c) for row in rows for c in row if "." in c):
             i, j, c = found[0]
             where = f"'{self.path}', line {self.lines[body[i]][0]}, column {j + 1}"
             if len(found) >= 2 and (whole or len(found) >= 4):
@@ -642,7 +660,7 @@ def _without_empty_columns(table: Table) -> Table:
     titled = [table.title(j) for j in empty if table.title(j)]
     if titled:
         table.notes.append(f"{len(titled)} column{'s' * (len(titled) > 1)} without a value ({', '.join(titled[:3])})")
-    kept = [j for j in range(table.width) if j not in set(empty)]
+    kept = sorted(set(range(table.width)) - set(empty))
     if not kept:
         raise DataError(f"'{table.path}' has no numbers: all cells are empty.")
     return table.keep(kept)

@@ -281,7 +281,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Spectra, one a row, or a scene, whose pixels with data are spectra. Of a DataArray the dimension that is
             named as bands are (else the last) is that of the spectra; `transform` gives one back. Negative values are
             allowed: measured spectra have them. NaN stands for a value that is missing: it takes no part in anything,
-            and `cautions` say how many there are.
+            and `cautions` say how many there are. An array must not change before the call ends: a large memory map is
+            read as the fit goes on, and changes through a map that can be written are not noticed.
         y : None
             Ignored.
         sample_weight : array_like, (n,) or (n, d), optional

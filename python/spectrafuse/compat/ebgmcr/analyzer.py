@@ -121,7 +121,7 @@ class BaseEBgMCR(SolverOptions, abc.ABC):
         RuntimeError
             If a result file exists and must not be overwritten.
         KeyboardInterrupt
-            Passed on after the files are written.
+            Passed on after the files are written, as is what a hook raises once an epoch is done.
 
         Notes
         -----

@@ -141,24 +141,30 @@ class Fitting:
         )
 
     def run(self) -> None:
-        """Train until a rule stops the run; files are written even if the user stops it."""
+        """Train until a rule stops the run; files are written even if the user or an error of a hook ends it."""
         try:
             while not self.run_epoch():
                 pass
-        except KeyboardInterrupt:
-            self._finish()
+        except BaseException as error:
+            self._settle()
+            if self.rows or isinstance(error, KeyboardInterrupt):
+                self._write_files()
             raise
-        self._finish()
+        self._settle()
+        self._write_files()
 
-    def _finish(self) -> None:
+    def _settle(self) -> None:
+        """Leave modules that are as usable as before the run."""
         self.solver.stored_mcrs = self.solver.stored_mcrs.eval()
         if self.prepared is not None:
             # Out of the memory they share while they train: a tensor that is saved brings all of its memory along.
             for parameter in self.solver.stored_mcrs.parameters():
                 parameter.data = parameter.data.clone()
-        self._write_states()
         if self.writer is not None:
             self.writer.close()
+
+    def _write_files(self) -> None:
+        self._write_states()
         self._write_results()
 
     def run_epoch(self) -> bool:
