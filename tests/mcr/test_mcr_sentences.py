@@ -11,6 +11,7 @@ import pytest
 from scipy.signal import lfilter
 
 from spectrafuse.mcr.estimator import EBgMCR
+from spectrafuse.mcr.noise import noise_of_rows
 from spectrafuse.mcr.refinement import evidence
 
 
@@ -98,6 +99,41 @@ def _against(fit: Fit, said: re.Match[str]) -> bool:
         and float(said["nmse"]) == pytest.approx(fit.nmse, rel=6e-3)
         and (int(said["gap"]) if said["gap"].isdigit() else 1) == other
         and ((float(said["times"]) > 1) == (gap < 0))
+    )
+
+
+CHOICE = re.compile(
+    r" Several mixtures fit equally well, and the one (?P<taken>.*) was taken: (\d+) % of its concentrations and (\d+) % "
+    r"of its bands may be zero, (\d+) % of its concentrations and (\d+) % of its bands of the one that was found first. "
+    r"It leaves (?P<times>.*) times as much\."
+)
+TAKEN = {
+    "whose spectra span the least volume": "least volume",
+    "that the purest spectra lead to": "pure",
+    "that the purest bands lead to": "pure bands",
+}
+
+
+def _chosen(fit: Fit, said: re.Match[str]) -> bool:
+    """The shares are those of the result, and it has as many zeros as any other but those of the purest bands."""
+    tried, noise = fit.told["mixtures"], fit.mcr.noise_
+    taken, first = tried[TAKEN[said["taken"]]], tried["first"]
+    zeros = {name: facts["concentrations"] + facts["bands"] for name, facts in tried.items() if name != "pure bands"}
+    assert noise is not None
+    shares = [taken["concentrations"], taken["bands"], first["concentrations"], first["bands"]]
+    weights = 1 / noise_of_rows(fit.spectra, noise)[:, None]
+    if fit.mcr.model_.gates is not None and fit.mcr.model_.gates.weights is None:
+        amounts, shapes = fit.mcr.C_opt_ * weights, fit.mcr.components_.astype(float)
+        left = weights * fit.spectra - amounts @ shapes
+        sigma = np.sqrt((left**2).sum() / (left.size - len(shapes) * sum(left.shape)))
+        for share, values, beside in ((shares[0], amounts, shapes.T), (shares[1], shapes.T, amounts)):
+            errors = sigma * np.sqrt(np.diagonal(np.linalg.inv(beside.T @ beside)))
+            seen = values[(values > 10 * errors).any(1)]
+            assert (seen < 2.5 * errors).mean() == pytest.approx(share, abs=0.01)
+    return (
+        [int(said[i]) for i in (2, 3, 4, 5)] == [round(100 * share) for share in shares]
+        and _digits(said["times"], taken["times"], 4)
+        and sum(shares[:2]) >= max(zeros.values()) - 0.031
     )
 
 
@@ -255,6 +291,11 @@ def test_every_sentence_is_computed(name: str) -> None:
     text = fit.mcr.chosen_reason_
     if fit.mcr.n_components_ == 0:
         return
+    choice = CHOICE.search(text)
+    assert (choice is None) == (not fit.told["mixtures"])
+    if choice is not None:
+        assert _chosen(fit, choice), text
+        text = text[: choice.start()]
     usual, against = REASON.fullmatch(text), AGAINST.fullmatch(text)
     assert (usual is None) != (against is None), text
     # Weighted and filtered spectra have their own sums of squares, as cautions say.

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.mcr.constraints import (
+    NOTHING,
     Array,
     Knowledge,
     Mixture,
@@ -61,7 +62,6 @@ class Choice(NamedTuple):
     Attributes
     ----------
     concentrations, components : ndarray, (n, k) and (k, d)
-    reports : list of Report
     sentence : str
         Which one it is, and why.
     tried : dict of str to dict
@@ -71,7 +71,6 @@ class Choice(NamedTuple):
 
     concentrations: Array
     components: Array
-    reports: list[Report]
     sentence: str
     tried: dict[str, dict[str, float]]
 
@@ -81,9 +80,7 @@ def comparable(samples: int, bands: int, count: int) -> bool:
     return 2 <= count <= MOST_OPTIMIZED and samples <= _MOST_SPECTRA and samples * bands <= _LARGEST
 
 
-def best_supported(
-    mixture: Mixture, concentrations: Array, components: Array, knowledge: Knowledge
-) -> Choice | None:
+def best_supported(mixture: Mixture, concentrations: Array, components: Array) -> Choice | None:
     """Of mixtures that fit equally well one that the data support; None: the one that was found first.
 
     A mixture whose components are what they seem has concentrations and bands that are zero: substances that some
@@ -97,19 +94,18 @@ def best_supported(
     mixture : Mixture
     concentrations, components : ndarray, (n, k) and (k, d)
         What was found first.
-    knowledge : Knowledge
     """
     if not (concentrations.any(0) & components.any(1)).all():
         return None
-    first = fitted(mixture, concentrations, components, knowledge.constraints)
+    first = fitted(mixture, concentrations, components, ())
     left = weighted_residual(mixture, *first)
     fits, tried = {"first": first}, dict[str, dict[str, float]]()
     margin = margin_of(*mixture.spectra.shape)
     for name in ("pure", "least volume", "pure bands"):
         if name == "pure bands" and mixture.held.any():
             continue
-        start = _start(mixture, fits.get("pure", first), left, knowledge, name)
-        fits[name] = fitted(mixture, *start, knowledge.constraints, enough=left * (1 + _STOP * margin))
+        start = _start(mixture, fits.get("pure", first), left, NOTHING, name)
+        fits[name] = fitted(mixture, *start, (), enough=left * (1 + _STOP * margin))
     zeros, apart = dict[str, float](), dict[str, float]()
     for name, fit in fits.items():
         times = weighted_residual(mixture, *fit) / max(left, 1e-300)
@@ -133,10 +129,7 @@ def best_supported(
         f"Several mixtures fit equally well, and {_SAID[taken]} was taken: {_percent(mine)} may be zero, "
         f"{_percent(its)} of the one that was found first. It leaves {mine['times']:.4g} times as much."
     )
-    kept = (*fits[taken], list[Report]())
-    if knowledge.constraints:
-        kept = constrained(mixture, *fits[taken], knowledge.constraints, enough=np.inf)
-    return Choice(*kept, said, tried)
+    return Choice(*fits[taken], said, tried)
 
 
 def _percent(facts: dict[str, float]) -> str:

@@ -514,8 +514,8 @@ def _result(
 
 def _several_fit(outcome: Outcome, form: _Form, shape: tuple[int, ...]) -> bool:
     """Whether mixtures that fit equally well are to be compared, and can be."""
-    known, plain = form.known, form.non_negative and not form.sparse
-    return known.prefer is None and known.weighting is None and not known.signed and plain and _all_fit(outcome, shape)
+    plain = form.non_negative and not form.sparse and form.known.prefer is None and not form.known.needs_a_fit
+    return plain and _all_fit(outcome, shape)
 
 
 def _all_fit(outcome: Outcome, shape: tuple[int, ...]) -> bool:
@@ -572,9 +572,9 @@ def _last_fit(
     amounts, reports, taken = concentrations.astype(np.float64), list[Report](), ""
     choice, prefer = None, form.known.prefer
     if choose:
-        choice = best_supported(mixture, amounts, shapes, form.known)
+        choice = best_supported(mixture, amounts, shapes)
     if choice is not None:
-        amounts, shapes, reports, taken, tried = choice
+        amounts, shapes, taken, tried = choice
         found = found._replace(tried=tried)
     elif prefer is not None and prefer != "first":
         amounts, shapes, reports, taken = preferred(mixture, amounts, shapes, form.known, prefer)
