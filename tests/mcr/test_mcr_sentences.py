@@ -103,9 +103,9 @@ def _against(fit: Fit, said: re.Match[str]) -> bool:
 
 
 CHOICE = re.compile(
-    r" Several mixtures fit equally well, and the one (?P<taken>.*) was taken: (\d+) % of its concentrations and (\d+) % "
-    r"of its bands may be zero, (\d+) % of its concentrations and (\d+) % of its bands of the one that was found first. "
-    r"It leaves (?P<times>.*) times as much\."
+    r" Several mixtures fit equally well, and the one (?P<taken>.*) was taken: (\d+) % of its concentrations and "
+    r"(\d+) % of its bands may be zero, (\d+) % of its concentrations and (\d+) % of its bands of the one that was "
+    r"found first\. It leaves (?P<times>.*) times as much\."
 )
 TAKEN = {
     "whose spectra span the least volume": "least volume",

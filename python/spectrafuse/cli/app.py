@@ -637,9 +637,7 @@ def apply(
     drop_missing: DropMissingOption = None,
     runs: Annotated[
         bool,
-        typer.Option(
-            "--runs", help="Each file is a run, as in `unmix`: constraints that link its spectra are obeyed."
-        ),
+        typer.Option("--runs", help="Each file is a run, as in `unmix`: constraints that link its spectra are obeyed."),
     ] = False,
     labels: LabelsOption = None,
     ignore_label: IgnoreLabelOption = None,

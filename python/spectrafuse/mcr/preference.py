@@ -53,7 +53,8 @@ _ALIKE, _LARGEST, _MOST_SPECTRA = 0.999, 2_000_000, 5000
 def check(prefer: object) -> None:
     """Raise where `prefer` is none of those that are known."""
     if prefer is not None and prefer not in get_args(Preference):
-        raise InvalidValueError(f"`prefer` must be None or one of {', '.join(map(repr, get_args(Preference)))}; got {prefer!r}.")
+        known = ", ".join(map(repr, get_args(Preference)))
+        raise InvalidValueError(f"`prefer` must be None or one of {known}; got {prefer!r}.")
 
 
 class Choice(NamedTuple):
@@ -75,9 +76,9 @@ class Choice(NamedTuple):
     tried: dict[str, dict[str, float]]
 
 
-def comparable(samples: int, bands: int, count: int) -> bool:
-    """Whether so many components of spectra (n, d) are few enough to compare several mixtures."""
-    return 2 <= count <= MOST_OPTIMIZED and samples <= _MOST_SPECTRA and samples * bands <= _LARGEST
+def comparable(shape: tuple[int, ...], count: int) -> bool:
+    """Whether so many components of spectra of a shape (n, d) are few enough to compare several mixtures."""
+    return 2 <= count <= MOST_OPTIMIZED and shape[0] <= _MOST_SPECTRA and shape[0] * shape[1] <= _LARGEST
 
 
 def best_supported(mixture: Mixture, concentrations: Array, components: Array) -> Choice | None:

@@ -446,7 +446,7 @@ def _result(
     gates, concentrations = _settled(model, refined.gates, spectra, keep=form.asked.exactly is not None)
     ids = list(gates.open_ids)
     last = _Last(concentrations, state, gates)
-    choose = _several_fit(outcome, form, spectra.shape) and comparable(*spectra.shape, len(ids))
+    choose = _several_fit(outcome, form, spectra.shape) and comparable(spectra.shape, len(ids))
     if ids and (choose or form.known.needs_a_fit):
         last = _last_fit(model, last, spectra, noise, form, choose=choose)
         model.load_state_dict(last.state)
@@ -494,7 +494,7 @@ def _result(
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
             "constraints": [report._asdict() for report in last.reports],
-            "mixtures": last.tried,
+            "mixtures": last.tried or {},
             "cautions": [
                 *evidence.of_spectra(spectra, noise, non_negative=form.non_negative, background=background is not None),
                 *evidence.cautions(
@@ -533,9 +533,9 @@ class _Last(NamedTuple):
     concentrations: NDArray[np.float32]
     state: State
     gates: ExactGates
-    reports: list[Report] = []
+    reports: Sequence[Report] = ()
     taken: str = ""
-    tried: dict[str, dict[str, float]] = {}
+    tried: dict[str, dict[str, float]] | None = None
 
 
 def _last_fit(
