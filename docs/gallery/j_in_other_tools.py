@@ -31,8 +31,8 @@ signal.decomposition(algorithm=sf.EBgMCR(n_components=3), output_dimension=3, pr
 print(signal.get_decomposition_factors(), signal.get_decomposition_loadings())
 
 # %%
-# **pyMCR**: its call, ``McrAR().fit(D, C=..., ST=..., c_fix=..., st_fix=...)``, and its results. Here the first spectrum
-# is known, and stays.
+# **pyMCR**: the call of its class, ``McrAR().fit(D, C=..., ST=..., c_fix=..., st_fix=...)``. Here the first spectrum is
+# known, and stays.
 
 solver = McrAR()
 solver.fit(spectra, ST=np.vstack([pure[0], spectra[5], spectra[30]]), st_fix=[0])

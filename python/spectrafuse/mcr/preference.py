@@ -122,8 +122,7 @@ def best_supported(mixture: Mixture, concentrations: Array, components: Array) -
         and zeros["pure bands"] > max(zeros.get(rows, 0.0), most - _AS_MANY)
     ):
         taken = "pure bands"
-    others = (_same(fits[name][1], first[1]) for name in tried)
-    if taken == "first" or min(others) > _ALIKE:
+    if taken == "first" or float(np.diagonal(cosine_matrix(fits[taken][1], first[1])).min()) > _ALIKE:
         return None
     mine, its = tried[taken], tried["first"]
     said = (
@@ -135,10 +134,6 @@ def best_supported(mixture: Mixture, concentrations: Array, components: Array) -
 
 def _percent(facts: dict[str, float]) -> str:
     return f"{100 * facts['concentrations']:.0f} % of its concentrations and {100 * facts['bands']:.0f} % of its bands"
-
-
-def _same(spectra: Array, others: Array) -> float:
-    return float(np.diagonal(cosine_matrix(spectra, others)).min())
 
 
 def margin_of(samples: int, bands: int) -> float:
