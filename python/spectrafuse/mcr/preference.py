@@ -126,8 +126,8 @@ def best_supported(mixture: Mixture, concentrations: Array, components: Array) -
         return None
     mine, its = tried[taken], tried["first"]
     said = (
-        f"Several mixtures fit equally well, and {_SAID[taken]} was taken: {_percent(mine)} may be zero, "
-        f"{_percent(its)} of the one that was found first. It leaves {mine['times']:.4g} times as much."
+        f"Several mixtures fit equally well with all gates open, and {_SAID[taken]} was taken: {_percent(mine)} may "
+        f"be zero, {_percent(its)} of the one that was found first. It leaves {mine['times']:.4g} times as much."
     )
     return Choice(*fits[taken], said, tried)
 

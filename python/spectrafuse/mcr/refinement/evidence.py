@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.matching import cosine_matrix
@@ -246,15 +247,17 @@ def of_spikes(spikes: np.ndarray) -> str:
     )
 
 
+def rare(concentrations: np.ndarray) -> NDArray[np.bool_]:
+    """Which components live in one or two of many spectra: (k,), of concentrations (n, k)."""
+    spectra = np.count_nonzero(concentrations, axis=0)
+    return (spectra > 0) & (spectra <= _RARE) & (len(concentrations) >= _MANY_SPECTRA)
+
+
 def _rare(factors: Factors, counted: np.ndarray) -> list[str]:
     """Components that live in one or two of many spectra, with those spectra and the bands of their peaks."""
-    if len(factors.concentrations) < _MANY_SPECTRA:
-        return []
     told = []
-    for i in np.flatnonzero(counted):
+    for i in np.flatnonzero(counted & rare(factors.concentrations)):
         rows, shape = np.flatnonzero(factors.concentrations[:, i]) + 1, np.abs(factors.components[i])
-        if not 0 < len(rows) <= _RARE:
-            continue
         bands = np.flatnonzero(shape >= 0.5 * shape.max()) + 1
         where = f"band {bands[0]}" if len(bands) == 1 else f"bands {bands[0]} to {bands[-1]}"
         spectra = "spectrum" if len(rows) == 1 else "spectra"

@@ -446,7 +446,9 @@ def _result(
     gates, concentrations = _settled(model, refined.gates, spectra, keep=form.asked.exactly is not None)
     ids = list(gates.open_ids)
     last = _Last(concentrations, state, gates)
-    choose = _several_fit(outcome, form, spectra.shape) and comparable(spectra.shape, len(ids))
+    # A disturbance of single spectra is no pure one.
+    choose = _several_fit(outcome, form, spectra.shape) and not evidence.rare(concentrations).any()
+    choose = choose and comparable(spectra.shape, len(ids))
     if ids and (choose or form.known.needs_a_fit):
         last = _last_fit(model, last, spectra, noise, form, choose=choose)
         model.load_state_dict(last.state)
@@ -600,11 +602,25 @@ def _last_fit(
     # The model brings components to the norm it keeps.
     kept = np.linalg.norm(model.effective_components()[ids.tolist()].detach().cpu().double().numpy(), axis=1)
     amounts *= np.linalg.norm(shapes, axis=1) / np.where(kept > 0, kept, 1.0)
-    if choice is not None or prefer not in (None, "first"):
+    if choice is not None:
+        gates, concentrations = _gated(model, gates, spectra)
+        return found._replace(concentrations=concentrations, state=state, gates=gates, taken=taken)
+    if prefer not in (None, "first"):
         gates = gates._replace(price=0.0)
     return found._replace(
         concentrations=amounts.astype(np.float32), state=state, gates=gates, reports=reports, taken=taken
     )
+
+
+def _gated(model: UnmixingModel, gates: ExactGates, spectra: Table) -> tuple[ExactGates, NDArray[np.float32]]:
+    """Concentrations (n, k) as `transform` gives them, with gates that leave none of the components out."""
+    index = torch.tensor(gates.open_ids, dtype=torch.int64, device=model.vanilla_components.device)
+    for tried in (gates, gates._replace(price=0.0)):
+        model.gates = tried
+        found: NDArray[np.float32] = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
+        if found.any(0).all():
+            break
+    return tried, found
 
 
 @torch.no_grad()
