@@ -294,7 +294,7 @@ def segment(
     context: typer.Context,
     scenes: Annotated[
         list[Path],
-        typer.Argument(help="Hyperspectral cubes: ENVI, GeoTIFF, .mat, .h5, .nc, .npy, .npz.", metavar="SCENE..."),
+        typer.Argument(help="Hyperspectral cubes: ENVI, GeoTIFF, .mat, .h5, .nc, .npy, .npz, .zarr.", metavar="SCENE"),
     ],
     output: OutputOption,
     n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,
@@ -410,7 +410,8 @@ def unmix(
         list[Path],
         typer.Argument(
             help="Spectra in a table (.csv, .txt, .xlsx, ...), .spc, .spa, .wdf, .npy or .mat, or a scene. Several are "
-            "runs that share their components."
+            "runs that share their components.",
+            metavar="SPECTRA",
         ),
     ],
     output: OutputOption,
@@ -619,7 +620,7 @@ def apply(
         Path,
         typer.Argument(help="Output folder of `segment` or `unmix`, or the folder 'model' in it.", metavar="MODEL"),
     ],
-    files: Annotated[list[Path], typer.Argument(help="New scenes, or tables of new spectra.", metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(help="New scenes, or tables of new spectra.", metavar="FILE")],
     output: OutputOption,
     restart: RestartOption = False,
     key: KeyOption = None,
@@ -676,9 +677,7 @@ def apply(
 @app.command()
 @friendly
 def info(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Scenes, tables of spectra, or model folders.", metavar="PATH...")
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="Scenes, tables of spectra, or model folders.", metavar="PATH")],
     key: KeyOption = None,
     layout: LayoutOption = LayoutName.auto,
     scene_size: SceneSizeOption = None,
