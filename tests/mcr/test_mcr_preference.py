@@ -44,8 +44,7 @@ def _roughness(rows: Array) -> float:
 def fits() -> dict[str | None, EBgMCR]:
     spectra = _mixtures()[0].astype(np.float32)
     return {
-        prefer: EBgMCR(8, prefer=prefer).fit(spectra)
-        for prefer in ("first", "pure", "smooth", "least volume", None)
+        prefer: EBgMCR(8, prefer=prefer).fit(spectra) for prefer in ("first", "pure", "smooth", "least volume", None)
     }
 
 
