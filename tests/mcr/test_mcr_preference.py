@@ -44,14 +44,13 @@ def _roughness(rows: Array) -> float:
 def fits() -> dict[str | None, EBgMCR]:
     spectra = _mixtures()[0].astype(np.float32)
     return {
-        prefer: EBgMCR(8, prefer=prefer).fit(spectra)  # type: ignore[arg-type]
-        for prefer in (None, "pure", "smooth", "least volume")
+        prefer: EBgMCR(8, prefer=prefer).fit(spectra) for prefer in ("first", "pure", "smooth", "least volume", None)
     }
 
 
 @pytest.mark.slow
 def test_each_is_what_was_preferred(fits: dict[str | None, EBgMCR]) -> None:
-    found, shapes = fits[None].components_.astype(float), _mixtures()[1]
+    found, shapes = fits["first"].components_.astype(float), _mixtures()[1]
     assert _volume(fits["least volume"].components_.astype(float)) < _volume(found)
     assert _roughness(fits["smooth"].components_.astype(float)) < _roughness(found)
     pure = match_components(fits["pure"].components_, shapes).cosine
@@ -68,12 +67,50 @@ def test_each_fits_as_well_and_says_by_how_much(fits: dict[str | None, EBgMCR]) 
     for prefer in ("pure", "smooth", "least volume"):
         said = re.search(r"was taken, which leaves ([0-9.]+) times as much", fits[prefer].chosen_reason_)
         assert said is not None, fits[prefer].chosen_reason_
-        assert left[prefer] <= (1 + margin) * left[None]
+        assert left[prefer] <= (1 + margin) * left["first"]
         assert float(said[1]) <= 1 + margin
         # The first is fitted without a price of gates before it is compared.
-        assert left[prefer] / left[None] == pytest.approx(float(said[1]), rel=0.03)
+        assert left[prefer] / left["first"] == pytest.approx(float(said[1]), rel=0.03)
         np.testing.assert_allclose(fits[prefer].transform(spectra), fits[prefer].C_opt_, atol=0.02)
-    assert "equally well" not in fits[None].chosen_reason_
+    assert "equally well" not in fits["first"].chosen_reason_
+
+
+def test_by_default_one_with_most_zeros_is_taken(fits: dict[str | None, EBgMCR]) -> None:
+    spectra, shapes = _mixtures()
+    evidence = fits[None].count_evidence_
+    assert evidence is not None
+    found = {name: facts["concentrations"] + facts["bands"] for name, facts in evidence["mixtures"].items()}
+    assert set(found) == {"first", "pure", "least volume", "pure bands"}
+    assert "whose spectra span the least volume was taken" in fits[None].chosen_reason_
+    assert found["least volume"] >= max(found["first"], found["pure"]) - 0.03
+    assert match_components(fits[None].components_, shapes).cosine.min() > 0.998
+    assert match_components(fits["first"].components_, shapes).cosine.min() < 0.99
+    np.testing.assert_allclose(fits[None].transform(spectra), fits[None].C_opt_, atol=0.02)
+
+
+def test_narrow_bands_in_all_spectra_lead_to_the_purest_bands() -> None:
+    """No spectrum is pure, and a baseline is in all: only bands can tell, and the purest spectra mislead."""
+    x, random = np.arange(150), np.random.default_rng(1)
+    shapes = np.array([sum(1 / (1 + ((x - c) / 2) ** 2) for c in places) for places in ((20, 60, 110), (35, 80, 130))])
+    shapes = np.vstack([shapes, np.exp(-x / 80)])
+    amounts = random.uniform([0.2, 0.2, 0.6], [1, 1, 2], (30, 3))
+    spectra = amounts @ shapes + 0.005 * random.standard_normal((30, 150))
+    fitted = EBgMCR(8).fit(spectra)
+    assert "the one that the purest bands lead to was taken" in fitted.chosen_reason_
+    least = match_components(fitted.components_, shapes).cosine.min()
+    assert least > 0.98
+    assert least > match_components(EBgMCR(8, prefer="pure").fit(spectra).components_, shapes).cosine.min() + 0.05
+
+
+def test_where_one_mixture_fits_nothing_is_chosen() -> None:
+    shapes = np.kron(np.eye(3), np.ones(12)) + 0.0
+    random = np.random.default_rng(2)
+    amounts = np.vstack([np.eye(3), random.uniform(0, 1, (30, 3)) * (random.random((30, 3)) < 0.6)])
+    spectra = amounts @ shapes + 0.003 * random.standard_normal((33, 36))
+    fitted = EBgMCR(8).fit(spectra)
+    assert fitted.count_evidence_ is not None
+    assert fitted.count_evidence_["mixtures"] == {}
+    np.testing.assert_array_equal(fitted.components_, EBgMCR(8, prefer="first").fit(spectra).components_)
 
 
 def test_a_start_that_fits_worse_is_not_taken() -> None:
@@ -105,22 +142,27 @@ def test_derivatives(name: str) -> None:
 
 def test_another_word_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="`prefer` must be None or one of 'pure', 'smooth', 'least volume'; got 'best'"
+        ValueError, match="`prefer` must be None or one of 'first', 'pure', 'smooth', 'least volume'; got 'best'"
     ):
         EBgMCR(prefer="best").fit(_mixtures()[0])  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_chromatography_with_a_diode_array(shared_data: Path) -> None:
-    """Four runs, unimodal in each: the truth is inside the bands, and the purest start leads near it."""
+    """Four runs, unimodal in each: the truth is inside the bands, and the purest start leads near it.
+
+    Of every second spectrum and band; seeds 0 and 2 find different mixtures first.
+    """
     stored = loadmat(shared_data / "als2004" / "als2004dataset.MAT")
-    spectra, amounts, shapes = stored["MATRIX"], stored["cpure"], stored["spure"][[1, 2, 0, 3]]
+    rows = np.concatenate([np.arange(51 * run, 51 * (run + 1), 2) for run in range(4)])
+    spectra, amounts = stored["MATRIX"][rows, ::2], stored["cpure"][rows]
+    shapes = stored["spure"][[1, 2, 0, 3], ::2]
     parts = np.stack([np.outer(c, s).ravel() for c, s in zip(amounts.T, shapes, strict=True)], axis=1)
     sizes = np.linalg.lstsq(parts, spectra.ravel(), rcond=None)[0]
     whole = (amounts * sizes) @ shapes
     share = sizes * np.linalg.norm(amounts, axis=0) * np.linalg.norm(shapes, axis=1) / np.linalg.norm(whole)
-    for seed in range(5):
-        fitted = EBgMCR(random_state=seed, constraints=[Unimodal()], prefer="pure").fit(spectra, runs=[51] * 4)
+    for seed in (0, 2):
+        fitted = EBgMCR(random_state=seed, constraints=[Unimodal()], prefer="pure").fit(spectra, runs=[26] * 4)
         match = match_components(fitted.components_, shapes)
         assert len(match.found) == fitted.n_components_ == 4
         assert match.cosine.min() >= 0.985

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 from scipy.signal import lfilter
 
 from spectrafuse.mcr.estimator import EBgMCR
+from spectrafuse.mcr.noise import noise_of_rows
 from spectrafuse.mcr.refinement import evidence
 
 
@@ -46,7 +48,12 @@ def _pairs(text: str, between: str) -> list[tuple[str, str]]:
 
 
 def _rare(fit: Fit, said: re.Match[str]) -> bool:
-    rows = (np.flatnonzero(fit.column(said[1])) + 1).tolist()
+    squares = fit.column(said[1]).astype(float) ** 2
+    rows = (np.flatnonzero(squares) + 1).tolist()
+    if "occurs nearly only" in said[0]:
+        rows = [int(i) for i in re.findall(r"\d+", said[2])]
+        assert squares[np.array(rows) - 1].sum() >= 0.99 * squares.sum() > 0
+        assert len(rows) < np.count_nonzero(squares)
     shape = np.abs(fit.mcr.components_[fit.mcr.component_ids_.tolist().index(int(said[1]))])
     bands = np.flatnonzero(shape >= 0.5 * shape.max()) + 1
     return rows == [int(i) for i in re.findall(r"\d+", said[2])] and {int(i) for i in re.findall(r"\d+", said[3])} == {
@@ -101,6 +108,42 @@ def _against(fit: Fit, said: re.Match[str]) -> bool:
     )
 
 
+CHOICE = re.compile(
+    r" Several mixtures fit equally well with all gates open, and the one (?P<taken>.*) was taken: (\d+) % of its "
+    r"concentrations and (\d+) % of its bands may be zero, (\d+) % of its concentrations and (\d+) % of its bands of "
+    r"the one that was found first\. It leaves (?P<times>.*) times as much\."
+)
+TAKEN = {
+    "whose spectra span the least volume": "least volume",
+    "that the purest spectra lead to": "pure",
+    "that the purest bands lead to": "pure bands",
+}
+
+
+def _chosen(fit: Fit, said: re.Match[str]) -> bool:
+    """The shares are those of the result, and it has as many zeros as any other but those of the purest bands."""
+    tried, noise = fit.told["mixtures"], fit.mcr.noise_
+    taken, first = tried[TAKEN[said["taken"]]], tried["first"]
+    zeros = {name: facts["concentrations"] + facts["bands"] for name, facts in tried.items() if name != "pure bands"}
+    assert noise is not None
+    shares = [taken["concentrations"], taken["bands"], first["concentrations"], first["bands"]]
+    weights = 1 / noise_of_rows(fit.spectra, noise)[:, None]
+    if fit.mcr.model_.gates is not None and fit.mcr.model_.gates.weights is None:
+        shapes = fit.mcr.components_.astype(float)
+        amounts = np.array([nnls(shapes.T, row)[0] for row in weights * fit.spectra])
+        left = weights * fit.spectra - amounts @ shapes
+        sigma = np.sqrt((left**2).sum() / (left.size - len(shapes) * sum(left.shape)))
+        for share, values, beside in ((shares[0], amounts, shapes.T), (shares[1], shapes.T, amounts)):
+            errors = sigma * np.sqrt(np.diagonal(np.linalg.inv(beside.T @ beside)))
+            seen = values[(values > 10 * errors).any(1)]
+            assert (seen < 2.5 * errors).mean() == pytest.approx(share, abs=0.02)
+    return (
+        [int(said[i]) for i in (2, 3, 4, 5)] == [round(100 * share) for share in shares]
+        and _digits(said["times"], taken["times"], 4)
+        and sum(shares[:2]) >= max(zeros.values()) - 0.031
+    )
+
+
 _NUMBER = r"([-+.\de]+\d|\d)"
 SENTENCES: dict[str, tuple[str, Callable[[Fit, re.Match[str]], bool]]] = {
     "structured": (
@@ -145,7 +188,11 @@ SENTENCES: dict[str, tuple[str, Callable[[Fit, re.Match[str]], bool]]] = {
         r"(\d+) singular values stand out of the noise\. .*",
         lambda fit, said: int(said[1]) == fit.told["rank_check"] != len(fit.mcr.component_ids_),
     ),
-    "rare": (r"Component (\d+) occurs only in (spectr.*), strongest at (bands? .*) \(counted from 1\): .*", _rare),
+    "rare": (
+        r"Component (\d+) occurs (?:nearly )?only in (spectr.*), strongest at (bands? .*) "
+        r"\(counted from 1\): .*",
+        _rare,
+    ),
     "all": (r"Nearly all spectra hold all components, .*", lambda fit, said: bool((fit.mcr.C_opt_ > 0).mean() > 0.9)),
     "together": (r"Components that never occur without another: ([^.]*)\. .*", _together),
     "alike": (r"Of nearly the same shape, and perhaps one component that varies: ([^.]*)\.", _alike),
@@ -186,6 +233,15 @@ def _mixtures(count: int = 30, *, alpha: float = 0.4, noise: float = 0.004) -> n
     return random.dirichlet(np.full(3, alpha), count) @ shapes + noise * random.standard_normal((count, 90))
 
 
+def _spiked_once() -> np.ndarray:
+    """All spectra hold all components, so that no gate closes: the spike's is open in most of them."""
+    x, random = np.arange(80), np.random.default_rng(40)
+    shapes = np.array([np.exp(-0.5 * ((x - c) / w) ** 2) for c, w in ((15, 7), (35, 8), (58, 9))])
+    spectra = random.uniform(0.05, 1, (40, 3)) @ shapes + 0.004 * random.standard_normal((40, 80))
+    spectra[11, 26] += 3
+    return spectra
+
+
 def _disturbed() -> np.ndarray:
     spectra = _mixtures()
     spectra[7, 39:42] += 3.0
@@ -223,6 +279,7 @@ CASES: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any], set[str]]] = {
     "fewer": (_mixtures, {"n_components": 2}, {"misfit", "rank"}),
     "agreed": (_mixtures, {"n_components": 3}, set()),
     "spike": (_disturbed, {}, {"rare"}),
+    "one spike": (_spiked_once, {}, {"rare"}),
     "robust": (_disturbed, {"robust": True}, {"spikes"}),
     "gaps": (_with_gaps, {}, {"missing"}),
     "derivative": (lambda: np.diff(_mixtures(), axis=1), {}, {"negative"}),
@@ -255,6 +312,11 @@ def test_every_sentence_is_computed(name: str) -> None:
     text = fit.mcr.chosen_reason_
     if fit.mcr.n_components_ == 0:
         return
+    choice = CHOICE.search(text)
+    assert (choice is None) == (not fit.told["mixtures"])
+    if choice is not None:
+        assert _chosen(fit, choice), text
+        text = text[: choice.start()]
     usual, against = REASON.fullmatch(text), AGAINST.fullmatch(text)
     assert (usual is None) != (against is None), text
     # Weighted and filtered spectra have their own sums of squares, as cautions say.

@@ -78,6 +78,7 @@ class DropName(str, Enum):
 class PreferenceName(str, Enum):
     """Which of mixtures that fit equally well is taken."""
 
+    first = "first"
     pure = "pure"
     smooth = "smooth"
     least_volume = "least volume"
@@ -444,8 +445,8 @@ def unmix(
     prefer: Annotated[
         PreferenceName | None,
         typer.Option(
-            help="Of mixtures that fit equally well take the one that the purest spectra lead to, that of smoothest "
-            "spectra, or that of least volume."
+            help="Of mixtures that fit equally well take the one that was found first, that the purest spectra lead "
+            "to, of smoothest spectra, or of least volume. Default: one with most values that may be zero."
         ),
     ] = None,
     sparse: Annotated[bool, typer.Option("--sparse", help="Let each component use some bands only.")] = False,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MOST_TRIED = 8
 # In the tables of components and concentrations, of one component.
 BYTES_OF_NUMBER = 8
-MOST_BANDS, LARGEST_FOR_BANDS = 5, 2_000_000
+MOST_BANDS, LARGEST_FOR_BANDS = 6, 2_000_000
 """Components, and numbers in the spectra, up to which feasible bands cost less than the fit."""
 CAPTIONS = {
     "components.png": "the spectrum of each component",

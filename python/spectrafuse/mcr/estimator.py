@@ -119,11 +119,13 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         What is known of concentrations and spectra (`spectrafuse.mcr.constraints`), for a last fit of both, in memory,
         once the count is found. Components keep the size that they have in it, whatever `component_norm` says.
         `transform` of other spectra obeys those that need no table; those that link spectra in the `runs` it is given.
-    prefer : {"pure", "smooth", "least volume"} or None
-        Which mixture is taken of those that fit equally well, once the count is found: the one that the purest spectra
-        lead to, as MCR-ALS, the one of smoothest spectra, or the one whose spectra span the least volume;
-        `chosen_reason_` says so. None: the one of fewest open gates that was found, or of least residual where nearly
-        all gates are open.
+    prefer : {"first", "pure", "smooth", "least volume"} or None
+        Which mixture is taken of those that fit equally well, once the count is found: the one that was found first (of
+        fewest open gates, or of least residual where nearly all are open), the one that the purest spectra lead to, as
+        MCR-ALS, the one of smoothest spectra, or the one whose spectra span the least volume. None: one with most
+        concentrations and bands that may be zero within the noise, of the first, that of least volume, and those of the
+        purest spectra and bands; the first where there are constraints, weights, missing values, signed components or
+        more than six. `chosen_reason_` says what was taken and why.
     batch_size : int or None
         Spectra in a training step; None: a quarter of them below 256, else 64.
     max_epoch : int or None
@@ -165,8 +167,10 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         `by_the_spectra` (the count that the spectra ask for), `path` (rows count, r2, nmse, cost, chosen: components
         closed one after another, past the chosen count), `reason`, `rise` (what the least component explains, in units
         of what noise would), `rank_check` (singular values above noise, an independent check that decides nothing),
-        `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count` or None, and
-        `cautions`: what these spectra cannot tell, a sentence each.
+        `residual_excess` and `residual_colour` (1: the residual is the noise expected), `trained_count` or None,
+        `mixtures` (where another than the first was taken of those that fit equally well: for each the shares of
+        `concentrations` and `bands` that may be zero, and `times`, what it leaves beside the first), and `cautions`:
+        what these spectra cannot tell, a sentence each.
     constraint_reports_ : list of dict
         For each of `constraints`: name, active (the fit without it departs from it) and cost (by how much it raises the
         nMSE).

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.mcr.constraints import (
+    NOTHING,
     Array,
     Knowledge,
     Mixture,
@@ -52,9 +53,8 @@ _ALIKE, _LARGEST, _MOST_SPECTRA = 0.999, 2_000_000, 5000
 def check(prefer: object) -> None:
     """Raise where `prefer` is none of those that are known."""
     if prefer is not None and prefer not in get_args(Preference):
-        raise InvalidValueError(
-            f"`prefer` must be None or one of {', '.join(map(repr, get_args(Preference)))}; got {prefer!r}."
-        )
+        known = ", ".join(map(repr, get_args(Preference)))
+        raise InvalidValueError(f"`prefer` must be None or one of {known}; got {prefer!r}.")
 
 
 class Choice(NamedTuple):
@@ -63,7 +63,6 @@ class Choice(NamedTuple):
     Attributes
     ----------
     concentrations, components : ndarray, (n, k) and (k, d)
-    reports : list of Report
     sentence : str
         Which one it is, and why.
     tried : dict of str to dict
@@ -73,17 +72,16 @@ class Choice(NamedTuple):
 
     concentrations: Array
     components: Array
-    reports: list[Report]
     sentence: str
     tried: dict[str, dict[str, float]]
 
 
-def comparable(samples: int, bands: int, count: int) -> bool:
-    """Whether so many components of spectra (n, d) are few enough to compare several mixtures."""
-    return 2 <= count <= MOST_OPTIMIZED and samples <= _MOST_SPECTRA and samples * bands <= _LARGEST
+def comparable(shape: tuple[int, ...], count: int) -> bool:
+    """Whether so many components of spectra of a shape (n, d) are few enough to compare several mixtures."""
+    return 2 <= count <= MOST_OPTIMIZED and shape[0] <= _MOST_SPECTRA and shape[0] * shape[1] <= _LARGEST
 
 
-def best_supported(mixture: Mixture, concentrations: Array, components: Array, knowledge: Knowledge) -> Choice | None:
+def best_supported(mixture: Mixture, concentrations: Array, components: Array) -> Choice | None:
     """Of mixtures that fit equally well one that the data support; None: the one that was found first.
 
     A mixture whose components are what they seem has concentrations and bands that are zero: substances that some
@@ -97,19 +95,18 @@ def best_supported(mixture: Mixture, concentrations: Array, components: Array, k
     mixture : Mixture
     concentrations, components : ndarray, (n, k) and (k, d)
         What was found first.
-    knowledge : Knowledge
     """
     if not (concentrations.any(0) & components.any(1)).all():
         return None
-    first = fitted(mixture, concentrations, components, knowledge.constraints)
+    first = fitted(mixture, concentrations, components, ())
     left = weighted_residual(mixture, *first)
     fits, tried = {"first": first}, dict[str, dict[str, float]]()
     margin = margin_of(*mixture.spectra.shape)
     for name in ("pure", "least volume", "pure bands"):
         if name == "pure bands" and mixture.held.any():
             continue
-        start = _start(mixture, fits.get("pure", first), left, knowledge, name)
-        fits[name] = fitted(mixture, *start, knowledge.constraints, enough=left * (1 + _STOP * margin))
+        start = _start(mixture, fits.get("pure", first), left, NOTHING, name)
+        fits[name] = fitted(mixture, *start, (), enough=left * (1 + _STOP * margin))
     zeros, apart = dict[str, float](), dict[str, float]()
     for name, fit in fits.items():
         times = weighted_residual(mixture, *fit) / max(left, 1e-300)
@@ -125,26 +122,18 @@ def best_supported(mixture: Mixture, concentrations: Array, components: Array, k
         and zeros["pure bands"] > max(zeros.get(rows, 0.0), most - _AS_MANY)
     ):
         taken = "pure bands"
-    others = (_same(fits[name][1], first[1]) for name in tried)
-    if taken == "first" or min(others) > _ALIKE:
+    if taken == "first" or float(np.diagonal(cosine_matrix(fits[taken][1], first[1])).min()) > _ALIKE:
         return None
     mine, its = tried[taken], tried["first"]
     said = (
-        f"Several mixtures fit equally well, and {_SAID[taken]} was taken: {_percent(mine)} may be zero, "
-        f"{_percent(its)} of the one that was found first. It leaves {mine['times']:.4g} times as much."
+        f"Several mixtures fit equally well with all gates open, and {_SAID[taken]} was taken: {_percent(mine)} may "
+        f"be zero, {_percent(its)} of the one that was found first. It leaves {mine['times']:.4g} times as much."
     )
-    kept = (*fits[taken], list[Report]())
-    if knowledge.constraints:
-        kept = constrained(mixture, *fits[taken], knowledge.constraints, enough=np.inf)
-    return Choice(*kept, said, tried)
+    return Choice(*fits[taken], said, tried)
 
 
 def _percent(facts: dict[str, float]) -> str:
     return f"{100 * facts['concentrations']:.0f} % of its concentrations and {100 * facts['bands']:.0f} % of its bands"
-
-
-def _same(spectra: Array, others: Array) -> float:
-    return float(np.diagonal(cosine_matrix(spectra, others)).min())
 
 
 def margin_of(samples: int, bands: int) -> float:

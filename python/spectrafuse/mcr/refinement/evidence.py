@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.matching import cosine_matrix
@@ -21,8 +22,9 @@ _FEW, _ALIKE, _LOUD, _COLOURED, _MISFIT, _NOISY = 2.0, 0.95, 1.3, 1.5, 10.0, 0.0
 _MOST_PAIRS = 6
 _NEGATIVE, _OFFSET = 0.02, 0.5
 """Shares of the sum of squares: of negative values, and of the least band of each spectrum in all others."""
-_RARE, _MANY_SPECTRA = 2, 8
-"""A component of so few spectra, where there are so many, may be a disturbance of them."""
+_RARE, _MANY_SPECTRA, _NEARLY_ALL = 2, 8, 0.99
+"""A component of so few spectra, which hold that share of its squares, may be a disturbance of them where there are so
+many."""
 
 AT_WHITE_PRICES = (
     "With a level of noise that the singular values do not show, the first search ended in components that leave "
@@ -246,21 +248,29 @@ def of_spikes(spikes: np.ndarray) -> str:
     )
 
 
+def rare(concentrations: np.ndarray) -> NDArray[np.bool_]:
+    """Which components live in one or two of many spectra: (k,), of concentrations (n, k)."""
+    squares = np.sort(np.square(concentrations, dtype=np.float64), axis=0)
+    most = squares[-_RARE:].sum(0)
+    return (most > 0) & (most >= _NEARLY_ALL * squares.sum(0)) & (len(squares) >= _MANY_SPECTRA)
+
+
 def _rare(factors: Factors, counted: np.ndarray) -> list[str]:
     """Components that live in one or two of many spectra, with those spectra and the bands of their peaks."""
-    if len(factors.concentrations) < _MANY_SPECTRA:
-        return []
     told = []
-    for i in np.flatnonzero(counted):
-        rows, shape = np.flatnonzero(factors.concentrations[:, i]) + 1, np.abs(factors.components[i])
-        if not 0 < len(rows) <= _RARE:
-            continue
+    for i in np.flatnonzero(counted & rare(factors.concentrations)):
+        shape, squares = np.abs(factors.components[i]), factors.concentrations[:, i] ** 2
+        rows, only = np.flatnonzero(squares) + 1, "only"
+        if len(rows) > _RARE:
+            loudest = np.argsort(-squares, kind="stable")
+            enough = 1 + int(squares[loudest[0]] < _NEARLY_ALL * squares.sum())
+            rows, only = np.sort(loudest[:enough]) + 1, "nearly only"
         bands = np.flatnonzero(shape >= 0.5 * shape.max()) + 1
         where = f"band {bands[0]}" if len(bands) == 1 else f"bands {bands[0]} to {bands[-1]}"
         spectra = "spectrum" if len(rows) == 1 else "spectra"
         told.append(
-            f"Component {factors.ids[i]} occurs only in {spectra} {' and '.join(map(str, rows))}, strongest at {where} "
-            "(counted from 1): it may be a cosmic ray or another disturbance; "
+            f"Component {factors.ids[i]} occurs {only} in {spectra} {' and '.join(map(str, rows))}, strongest at "
+            f"{where} (counted from 1): it may be a cosmic ray or another disturbance; "
             "`robust=True` (`--robust`) removes narrow spikes."
         )
     return told

@@ -464,7 +464,9 @@ def _result(
     gates, concentrations = _settled(model, refined.gates, spectra, keep=form.asked.exactly is not None)
     ids = list(gates.open_ids)
     last = _Last(concentrations, state, gates)
-    choose = _several_fit(outcome, form, spectra.shape) and comparable(*spectra.shape, len(ids))
+    # A disturbance of single spectra is no pure one.
+    choose = _several_fit(outcome, form, spectra.shape) and not evidence.rare(concentrations).any()
+    choose = choose and comparable(spectra.shape, len(ids))
     if ids and (choose or form.known.needs_a_fit):
         last = _last_fit(model, last, spectra, noise, form, choose=choose)
         model.load_state_dict(last.state)
@@ -512,7 +514,7 @@ def _result(
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
             "constraints": [report._asdict() for report in last.reports],
-            "mixtures": last.tried,
+            "mixtures": last.tried or {},
             "cautions": [
                 *evidence.of_spectra(spectra, noise, non_negative=form.non_negative, background=background is not None),
                 *evidence.cautions(
@@ -532,8 +534,8 @@ def _result(
 
 def _several_fit(outcome: Outcome, form: _Form, shape: tuple[int, ...]) -> bool:
     """Whether mixtures that fit equally well are to be compared, and can be."""
-    known, plain = form.known, form.non_negative and not form.sparse
-    return known.prefer is None and known.weighting is None and not known.signed and plain and _all_fit(outcome, shape)
+    plain = form.non_negative and not form.sparse and form.known.prefer is None and not form.known.needs_a_fit
+    return plain and _all_fit(outcome, shape)
 
 
 def _all_fit(outcome: Outcome, shape: tuple[int, ...]) -> bool:
@@ -551,9 +553,9 @@ class _Last(NamedTuple):
     concentrations: NDArray[np.float32]
     state: State
     gates: ExactGates
-    reports: list[Report] = []
+    reports: Sequence[Report] = ()
     taken: str = ""
-    tried: dict[str, dict[str, float]] = {}
+    tried: dict[str, dict[str, float]] | None = None
 
 
 def _last_fit(
@@ -590,9 +592,9 @@ def _last_fit(
     amounts, reports, taken = concentrations.astype(np.float64), list[Report](), ""
     choice, prefer = None, form.known.prefer
     if choose:
-        choice = best_supported(mixture, amounts, shapes, form.known)
+        choice = best_supported(mixture, amounts, shapes)
     if choice is not None:
-        amounts, shapes, reports, taken, tried = choice
+        amounts, shapes, taken, tried = choice
         found = found._replace(tried=tried)
     elif prefer is not None and prefer != "first":
         amounts, shapes, reports, taken = preferred(mixture, amounts, shapes, form.known, prefer)
@@ -618,11 +620,25 @@ def _last_fit(
     # The model brings components to the norm it keeps.
     kept = np.linalg.norm(model.effective_components()[ids.tolist()].detach().cpu().double().numpy(), axis=1)
     amounts *= np.linalg.norm(shapes, axis=1) / np.where(kept > 0, kept, 1.0)
-    if choice is not None or prefer not in (None, "first"):
+    if choice is not None:
+        gates, concentrations = _gated(model, gates, spectra)
+        return found._replace(concentrations=concentrations, state=state, gates=gates, taken=taken)
+    if prefer not in (None, "first"):
         gates = gates._replace(price=0.0)
     return found._replace(
         concentrations=amounts.astype(np.float32), state=state, gates=gates, reports=reports, taken=taken
     )
+
+
+def _gated(model: UnmixingModel, gates: ExactGates, spectra: Table) -> tuple[ExactGates, NDArray[np.float32]]:
+    """Concentrations (n, k) as `transform` gives them, with gates that leave none of the components out."""
+    index = torch.tensor(gates.open_ids, dtype=torch.int64, device=model.vanilla_components.device)
+    for tried in (gates, gates._replace(price=0.0)):
+        model.gates = tried
+        found: NDArray[np.float32] = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
+        if found.any(0).all():
+            break
+    return tried, found
 
 
 @torch.no_grad()
