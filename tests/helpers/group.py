@@ -15,14 +15,18 @@ from typing import Any
 
 import torch
 
-SECONDS = 120.0
+SECONDS = 300
 
 
 def _work(rank: int, count: int, folder: Path, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
     found: tuple[Any, str] = (None, "")
     try:
         torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count, timeout=timedelta(seconds=60)
+            "gloo",
+            init_method=f"file://{folder}/store",
+            rank=rank,
+            world_size=count,
+            timeout=timedelta(seconds=SECONDS),
         )
         found = (work(*arguments), "")
     except BaseException as error:
