@@ -45,8 +45,12 @@ def working_together() -> Iterator[bool]:
     try:
         yield first
     except ranks.LostProcessError as error:
+        # The group is left as it is: with a process gone, taking it apart could wait for ever.
         if error.told:
             raise SystemExit(USER_ERROR) from error
+        raise
+    except BaseException:
+        torch.distributed.destroy_process_group()
         raise
     torch.distributed.destroy_process_group()
 
