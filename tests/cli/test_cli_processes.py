@@ -23,22 +23,23 @@ Said = tuple[int, str, str]
 """Exit code, standard output, standard error."""
 
 
-def _commands(lines: list[list[str]]) -> list[Said]:
-    done = [run(*words) for words in lines]
-    return [(result.exit_code, result.stdout, result.stderr) for result in done]
+def _command(words: list[str]) -> Said:
+    result = run(*words)
+    return result.exit_code, result.stdout, result.stderr
 
 
-def torchrun(folder: Path, *lines: list[str]) -> list[list[Said]]:
-    """What two processes say that run commands one after the other."""
+def torchrun(folder: Path, *words: str) -> list[Said]:
+    """What two processes say that run a command together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    started = group.start(2, folder, _commands, [*lines], port=port)
+    started = group.start(2, folder, _command, list(words), port=port)
     found = group.results(started, folder)
     assert [error for _, error in found] == ["", ""]
     return [said for said, _ in found]
 
 
+@pytest.mark.slow
 def test_the_first_process_speaks_and_writes(tmp_path: Path) -> None:
     np.save(tmp_path / "scene.npy", cube())
     words = ["segment", str(tmp_path / "scene.npy"), "--layout", "chw", *SEGMENT, "--max-epoch", "1", "-o"]
@@ -46,14 +47,14 @@ def test_the_first_process_speaks_and_writes(tmp_path: Path) -> None:
     assert alone.exit_code == 0
     again = [*words, str(tmp_path / "out")]
     missing = ["segment", str(tmp_path / "none.npy"), *again[2:]]
-    other = [*again, "--seed", "7"]
-    first, second = torchrun(tmp_path / "state", again, again, missing, other)
-    assert [code for code, *_ in first] == [code for code, *_ in second] == [0, 0, 2, 2]
-    assert all(not out and not said for _, out, said in second)
-    assert "MB exchanged a step" in first[0][2]
-    assert "Nothing to do" in first[1][1]
-    assert first[2][2].strip() == f"error: '{tmp_path / 'none.npy'}' does not exist."
-    assert "holds the results of a different command (parameters.random_state" in first[3][2]
+    lines = {"1": again, "2": again, "3": missing, "4": [*again, "--seed", "7"]}
+    said = [torchrun(tmp_path / name, *line) for name, line in lines.items()]
+    assert [first[0] for first, _ in said] == [0, 0, 2, 2]
+    assert [second for _, second in said] == [(0, "", ""), (0, "", ""), (2, "", ""), (2, "", "")]
+    assert "MB exchanged a step" in said[0][0][2]
+    assert "Nothing to do" in said[1][0][1]
+    assert said[2][0][2].strip() == f"error: '{tmp_path / 'none.npy'}' does not exist."
+    assert "holds the results of a different command (parameters.random_state" in said[3][0][2]
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "labels.npy"), np.load(tmp_path / "alone" / "labels.npy"))
     records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("alone", "out")]
     assert records[0]["clusters"] == records[1]["clusters"]
