@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectrafuse._runtime.errors import SpectrafuseError
-from spectrafuse._runtime.text import file_name
+from spectrafuse._runtime.progress import as_part, in_parts
+from spectrafuse._runtime.text import distinct_names
 from spectrafuse.cli.processes import agreed, working_together
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _MOST_TRIED = 8
 # Pixels from which on a label map stays in a file.
 _LARGE_MAP = 1 << 24
+# Of the time that labeling and looking at the labels take.
+_SHARE_OF_LABELS = 0.7
 # In labels.npy, classes.img and confidence.img.
 BYTES_OF_PIXEL = 13
 CURVE_NAMES = {
@@ -209,7 +212,7 @@ def read_request_scenes(request: SegmentRequest, *, bands: BandsOf | None = None
                 bands=request.settings.get("bands") if bands is None else bands,
                 zeros="check" if bands is None else "accept",
             )
-            for path, mask in zip(request.scenes, masks, strict=True)
+            for path, mask in in_parts(list(zip(request.scenes, masks, strict=True)))
         ]
     return common_bands(scenes) if bands is None else scenes
 
@@ -232,7 +235,7 @@ def described(paths: Sequence[Path], cubes: Sequence[Cube]) -> list[dict[str, An
             "place": cube.place,
             "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
         }
-        for path, cube in zip(paths, cubes, strict=True)
+        for path, cube in in_parts(list(zip(paths, cubes, strict=True)))
     ]
 
 
@@ -281,16 +284,7 @@ def check_merge(request: SegmentRequest) -> None:
 
 def scene_names(paths: Sequence[Path]) -> list[str]:
     """A folder name for each scene: its file's stem, numbered where another scene or a result has that name."""
-    taken = {name.casefold() for name in (*RESULTS, STATE, RECORD)}
-    names: list[str] = []
-    for path in paths:
-        stem = file_name(path.stem, "scene")
-        name, number = stem, 2
-        while name.casefold() in taken:
-            name, number = f"{stem}-{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+    return distinct_names([path.stem for path in paths], "scene", (*RESULTS, STATE, RECORD))
 
 
 def segment(request: SegmentRequest) -> None:
@@ -330,8 +324,10 @@ def _segment(request: SegmentRequest) -> None:
     check_merge(request)
     set_threads(request.threads)
     with waiting("reading"):
-        cubes, truth = agreed(lambda: _read(request))
-    inputs = described(request.scenes, cubes)
+        with as_part(0.0, 0.5):
+            cubes, truth = agreed(lambda: _read(request))
+        with as_part(0.5, 1.0):
+            inputs = described(request.scenes, cubes)
     for item in inputs:
         console.print(item["reading"], soft_wrap=True)
     asked = {
@@ -353,6 +349,7 @@ def _segment(request: SegmentRequest) -> None:
             restart=request.restart,
             trial=lambda place: _try_results(place, request, cubes, truth),
             space=sum(BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
+            reads=[*request.scenes, *(split_key(text)[0] for text in (*request.labels, *request.masks))],
         )
     )
     if ranks.from_first(lambda: folder.finished):
@@ -452,7 +449,7 @@ def _label(estimator: Any, cubes: list[Cube], state: Path) -> tuple[list[np.ndar
     """Labels and confidences of the scenes, large ones in files of the folder's state."""
     labels: list[np.ndarray] = []
     confidences: list[np.ndarray] = []
-    for index, cube in enumerate(cubes):
+    for index, cube in in_parts(list(enumerate(cubes)), _SHARE_OF_LABELS):
         large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
         found, sure = estimator.predict_with_confidence(cube, out=state / f"labels-{index}.npy" if large else None)
         labels.append(found)

@@ -234,7 +234,10 @@ def bands_first(
         return cube, f"{values.shape} read as {layout_words(taken)}: {reason}"
     if values.ndim == 2:
         return _from_matrix(label, values, layout, rows, columns)
-    raise DataError(f"{label} must be a cube with 3 dimensions or a matrix (bands, pixels); got shape {values.shape}.")
+    raise DataError(
+        f"{label} must be a cube with 3 dimensions or a matrix (bands, pixels); got shape {values.shape}. Save the "
+        "part of it that is one."
+    )
 
 
 def _from_matrix(

@@ -21,6 +21,7 @@ from spectrafuse.io.envi import (
     DATA_SUFFIXES,
     HEADER_SUFFIX,
     EnviImage,
+    axis_of_names,
     data_beside,
     described,
     expected_bytes,
@@ -291,8 +292,12 @@ def _wavelengths(file: Any) -> tuple[np.ndarray | None, str | None]:
         values, unit = with_units([str(own.get(name, "")) for own in tags])
         if values is not None:
             return values, unit or tags[0].get("wavelength_units") or tags[0].get("wavelength_unit")
-    values, unit = with_units([text or "" for text in file.descriptions], named=True)
-    return (values, unit) if values is not None and len(set(values)) == file.count else (None, None)
+    whole = file.tags()
+    for name in _WAVELENGTH_TAGS:
+        values, unit = with_units(re.split(r"[,;\s]+", whole.get(name, "").strip(" {}[]()")))
+        if values is not None and len(values) == file.count > 1:
+            return values, unit or whole.get("wavelength_units") or whole.get("wavelength_unit")
+    return axis_of_names([text or "" for text in file.descriptions])
 
 
 def write_class_tiff(header: str | os.PathLike[str]) -> Path | None:

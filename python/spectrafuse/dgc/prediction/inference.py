@@ -23,6 +23,7 @@ from torch import Tensor
 
 from spectrafuse._runtime import checks, ranks
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.progress import tell
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
@@ -200,6 +201,7 @@ def iterate_embeddings(
             if stop > done:
                 channels = torch.cat(kept, dim=2)
                 yield Strip(done, stop, first, end), model.encoder.spatial(channels)
+                tell(stop, height)
                 new_first = max(stop - halo, 0)
                 kept, first, done = [channels[:, :, new_first - first :].clone()], new_first, stop
 
