@@ -166,7 +166,7 @@ def test_what_fails_in_the_first_process_ends_the_others(processes: Any) -> None
         assert found["failed"] == f"Process 0 of {count} stopped, and this one with it: list index out of range"
 
 
-def _predicted(folder: Path) -> list[np.ndarray]:
+def _predicted(folder: Path) -> list[Any]:
     from spectrafuse import DeepGlobalClustering
 
     model = DeepGlobalClustering.load(folder / "model")

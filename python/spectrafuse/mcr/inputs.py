@@ -91,7 +91,7 @@ class MappedSpectra:
     def of_rows(self, start: int, stop: int) -> MappedSpectra:
         """Some of the spectra, one after another, left where they are."""
         rows = slice(start, stop)
-        values = self._values.part((rows,)) if isinstance(self._values, MappedArray) else self._values[rows]
+        values: Any = self._values.part((rows,)) if isinstance(self._values, MappedArray) else self._values[rows]
         return MappedSpectra(values, self._weights)
 
     def check(self, name: str, zeros: str, gaps: bool) -> None:
