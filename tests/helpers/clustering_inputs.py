@@ -117,11 +117,11 @@ def inputs(pairs, dim, height, width, clusters, dtype=torch.float64, seed=None):
 
 
 def evaluate(backend, leaves, keywords, valid, upstream, *, masked=False, **options):
-    """All outputs, and the gradients of a weighted sum of the terms and of the assignments."""
+    """All outputs but the counts, and the gradients of a weighted sum of the terms and of the assignments."""
     leaves = [x.detach().clone().requires_grad_() for x in leaves]
     options = {"temperature": TEMPERATURE, **keywords, "valid": valid if masked else None, **options}
     with use_backend(backend):
         terms = clustering_objective(*leaves, **options)
         loss = sum((weight + 1) * term.sum() for weight, term in enumerate(terms[:5])) + (terms.probs * upstream).sum()
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-    return [x.detach() for x in (*terms, *gradients)]
+    return [x.detach() for x in (*terms[:-1], *gradients)]

@@ -15,15 +15,21 @@ from typing import Any
 
 import torch
 
-SECONDS = 120.0
+SECONDS = 300
 
 
-def _work(rank: int, count: int, folder: Path, work: Callable[..., Any], arguments: Sequence[Any]) -> None:
+def _work(
+    rank: int, count: int, folder: Path, work: Callable[..., Any], arguments: Sequence[Any], port: int | None
+) -> None:
     found: tuple[Any, str] = (None, "")
     try:
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count, timeout=timedelta(seconds=60)
-        )
+        if port is None:
+            waits = timedelta(seconds=SECONDS)
+            store = f"file://{folder}/store"
+            torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=count, timeout=waits)
+        else:
+            os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
         found = (work(*arguments), "")
     except BaseException as error:
         traceback.print_exc()
@@ -33,12 +39,13 @@ def _work(rank: int, count: int, folder: Path, work: Callable[..., Any], argumen
     os._exit(0)
 
 
-def start(count: int, folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """The processes, which have begun."""
+def start(count: int, folder: Path, work: Callable[..., Any], *arguments: Any, port: int | None = None) -> list[Any]:
+    """The processes, which have begun; with a port they are no group yet, but have what `torchrun` tells them."""
     folder.mkdir()
     context = multiprocessing.get_context("fork")
     processes = [
-        context.Process(target=_work, args=(rank, count, folder, work, arguments), daemon=True) for rank in range(count)
+        context.Process(target=_work, args=(rank, count, folder, work, arguments, port), daemon=True)
+        for rank in range(count)
     ]
     for process in processes:
         process.start()

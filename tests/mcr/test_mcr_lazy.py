@@ -22,7 +22,7 @@ def fitted() -> Any:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_table_comes_back_in_its_chunks(fitted: Any, dtype: type) -> None:
-    values = spectra().astype(dtype)
+    values: Any = spectra().astype(dtype)
     found = fitted.transform(dask_array.from_array(values, chunks=(5, 7)))
     assert found.chunks[0] == (5, 5, 2)
     assert found.dtype == dtype

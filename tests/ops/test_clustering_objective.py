@@ -118,7 +118,10 @@ def test_terms_by_their_formulas(backend):
     marginal = probs.reshape(2, -1, 3).mean(1) + 1e-6
     torch.testing.assert_close(terms.balance.detach(), -(marginal * marginal.log()).sum(1).mean())
     views = probs.unflatten(0, (2, 2))
-    torch.testing.assert_close(terms.consistency.detach(), aligned_by_loops(views, views, geometry)[0])
+    consistency, pairs = aligned_by_loops(views, views, geometry)
+    torch.testing.assert_close(terms.consistency.detach(), consistency)
+    assert terms.counts.tolist() == [24, 24, pairs]
+    assert unaligned.counts.tolist() == [24, 24, 24]
     torch.testing.assert_close(
         unaligned.consistency.detach(), divergence(probs[:2].flatten(0, 2), probs[2:].flatten(0, 2)) / 24
     )

@@ -151,7 +151,7 @@ def test_strided_inputs():
             terms = clustering_objective(*leaves, temperature=TEMPERATURE, valid=valid.mT.contiguous().mT, **strided)
         loss = sum((weight + 1) * term.sum() for weight, term in enumerate(terms[:5]))
         gradients = torch.autograd.grad(loss + (terms.probs * upstream.mT.contiguous().mT).sum(), leaves)
-        for got, expected in zip((*terms, *gradients), want, strict=True):
+        for got, expected in zip((*terms[:8], *gradients), want, strict=True):
             assert torch.equal(got, expected)
 
 
@@ -239,7 +239,7 @@ def test_compiles_without_graph_breaks(backend, variant):
         terms = compiled(*leaves)
     loss = sum((weight + 1) * term.sum() for weight, term in enumerate(terms[:5])) + (terms[7] * upstream).sum()
     loss.backward()
-    for got, expected in zip((*terms, *(x.grad for x in leaves)), want, strict=True):
+    for got, expected in zip((*terms[:8], *(x.grad for x in leaves)), want, strict=True):
         torch.testing.assert_close(got.detach(), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -519,7 +519,7 @@ def fit_in_folder(estimator: Any, data: Any, folder: RunFolder, title: str, **kn
         except OSError:
             raise
         except SpectrafuseError as error:
-            if folder.resumed:
+            if folder.resumed and type(error).__name__ != "LostProcessError":
                 raise CommandError(f"{error} With --restart the command starts from the beginning.") from error
             raise
         except Exception as error:

@@ -15,6 +15,7 @@ import numpy as np
 from spectrafuse._runtime.errors import SpectrafuseError
 from spectrafuse._runtime.progress import as_part, in_parts
 from spectrafuse._runtime.text import distinct_names
+from spectrafuse.cli.processes import agreed, working_together
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
@@ -289,40 +290,71 @@ def scene_names(paths: Sequence[Path]) -> list[str]:
 
 
 def segment(request: SegmentRequest) -> None:
-    """Segment the scenes and write the output folder."""
+    """Segment the scenes and write the output folder; of several processes the first writes and speaks."""
+    with working_together() as first:
+        (_segment if first else _help_segment)(request)
+
+
+def _help_segment(request: SegmentRequest) -> None:
+    """The share of another process than the first: of training and labels."""
+    from spectrafuse._runtime import ranks
+    from spectrafuse.dgc.estimator import DeepGlobalClustering
+
+    set_threads(request.threads)
+    cubes, _ = agreed(lambda: _read(request))
+    agreed(lambda: None)
+    if ranks.from_first(lambda: True):
+        return
+    estimator = DeepGlobalClustering(**request.settings).fit(cubes[0] if len(cubes) == 1 else cubes)
+    if request.merge:
+        estimator.merge_clusters(request.merge)
+    _label(estimator, cubes, request.output / STATE)
+
+
+def _read(request: SegmentRequest) -> tuple[list[Cube], list[np.ndarray]]:
     from spectrafuse.io.limits import at_least
+
+    with at_least(request.settings.get("max_memory")):
+        cubes = read_request_scenes(request)
+        return cubes, read_truth(request, cubes)
+
+
+def _segment(request: SegmentRequest) -> None:
+    from spectrafuse._runtime import ranks
 
     console = output_console()
     check_merge(request)
     set_threads(request.threads)
-    with at_least(request.settings.get("max_memory")), waiting("reading"):
+    with waiting("reading"):
         with as_part(0.0, 0.5):
-            cubes = read_request_scenes(request)
-        truth = read_truth(request, cubes)
+            cubes, truth = agreed(lambda: _read(request))
         with as_part(0.5, 1.0):
             inputs = described(request.scenes, cubes)
     for item in inputs:
         console.print(item["reading"], soft_wrap=True)
-    folder = RunFolder(
-        request.output,
-        {
-            "command": "segment",
-            # How much memory there is decides nothing.
-            "parameters": {name: value for name, value in request.settings.items() if name != "max_memory"},
-            "merge": request.merge,
-            "tree": request.tree,
-            "labels": [content(text) for text in request.labels],
-            "ignore_label": request.ignore_label,
-            "classes": request.classes,
-            "masks": [content(text) for text in request.masks],
-            "data": [{k: item[k] for k in ("sha256", "key", "layout")} for item in inputs],
-        },
-        restart=request.restart,
-        trial=lambda place: _try_results(place, request, cubes, truth),
-        space=sum(BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
-        reads=[*request.scenes, *(split_key(text)[0] for text in (*request.labels, *request.masks))],
+    asked = {
+        "command": "segment",
+        # How much memory there is decides nothing.
+        "parameters": {name: value for name, value in request.settings.items() if name != "max_memory"},
+        "merge": request.merge,
+        "tree": request.tree,
+        "labels": [content(text) for text in request.labels],
+        "ignore_label": request.ignore_label,
+        "classes": request.classes,
+        "masks": [content(text) for text in request.masks],
+        "data": [{k: item[k] for k in ("sha256", "key", "layout")} for item in inputs],
+    }
+    folder = agreed(
+        lambda: RunFolder(
+            request.output,
+            asked,
+            restart=request.restart,
+            trial=lambda place: _try_results(place, request, cubes, truth),
+            space=sum(BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
+            reads=[*request.scenes, *(split_key(text)[0] for text in (*request.labels, *request.masks))],
+        )
     )
-    if folder.finished:
+    if ranks.from_first(lambda: folder.finished):
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
@@ -405,21 +437,26 @@ def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: 
     from spectrafuse.dgc.doubt import doubts
     from spectrafuse.reports.style import cluster_statistics
 
-    labels: list[np.ndarray] = []
-    confidences: list[np.ndarray] = []
     with waiting("labeling"):
-        for index, cube in in_parts(list(enumerate(cubes)), _SHARE_OF_LABELS):
-            large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
-            file = folder.state / f"labels-{index}.npy" if large else None
-            found, sure = estimator.predict_with_confidence(cube, out=file)
-            labels.append(found)
-            confidences.append(sure)
+        labels, confidences = _label(estimator, cubes, folder.state)
         mapping = estimator.cluster_mapping_
         k = max(mapping) + 1 if mapping else len(estimator.cluster_centers_)
         statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
         how = estimator.normalization_
         doubt = [doubts(*found, how, k) for found in zip(cubes, labels, confidences, strict=True)]
         return Maps(cubes, labels, confidences, statistics, truth, _scores(labels, truth), doubt)
+
+
+def _label(estimator: Any, cubes: list[Cube], state: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Labels and confidences of the scenes, large ones in files of the folder's state."""
+    labels: list[np.ndarray] = []
+    confidences: list[np.ndarray] = []
+    for index, cube in in_parts(list(enumerate(cubes)), _SHARE_OF_LABELS):
+        large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
+        found, sure = estimator.predict_with_confidence(cube, out=state / f"labels-{index}.npy" if large else None)
+        labels.append(found)
+        confidences.append(sure)
+    return labels, confidences
 
 
 def _tree_levels(estimator: DeepGlobalClustering) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from spectrafuse.cli.experiments import Experiments, joined
+from spectrafuse.cli.processes import several
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
@@ -293,6 +294,11 @@ def described(path: Path, spectra: Spectra) -> dict[str, Any]:
 
 def unmix(request: UnmixRequest) -> None:
     """Unmix the spectra and write the output folder."""
+    if several():
+        raise CommandError(
+            "`unmix` works in one process: start it without torchrun. In Python, EBgMCR.fit shares many spectra among "
+            "the processes of an initialized group."
+        )
     console = output_console()
     set_threads(request.threads)
     experiments = read_experiments(request)

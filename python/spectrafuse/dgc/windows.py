@@ -15,6 +15,7 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -199,10 +200,14 @@ def for_training(scenes: Sequence[Cube], normalization: Normalization, device: t
 def fitted_to(scenes: Sequence[Cube], normalization: Normalization) -> list[Normalization]:
     """The normalization with the statistics of each scene; in a group of processes each finds those of its share."""
     found = ranks.each(scenes, normalization.fit)
-    return [
-        scene.keep(("normalization", normalization.method), lambda own=own: own)
-        for scene, own in zip(scenes, found, strict=True)
-    ]
+    for scene, own in zip(scenes, found, strict=True):
+        # Those of others' shares are as good as found here.
+        scene.keep(("normalization", normalization.method), partial(_itself, own))
+    return found
+
+
+def _itself(value: T) -> T:
+    return value
 
 
 def as_normalized(scenes: Sequence[Tensor | NormalizedScene]) -> list[NormalizedScene]:

@@ -20,7 +20,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from spectrafuse import __version__
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import checks, ranks
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
@@ -279,6 +279,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ) -> EBgMCR:
         """Find components in spectra.
 
+        In an initialized group of processes of `torch.distributed`, all of which must make this call with the same
+        arguments, the first one searches; each goes over its share of the spectra where all of them count.
+
         Parameters
         ----------
         X : path, `spectrafuse.io.Spectra`, ndarray or Tensor, (n, d), or Cube, (d, rows, columns), or xarray.DataArray
@@ -342,7 +345,8 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if weighting is not None:
             knowledge = knowledge._replace(weighting=weighting, spectra=data[:])
             data = filled(data[:], weighting)
-        seed = secrets.randbits(62) if self.random_state is None else self.random_state
+        drawn = ranks.from_first(lambda: secrets.randbits(62))
+        seed = drawn if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         device = checks.device(self.device)
         noise = noise_of_weighted(data, weighting, self.noise, floor=recipe.noise_floor)
@@ -350,10 +354,17 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if recipe.refine and not plugged and not self.sparse and weighting is None:
             noise = correlated(data, noise)
         find = self._train if plugged or recipe.start == "training" or not recipe.refine else self._refine
+        identity = self._fingerprint(recipe, given_data, device, given, knowledge)
+        ranks.meet(identity)
+        if ranks.together() and find == self._train:
+            raise InvalidValueError(
+                "Several processes can share the recipe 'corrected' without plug-ins, not the training of networks; "
+                "start one process for this."
+            )
         result, model = find(
             _Task(data, noise, recipe, stream, device, given, knowledge, callback),
             folder=None if checkpoint_dir is None else Path(checkpoint_dir),
-            fingerprint=self._fingerprint(recipe, given_data, device, given, knowledge),
+            fingerprint=identity,
             save_seconds=checks.number("checkpoint_seconds", checkpoint_seconds, minimum=0.0),
             **settings,
         )
@@ -391,7 +402,7 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         accept = task.recipe.noise_factor * max(task.noise.nmse, task.recipe.noise_floor)
         bands = recipe_bands(task.recipe, accept, *squares(task.data))
-        result = None if folder is None else load_result(folder, fingerprint, bands)
+        result = ranks.from_first(lambda: None if folder is None else load_result(folder, fingerprint, bands))
         if result is not None:
             return result, build(len(result.state["vanilla_components"]))
         # The last bits of a product depend on how many threads share it.
@@ -410,9 +421,9 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 bands=bands,
                 floor=task.recipe.noise_floor,
                 stream=task.stream,
-                callback=task.callback,
+                callback=task.callback if ranks.number() == 0 else None,
             )
-        if folder is not None:
+        if folder is not None and ranks.number() == 0:
             save_result(folder, fingerprint, result)
         return result, model
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectrafuse._runtime import ranks
 from spectrafuse._runtime.errors import InvalidTypeError
 from spectrafuse.io.arrays import open_arrays
 from spectrafuse.io.cubes import Cube
@@ -87,6 +88,12 @@ class MappedSpectra:
         """The same spectra with bands multiplied by factors (d,)."""
         return MappedSpectra(self._values, weights)
 
+    def of_rows(self, start: int, stop: int) -> MappedSpectra:
+        """Some of the spectra, one after another, left where they are."""
+        rows = slice(start, stop)
+        values: Any = self._values.part((rows,)) if isinstance(self._values, MappedArray) else self._values[rows]
+        return MappedSpectra(values, self._weights)
+
     def check(self, name: str, zeros: str, gaps: bool) -> None:
         """What `check_spectra` does, block by block."""
         empty = np.ones(self.shape[1], bool)
@@ -110,6 +117,15 @@ def blocks(spectra: Table) -> Iterator[tuple[slice, NDArray[Any]]]:
     for start in range(0, len(spectra), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         yield rows, spectra[rows]
+
+
+def own_share(spectra: Table) -> tuple[slice, Table]:
+    """Which of the spectra are this process's in a group, and these; all without one."""
+    own = ranks.share(len(spectra))
+    if not ranks.together():
+        return slice(0, len(spectra)), spectra
+    part = spectra.of_rows(own.start, own.stop) if isinstance(spectra, MappedSpectra) else spectra[own.start : own.stop]
+    return slice(own.start, own.stop), part
 
 
 def opened(X: Any, *, zeros: str, gaps: bool = False) -> Any:

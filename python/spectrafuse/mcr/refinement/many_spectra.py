@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from spectrafuse.mcr.inputs import Table
+from spectrafuse._runtime import ranks
+from spectrafuse.mcr.inputs import Table, own_share
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows, row_blocks
 from spectrafuse.mcr.refinement.factors import Factors
 from spectrafuse.mcr.refinement.hard_gates import Array, ExactGates, costs, descend, gates_of, products
@@ -43,11 +45,13 @@ def described_badly(
     usual : ndarray, (m,)
         Squared residuals, in units of the noise's variance, of spectra that were searched.
     """
-    level, power = noise_of_rows(spectra, noise), np.empty(len(spectra))
+    own, part = own_share(spectra)
+    level, power = noise_of_rows(spectra, noise)[own], np.zeros(len(spectra))
     components = whitened(components, noise.correlation)
-    for rows, block in row_blocks(spectra):
+    for rows, block in row_blocks(part):
         scaled = whitened(block / level[rows, None], noise.correlation)
-        power[rows] = costs(scaled, gates_of(scaled, components, price), components, 0.0)
+        power[own][rows] = costs(scaled, gates_of(scaled, components, price), components, 0.0)
+    ranks.add([torch.from_numpy(power)])
     middle = float(np.median(usual))
     # The spread of what is usual, whatever few spectra among them say.
     spread = max(1.4826 * float(np.median(np.abs(usual - middle))), math.sqrt(2.0 * spectra.shape[1]))
@@ -68,6 +72,9 @@ def settled_on_all(
 ) -> Factors:
     """Components after a few sweeps over all spectra, read block by block; concentrations are left out.
 
+    In a group of processes each goes over its share: concentrations depend on their own spectrum alone, and components
+    on two sums over all spectra.
+
     Parameters
     ----------
     spectra : ndarray, (n, d)
@@ -81,13 +88,14 @@ def settled_on_all(
     report : callable, optional
         Called now and then with the number of components.
     """
-    level, components = noise_of_rows(spectra, noise), factors.components.copy()
+    own, part = own_share(spectra)
+    level, components = noise_of_rows(spectra, noise)[own], factors.components.copy()
     learned = np.flatnonzero(~np.isin(factors.ids, fixed))
-    found = np.zeros((len(spectra), len(components)), np.float32)
+    found = np.zeros((len(part), len(components)), np.float32)
     for sweep in range(_SWEEPS):
         overlap, along = np.zeros((len(components),) * 2), np.zeros_like(components)
         filtered = whitened(components, noise.correlation)
-        for rows, block in row_blocks(spectra):
+        for rows, block in row_blocks(part):
             if report is not None:
                 report(len(components))
             scaled = block / level[rows, None]
@@ -99,6 +107,7 @@ def settled_on_all(
             found[rows] = amounts
             overlap += amounts.T @ amounts
             along += amounts.T @ scaled
+        ranks.add([torch.from_numpy(overlap), torch.from_numpy(along)])
         _descend_components(components, overlap, along, learned, non_negative, gates.price if sparse else 0.0)
         length = np.linalg.norm(components, axis=1)
         used = np.where(length > 0, length, 1.0)

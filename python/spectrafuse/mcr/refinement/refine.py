@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectrafuse._runtime import ranks
 from spectrafuse._runtime.progress import Callback, Progress
 from spectrafuse.mcr.constraints import NOTHING, Knowledge, Mixture, Report, constrained
-from spectrafuse.mcr.inputs import MappedSpectra, Table
+from spectrafuse.mcr.inputs import MappedSpectra, Table, own_share
 from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
@@ -269,6 +270,12 @@ def refine_spectra(
     def search(
         noise: NoiseLevel, rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]
     ) -> tuple[_Data, _Refined]:
+        data, refined, stream.step = ranks.from_first(lambda: (*searched_at(noise, rows, before, ids), stream.step))
+        return data, refined
+
+    def searched_at(
+        noise: NoiseLevel, rows: NDArray[np.int64], before: Array, ids: NDArray[np.int64]
+    ) -> tuple[_Data, _Refined]:
         usual = search_at(noise, rows, before, ids)
         if noise.white or noise.structured or usual[1].outcome.excess < _CONTRADICTED:
             return usual
@@ -473,9 +480,12 @@ def _result(
     concentrations, state, gates = last.concentrations, last.state, last.gates
     components = model.effective_components()[ids].detach().cpu().double().numpy()
     if weighting is None:
-        residual = sum(
-            float(((block - concentrations[rows] @ components) ** 2).sum()) for rows, block in row_blocks(spectra)
-        )
+        own, part = own_share(spectra)
+        amounts = concentrations[own]
+        left = sum(float(((block - amounts[rows] @ components) ** 2).sum()) for rows, block in row_blocks(part))
+        total = torch.tensor(left, dtype=torch.float64)
+        ranks.add([total])
+        residual = float(total)
         power, variation = squares(spectra)
     else:
         fit = concentrations @ components
@@ -676,7 +686,10 @@ def _settled(
     while True:
         model.gates = gates
         index: Tensor = torch.tensor(gates.open_ids, dtype=torch.int64, device=model.vanilla_components.device)
-        found: NDArray[np.float32] = model.parse_array(spectra, index, wanted=("concentration",))["concentration"]
+        own, part = own_share(spectra)
+        found = np.zeros((len(spectra), len(index)), np.float32)
+        found[own] = model.parse_array(part, index, wanted=("concentration",))["concentration"]
+        ranks.add([torch.from_numpy(found)])
         used = found.any(0)
         if used.all() or (keep and gates.price == 0):
             return gates, found
