@@ -21,16 +21,16 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
-from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.model_io import published_extra, read_model, write_model
+from spectrafuse.dgc.model_io import Model, published_extra, read_model, write_model
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
+from spectrafuse.dgc.prototype_model import PrototypeModel
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
 from spectrafuse.dgc.scenes import axis_of, check_bands, read_scenes, with_bands_of_model
 from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.choice import resolve_normalization
 from spectrafuse.dgc.training.initialise import new_model
-from spectrafuse.dgc.training.prototypes import SpectraSample
+from spectrafuse.dgc.training.prototypes import SpectraSample, find_prototypes
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.tree import agreement, groups_at, merges
 from spectrafuse.dgc.windows import WindowedScene, for_training
@@ -41,6 +41,7 @@ from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.spectral_axis import SpectralAxis, axis_from_plain
 from spectrafuse.random import RandomStream
 
+_NOT_TRAINED = "Nothing was trained: pixels have the nearest spectral prototype, made to agree with their like around them."
 _MODEL_SHAPE = ("embed_dim", "n_spectral_layers", "spectral_kernel_size", "num_iters", "window", "temperature")
 
 
@@ -53,6 +54,10 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Clusters to look for.
     recipe : {"corrected", "published"} or Recipe
         How to train; `published` repeats the paper's code with its mistakes, `corrected` puts them right.
+    network : bool
+        Whether a network is trained on the labels that spectra alone give (True), or these are made to agree with their
+        like around them (False), which takes seconds; what is said of training has no effect then. See
+        `spectrafuse.dgc.prototype_model`.
     embed_dim : int
         Length of a pixel's embedding.
     normalization : {"auto", "meanstd", "minmax", "unit", "snv", "unit+meanstd", "signal+meanstd"}, optional
@@ -91,7 +96,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     Attributes
     ----------
-    model_ : SegmentationModel
+    model_ : SegmentationModel, or PrototypeModel without a network
     cluster_centers_ : ndarray (K, D)
     cluster_mass_ : ndarray (K,) or None
         Mean probability of every cluster over the training scenes, computed from them when it is first asked for: they
@@ -148,6 +153,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         n_clusters: int = 4,
         *,
         recipe: str | Recipe = "corrected",
+        network: bool = True,
         embed_dim: int = 32,
         normalization: str | None = None,
         crop_size: int | None = None,
@@ -173,6 +179,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     ) -> None:
         self.n_clusters = n_clusters
         self.recipe = recipe
+        self.network = network
         self.embed_dim = embed_dim
         self.normalization = normalization
         self.crop_size = crop_size
@@ -260,38 +267,48 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         seed = secrets.randbits(31) if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
-        model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
+        model: Model
+        if self.network:
+            model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
+        else:
+            model = PrototypeModel.of_sizes(n_bands, self.n_clusters)
         for scene in scenes:  # raised now, not after the training
             budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None, probs=True)
         method, reason = resolve_normalization(recipe.normalization, scenes, self.n_clusters, stream.seed)
-        trainer = Trainer(
-            model,
-            for_training(scenes, Normalization(method), device),
-            recipe,
-            stream,
-            batch_size=self.batch_size,
-            precision=self.precision,
-            log_dir=self.log_dir,
-        )
-        trainer.run(
-            callback=callback,
-            checkpoint_dir=checkpoint_dir,
-            fingerprint=fingerprint(self.get_params(), recipe, device, scenes) if checkpoint_dir is not None else None,
-        )
+        how = Normalization(method)
+        if isinstance(model, PrototypeModel):
+            found = find_prototypes([WindowedScene(x, how.fit(x), device) for x in scenes], self.n_clusters, stream)
+            model = PrototypeModel(found.projection, found.means, found.bandwidth, found.variance)
+            history, stop_reason, n_iter = [], _NOT_TRAINED, 0
+        else:
+            trainer = Trainer(
+                model,
+                for_training(scenes, how, device),
+                recipe,
+                stream,
+                batch_size=self.batch_size,
+                precision=self.precision,
+                log_dir=self.log_dir,
+            )
+            own = {} if checkpoint_dir is None else fingerprint(self.get_params(), recipe, device, scenes)
+            trainer.run(callback=callback, checkpoint_dir=checkpoint_dir, fingerprint=own)
+            found, history, stop_reason, n_iter = (
+                trainer.prototypes, trainer.history, trainer.stop_reason, trainer.epoch
+            )  # fmt: skip
         self._set_model(model, method, reason)
-        if trainer.prototypes is not None:
-            self._means, self._shares = (x.cpu().double().numpy() for x in trainer.prototypes[1:])
+        if found is not None:
+            self._means, self._shares = (x.cpu().double().numpy() for x in found[1:3])
+        self.history_, self.stop_reason_, self.n_iter_ = history, stop_reason, n_iter
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
         self.axis_ = axis_of(scenes[0])
         self._scenes, self._mass = scenes, None
-        self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
-    def _set_model(self, model: SegmentationModel, normalization: str, reason: str) -> None:
+    def _set_model(self, model: Model, normalization: str, reason: str) -> None:
         self.model_ = model.eval()
         self.normalization_reason_ = reason
         self._means = self._shares = None
@@ -320,7 +337,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     @property
     def cluster_centers_(self) -> np.ndarray:
-        """Cluster centres (K, D), unit length."""
+        """Cluster centres (K, D), unit length; without a network the prototypes behind their linear map."""
         check_is_fitted(self, "model_")
         return self.model_.centers.detach().cpu().numpy().copy()
 

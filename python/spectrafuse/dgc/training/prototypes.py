@@ -40,7 +40,7 @@ _MOST_PIXELS = 1 << 15
 _STARTS = 30
 # Principal components below this share of the largest variance are left out, and all but so many for each cluster.
 _LEAST_VARIANCE = 1e-6
-_DIRECTIONS = 2
+DIRECTIONS = 2
 # Side of the window that pixels are averaged in.
 _NEIGHBOURS = 5
 # Share of the pixels that are among their like. Of every cluster that k-means finds in all pixels, at least so many
@@ -48,6 +48,8 @@ _NEIGHBOURS = 5
 _SMOOTH_SHARE, _SMOOTH_SHARE_OF_CLUSTER = 0.7, 0.1
 # Of the averaging, against the pixels' root mean square: neighbours may be equal.
 _LEAST_BANDWIDTH = 1e-3
+# Of the noise, against the variance of single pixels about their prototypes.
+_LEAST_VARIANCE_ABOUT = 0.01
 
 
 class Prototypes(NamedTuple):
@@ -59,6 +61,10 @@ class Prototypes(NamedTuple):
     """(K, R) float32: cluster means of the projected spectra."""
     shares: Tensor = torch.zeros(0)
     """(K,) float32: shares of the averaged pixels that are nearest to each; empty where they are not known."""
+    bandwidth: Tensor = torch.ones(())
+    """() float32: median distance of neighbours, positive."""
+    variance: Tensor = torch.ones(())
+    """() float32: of the noise in each of the R directions, positive."""
 
     def maps(self, spectra: Tensor) -> Tensor:
         """The nearest prototype of every pixel, (B, h, w) int64 on its device.
@@ -94,8 +100,12 @@ class SpectraSample:
     projection : Tensor (bands, R)
     averaged : list of Tensor (1, R, h, w)
         Windows behind the map, every pixel averaged with alike ones around it.
+    single : Tensor (n, R)
+        Pixels with data behind the map, not averaged.
     valid : list of Tensor (1, h, w) bool
         Pixels with data.
+    bandwidth : Tensor ()
+        Median distance of neighbours behind the map, positive.
     """
 
     def __init__(self, scenes: Sequence[Tensor | NormalizedScene], n_clusters: int = 3) -> None:
@@ -113,16 +123,32 @@ class SpectraSample:
         self.projection = _projection(signal.about_mean, noise, n_clusters).float()
         projected = [(spectra.permute(1, 2, 0) @ self.projection).permute(2, 0, 1)[None] for spectra, _ in windows]
         self.valid = [valid[None] for _, valid in windows]
-        bandwidth = _bandwidth(projected, self.valid)
+        self.bandwidth = _bandwidth(projected, self.valid)
+        self.single = self._with_data(projected)
         self.averaged = [
-            smoothed(image, bandwidth, _NEIGHBOURS, valid) for image, valid in zip(projected, self.valid, strict=True)
+            smoothed(image, self.bandwidth, _NEIGHBOURS, valid)
+            for image, valid in zip(projected, self.valid, strict=True)
         ]
+
+    def _with_data(self, images: Sequence[Tensor]) -> Tensor:
+        pairs = zip(images, self.valid, strict=True)
+        return torch.cat([image.permute(0, 2, 3, 1)[valid] for image, valid in pairs])
 
     @property
     def points(self) -> Tensor:
         """The averaged pixels with data (n, R)."""
-        pairs = zip(self.averaged, self.valid, strict=True)
-        return torch.cat([image.permute(0, 2, 3, 1)[valid] for image, valid in pairs])
+        return self._with_data(self.averaged)
+
+    def variance(self, means: Tensor) -> Tensor:
+        """Of the noise () in each direction: half the square of the bandwidth, spread over the directions.
+
+        Spectra that are nearly all on the prototypes (K, R), such as an empty background, leave neighbours without a
+        difference; the variance is at least 0.01 of that about the prototypes.
+        """
+        directions = max(means.shape[1], 1)
+        about = torch.cdist(self.single, means).amin(dim=1).square().mean() if len(self.single) else self.bandwidth
+        noise = torch.maximum(self.bandwidth.square() / 2, _LEAST_VARIANCE_ABOUT * about) / directions
+        return noise.clamp_min(torch.finfo(torch.float32).tiny ** 0.5)
 
     def means(self, n_clusters: int, stream: RandomStream, starts: int, chosen: Tensor | None = None) -> Tensor:
         """Cluster means (K, R) of the averaged pixels, or of those `chosen`, the best of so many starts of k-means."""
@@ -153,7 +179,9 @@ def find_prototypes(scenes: Sequence[Tensor | NormalizedScene], n_clusters: int,
     sample = SpectraSample(scenes, n_clusters)
     means = sample.means(n_clusters, stream, _STARTS)
     counts = torch.bincount(torch.cdist(sample.points, means).argmin(dim=1), minlength=n_clusters)
-    return Prototypes(*(x.to(sample.device) for x in (sample.projection, means, counts / counts.sum().clamp_min(1))))
+    shares = counts / counts.sum().clamp_min(1)
+    found = (sample.projection, means, shares, sample.bandwidth, sample.variance(means))
+    return Prototypes(*(x.to(sample.device) for x in found))
 
 
 def _bandwidth(images: Sequence[Tensor], valid: Sequence[Tensor]) -> Tensor:
@@ -182,7 +210,7 @@ def _projection(signal: Tensor, noise: Tensor, n_clusters: int) -> Tensor:
         clean = into * (1 - 1 / ratio.clamp_min(1.0)).square() @ back
     variance, components = torch.linalg.eigh(clean.t() @ signal @ clean)
     kept = variance > _LEAST_VARIANCE * variance[-1]
-    kept[: -_DIRECTIONS * n_clusters] = False
+    kept[: -DIRECTIONS * n_clusters] = False
     # A scene of one spectrum, or of noise alone, has no direction that is better than another.
     return clean @ components[:, kept] / variance[kept] ** (1 / 3) if kept.any() else identity[:, :1]
 
