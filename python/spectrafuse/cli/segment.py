@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Clusters and labels in the pictures that are tried before the training.
 _MOST_TRIED = 8
+# Settings of the training.
+_OF_TRAINING = ("crop_size", "batch_size", "max_epoch", "learning_rate")
 # Pixels from which on a label map stays in a file.
 _LARGE_MAP = 1 << 24
 # In labels.npy, classes.img and confidence.img.
@@ -259,6 +261,19 @@ def read_truth(request: SegmentRequest, cubes: Sequence[Cube]) -> list[np.ndarra
     return truth
 
 
+def trains(request: SegmentRequest) -> bool:
+    """Whether a network is trained."""
+    return bool(request.settings.get("network", True))
+
+
+def _check_training(request: SegmentRequest) -> None:
+    given = [name for name in _OF_TRAINING if name in request.settings]
+    given += ["recipe"] if request.settings.get("recipe", "corrected") != "corrected" else []
+    if given and not trains(request):
+        option = "--" + given[0].replace("_", "-")
+        raise CommandError(f"{option} is about the training of a network: give --network with it, or leave it out.")
+
+
 def check_merge(request: SegmentRequest) -> None:
     """A wrong --merge must not come to light after the training."""
     from spectrafuse.dgc.metrics import label_of_cluster
@@ -298,6 +313,7 @@ def segment(request: SegmentRequest) -> None:
 
     console = output_console()
     check_merge(request)
+    _check_training(request)
     set_threads(request.threads)
     with at_least(request.settings.get("max_memory")), waiting("reading"):
         cubes = read_request_scenes(request)
@@ -335,7 +351,8 @@ def _try_results(place: Path, request: SegmentRequest, cubes: list[Cube], truth:
     from types import SimpleNamespace
 
     try_maps(place, request, cubes, truth, max(request.merge) + 1 if request.merge else request.settings["n_clusters"])
-    estimator = SimpleNamespace(history_=[{"epoch": 1, "loss": 1.0}], stop_reason_="", save=lambda path: path.mkdir())
+    history = [{"epoch": 1, "loss": 1.0}] if trains(request) else []
+    estimator = SimpleNamespace(history_=history, stop_reason_="", save=lambda path: path.mkdir())
     _write_training(place, estimator)
     (place / RESULTS[-1] / "config.json").touch()
 
@@ -397,7 +414,8 @@ def _fit_and_write(
         title = f"Segmentation of {', '.join(scene_names(request.scenes))}"
         folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
     print_blocks(console, blocks)
-    console.print(where_results_are(request.output, inputs, "loss.png", *(["tree.png"] if tree else []), "model/"))
+    more = [*(["loss.png"] if estimator.history_ else []), *(["tree.png"] if tree else []), "model/"]
+    console.print(where_results_are(request.output, inputs, *more))
 
 
 def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: RunFolder) -> Maps:
@@ -534,9 +552,9 @@ def _write_trees(
 def _write_training(results: Path, estimator: Any) -> None:
     from spectrafuse.reports.style import save_curves
 
-    save_curves(
-        results / "loss.png", estimator.history_, names=CURVE_NAMES, title=f"Training. {estimator.stop_reason_}"
-    )
+    if estimator.history_:
+        title = f"Training. {estimator.stop_reason_}"
+        save_curves(results / "loss.png", estimator.history_, names=CURVE_NAMES, title=title)
     estimator.save(results / "model")
 
 

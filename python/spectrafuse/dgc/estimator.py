@@ -389,7 +389,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         labels : as `predict` gives them
         confidence : ndarray (rows, columns), float32, or a list of them for a list
             Probability of the pixel's cluster less that of the best cluster with another label: 0, they are alike; 1,
-            no doubt. NaN for pixels without data.
+            no doubt. Without a network, one less the ratio of the distances to them. NaN for pixels without data.
         """
         check_is_fitted(self, "model_")
         scenes = self._scenes_to_label(X, mask, layout)

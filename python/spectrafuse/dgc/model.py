@@ -250,6 +250,20 @@ class SegmentationModel(nn.Module):
             temperature=self.temperature,
         )
 
+    def margins(self, found: MeanShiftResult, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """Most probable clusters, and how clear they are, both (n, rows, columns), of what `assign` gives.
+
+        How clear: the probability of the cluster less that of the best one of another group, from 0 to 1.
+
+        Parameters
+        ----------
+        groups : Tensor (K,)
+            Clusters with the same number count as one.
+        """
+        best, clusters = found.probs.max(-1)
+        others = found.probs.masked_fill(groups == groups[clusters].unsqueeze(-1), 0.0).amax(-1)
+        return clusters, best - others
+
     def forward(self, cubes: Tensor) -> MeanShiftResult:
         """Mean shift and assignment of cubes (n, bands, rows, columns).
 

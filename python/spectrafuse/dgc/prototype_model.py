@@ -129,6 +129,23 @@ class PrototypeModel(nn.Module):
         probs = [self._mean_field(*images) for images in zip(channels, averaged, strict=True)]
         return MeanShiftResult(averaged, torch.stack(probs).permute(0, 2, 3, 1))
 
+    def margins(self, found: MeanShiftResult, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """Most probable clusters, and how clear they are, both (n, rows, columns), of what `assign` gives.
+
+        The iterations leave hardly any doubt: what is clear is told by the averaged spectrum instead, as one less its
+        distance to the prototypes of its group over that to the others, at least 0.
+
+        Parameters
+        ----------
+        groups : Tensor (K,)
+            Clusters with the same number count as one.
+        """
+        clusters = found.probs.argmax(-1)
+        distances = torch.cdist(found.shifted.permute(0, 2, 3, 1), self.means)
+        own = groups == groups[clusters].unsqueeze(-1)
+        nearest, others = (distances.masked_fill(out, torch.inf).amin(-1) for out in (~own, own))
+        return clusters, (1 - nearest / others.clamp_min(torch.finfo(others.dtype).tiny)).clamp_min(0)
+
     def forward(self, cubes: Tensor) -> MeanShiftResult:
         """Averaged channels (n, R, rows, columns) and `probs` (n, rows, columns, K) of cubes (n, bands, rows, columns)."""
         return self.assign((cubes.permute(0, 2, 3, 1) @ self.projection).permute(0, 3, 1, 2))

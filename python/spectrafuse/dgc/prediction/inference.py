@@ -255,12 +255,11 @@ def _sure_labels(
 ) -> Iterator[Tensor]:
     """`iterate_labels`, which writes the margins of `label_map` into `confidence`."""
     clusters = torch.arange(model.n_clusters)
-    labels_of = (clusters if mapping is None else metrics.apply_mapping(clusters, mapping)).to(model.centers.device)
+    groups = (clusters if mapping is None else metrics.apply_mapping(clusters, mapping)).to(model.centers.device)
     for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory, probs=True):
-        probs = model.assign(embeddings).probs[0, strip.start - strip.first : strip.stop - strip.first]
-        best, labels = probs.max(-1)
-        others = probs.masked_fill(labels_of == labels_of[labels].unsqueeze(-1), 0.0).amax(-1)
-        margin, labels = (best - others).float().cpu().numpy(), labels.cpu()
+        own = slice(strip.start - strip.first, strip.stop - strip.first)
+        labels, sure = (x[0, own].cpu() for x in model.margins(model.assign(embeddings), groups))
+        margin = sure.float().numpy()
         if cube.valid is not None:
             absent = ~cube.valid[strip.start : strip.stop]
             margin[absent] = np.nan
@@ -289,8 +288,7 @@ def label_map(
     file : path, optional
         A `.npy` file that the labels are written to as they come; the result is mapped from it.
     confidence : ndarray (rows, columns), float32, optional
-        Is filled with the probability of each pixel's cluster less that of the best cluster with another label, from 0
-        to 1; NaN where the scene has no data.
+        Is filled with the model's `margins`, from 0 to 1; NaN where the scene has no data.
     """
     cube = as_cube(cube)
     height, width = cube.shape[1:]

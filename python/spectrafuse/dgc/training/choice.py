@@ -25,6 +25,8 @@ SHAPE, BRIGHTNESS = "signal+meanstd", "meanstd"
 # Brightness is kept only where its clusters are so much better: most scenes have light that varies.
 _CLEARLY_BETTER = 1.1
 _STARTS = 5
+# Strong directions weigh more here, and borders are less blurred, than where prototypes are found.
+_EXPONENT, _PASSES = 1 / 3, 1
 # Where its random numbers begin, far from those of a fit and of its batches.
 _FIRST_STEP = 1 << 61
 # Of pairs of neighbours with a border between them; fewer say nothing.
@@ -48,9 +50,8 @@ class _View:
     def __init__(self, scenes: Sequence[Cube], method: str, n_clusters: int, stream: RandomStream) -> None:
         fitted = [Normalization(method).fit(scene) for scene in scenes]
         cpu = torch.device("cpu")
-        self.sample = SpectraSample(
-            [WindowedScene(*pair, cpu) for pair in zip(scenes, fitted, strict=True)], n_clusters
-        )
+        windowed = [WindowedScene(*pair, cpu) for pair in zip(scenes, fitted, strict=True)]
+        self.sample = SpectraSample(windowed, n_clusters, exponent=_EXPONENT, passes=_PASSES)
         self.means = self.sample.means(n_clusters, stream, _STARTS)
         self.labels = [
             torch.cdist(image[0].flatten(1).t(), self.means).argmin(1).view(image.shape[2:])

@@ -8,11 +8,11 @@ pixel where they are noise, since it sees a pixel among its neighbours: it keeps
 Spectra are compared after a linear map that takes noise away and evens out the directions that are left. Noise is what
 differs between neighbours: with the covariance S of the spectra and N of half their differences from neighbours, each
 direction of the pencil (S, N) is damped by (1 - N/S)^2, a Wiener filter applied twice (Green et al. 1988,
-doi:10.1109/36.3001). Of what is left, the 2K strongest principal components are kept, each divided by the cube root of
-its variance: part of the way to whitening, which would let weak components count as much as strong ones. Few clusters
-differ in few directions, many in more.
+doi:10.1109/36.3001). Of what is left, the 2K strongest principal components are kept, each divided by its variance to
+the power (K - 1) / 2K: part of the way to whitening, which would let weak components count as much as strong ones. Few
+clusters differ in few directions, many in more and in weaker ones.
 
-Prototypes are means of pixels that are averaged with alike neighbours (`spectrafuse.dgc.neighbours`) and lie among
+Prototypes are means of pixels that are averaged twice with alike neighbours (`spectrafuse.dgc.neighbours`) and lie among
 their like: mixed pixels at borders are neither of one cluster nor of the other, and k-means, which spends centres on
 what lies far out, would make clusters of them. Labels are of single pixels.
 """
@@ -41,8 +41,8 @@ _STARTS = 30
 # Principal components below this share of the largest variance are left out, and all but so many for each cluster.
 _LEAST_VARIANCE = 1e-6
 DIRECTIONS = 2
-# Side of the window that pixels are averaged in.
-_NEIGHBOURS = 5
+# Side of the window that pixels are averaged in, and how often.
+_NEIGHBOURS, PASSES = 5, 2
 # Share of the pixels that are among their like. Of every cluster that k-means finds in all pixels, at least so many
 # are: a scene may consist of a smooth background and of rough objects.
 _SMOOTH_SHARE, _SMOOTH_SHARE_OF_CLUSTER = 0.7, 0.1
@@ -94,6 +94,10 @@ class SpectraSample:
         256 bands.
     n_clusters : int, optional
         Clusters that directions are kept for, two for each; without it, as for three.
+    exponent : float, optional
+        Of the variance that every direction is divided by; without it, (K - 1) / 2K.
+    passes : int
+        How often pixels are averaged.
 
     Attributes
     ----------
@@ -108,7 +112,14 @@ class SpectraSample:
         Median distance of neighbours behind the map, positive.
     """
 
-    def __init__(self, scenes: Sequence[Tensor | NormalizedScene], n_clusters: int = 3) -> None:
+    def __init__(
+        self,
+        scenes: Sequence[Tensor | NormalizedScene],
+        n_clusters: int = 3,
+        *,
+        exponent: float | None = None,
+        passes: int = PASSES,
+    ) -> None:
         bands = scenes[0].shape[0]
         most = most_windows(bands)
         chosen = as_normalized([scenes[i] for i in evenly(len(scenes), most)])
@@ -120,15 +131,18 @@ class SpectraSample:
         self.device = read[0][0].device
         windows = [(spectra.cpu(), valid) for spectra, valid in read]
         signal, noise = moments(iter(windows), bands)
-        self.projection = _projection(signal.about_mean, noise, n_clusters).float()
+        exponent = (n_clusters - 1) / (2 * n_clusters) if exponent is None else exponent
+        self.projection = _projection(signal.about_mean, noise, DIRECTIONS * n_clusters, exponent).float()
         projected = [(spectra.permute(1, 2, 0) @ self.projection).permute(2, 0, 1)[None] for spectra, _ in windows]
         self.valid = [valid[None] for _, valid in windows]
         self.bandwidth = _bandwidth(projected, self.valid)
         self.single = self._with_data(projected)
-        self.averaged = [
-            smoothed(image, self.bandwidth, _NEIGHBOURS, valid)
-            for image, valid in zip(projected, self.valid, strict=True)
-        ]
+        self.averaged = projected
+        for _ in range(passes):
+            self.averaged = [
+                smoothed(image, self.bandwidth, _NEIGHBOURS, valid)
+                for image, valid in zip(self.averaged, self.valid, strict=True)
+            ]
 
     def _with_data(self, images: Sequence[Tensor]) -> Tensor:
         pairs = zip(images, self.valid, strict=True)
@@ -202,7 +216,7 @@ def _read(scene: NormalizedScene, top: int, left: int) -> tuple[Tensor, Tensor]:
     return window, torch.ones(window.shape[1:], dtype=torch.bool) if valid is None else torch.from_numpy(valid)
 
 
-def _projection(signal: Tensor, noise: Tensor, n_clusters: int) -> Tensor:
+def _projection(signal: Tensor, noise: Tensor, most: int, exponent: float) -> Tensor:
     """The linear map (bands, R) of the module's text, from the covariances (bands, bands) of spectra and noise."""
     clean = identity = torch.eye(len(signal), dtype=signal.dtype)
     if (found := pencil(signal, noise)) is not None:
@@ -210,9 +224,9 @@ def _projection(signal: Tensor, noise: Tensor, n_clusters: int) -> Tensor:
         clean = into * (1 - 1 / ratio.clamp_min(1.0)).square() @ back
     variance, components = torch.linalg.eigh(clean.t() @ signal @ clean)
     kept = variance > _LEAST_VARIANCE * variance[-1]
-    kept[: -DIRECTIONS * n_clusters] = False
+    kept[:-most] = False
     # A scene of one spectrum, or of noise alone, has no direction that is better than another.
-    return clean @ components[:, kept] / variance[kept] ** (1 / 3) if kept.any() else identity[:, :1]
+    return clean @ components[:, kept] / variance[kept] ** exponent if kept.any() else identity[:, :1]
 
 
 def _means(points: Tensor, rough: Tensor, n_clusters: int, stream: RandomStream, starts: int) -> Tensor:
