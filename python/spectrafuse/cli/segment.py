@@ -436,7 +436,8 @@ def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: 
         k = max(mapping) + 1 if mapping else len(estimator.cluster_centers_)
         statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
         how = estimator.normalization_
-        doubt = [doubts(*found, how, k) for found in zip(cubes, labels, confidences, strict=True)]
+        searched = len(estimator.cluster_centers_)
+        doubt = [doubts(*found, how, k, searched) for found in zip(cubes, labels, confidences, strict=True)]
         return Maps(cubes, labels, confidences, statistics, truth, _scores(labels, truth), doubt)
 
 
@@ -495,6 +496,8 @@ def _cluster_rows(cube: Cube, labels: np.ndarray, statistics: Statistics, doubt:
             row["spread"] = float(std[cluster].mean())
             row["confidence"] = round(doubt.confidence[cluster], 4)
             row["rows_and_columns_of_98_percent"] = doubt.place[cluster]
+            again = doubt.found_again[cluster]
+            row["found_again"] = None if np.isnan(again) else round(again, 4)
         rows.append(row)
     return rows
 
@@ -572,7 +575,7 @@ def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
 
     scores = record["scores"]
     match = {cluster: label for label, cluster in _match(scores).items()}
-    columns = ["cluster", "pixels", "share", "peak at", "mean value", "spread", "confidence"]
+    columns = ["cluster", "pixels", "share", "peak at", "mean value", "spread", "confidence", "found again"]
     columns += ["matched label", "IoU"] if scores is not None else []
     units = [item["wavelength_unit"] for item in record["inputs"]]
     blocks: list[Block] = []
@@ -584,8 +587,9 @@ def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
                 at = row.get("peak_wavelength")
                 cells += [f"band {row['peak_band']}" if at is None else f"{at:.5g} {unit or ''}".rstrip()]
                 cells += [f"{row['mean_value']:.4g}", f"{row['spread']:.4g}", f"{row['confidence']:.2f}"]
+                cells += ["-" if row["found_again"] is None else f"{row['found_again']:.2f}"]
             else:
-                cells += ["-"] * 4
+                cells += ["-"] * 5
             if scores is not None:
                 label = match.get(row["cluster"])
                 iou = scores.get(f"iou_class_{label}")

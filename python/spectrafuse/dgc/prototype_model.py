@@ -185,7 +185,8 @@ class PrototypeModel(nn.Module):
             place = slice(down, down + height), slice(right, right + width)
             distance = (around[:, place[0], place[1]] - averaged).square_().sum(dim=0)
             torch.mul(torch.exp(distance.div_(-2 * self.bandwidth.square())), inside[place], out=weight)
-        return weights.mul_(_COUPLING / weights.sum(dim=0).clamp_min(torch.finfo(weights.dtype).tiny))
+        # A pixel may have no neighbour that is anything like it.
+        return weights.div_(weights.sum(dim=0).clamp_min(torch.finfo(weights.dtype).tiny)).mul_(_COUPLING)
 
     @staticmethod
     def _blocks(shape: torch.Size) -> Iterator[slice]:

@@ -12,9 +12,10 @@ doi:10.1109/36.3001). Of what is left, the 2K strongest principal components are
 the power (K - 1) / 2K: part of the way to whitening, which would let weak components count as much as strong ones. Few
 clusters differ in few directions, many in more and in weaker ones.
 
-Prototypes are means of pixels that are averaged twice with alike neighbours (`spectrafuse.dgc.neighbours`) and lie among
-their like: mixed pixels at borders are neither of one cluster nor of the other, and k-means, which spends centres on
-what lies far out, would make clusters of them. Labels are of single pixels.
+Prototypes are means of pixels that are averaged with alike neighbours (`spectrafuse.dgc.neighbours`), three times, each
+time with as much noise in mind as the time before has left, and that lie among their like: mixed pixels at borders are
+neither of one cluster nor of the other, and k-means, which spends centres on what lies far out, would make clusters of
+them. Labels are of single pixels.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ _STARTS = 30
 # Principal components below this share of the largest variance are left out, and all but so many for each cluster.
 _LEAST_VARIANCE = 1e-6
 DIRECTIONS = 2
-# Side of the window that pixels are averaged in, and how often.
-_NEIGHBOURS, PASSES = 5, 2
+# Side of the window that pixels are averaged in, and of that in which what comes out is averaged again.
+_NEIGHBOURS, _NEIGHBOURS_LATER, PASSES = 5, 7, 3
+# Bandwidth of the later passes, against the median distance of neighbours, whose noise is alike once it is averaged.
+_NOISE_LEFT = 3.0
 # Share of the pixels that are among their like. Of every cluster that k-means finds in all pixels, at least so many
 # are: a scene may consist of a smooth background and of rough objects.
 _SMOOTH_SHARE, _SMOOTH_SHARE_OF_CLUSTER = 0.7, 0.1
+# Side of the blocks that make half of a sample, and more of them than are side by side in a window.
+_BLOCK, _MOST_BLOCKS = 16, 64
 # Of the averaging, against the pixels' root mean square: neighbours may be equal.
 _LEAST_BANDWIDTH = 1e-3
 # Of the noise, against the variance of single pixels about their prototypes.
@@ -137,12 +142,13 @@ class SpectraSample:
         self.valid = [valid[None] for _, valid in windows]
         self.bandwidth = _bandwidth(projected, self.valid)
         self.single = self._with_data(projected)
-        self.averaged = projected
+        self.averaged, bandwidth, window = projected, self.bandwidth, _NEIGHBOURS
         for _ in range(passes):
-            self.averaged = [
-                smoothed(image, self.bandwidth, _NEIGHBOURS, valid)
-                for image, valid in zip(self.averaged, self.valid, strict=True)
-            ]
+            pairs = zip(self.averaged, self.valid, strict=True)
+            self.averaged = [smoothed(image, bandwidth, window, valid) for image, valid in pairs]
+            # What noise is left is less, so that classes closer than the noise was are kept apart.
+            bandwidth = torch.minimum(_NOISE_LEFT * _bandwidth(self.averaged, self.valid), self.bandwidth)
+            window = _NEIGHBOURS_LATER
 
     def _with_data(self, images: Sequence[Tensor]) -> Tensor:
         pairs = zip(images, self.valid, strict=True)
@@ -163,6 +169,15 @@ class SpectraSample:
         about = torch.cdist(self.single, means).amin(dim=1).square().mean() if len(self.single) else self.bandwidth
         noise = torch.maximum(self.bandwidth.square() / 2, _LEAST_VARIANCE_ABOUT * about) / directions
         return noise.clamp_min(torch.finfo(torch.float32).tiny ** 0.5)
+
+    def random_half(self, stream: RandomStream) -> Tensor:
+        """Which of the pixels with data (n,) lie in a random half of the blocks of 16 x 16 pixels that windows have."""
+        blocks = []
+        for number, valid in enumerate(self.valid):
+            rows, columns = valid[0].nonzero(as_tuple=True)
+            blocks.append((number * _MOST_BLOCKS + rows // _BLOCK) * _MOST_BLOCKS + columns // _BLOCK)
+        names, own = torch.cat(blocks).unique(return_inverse=True)
+        return (stream.permutation(len(names), device="cpu") % 2 == 0)[own]
 
     def means(self, n_clusters: int, stream: RandomStream, starts: int, chosen: Tensor | None = None) -> Tensor:
         """Cluster means (K, R) of the averaged pixels, or of those `chosen`, the best of so many starts of k-means."""
