@@ -298,12 +298,14 @@ def segment(
     n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,
     recipe: RecipeOption = RecipeName.corrected,
     network: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--network/--no-network",
-            help="Train a network on the labels of the spectra, or only make these agree with their like around them.",
+            help="Train a network on the labels that spectra give, or only make these agree with their like around "
+            "them. Default: only if an option is about training.",
+            rich_help_panel=TRAINING,
         ),
-    ] = True,
+    ] = None,
     merge: Annotated[str | None, typer.Option(help="Merge clusters: '0=0,2;1=1' makes 0 of clusters 0 and 2.")] = None,
     tree: Annotated[
         bool, typer.Option("--tree", help="Show fewer clusters too, and how they merge: tree.png.")

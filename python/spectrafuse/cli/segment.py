@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectrafuse._runtime.errors import SpectrafuseError
+from spectrafuse._runtime.errors import InvalidValueError, SpectrafuseError
 from spectrafuse._runtime.text import file_name
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 # Clusters and labels in the pictures that are tried before the training.
 _MOST_TRIED = 8
-# Settings of the training.
-_OF_TRAINING = ("crop_size", "batch_size", "max_epoch", "learning_rate")
 # Pixels from which on a label map stays in a file.
 _LARGE_MAP = 1 << 24
 # In labels.npy, classes.img and confidence.img.
@@ -263,15 +261,12 @@ def read_truth(request: SegmentRequest, cubes: Sequence[Cube]) -> list[np.ndarra
 
 def trains(request: SegmentRequest) -> bool:
     """Whether a network is trained."""
-    return bool(request.settings.get("network", True))
+    from spectrafuse.dgc.estimator import DeepGlobalClustering
 
-
-def _check_training(request: SegmentRequest) -> None:
-    given = [name for name in _OF_TRAINING if name in request.settings]
-    given += ["recipe"] if request.settings.get("recipe", "corrected") != "corrected" else []
-    if given and not trains(request):
-        option = "--" + given[0].replace("_", "-")
-        raise CommandError(f"{option} is about the training of a network: give --network with it, or leave it out.")
+    try:
+        return DeepGlobalClustering(**request.settings).trains_network
+    except InvalidValueError as error:
+        raise CommandError(f"--no-network: {error}") from None
 
 
 def check_merge(request: SegmentRequest) -> None:
@@ -313,7 +308,7 @@ def segment(request: SegmentRequest) -> None:
 
     console = output_console()
     check_merge(request)
-    _check_training(request)
+    trains(request)
     set_threads(request.threads)
     with at_least(request.settings.get("max_memory")), waiting("reading"):
         cubes = read_request_scenes(request)

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from copy import copy
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,12 @@ from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.spectral_axis import SpectralAxis, axis_from_plain
 from spectrafuse.random import RandomStream
 
-_NOT_TRAINED = "Nothing was trained: pixels have the nearest spectral prototype, made to agree with their like around them."
 _MODEL_SHAPE = ("embed_dim", "n_spectral_layers", "spectral_kernel_size", "num_iters", "window", "temperature")
+_OF_NETWORK = (
+    "recipe", *(name for name in CHANGEABLE if name != "normalization"), *_MODEL_SHAPE, "batch_size", "precision",
+    "log_dir",
+)  # fmt: skip
+_NOT_TRAINED = "Nothing was trained: pixels have the nearest spectral prototype, made to agree with their like around them."
 
 
 class DeepGlobalClustering(ClusterMixin, BaseEstimator):
@@ -54,10 +59,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Clusters to look for.
     recipe : {"corrected", "published"} or Recipe
         How to train; `published` repeats the paper's code with its mistakes, `corrected` puts them right.
-    network : bool
-        Whether a network is trained on the labels that spectra alone give (True), or these are made to agree with their
-        like around them (False), which takes seconds; what is said of training has no effect then. See
-        `spectrafuse.dgc.prototype_model`.
+    network : bool, optional
+        Whether a network is trained on the labels that the spectra give (True), or these are only made to agree with
+        their like around them (False; `spectrafuse.dgc.prototype_model`), which takes seconds and is as good on most
+        scenes. None: False, unless anything else is asked for that concerns the network: another recipe, a shape of
+        the network, a length of the training.
     embed_dim : int
         Length of a pixel's embedding.
     normalization : {"auto", "meanstd", "minmax", "unit", "snv", "unit+meanstd", "signal+meanstd"}, optional
@@ -153,7 +159,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         n_clusters: int = 4,
         *,
         recipe: str | Recipe = "corrected",
-        network: bool = True,
+        network: bool | None = None,
         embed_dim: int = 32,
         normalization: str | None = None,
         crop_size: int | None = None,
@@ -268,7 +274,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model: Model
-        if self.network:
+        if self.trains_network:
             model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         else:
             model = PrototypeModel.of_sizes(n_bands, self.n_clusters)
@@ -302,6 +308,24 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
         self.axis_ = axis_of(scenes[0])
         self._scenes, self._mass = scenes, None
+
+    @property
+    def trains_network(self) -> bool:
+        """Whether `fit` trains a network: `network`, or what the other parameters ask for.
+
+        Raises
+        ------
+        ValueError
+            If `network` is False and another parameter concerns the network.
+        """
+        usual = signature(type(self)).parameters
+        asked = [name for name in _OF_NETWORK if getattr(self, name) != usual[name].default]
+        if self.network is False and asked:
+            raise InvalidValueError(
+                f"`{asked[0]}` concerns the network: leave it out, or give network=True; got {getattr(self, asked[0])!r} "
+                "with network=False."
+            )
+        return bool(asked) if self.network is None else bool(self.network)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

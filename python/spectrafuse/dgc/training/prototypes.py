@@ -12,7 +12,7 @@ doi:10.1109/36.3001). Of what is left, the 2K strongest principal components are
 the power (K - 1) / 2K: part of the way to whitening, which would let weak components count as much as strong ones. Few
 clusters differ in few directions, many in more and in weaker ones.
 
-Prototypes are means of pixels that are averaged with alike neighbours (`spectrafuse.dgc.neighbours`), three times, each
+Prototypes are means of pixels that are averaged with alike neighbours (`spectrafuse.dgc.neighbours`), four times, each
 time with as much noise in mind as the time before has left, and that lie among their like: mixed pixels at borders are
 neither of one cluster nor of the other, and k-means, which spends centres on what lies far out, would make clusters of
 them. Labels are of single pixels.
@@ -43,9 +43,9 @@ _STARTS = 30
 _LEAST_VARIANCE = 1e-6
 DIRECTIONS = 2
 # Side of the window that pixels are averaged in, and of that in which what comes out is averaged again.
-_NEIGHBOURS, _NEIGHBOURS_LATER, PASSES = 5, 7, 3
+_NEIGHBOURS, _NEIGHBOURS_LATER, PASSES = 5, 7, 4
 # Bandwidth of the later passes, against the median distance of neighbours, whose noise is alike once it is averaged.
-_NOISE_LEFT = 3.0
+_NOISE_LEFT = 4.0
 # Share of the pixels that are among their like. Of every cluster that k-means finds in all pixels, at least so many
 # are: a scene may consist of a smooth background and of rough objects.
 _SMOOTH_SHARE, _SMOOTH_SHARE_OF_CLUSTER = 0.7, 0.1
