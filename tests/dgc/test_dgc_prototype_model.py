@@ -151,8 +151,9 @@ def test_an_estimator_without_a_network(tmp_path: Path) -> None:
 def test_a_background_of_equal_spectra() -> None:
     cube = np.zeros((5, 30, 30), np.float32)
     cube[:, 10:20, 10:20] = 1 + 0.1 * np.random.default_rng(0).normal(size=(5, 10, 10))
-    labels = DeepGlobalClustering(2).fit_predict(cube)
-    assert metrics.normalized_mutual_information(labels, cube.any(axis=0).astype(int)) == 1
+    with pytest.warns(UserWarning, match="0 in every band"):
+        labels = DeepGlobalClustering(2).fit_predict(cube, layout="chw")
+    assert metrics.normalized_mutual_information(labels, cube.any(axis=0).astype(int)) > 0.999
     assert (DeepGlobalClustering(2).fit_predict(np.ones((5, 9, 9), np.float32), layout="chw") >= 0).all()
 
 

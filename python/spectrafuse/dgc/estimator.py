@@ -31,7 +31,7 @@ from spectrafuse.dgc.scenes import axis_of, check_bands, read_scenes, with_bands
 from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.choice import resolve_normalization
 from spectrafuse.dgc.training.initialise import new_model
-from spectrafuse.dgc.training.prototypes import SpectraSample, find_prototypes
+from spectrafuse.dgc.training.prototypes import FOR_PIXELS, FOR_REGIONS, SpectraSample, find_prototypes
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.tree import agreement, groups_at, merges
 from spectrafuse.dgc.windows import WindowedScene, for_training
@@ -507,7 +507,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         cpu = torch.device("cpu")
         scenes = [WindowedScene(scene, self.normalization_.fit(scene), cpu) for scene in self._scenes]
         count = self.model_.n_clusters
-        return agreement(SpectraSample(scenes, count), count, levels, RandomStream(0))
+        space = FOR_REGIONS if isinstance(self.model_, PrototypeModel) else FOR_PIXELS
+        return agreement(SpectraSample(scenes, count, space), count, levels, RandomStream(0))
 
     def merge_clusters(self, mapping: Mapping[int, Sequence[int]] | None) -> DeepGlobalClustering:
         """Make `predict` return merged labels.

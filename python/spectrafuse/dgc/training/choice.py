@@ -16,7 +16,7 @@ import torch
 
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import AUTO
-from spectrafuse.dgc.training.prototypes import SpectraSample
+from spectrafuse.dgc.training.prototypes import FOR_PIXELS, SpectraSample
 from spectrafuse.dgc.windows import WindowedScene
 from spectrafuse.io.cubes import Cube
 from spectrafuse.random import RandomStream
@@ -25,8 +25,6 @@ SHAPE, BRIGHTNESS = "signal+meanstd", "meanstd"
 # Brightness is kept only where its clusters are so much better: most scenes have light that varies.
 _CLEARLY_BETTER = 1.1
 _STARTS = 5
-# Strong directions weigh more here, and borders are less blurred, than where prototypes are found.
-_EXPONENT, _PASSES = 1 / 3, 1
 # Where its random numbers begin, far from those of a fit and of its batches.
 _FIRST_STEP = 1 << 61
 # Of pairs of neighbours with a border between them; fewer say nothing.
@@ -51,7 +49,7 @@ class _View:
         fitted = [Normalization(method).fit(scene) for scene in scenes]
         cpu = torch.device("cpu")
         windowed = [WindowedScene(*pair, cpu) for pair in zip(scenes, fitted, strict=True)]
-        self.sample = SpectraSample(windowed, n_clusters, exponent=_EXPONENT, passes=_PASSES)
+        self.sample = SpectraSample(windowed, n_clusters, FOR_PIXELS)
         self.means = self.sample.means(n_clusters, stream, _STARTS)
         self.labels = [
             torch.cdist(image[0].flatten(1).t(), self.means).argmin(1).view(image.shape[2:])

@@ -1,16 +1,18 @@
-"""Spectral prototypes: what the spectra alone say about the clusters, as labels that training starts and stays with.
+"""Spectral prototypes: what the spectra alone say about the clusters.
 
 Losses that look at embeddings alone are as content with clusters of shadows, of texture or of places in the crop as
-with materials. So the scenes' spectra are clustered once, before training, and the term of the loss that the published
-code spends on random labels ("uniform assignment") gets these labels instead. The network cannot follow them pixel by
-pixel where they are noise, since it sees a pixel among its neighbours: it keeps what is spatially coherent.
+with materials. So the scenes' spectra are clustered once. Labels are smoothed (`spectrafuse.dgc.prototype_model`), or
+before a training the term of the loss that the published code spends on random labels ("uniform assignment") gets them
+instead. The network cannot follow them pixel by pixel where they are noise, since it sees a pixel among its neighbours:
+it keeps what is spatially coherent.
 
 Spectra are compared after a linear map that takes noise away and evens out the directions that are left. Noise is what
 differs between neighbours: with the covariance S of the spectra and N of half their differences from neighbours, each
 direction of the pencil (S, N) is damped by (1 - N/S)^2, a Wiener filter applied twice (Green et al. 1988,
 doi:10.1109/36.3001). Of what is left, the 2K strongest principal components are kept, each divided by its variance to
 the power (K - 1) / 2K: part of the way to whitening, which would let weak components count as much as strong ones. Few
-clusters differ in few directions, many in more and in weaker ones.
+clusters differ in few directions, many in more and in weaker ones. Labels of single pixels, which a network is trained
+on, are noise in weak directions: there the power is 1/3, and pixels are averaged once.
 
 Prototypes are means of pixels that are averaged with alike neighbours (`spectrafuse.dgc.neighbours`), four times, each
 time with as much noise in mind as the time before has left, and that lie among their like: mixed pixels at borders are
@@ -43,7 +45,7 @@ _STARTS = 30
 _LEAST_VARIANCE = 1e-6
 DIRECTIONS = 2
 # Side of the window that pixels are averaged in, and of that in which what comes out is averaged again.
-_NEIGHBOURS, _NEIGHBOURS_LATER, PASSES = 5, 7, 4
+_NEIGHBOURS, _NEIGHBOURS_LATER = 5, 7
 # Bandwidth of the later passes, against the median distance of neighbours, whose noise is alike once it is averaged.
 _NOISE_LEFT = 4.0
 # Share of the pixels that are among their like. Of every cluster that k-means finds in all pixels, at least so many
@@ -55,6 +57,20 @@ _BLOCK, _MOST_BLOCKS = 16, 64
 _LEAST_BANDWIDTH = 1e-3
 # Of the noise, against the variance of single pixels about their prototypes.
 _LEAST_VARIANCE_ABOUT = 0.01
+
+
+class Space(NamedTuple):
+    """How spectra are compared."""
+
+    exponent: float | None
+    """Of the variance that every direction is divided by; None: (K - 1) / 2K."""
+    passes: int
+    """How often pixels are averaged with alike neighbours."""
+
+
+# Weak directions tell more materials apart, and are noise in single pixels: they count where labels are smoothed.
+FOR_REGIONS = Space(None, 4)
+FOR_PIXELS = Space(1 / 3, 1)
 
 
 class Prototypes(NamedTuple):
@@ -99,10 +115,8 @@ class SpectraSample:
         256 bands.
     n_clusters : int, optional
         Clusters that directions are kept for, two for each; without it, as for three.
-    exponent : float, optional
-        Of the variance that every direction is divided by; without it, (K - 1) / 2K.
-    passes : int
-        How often pixels are averaged.
+    space : Space
+        How spectra are compared.
 
     Attributes
     ----------
@@ -121,9 +135,7 @@ class SpectraSample:
         self,
         scenes: Sequence[Tensor | NormalizedScene],
         n_clusters: int = 3,
-        *,
-        exponent: float | None = None,
-        passes: int = PASSES,
+        space: Space = FOR_REGIONS,
     ) -> None:
         bands = scenes[0].shape[0]
         most = most_windows(bands)
@@ -136,14 +148,14 @@ class SpectraSample:
         self.device = read[0][0].device
         windows = [(spectra.cpu(), valid) for spectra, valid in read]
         signal, noise = moments(iter(windows), bands)
-        exponent = (n_clusters - 1) / (2 * n_clusters) if exponent is None else exponent
+        exponent = (n_clusters - 1) / (2 * n_clusters) if space.exponent is None else space.exponent
         self.projection = _projection(signal.about_mean, noise, DIRECTIONS * n_clusters, exponent).float()
         projected = [(spectra.permute(1, 2, 0) @ self.projection).permute(2, 0, 1)[None] for spectra, _ in windows]
         self.valid = [valid[None] for _, valid in windows]
         self.bandwidth = _bandwidth(projected, self.valid)
         self.single = self._with_data(projected)
         self.averaged, bandwidth, window = projected, self.bandwidth, _NEIGHBOURS
-        for _ in range(passes):
+        for _ in range(space.passes):
             pairs = zip(self.averaged, self.valid, strict=True)
             self.averaged = [smoothed(image, bandwidth, window, valid) for image, valid in pairs]
             # What noise is left is less, so that classes closer than the noise was are kept apart.
@@ -189,7 +201,9 @@ class SpectraSample:
 
 
 @torch.no_grad()
-def find_prototypes(scenes: Sequence[Tensor | NormalizedScene], n_clusters: int, stream: RandomStream) -> Prototypes:
+def find_prototypes(
+    scenes: Sequence[Tensor | NormalizedScene], n_clusters: int, stream: RandomStream, space: Space = FOR_REGIONS
+) -> Prototypes:
     """Cluster the spectra of windows that are spread over the scenes.
 
     Parameters
@@ -199,13 +213,15 @@ def find_prototypes(scenes: Sequence[Tensor | NormalizedScene], n_clusters: int,
         Prototypes K.
     stream : RandomStream
         Source of the choice of pixels, where there are many, and of the starts.
+    space : Space
+        How spectra are compared.
 
     Returns
     -------
     Prototypes
         On the device of the scenes. Of thirty starts of k-means the one with the least squared distance.
     """
-    sample = SpectraSample(scenes, n_clusters)
+    sample = SpectraSample(scenes, n_clusters, space)
     means = sample.means(n_clusters, stream, _STARTS)
     counts = torch.bincount(torch.cdist(sample.points, means).argmin(dim=1), minlength=n_clusters)
     shares = counts / counts.sum().clamp_min(1)
