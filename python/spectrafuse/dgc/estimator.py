@@ -303,7 +303,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             )  # fmt: skip
         self._set_model(model, method, reason)
         if found is not None:
-            self._means, self._shares = (x.cpu().double().numpy() for x in found[1:3])
+            self._means, self._shares = (x.cpu().double().numpy() for x in (found.means * found.scale, found.shares))
         self.history_, self.stop_reason_, self.n_iter_ = history, stop_reason, n_iter
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
         self.axis_ = axis_of(scenes[0])

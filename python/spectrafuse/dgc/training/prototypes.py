@@ -62,14 +62,14 @@ _LEAST_VARIANCE_ABOUT = 0.01
 class Space(NamedTuple):
     """How spectra are compared."""
 
-    exponent: float | None
-    """Of the variance that every direction is divided by; None: (K - 1) / 2K."""
+    exponent: float
+    """Of the variance that every direction is divided by; 0: (K - 1) / 2K."""
     passes: int
     """How often pixels are averaged with alike neighbours."""
 
 
 # Weak directions tell more materials apart, and are noise in single pixels: they count where labels are smoothed.
-FOR_REGIONS = Space(None, 4)
+FOR_REGIONS = Space(0.0, 4)
 FOR_PIXELS = Space(1 / 3, 1)
 
 
@@ -86,6 +86,8 @@ class Prototypes(NamedTuple):
     """() float32: median distance of neighbours, positive."""
     variance: Tensor = torch.ones(())
     """() float32: of the noise in each of the R directions, positive."""
+    scale: Tensor = torch.ones(())
+    """(R,) float32: what directions are multiplied by where prototypes are compared with each other."""
 
     def maps(self, spectra: Tensor) -> Tensor:
         """The nearest prototype of every pixel, (B, h, w) int64 on its device.
@@ -125,6 +127,8 @@ class SpectraSample:
         Windows behind the map, every pixel averaged with alike ones around it.
     single : Tensor (n, R)
         Pixels with data behind the map, not averaged.
+    scale : Tensor (R,)
+        What takes directions from this space to that of few clusters, in which strong directions count more.
     valid : list of Tensor (1, h, w) bool
         Pixels with data.
     bandwidth : Tensor ()
@@ -148,8 +152,9 @@ class SpectraSample:
         self.device = read[0][0].device
         windows = [(spectra.cpu(), valid) for spectra, valid in read]
         signal, noise = moments(iter(windows), bands)
-        exponent = (n_clusters - 1) / (2 * n_clusters) if space.exponent is None else space.exponent
-        self.projection = _projection(signal.about_mean, noise, DIRECTIONS * n_clusters, exponent).float()
+        exponent = space.exponent or (n_clusters - 1) / (2 * n_clusters)
+        projection, self.scale = _projection(signal.about_mean, noise, DIRECTIONS * n_clusters, exponent)
+        self.projection = projection.float()
         projected = [(spectra.permute(1, 2, 0) @ self.projection).permute(2, 0, 1)[None] for spectra, _ in windows]
         self.valid = [valid[None] for _, valid in windows]
         self.bandwidth = _bandwidth(projected, self.valid)
@@ -225,7 +230,7 @@ def find_prototypes(
     means = sample.means(n_clusters, stream, _STARTS)
     counts = torch.bincount(torch.cdist(sample.points, means).argmin(dim=1), minlength=n_clusters)
     shares = counts / counts.sum().clamp_min(1)
-    found = (sample.projection, means, shares, sample.bandwidth, sample.variance(means))
+    found = (sample.projection, means, shares, sample.bandwidth, sample.variance(means), sample.scale)
     return Prototypes(*(x.to(sample.device) for x in found))
 
 
@@ -247,8 +252,11 @@ def _read(scene: NormalizedScene, top: int, left: int) -> tuple[Tensor, Tensor]:
     return window, torch.ones(window.shape[1:], dtype=torch.bool) if valid is None else torch.from_numpy(valid)
 
 
-def _projection(signal: Tensor, noise: Tensor, most: int, exponent: float) -> Tensor:
-    """The linear map (bands, R) of the module's text, from the covariances (bands, bands) of spectra and noise."""
+def _projection(signal: Tensor, noise: Tensor, most: int, exponent: float) -> tuple[Tensor, Tensor]:
+    """The linear map (bands, R) of the module's text, and `SpectraSample.scale`.
+
+    From the covariances (bands, bands) of spectra and noise.
+    """
     clean = identity = torch.eye(len(signal), dtype=signal.dtype)
     if (found := pencil(signal, noise)) is not None:
         ratio, into, back = found
@@ -256,8 +264,11 @@ def _projection(signal: Tensor, noise: Tensor, most: int, exponent: float) -> Te
     variance, components = torch.linalg.eigh(clean.t() @ signal @ clean)
     kept = variance > _LEAST_VARIANCE * variance[-1]
     kept[:-most] = False
-    # A scene of one spectrum, or of noise alone, has no direction that is better than another.
-    return clean @ components[:, kept] / variance[kept] ** exponent if kept.any() else identity[:, :1]
+    if not kept.any():
+        # A scene of one spectrum, or of noise alone, has no direction that is better than another.
+        return identity[:, :1], torch.ones(1)
+    variance = variance[kept]
+    return clean @ components[:, kept] / variance**exponent, (variance ** (exponent - FOR_PIXELS.exponent)).float()
 
 
 def _means(points: Tensor, rough: Tensor, n_clusters: int, stream: RandomStream, starts: int) -> Tensor:
