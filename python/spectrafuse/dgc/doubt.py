@@ -64,7 +64,8 @@ class Doubt(NamedTuple):
         """The figures of the scene as plain values; nan is None."""
         names = ("unsure", "small_patches", "explained", "explained_by_k_means")
         figures: dict[str, object] = {n: None if np.isnan(x := getattr(self, n)) else round(x, 4) for n in names}
-        return figures | {"noisy_bands": self.noisy_bands, "cautions": self.cautions}
+        lists = {"noisy_bands": self.noisy_bands, "parted_by_place": self.parted_by_place, "cautions": self.cautions}
+        return figures | lists
 
 
 def doubts(
