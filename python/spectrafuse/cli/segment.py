@@ -570,7 +570,7 @@ def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
 
     scores = record["scores"]
     match = {cluster: label for label, cluster in _match(scores).items()}
-    columns = ["cluster", "pixels", "share", "peak at", "mean value", "confidence", "found again"]
+    columns = ["cluster", "pixels", "share", "peak at", "confidence", "found again"]
     columns += ["matched label", "IoU"] if scores is not None else []
     units = [item["wavelength_unit"] for item in record["inputs"]]
     blocks: list[Block] = []
@@ -581,10 +581,10 @@ def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
             if row["pixels"]:
                 at = row.get("peak_wavelength")
                 cells += [f"band {row['peak_band']}" if at is None else f"{at:.5g} {unit or ''}".rstrip()]
-                cells += [f"{row['mean_value']:.4g}", f"{row['confidence']:.2f}"]
-                cells += ["-" if row["found_again"] is None else f"{row['found_again']:.2f}"]
+                again = row["found_again"]
+                cells += [f"{row['confidence']:.2f}", "-" if again is None else f"{again:.2f}"]
             else:
-                cells += ["-"] * 4
+                cells += ["-"] * 3
             if scores is not None:
                 label = match.get(row["cluster"])
                 iou = scores.get(f"iou_class_{label}")
