@@ -48,7 +48,10 @@ def speed(rows: Sequence[Row], unmixed: Sequence[Row], segmented: Sequence[Row])
     seconds = [f"{_range(runs, 'processor_seconds')} s, mean IoU {_mean(runs):.2f}" for runs in scenes]
     lines.append(f"| DGC, Samson to the answer ² | {seconds[0]}; with a network {seconds[1]} | {seconds[2]} ⁴ | |")
     where = [_machine([found[case] for case in SPEED])]
-    where += [_machine([row["machine"] for row in runs]) for runs in ((*ours, *trained), [row for runs in scenes for row in runs])]
+    where += [
+        _machine([row["machine"] for row in runs])
+        for runs in ((*ours, *trained), [row for runs in scenes for row in runs])
+    ]
     notes = [
         f"¹ On {where[0]}",
         f"² Processor seconds. Unmixing on {where[1]} Segmentation on {where[2]}",

@@ -17,10 +17,16 @@ from spectrafuse.reports.style import new_figure, palette, tidy
 Rows = Sequence[Mapping[str, Any]]
 # In mean IoU; what is asked of a run.
 TOLERATED_FALL = 0.02
-TITLES = {"samson": "Samson", "indian_pines": "Indian Pines", "wheat": "Wheat grains", "muufl": "MUUFL", "moffett": "Moffett"} | {
-    name: f"made, {made.height} x {made.width} x {made.bands}" for name, made in MADE.items()
+TITLES = {
+    "samson": "Samson",
+    "indian_pines": "Indian Pines",
+    "wheat": "Wheat grains",
+    "muufl": "MUUFL",
+    "moffett": "Moffett",
+} | {name: f"made, {made.height} x {made.width} x {made.bands}" for name, made in MADE.items()}
+CLUSTERS = {"samson": 3, "indian_pines": 16, "wheat": 2, "muufl": 5, "moffett": 3} | {
+    name: made.materials for name, made in MADE.items()
 }
-CLUSTERS = {"samson": 3, "indian_pines": 16, "wheat": 2, "muufl": 5, "moffett": 3} | {name: made.materials for name, made in MADE.items()}
 
 
 def _grouped(rows: Rows) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
@@ -168,9 +174,9 @@ def write(folder: Path, rows: Rows, data: Path | None) -> None:
         "",
         "Written by `paper_dgc.py` from `runs.jsonl`. Mean ± standard deviation over the seeds, and the worst of them.",
         "Clusters are matched to labels by the Hungarian method on the labelled pixels; labels serve for nothing else.",
-        "`k-means`: on spectra of unit length with standardised bands, ten starts. `default`: labels that are smoothed,",
-        "without a network. `corrected`: `network=True`. `prototypes alone`: the labels of single pixels that the network",
-        "is trained on. A run has collapsed where a cluster is empty at its end.",
+        "`k-means`: on spectra of unit length with standardised bands, ten starts. `default`: labels that are",
+        "smoothed, without a network. `corrected`: `network=True`. `prototypes alone`: the labels of single pixels",
+        "that the network is trained on. A run has collapsed where a cluster is empty at its end.",
         "`best - last`: the largest over the seeds, of the mean IoU. Made scenes (`paper_dgc_scenes.py`) are others",
         "with every seed; the recipe was chosen with these scenes and others of their kinds in view.",
         "",

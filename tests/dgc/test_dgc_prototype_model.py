@@ -47,8 +47,7 @@ def test_the_formula() -> None:
     averaged = smoothed(own[None], model.bandwidth, 5)[0]
     places = [(y, x) for y in range(3) for x in range(4)]
     unary = {
-        p: [-float((own[:, p[0], p[1]] - m).square().sum() / (2 * model.variance)) for m in model.means]
-        for p in places
+        p: [-float((own[:, p[0], p[1]] - m).square().sum() / (2 * model.variance)) for m in model.means] for p in places
     }
 
     def softmax(values: list[float]) -> list[float]:
@@ -142,6 +141,9 @@ def test_an_estimator_without_a_network(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.predict(cube, mask=mask), labels)
     assert (loaded.at(1).predict_with_confidence(cube)[1] == 1).all()
 
+    (tmp_path / "model" / "spectrafuse.json").unlink()
+    with pytest.raises(ValueError, match=r"needs its spectrafuse\.json"):
+        DeepGlobalClustering.load(tmp_path / "model")
     config = (tmp_path / "model" / "config.json").read_text(encoding="utf-8")
     (tmp_path / "model" / "config.json").write_text(config.replace('"directions": 6', '"directions": 5'))
     with pytest.raises(ValueError, match="means must be"):

@@ -156,9 +156,7 @@ def _found_again(
 ) -> list[float]:
     """Overlap of each cluster with those of another search; of these, each counts to the cluster it has most of."""
     sample = SpectraSample([WindowedScene(cube, fitted, torch.device("cpu"))], n_searched)
-    own = np.concatenate(
-        [labels[place][valid[0].numpy()] for place, valid in zip(windows, sample.valid, strict=True)]
-    )
+    own = np.concatenate([labels[place][valid[0].numpy()] for place, valid in zip(windows, sample.valid, strict=True)])
     if n_clusters < 2 or len(own) < _LEAST_PIXELS:
         return [float("nan")] * n_clusters
     stream = RandomStream(_SECOND_SEED)

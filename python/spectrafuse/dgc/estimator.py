@@ -31,7 +31,13 @@ from spectrafuse.dgc.scenes import axis_of, check_bands, read_scenes, with_bands
 from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.choice import resolve_normalization
 from spectrafuse.dgc.training.initialise import new_model
-from spectrafuse.dgc.training.prototypes import FOR_PIXELS, FOR_REGIONS, SpectraSample, find_prototypes
+from spectrafuse.dgc.training.prototypes import (
+    FOR_PIXELS,
+    FOR_REGIONS,
+    Prototypes,
+    SpectraSample,
+    find_prototypes,
+)
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.tree import agreement, groups_at, merges
 from spectrafuse.dgc.windows import WindowedScene, for_training
@@ -47,7 +53,9 @@ _OF_NETWORK = (
     "recipe", *(name for name in CHANGEABLE if name != "normalization"), *_MODEL_SHAPE, "batch_size", "precision",
     "log_dir",
 )  # fmt: skip
-_NOT_TRAINED = "Nothing was trained: pixels have the nearest spectral prototype, made to agree with their like around them."
+_NOT_TRAINED = (
+    "Nothing was trained: pixels have the nearest spectral prototype, made to agree with their like around them."
+)
 
 
 class DeepGlobalClustering(ClusterMixin, BaseEstimator):
@@ -285,7 +293,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         if isinstance(model, PrototypeModel):
             found = find_prototypes([WindowedScene(x, how.fit(x), device) for x in scenes], self.n_clusters, stream)
             model = PrototypeModel(found.projection, found.means, found.bandwidth, found.variance)
-            history, stop_reason, n_iter = [], _NOT_TRAINED, 0
+            self._set_model(model, method, reason, found)
+            self.history_, self.stop_reason_, self.n_iter_ = [], _NOT_TRAINED, 0
         else:
             trainer = Trainer(
                 model,
@@ -298,13 +307,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             )
             own = {} if checkpoint_dir is None else fingerprint(self.get_params(), recipe, device, scenes)
             trainer.run(callback=callback, checkpoint_dir=checkpoint_dir, fingerprint=own)
-            found, history, stop_reason, n_iter = (
-                trainer.prototypes, trainer.history, trainer.stop_reason, trainer.epoch
-            )  # fmt: skip
-        self._set_model(model, method, reason)
-        if found is not None:
-            self._means, self._shares = (x.cpu().double().numpy() for x in (found.means * found.scale, found.shares))
-        self.history_, self.stop_reason_, self.n_iter_ = history, stop_reason, n_iter
+            self._set_model(model, method, reason, trainer.prototypes)
+            self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
         self.axis_ = axis_of(scenes[0])
         self._scenes, self._mass = scenes, None
@@ -322,8 +326,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         asked = [name for name in _OF_NETWORK if getattr(self, name) != usual[name].default]
         if self.network is False and asked:
             raise InvalidValueError(
-                f"`{asked[0]}` concerns the network: leave it out, or give network=True; got {getattr(self, asked[0])!r} "
-                "with network=False."
+                f"`{asked[0]}` concerns the network: leave it out, or give network=True; got "
+                f"{getattr(self, asked[0])!r} with network=False."
             )
         return bool(asked) if self.network is None else bool(self.network)
 
@@ -332,10 +336,13 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
-    def _set_model(self, model: Model, normalization: str, reason: str) -> None:
+    def _set_model(self, model: Model, normalization: str, reason: str, prototypes: Prototypes | None = None) -> None:
         self.model_ = model.eval()
         self.normalization_reason_ = reason
         self._means = self._shares = None
+        if prototypes is not None:
+            compared = prototypes.means * prototypes.scale, prototypes.shares
+            self._means, self._shares = (x.cpu().double().numpy() for x in compared)
         self.normalization_ = Normalization(normalization)
         self.n_features_in_ = self.n_bands_in_ = model.n_bands
         self.bands_ = np.arange(model.n_bands)

@@ -69,9 +69,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_model(
-    folder: str | os.PathLike[str], device: torch.device | str = "cpu"
-) -> tuple[Model, dict[str, Any]]:
+def read_model(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> tuple[Model, dict[str, Any]]:
     """The model of a folder, ready for inference, and the content of its `spectrafuse.json` (empty without one).
 
     Raises
@@ -110,8 +108,16 @@ def read_model(
     return model.to(device).eval(), extra
 
 
-def published_extra(model: SegmentationModel) -> dict[str, Any]:
-    """What `spectrafuse.json` would say of a model that the published code wrote."""
+def published_extra(model: Model) -> dict[str, Any]:
+    """What `spectrafuse.json` would say of a model that the published code wrote.
+
+    Raises
+    ------
+    ValueError
+        If the model has no network, so that the published code did not write it.
+    """
+    if isinstance(model, PrototypeModel):
+        raise InvalidValueError(f"A model without a network needs its {EXTRA_FILE}, which is missing.")
     return {
         "parameters": {
             "recipe": published.name,

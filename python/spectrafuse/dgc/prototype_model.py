@@ -114,7 +114,7 @@ class PrototypeModel(nn.Module):
         return cls.of_sizes(*(checks.integer(name, config.get(name), maximum=1_000_000) for name in names))
 
     def spectral(self, spectra: Tensor) -> Tensor:
-        """The first stage: (pixels, R) of spectra (1, pixels, at least bands); bands beyond the model's are left out."""
+        """The first stage: (pixels, R) of spectra (1, pixels, at least bands); bands beyond these are left out."""
         found: Tensor = spectra[0, :, : self.n_bands] @ self.projection
         return found
 
@@ -147,7 +147,7 @@ class PrototypeModel(nn.Module):
         return clusters, (1 - nearest / others.clamp_min(torch.finfo(others.dtype).tiny)).clamp_min(0)
 
     def forward(self, cubes: Tensor) -> MeanShiftResult:
-        """Averaged channels (n, R, rows, columns) and `probs` (n, rows, columns, K) of cubes (n, bands, rows, columns)."""
+        """Averaged channels (n, R, rows, columns) and `probs` (n, rows, columns, K) of cubes (n, bands, rows, ...)."""
         return self.assign((cubes.permute(0, 2, 3, 1) @ self.projection).permute(0, 3, 1, 2))
 
     def labels(self, cubes: Tensor) -> Tensor:

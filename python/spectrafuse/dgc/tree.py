@@ -102,7 +102,12 @@ def agreement(sample: SpectraSample, n_clusters: int, levels: Sequence[int], str
         for part in (half, ~half):
             means = sample.means(n_clusters, stream, _STARTS, part)
             nearest.append(torch.cdist(points, means).argmin(dim=1).numpy())
-            trees.append(merges((means * sample.scale).double().numpy(), np.bincount(nearest[-1], minlength=n_clusters) / len(points)))
+            trees.append(
+                merges(
+                    (means * sample.scale).double().numpy(),
+                    np.bincount(nearest[-1], minlength=n_clusters) / len(points),
+                )
+            )
         for level in levels:
             first, second = (_labels(*pair, level) for pair in zip(nearest, trees, strict=True))
             found[level] += float(adjusted_rand_score(first, second)) / _SPLITS

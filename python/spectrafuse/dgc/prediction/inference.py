@@ -100,9 +100,7 @@ class Budget(NamedTuple):
     pages: int
 
 
-def budget(
-    model: Model, shape: Sequence[int], memory: int, *, mapped: bool = False, probs: bool = False
-) -> Budget:
+def budget(model: Model, shape: Sequence[int], memory: int, *, mapped: bool = False, probs: bool = False) -> Budget:
     """The sizes that keep inference within `memory` bytes beyond what it starts with.
 
     A scene that is `mapped` (`Cube.mapped`) has one strip in memory at a time, and a piece of its file; others have
@@ -337,9 +335,7 @@ def predict_probs(
 
 
 @torch.no_grad()
-def cluster_mass(
-    model: Model, cubes: Any, normalization: Normalization, *, memory: int = DEFAULT_MEMORY
-) -> Tensor:
+def cluster_mass(model: Model, cubes: Any, normalization: Normalization, *, memory: int = DEFAULT_MEMORY) -> Tensor:
     """Mean probability of every cluster over all pixels of the scenes that have data, (K,) float64 on the CPU."""
     total = torch.zeros(model.n_clusters, dtype=torch.float64)
     pixels = 0
