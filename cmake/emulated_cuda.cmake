@@ -22,6 +22,7 @@ pybind11_add_module(_emulated_cuda MODULE ${csrc}/bindings/module.cpp ${emulated
 target_include_directories(_emulated_cuda PRIVATE ${emulation} ${csrc})
 target_compile_definitions(_emulated_cuda PRIVATE SPECTRAFUSE_PYTHON SPECTRAFUSE_FOR_CUDA SPECTRAFUSE_MODULE=_emulated_cuda
                                                   SPECTRAFUSE_CUDA_ARCHITECTURES="emulated")
+compile_bindings_together(_emulated_cuda)
 # Compiled in seconds, and fast enough.
 target_compile_options(_emulated_cuda PRIVATE ${warnings} -O1)
 set_target_properties(_emulated_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_SOURCE_DIR}/build/emulated_cuda)

@@ -2,7 +2,7 @@
 
 #include "mean_shift_shape.h"
 
-namespace spectrafuse {
+namespace spectrafuse::clustering_objective_binding {
 
 // Addresses: embeddings, centers, geometry, labels, valid.
 static ClusteringInputs inputs_of(const Sizes<5>& sizes, const Sizes<4>& stride, int iterations, int window,
@@ -60,4 +60,4 @@ SPECTRAFUSE_BIND(clustering_objective) {
     m.def("clustering_objective_backward", &backward);
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::clustering_objective_binding

@@ -2,7 +2,7 @@
 
 #include "bindings.h"
 
-namespace spectrafuse {
+namespace spectrafuse::dense_mean_shift_binding {
 
 // Backward where `grad` is not 0. A null workspace asks for its size only.
 static DenseIteration arguments_of(const Sizes<3>& sizes, double bandwidth, Address state, Address totals,
@@ -19,4 +19,4 @@ SPECTRAFUSE_BIND(dense_mean_shift) {
     m.def("dense_mean_shift_iteration", on_cpu(arguments_of, dense_mean_shift_iteration));
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::dense_mean_shift_binding

@@ -5,7 +5,7 @@
 
 #include "../cuda/device.h"
 
-namespace spectrafuse {
+namespace spectrafuse::device_binding {
 
 namespace py = pybind11;
 
@@ -34,14 +34,14 @@ SPECTRAFUSE_BIND(device) {
     m.python.def("report", &report);
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::device_binding
 
 #else
 
 #include "../common/isa.h"
 #include "../cpu/parallel.h"
 
-namespace spectrafuse {
+namespace spectrafuse::device_binding {
 
 SPECTRAFUSE_BIND(device) {
     m.def("isa", [] { return isa_name(selected_isa()); });
@@ -55,6 +55,6 @@ SPECTRAFUSE_BIND(device) {
 #endif
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::device_binding
 
 #endif

@@ -5,7 +5,7 @@
 #include "../cuda/gate.h"
 #endif
 
-namespace spectrafuse {
+namespace spectrafuse::gate_binding {
 
 static Gate forward_arguments(const Sizes<2>& sizes, double shift, double tau, double hard_threshold,
                               double used_threshold, Address energy, Address gumbel, bool gumbel_of_both,
@@ -47,4 +47,4 @@ SPECTRAFUSE_BIND(gate) {
 #endif
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::gate_binding

@@ -2,7 +2,7 @@
 
 #include "bindings.h"
 
-namespace spectrafuse {
+namespace spectrafuse::gated_descent_binding {
 
 static Mixture mixture(const Sizes<3>& sizes, Address spectra, Address concentrations, Address components) {
     return {sizes[0], sizes[1], sizes[2], spectra, concentrations, components};
@@ -40,4 +40,4 @@ SPECTRAFUSE_BIND(gated_descent) {
     m.def("mixture_residual", &residual);
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::gated_descent_binding

@@ -1,6 +1,6 @@
 #include "mixtures.h"
 
-namespace spectrafuse {
+namespace spectrafuse::gated_mixture_binding {
 
 static GatedMixture forward_arguments(const Sizes<3>& sizes, bool non_negative, int norm, const Addresses<3>& inputs,
                                       Address mixture) {
@@ -23,4 +23,4 @@ SPECTRAFUSE_BIND(gated_mixture) {
 #endif
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::gated_mixture_binding

@@ -1,6 +1,6 @@
 #include "mean_shift_shape.h"
 
-namespace spectrafuse {
+namespace spectrafuse::mean_shift_assign_binding {
 
 static MeanShiftForward forward_arguments(const Sizes<5>& sizes, const Sizes<4>& stride, int iterations, int window,
                                           double bandwidth, double temperature, Address embeddings, Address centers,
@@ -44,4 +44,4 @@ SPECTRAFUSE_BIND(mean_shift_assign) {
     m.def("mean_shift_assign_backward", &backward);
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::mean_shift_assign_binding

@@ -5,7 +5,7 @@
 #include "../cuda/random_fill.h"
 #endif
 
-namespace spectrafuse {
+namespace spectrafuse::random_fill_binding {
 
 #if !defined(SPECTRAFUSE_FOR_CUDA)
 // Words of the stream (seed, step) as int64 values, the type torch computes with.
@@ -50,4 +50,4 @@ SPECTRAFUSE_BIND(random_fill) {
     m.def("random_fill", &fill);
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::random_fill_binding

@@ -1,6 +1,6 @@
 #include "mixtures.h"
 
-namespace spectrafuse {
+namespace spectrafuse::sparse_gated_mixture_binding {
 
 // Addresses: energy, rng, gumbel, langevin. Options: shift, noise, tau.
 static SparsityGates gates(const Addresses<4>& tensors, bool gumbel_of_both, const std::array<double, 3>& options) {
@@ -42,4 +42,4 @@ SPECTRAFUSE_BIND(sparse_gated_mixture) {
 #endif
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::sparse_gated_mixture_binding

@@ -2,7 +2,7 @@
 
 #include "bindings.h"
 
-namespace spectrafuse {
+namespace spectrafuse::spectral_compactness_binding {
 
 static SpectralCompactness forward_arguments(const Sizes<4>& sizes, const Sizes<3>& stride, Address spectra,
                                              Address probs, Address valid, Address origin, Address means,
@@ -23,4 +23,4 @@ SPECTRAFUSE_BIND(spectral_compactness) {
     m.def("spectral_compactness_backward", on_cpu(backward_arguments, spectral_compactness_backward));
 }
 
-}  // namespace spectrafuse
+}  // namespace spectrafuse::spectral_compactness_binding

@@ -3,7 +3,8 @@ Segment a scene
 ===============
 
 Indian Pines is a scene of fields and woods seen from the air: 145 x 145 pixels, 200 bands. We look for 16 kinds of
-ground in it without giving a single label, and compare with the map that people made on foot.
+ground in it without giving a single label, and compare with the ground truth, a map that
+people made on foot.
 """
 
 import matplotlib.pyplot as plt
@@ -39,7 +40,7 @@ color = cube[:, :, [29, 19, 9]].astype(float)
 axes[0].imshow((color / np.quantile(color, 0.99)).clip(0, 1))
 axes[1].imshow(np.where(known, matched, np.nan), cmap="tab20", vmin=0, vmax=19, interpolation="nearest")
 axes[2].imshow(np.where(known, truth, np.nan), cmap="tab20", vmin=0, vmax=19, interpolation="nearest")
-for axis, title in zip(axes, ["three bands as colors", "clusters", "map made on foot"], strict=True):
+for axis, title in zip(axes, ["three bands as colors", "clusters", "ground truth"], strict=True):
     axis.set(title=title, xticks=[], yticks=[])
 
 # %%

@@ -34,7 +34,8 @@ spectra = amounts @ pure + rng.normal(0, 0.01, (40, len(axis)))
 
 mcr = sf.EBgMCR(random_state=0).fit(spectra)
 concentrations = mcr.transform(spectra)
-print(mcr.n_components_, "components:", *mcr.chosen_reason_.split(": "), sep="\n")
+print(mcr.n_components_, "components")
+print(mcr.chosen_reason_)
 
 # %%
 # Components come in no order, and at a size of their own: each is scaled to length one, and its concentrations carry

@@ -20,9 +20,9 @@ spectra = rng.dirichlet([0.5] * 4, size=80) @ rng.gamma(0.5, size=(4, 200))
 spectra += rng.normal(0, 0.01, spectra.shape)
 np.save(folder / "spectra.npy", spectra)
 
-command = "spectrafuse profile unmix spectra.npy --pool-size 64 --max-epoch 40 --output result"
-done = subprocess.run([sys.executable, "-m", *command.split()], cwd=folder, capture_output=True, text=True, check=True)
-print(done.stdout)
+words = "spectrafuse profile unmix spectra.npy --pool-size 64 --max-epoch 40 --output result"
+command = [sys.executable, "-m", *words.split()]
+print(subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 # %%
 # The same as a picture, beside the table and traces in the folder:

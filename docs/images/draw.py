@@ -30,7 +30,7 @@ def scene(demo: Path, target: Path) -> None:
     shown = [
         (seen**0.7, "scene: 145 × 145 pixels, 200 bands"),
         (colored(labels, table), "16 clusters, found without labels"),
-        (colored(truth, of_class), "map made on foot (matched colors)"),
+        (colored(truth, of_class), "ground truth (matched colors)"),
     ]
     for axes, (picture, title) in zip(figure.subplots(1, 3), shown, strict=True):
         axes.imshow(picture, interpolation="nearest")

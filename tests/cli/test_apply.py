@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,21 @@ def test_one_spectrum_in_another_order_and_a_substance_that_is_new(unmixed: Path
     shifted = tmp_path / "shifted.csv"
     shifted.write_text("\n".join(f"{x + 5:g},{y:.7g},{y:.7g}" for x, y in zip(spectra.axis, known, strict=True)))
     fails_with(run("apply", unmixed, shifted, "-o", tmp_path / "no"), "shifted.csv", "none at 900", "interpolate")
+
+
+def test_spectra_of_another_length_and_a_model_without_its_record(unmixed: Path, table: Path, tmp_path: Path) -> None:
+    spectra = spectrafuse.io.read_spectra(table)
+    np.save(tmp_path / "short.npy", spectra.data[:, 1:])
+    result = run("apply", unmixed, tmp_path / "short.npy", "-o", tmp_path / "out")
+    fails_with(result, "short.npy' has 19 bands and the model 20", "Give data with the model's bands")
+    bare = tmp_path / "bare"
+    shutil.copytree(unmixed / "model", bare)
+    (bare / "spectrafuse.json").unlink()
+    result = run("apply", bare, table, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "Caution" in result.stdout
+    assert "holds no spectrafuse.json" in " ".join(result.stdout.split())
+    fails_with(run("apply", unmixed, table, "-o", unmixed), "different command (command was unmix, now apply).")
 
 
 def test_wrong_models_and_options(

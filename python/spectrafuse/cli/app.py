@@ -70,6 +70,7 @@ class DecimalName(str, Enum):
 class DropName(str, Enum):
     """What is left out where values are missing."""
 
+    channels = "channels"
     bands = "bands"
     spectra = "spectra"
 
@@ -208,7 +209,7 @@ DecimalOption = Annotated[
 DropMissingOption = Annotated[
     DropName | None,
     typer.Option(
-        help="Leave out bands or spectra that have missing values. Default: these values alone take no part.",
+        help="Leave out channels (or bands, the same) or spectra with missing values. Default: these values alone.",
         rich_help_panel=READING,
     ),
 ]
@@ -292,7 +293,7 @@ def segment(
     context: typer.Context,
     scenes: Annotated[
         list[Path],
-        typer.Argument(help="Hyperspectral cubes: ENVI, GeoTIFF, .mat, .h5, .nc, .npy, .npz.", metavar="SCENE..."),
+        typer.Argument(help="Hyperspectral cubes: ENVI, GeoTIFF, .mat, .h5, .nc, .npy, .npz, .zarr.", metavar="SCENE"),
     ],
     output: OutputOption,
     n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,
@@ -418,7 +419,8 @@ def unmix(
         list[Path],
         typer.Argument(
             help="Spectra in a table (.csv, .txt, .xlsx, ...), .spc, .spa, .wdf, .npy or .mat, or a scene. Several are "
-            "runs that share their components."
+            "runs that share their components.",
+            metavar="SPECTRA",
         ),
     ],
     output: OutputOption,
@@ -627,7 +629,7 @@ def apply(
         Path,
         typer.Argument(help="Output folder of `segment` or `unmix`, or the folder 'model' in it.", metavar="MODEL"),
     ],
-    files: Annotated[list[Path], typer.Argument(help="New scenes, or tables of new spectra.", metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(help="New scenes, or tables of new spectra.", metavar="FILE")],
     output: OutputOption,
     restart: RestartOption = False,
     key: KeyOption = None,
@@ -643,6 +645,10 @@ def apply(
     table_columns: TableColumnsOption = None,
     decimal: DecimalOption = DecimalName.auto,
     drop_missing: DropMissingOption = None,
+    runs: Annotated[
+        bool,
+        typer.Option("--runs", help="Each file is a run, as in `unmix`: constraints that link its spectra are obeyed."),
+    ] = False,
     labels: LabelsOption = None,
     ignore_label: IgnoreLabelOption = None,
     device: DeviceOption = None,
@@ -672,6 +678,7 @@ def apply(
             ignore_label=ignore_label,
             threads=threads,
             restart=restart,
+            runs=runs,
         )
     )
 
@@ -679,9 +686,7 @@ def apply(
 @app.command()
 @friendly
 def info(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Scenes, tables of spectra, or model folders.", metavar="PATH...")
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="Scenes, tables of spectra, or model folders.", metavar="PATH")],
     key: KeyOption = None,
     layout: LayoutOption = LayoutName.auto,
     scene_size: SceneSizeOption = None,

@@ -81,7 +81,7 @@ def read_model(folder: str | os.PathLike[str], device: torch.device | str = "cpu
     """
     path = Path(folder)
     for file in (path, path / CONFIG_FILE, path / WEIGHTS_FILE):
-        if not file.exists():
+        if not (file.is_dir() if file == path else file.is_file()):
             raise FileNotFoundError(f"{file} does not exist; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
     config = _read_json(path / CONFIG_FILE)
     try:
@@ -101,7 +101,7 @@ def read_model(folder: str | os.PathLike[str], device: torch.device | str = "cpu
     model.load_state_dict(weights)
     if isinstance(model, PrototypeModel) and not min(model.bandwidth, model.variance) > 0:
         raise InvalidValueError(f"{path / WEIGHTS_FILE}: the bandwidth and the variance must be positive.")
-    extra = _read_json(path / EXTRA_FILE) if (path / EXTRA_FILE).exists() else {}
+    extra = _read_json(path / EXTRA_FILE) if (path / EXTRA_FILE).is_file() else {}
     checksum = extra.pop(_CHECKSUM, None)  # older models have none
     if checksum is not None and checksum != sha256(path / WEIGHTS_FILE):
         raise InvalidValueError(f"{path / WEIGHTS_FILE} was changed or damaged after {EXTRA_FILE} was written.")

@@ -184,6 +184,8 @@ def _picture(path: Path, folder: Path, captions: Mapping[str, str]) -> str:
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "not set"
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
