@@ -178,6 +178,10 @@ def test_info_lists_the_variables_of_a_file_that_needs_a_key(tmp_path: Path) -> 
     assert "first" in result.stdout
     assert "4 x 5 x 6" in result.stdout
     assert run("info", path, "--key", "second", "--layout", "hwc").exit_code == 0
+    shape = np.load(path)["second"].shape[:2]
+    np.save(tmp_path / "mask.npy", np.eye(*shape, dtype="u1"))
+    masked = run("info", path, "--key", "second", "--layout", "hwc", "--mask", tmp_path / "mask.npy", "--json")
+    assert json.loads(masked.stdout)[str(path)]["pixels without data"] == min(shape)
     fails_with(run("info", tmp_path), "a folder without a model")
     fails_with(run("info", tmp_path / "none.npy"), "does not exist")
 

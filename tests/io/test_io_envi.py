@@ -121,6 +121,20 @@ def test_what_a_header_says_is_applied_or_named(
     assert re.search(words, found.description), found.description
 
 
+@pytest.mark.parametrize("dtype", ["i2", "u2", "f4", "f8"])
+@pytest.mark.parametrize("interleave", sorted(STORED))
+def test_the_wrong_order_of_bytes_is_named(tmp_path: Path, interleave: str, dtype: str) -> None:
+    bands, rows, columns = np.ogrid[:20, :24, :30]
+    smooth = 40 * (bands + rows + columns) + 10 * seeds.generator().random((20, 24, 30))
+    path = write_envi(tmp_path, smooth.astype(dtype), interleave)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_envi(path)
+    path.write_text(path.read_text() + "byte order = 1\n")
+    with pytest.warns(UserWarning, match=r"read as big-endian.*write 'byte order = 0' in 'x\.hdr'"):
+        open_envi(path)
+
+
 @pytest.mark.parametrize(("old", "new"), [(" ", "_"), (" = ", ": ")])
 def test_names_with_underscores_and_colons(tmp_path: Path, old: str, new: str) -> None:
     path = write_envi(tmp_path, scene(dtype="f4"), data_ignore_value=-9, reflectance_scale_factor=10)

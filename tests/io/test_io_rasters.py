@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from helpers.io_files import quiet, scene
-from spectrafuse.io import colors, open_cube, read_labels, read_spectra, write_class_map
+from spectrafuse.io import colors, nodata, open_cube, read_labels, read_spectra, write_class_map
 from spectrafuse.io.envi import open_envi
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.places import place_of
@@ -53,6 +53,18 @@ def test_windows_of_a_tiff(tmp_path: Path, options: dict[str, Any]) -> None:
     for y, rows in got.items():
         np.testing.assert_array_equal(rows, expected[:, y : y + 5])
     assert len(got) == 30
+
+
+@pytest.mark.parametrize("values", [1, 1 << 20])
+def test_tiles_are_looked_at_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+    monkeypatch.setattr(nodata, "BLOCK_VALUES", values)
+    stored = np.round(scene(BANDS, ROWS, COLUMNS)).astype("i2")
+    absent = np.zeros((ROWS, COLUMNS), bool)
+    absent[14:19, 13:], absent[-1, -1] = True, True
+    stored[:, absent], stored[2] = -9999, -9999
+    opened = open_cube(write_tiff(tmp_path / "x.tif", stored, nodata=-9999, tiled=True, blockxsize=16, blockysize=16))
+    np.testing.assert_array_equal(opened.valid, ~absent)
+    np.testing.assert_array_equal(opened.band_numbers, [0, 1, 3, 4, 5])
 
 
 @pytest.mark.parametrize("names", ["X{:.2f}", "{}", "Band {} nm", ""])

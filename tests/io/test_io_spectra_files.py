@@ -306,6 +306,19 @@ def test_an_axis_without_spectra(tmp_path: Path) -> None:
         read(tmp_path / "x.csv", "nm,cm-1\n" + "".join(f"{w:g},{1e7 / w:.1f}\n" for w in NM))
 
 
+def test_pixels_beside_wavelengths_only_count(tmp_path: Path) -> None:
+    content = text(X.T, ["Pixel", "Wavelength (nm)", *NAMES], [f"{j},{v:g}" for j, v in enumerate(NM)])
+    got = read(tmp_path / "x.csv", content)
+    np.testing.assert_array_equal(got.axis, NM)
+    np.testing.assert_allclose(got.data, X, rtol=1e-6)
+
+
+def test_a_depth_of_each_spectrum_is_kept(tmp_path: Path) -> None:
+    got = read(tmp_path / "x.txt", one_a_line("#Z\t\t#Wave\t\t#Intensity\n", by_time=True))
+    assert got.process is not None
+    assert got.process[1].tolist() == [5.0 * i for i in range(9)]
+
+
 def test_lines_of_one_value_that_do_not_fit_together(tmp_path: Path) -> None:
     content = one_a_line("#X\t#Y\t#Wave\t#Intensity\n")
     for changed, words in (
@@ -394,6 +407,10 @@ def test_what_was_read_is_said(tmp_path: Path, content: str, words: str) -> None
         ),
         ("".join(";".join(f"{v:,.1f}".replace(",", "'") for v in r) + "\n" for r in COUNTS), "thousands separators"),
         (pairs().replace("410,", "411,", 1), "axes of the pairs differ; bring the spectra to one axis"),
+        (
+            "".join(",".join(f"{w + 2 * (k % 2)},{X[k, j]}" for k in range(4)) + "\n" for j, w in enumerate(NM)),
+            "axes of the pairs differ; bring the spectra to one axis",
+        ),
         ("wavelength;a\n900;0,1;0nan,2\n910;0,3;1e-3\n929;0,5;x,6\n", "an axis in column 2, but no column of numbers"),
     ],
 )
@@ -586,6 +603,13 @@ def test_jcamp(tmp_path: Path) -> None:
     np.testing.assert_allclose(got.axis, np.arange(400, 410))
     assert (got.axis_unit, got.names) == ("cm⁻¹", ["one"])
     whole = path.read_text()
+    # Blocks that nothing links, and decimal commas.
+    path.write_text(whole + whole.replace("=one", "=two").replace("400 1 2", "400 3 2"))
+    got = read_spectra(path)
+    assert got.names == ["one", "two"]
+    np.testing.assert_allclose(got.data[:, 0], [0.001, 0.003], rtol=1e-6)
+    path.write_text(whole.replace("0.001", "0,001").replace("400 1 2", "400,0 1,5 2"))
+    np.testing.assert_allclose(read_spectra(path).data[0, :2], [0.0015, 0.002], rtol=1e-6)
     # Comments behind values, and the mark that DOS ends texts with.
     path.write_text(whole.replace("4 5\n", "4 5 $$ checked\n") + "\x1a")
     np.testing.assert_allclose(read_spectra(path).data, [np.arange(1, 11) / 1000], rtol=1e-6)

@@ -164,6 +164,14 @@ DropOption = Annotated[
         help="Bands of a scene to leave out: '1340-1460nm,1790-1960nm' or '0-3,220-'.", rich_help_panel=READING
     ),
 ]
+MaskOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Pixels of a scene to leave out: a map that is 1 there, or LabelMe shapes.",
+        metavar="FILE[:KEY]",
+        rich_help_panel=READING,
+    ),
+]
 AllBandsOption = Annotated[
     bool,
     typer.Option(
@@ -498,14 +506,7 @@ def unmix(
     layout: LayoutOption = LayoutName.auto,
     scene_size: SceneSizeOption = None,
     nodata: NodataOption = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            help="Pixels of a scene to leave out: a map that is 1 there, or LabelMe shapes.",
-            metavar="FILE[:KEY]",
-            rich_help_panel=READING,
-        ),
-    ] = None,
+    mask: MaskOption = None,
     bands: SceneBandsOption = None,
     drop: DropOption = None,
     all_bands: AllBandsOption = False,
@@ -691,6 +692,7 @@ def info(
     layout: LayoutOption = LayoutName.auto,
     scene_size: SceneSizeOption = None,
     nodata: NodataOption = None,
+    mask: MaskOption = None,
     bands: SceneBandsOption = None,
     drop: DropOption = None,
     all_bands: AllBandsOption = False,
@@ -708,12 +710,13 @@ def info(
     [bold]spectrafuse info[/] scene.hdr spectra.csv out/
     """
     from spectrafuse.cli.info import info as run
-    from spectrafuse.cli.scene_options import parse_bands_options
+    from spectrafuse.cli.scene_options import parse_bands_options, read_mask
 
     place = _place_of_spectra(spectra_in, transpose)
     options = _reading(key, header, index, place, table_columns, decimal, drop_missing, layout, scene_size, nodata)
     chosen = parse_bands_options(bands, drop, all_bands)
-    run(paths, options if chosen is None else options | {"bands": chosen}, as_json=as_json)
+    options |= _given(bands=chosen, mask=None if mask is None else read_mask(mask))
+    run(paths, options, as_json=as_json)
 
 
 @app.command()

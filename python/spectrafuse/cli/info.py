@@ -92,7 +92,7 @@ def _of_file(path: Path, options: dict[str, Any]) -> dict[str, Any]:
         warnings.simplefilter("ignore", ReadingNote)  # the facts say it
         size = options.get("scene_size")
         if is_scene(path, options.get("key"), size):
-            shared = {name: options[name] for name in ("key", "layout", "nodata", "bands") if name in options}
+            shared = {name: options[name] for name in ("key", "layout", "nodata", "mask", "bands") if name in options}
             rows, columns = size or (None, None)
             with open_cube(path, rows=rows, columns=columns, **shared) as cube:
                 return _of_scene(cube) | {"variables": _listed(path)}

@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,9 @@ DATA_TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 1
 _STORED_AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
 _MOST_HEADER_BYTES = 1 << 22
 _LARGEST_SCALE = 1e30
+# Of the check of the order of bytes: samples of a file, roughness of numbers without order, share of strange numbers.
+_SAMPLES, _SAMPLE_BYTES = 4, 1 << 14
+_ROUGH, _MOST_STRANGE = 0.8, 0.05
 # Where an image lies on Earth: fields with braces around their values, and without.
 _PLACE_IN_BRACES = (
     "map info", "projection info", "coordinate system string", "geo points", "pixel size", "rpc info",
@@ -175,7 +179,8 @@ def open_envi(path: str | os.PathLike[str]) -> EnviImage:
     Warns
     -----
     UserWarning
-        Wavelengths that are no numbers or not as many as bands; more data than the header says.
+        Wavelengths that are no numbers or not as many as bands; more data than the header says; numbers that look as if
+        the order of their bytes were the other one.
     """
     file = Path(path)
     _require_file(path, file)
@@ -674,4 +679,49 @@ def _check_size(image: EnviImage) -> EnviImage:
         raise DataError(f"{says}: it is cut short, or '{image.header.name}' is not its header.")
     if actual > expected:
         warnings.warn(f"{says}; the rest is not read.", UserWarning, stacklevel=4)
+    if _looks_swapped(image):
+        order = ("little", "big")[image.dtype.str[0] == ">"]
+        other = int(order == "little")
+        warnings.warn(
+            f"'{image.data}' is read as {order}-endian, by its header or as that says nothing, but its numbers look "
+            f"like the other order: if so, write 'byte order = {other}' in '{image.header.name}'.",
+            UserWarning,
+            stacklevel=4,
+        )
     return image
+
+
+def _looks_swapped(image: EnviImage) -> bool:
+    """Whether numbers that follow each other jump as if without order, and do not with their bytes turned around."""
+    size = expected_bytes(image) - image.offset
+    if image.dtype.itemsize == 1:
+        return False
+    parts = []
+    # What cannot be read is said when it is.
+    with suppress(OSError), image.data.open("rb") as file:
+        for i in range(_SAMPLES):
+            start = size * i // _SAMPLES
+            start -= start % image.dtype.itemsize
+            file.seek(image.offset + start)
+            part = file.read(min(_SAMPLE_BYTES, size - start))
+            parts.append(part[: len(part) // image.dtype.itemsize * image.dtype.itemsize])
+    if not parts:
+        return False
+    own, other = (
+        np.mean([_roughness(np.frombuffer(part, kind)) for part in parts])
+        for kind in (image.dtype, image.dtype.newbyteorder())
+    )
+    return bool(own > _ROUGH and other < own / 2)
+
+
+def _roughness(values: np.ndarray) -> float:
+    """Mean step from number to number over their spread: about 1 without order; 10 where many are no quantities."""
+    with np.errstate(all="ignore"):
+        numbers = values.astype(np.float64)
+        sizes = np.abs(numbers)
+        strange = ~(sizes < _LARGEST_SCALE) | ((sizes > 0) & (sizes < 1 / _LARGEST_SCALE))
+    kept = numbers[~strange]
+    if strange.mean() > _MOST_STRANGE or len(kept) < 2:
+        return 10.0
+    spread = float(kept.std())
+    return float(np.abs(np.diff(kept)).mean()) / spread if spread > 0 else 0.0

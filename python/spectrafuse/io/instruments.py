@@ -27,6 +27,10 @@ _FEWEST_NUMBERS = 4
 # What an OPUS file can hold, the most finished first.
 _OPUS_DATA = ("a", "atr", "km", "logr", "ra", "r", "t", "pas", "e", "pw", "sm")
 _OPUS_AXES = {"WN": ("Wavenumber", "cm⁻¹"), "MI": ("Wavelength", "µm"), "RSH": ("Raman shift", "cm⁻¹")}
+_TITLE_OF_JCAMP = re.compile(rb"^\s*##\s*TITLE\s*=", re.MULTILINE | re.IGNORECASE)
+_LINK_OF_JCAMP = re.compile(rb"^\s*##\s*DATA\s?TYPE\s*=\s*LINK", re.MULTILINE | re.IGNORECASE)
+_COMMA_OF_JCAMP = re.compile(rb"^\s*##\s*(FIRSTX|LASTX|FIRSTY|XFACTOR|YFACTOR|DELTAX)\s*=\s*[-+]?\d+,\d+\s*$",
+                             re.MULTILINE | re.IGNORECASE)  # fmt: skip
 _CONVERTERS = {
     (".srs",): "a series of Thermo OMNIC: save it as CSV there, or read it with the Python package spectrochempy "
     "(read_omnic) and save a table",
@@ -137,7 +141,7 @@ def read_jcamp(file: Path) -> Reading:
     said = io.StringIO()
     try:
         # Its reader takes neither comments behind values nor the mark that DOS ends texts with.
-        text = re.sub(rb"\$\$[^\r\n]*|\x1a", b"", file.read_bytes())
+        text = _in_one_block(re.sub(rb"\$\$[^\r\n]*|\x1a", b"", file.read_bytes()))
         with redirect_stdout(said):
             content = jcamp.read(io.BytesIO(text))
         blocks = [block for block in [content, *content.get("children", [])] if len(block.get("x", ())) > 1]
@@ -169,6 +173,15 @@ def read_jcamp(file: Path) -> Reading:
         names=[str(block.get("title", i + 1)) for i, block in enumerate(blocks)],
         labels="names from the titles",
     )
+
+
+def _in_one_block(text: bytes) -> bytes:
+    """JCAMP-DX with blocks that follow each other linked, and decimal commas as points."""
+    if _COMMA_OF_JCAMP.search(text):
+        text = re.sub(rb"(?<=\d),(?=\d)", b".", text)
+    if len(_TITLE_OF_JCAMP.findall(text)) > 1 and not _LINK_OF_JCAMP.search(text):
+        text = b"##TITLE=\n##DATA TYPE=LINK\n" + text + b"\n##END=\n"
+    return text
 
 
 def is_opus(file: Path) -> bool:

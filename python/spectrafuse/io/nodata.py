@@ -94,8 +94,21 @@ def window_blocks(cube: Any, values: int | None = None) -> Iterator[tuple[slice,
 
 
 def _walk(cube: Any) -> tuple[Any, Iterable[tuple[slice, slice]]]:
-    """A scene and the windows for one pass over it: of one in chunks, whole chunks where these hold few numbers."""
+    """A scene and the windows for one pass over it: of one in chunks, whole chunks where these hold few numbers.
+
+    A raster in tiles is gone through tile by tile, each by blocks of its rows.
+    """
     bands, height, width = cube.shape
+    twin = cube.tiled() if hasattr(cube, "tiled") else None
+    if twin is not None:
+        high, wide = twin.block
+        step = max(1, BLOCK_VALUES // (bands * wide))
+        return twin, (
+            (slice(row, min(row + step, y + high, height)), slice(x, min(x + wide, width)))
+            for y in range(0, height, high)
+            for x in range(0, width, wide)
+            for row in range(y, min(y + high, height), step)
+        )
     if not hasattr(cube, "in_tiles"):
         return cube, window_blocks(cube)
     _, high, wide = cube.chunks

@@ -219,6 +219,8 @@ def _down(table: Table, numeric: Sequence[int], across: _Across | None) -> _Down
     if len(numeric) < 2:
         return None
     titled = [j for j in numeric if _spectral_titles(table, j) and (across is None or j not in across.columns[1:])]
+    # Numbers of pixels beside wavelengths only count.
+    titled = [j for j in titled if plain(table.title(j)) not in _COUNTED] or titled
     candidates = titled[:1] or list(numeric[:2])
     places = _places(table, numeric)
     best: _Down | None = None
@@ -543,13 +545,21 @@ def _pairs(table: Table) -> Reading | None:
         return None
     axes, data = list(range(0, width, 2)), list(range(1, width, 2))
     titled = all(_spectral_titles(table, j) for j in axes)
-    if not titled and any(table.rows[0][j] != table.rows[0][0] for j in axes):
+    differ = any(table.rows[0][j] != table.rows[0][0] for j in axes)
+    if not titled and differ and len(table.rows) < _LONG_BLOCK:
         return None
     positions = table.numbers(axes)
+    if not titled and differ:
+        whole = positions[np.isfinite(positions).all(axis=1)]
+        values = list(table.numbers(data).T)
+        if not all(looks_like_axis(line, values) and plausible(line) for line in whole.T) or len(whole) < len(
+            positions
+        ):
+            return None
     complete = np.isfinite(positions).all(axis=1)
     first = positions[complete][:, 0]
     same = len(first) >= _FEWEST and bool((positions[complete] == first[:, None]).all())
-    if not titled and not (same and looks_like_axis(first, list(table.numbers(data)[complete].T))):
+    if not (titled or differ) and not (same and looks_like_axis(first, list(table.numbers(data)[complete].T))):
         return None
     finite = np.isfinite(positions)
     if not same or not (finite.all(axis=1) | ~finite.any(axis=1)).all():
@@ -610,7 +620,8 @@ def _long_table(table: Table) -> Reading | None:
             "axes; export them over the same range and step."
         )
     blocks = values.reshape(-1, length, table.width)
-    places = [j for j in outer if is_position(titles[j])] or (outer if not told and len(outer) > 1 else [])
+    places = [j for j in outer if is_position(titles[j])] or (outer if not told else [])
+    places = places if len(places) > 1 else []
     along = next((j for j in outer if j not in places), None)
     return Reading(
         values=np.ascontiguousarray(blocks[:, :, -1]),

@@ -41,7 +41,7 @@ _DRIVERS = {"tiff": "GTiff", "jpeg2000": "JP2OpenJPEG", "nitf": "NITF", "hfa": "
 _MOSAIC_SUFFIX = ".vrt"
 _MOST_HEADER = 1 << 16
 # Bytes of decoded blocks that are kept, within these bounds: those that rows of the scene lie in.
-_LEAST_CACHE, _MOST_CACHE = 1 << 24, 1 << 29
+_LEAST_CACHE, _MOST_CACHE = 1 << 22, 1 << 29
 _WAVELENGTH_TAGS = ("wavelength", "Wavelength", "WAVELENGTH", "center_wavelength")
 
 
@@ -168,8 +168,17 @@ class RasterArray:
 
     ndim = 3
 
-    def __init__(self, file: RasterFile, shape: tuple[int, int, int], dtype: np.dtype) -> None:
-        self.file, self.shape, self.dtype = file, shape, dtype
+    def __init__(self, file: RasterFile, shape: tuple[int, int, int], dtype: np.dtype, block: tuple[int, int]) -> None:
+        self.file, self.shape, self.dtype, self.block = file, shape, dtype, block
+
+    def tiled(self) -> RasterArray | None:
+        """The same numbers in a file opened for itself, for one walk from tile to tile; None where rows are blocks."""
+        rows, columns = self.block
+        if columns >= self.shape[2]:
+            return None
+        tile = self.shape[0] * rows * columns * self.dtype.itemsize
+        file = RasterFile(self.file.raster, min(max(_LEAST_CACHE, tile), _MOST_CACHE))
+        return RasterArray(file, self.shape, self.dtype, self.block)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         parts = index if isinstance(index, tuple) else (index,)
@@ -205,6 +214,7 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
             raise DataError(f"'{raster.path}' holds complex numbers, which cannot be read.")
         check_size(f"'{raster.path}'", 16 * shape[1] * shape[2], raster.path.stat().st_size)
         # Two rows of blocks, which a window can touch.
+        block = file.block_shapes[0]
         blocks = 2 * max(height for height, _ in file.block_shapes) * shape[0] * shape[2] * dtype.itemsize
         axis, unit = _wavelengths(file)
         if raster.driver == "EHdr" and axis is None:
@@ -254,7 +264,7 @@ def raster_facts(raster: Raster) -> tuple[RasterArray, dict[str, Any]]:
             facts["bad"], facts["bad_by"] = image.bad_bands, "bbl"
         facts["scale"] = image.scale
         facts["notes"] += (f"bands by '{image.header.name}'", *image.notes)
-    return RasterArray(RasterFile(raster, min(max(_LEAST_CACHE, blocks), _MOST_CACHE)), shape, dtype), facts
+    return RasterArray(RasterFile(raster, min(max(_LEAST_CACHE, blocks), _MOST_CACHE)), shape, dtype, block), facts
 
 
 def _carried(file: Any) -> dict[str, str]:

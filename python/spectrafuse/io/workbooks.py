@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.limits import check_count, check_size
 
 # What a cell takes, in the reader and as an object of Python.
@@ -120,7 +121,7 @@ def _of_xlsb(sheet: Any, size: int) -> int:
         at += length
         left -= 1
         if left < 0:
-            raise ValueError("a sheet has more records than its size makes believable")
+            raise InvalidValueError("a sheet has more records than its size makes believable")
     return rows * columns
 
 
@@ -146,7 +147,7 @@ def _pieces(sheet: Any) -> Iterator[bytes]:
         *pieces, rest = _BEGIN.split(rest + block)
         yield from pieces
         if len(rest) > _LONGEST_ROW:
-            raise ValueError("a row is too long")
+            raise InvalidValueError("a row is too long")
     yield rest
 
 
