@@ -27,7 +27,7 @@ import torch
 import history
 import measure
 from paper_dgc_scenes import MADE, SCENES, Scene, load
-from spectrafuse import RandomStream
+from spectrafuse import DeepGlobalClustering, RandomStream
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.inference import predict_labels
@@ -47,9 +47,11 @@ _LENGTH = {"max_epoch": corrected.max_epoch, "crop_size": corrected.crop_size}
 # From a random start the way is longer.
 _AT_RANDOM = {"spectral_start": False, "learning_rate": 2e-3}
 _NO_LABELS = {**_AT_RANDOM, "spectral_labels": False, "uniform": 0.0, "balance": 1.0}
-# No network, no crops: what the spectra say pixel by pixel.
-WITHOUT_NETWORK = ("k-means", "prototypes alone")
-SEEDS_WITHOUT_NETWORK = 3
+# What the spectra say pixel by pixel.
+SINGLE_PIXELS = ("k-means", "prototypes alone")
+# The estimator's default: labels are smoothed, and no network is trained.
+SMOOTHED = "default"
+SEEDS_OF_SINGLE_PIXELS = 3
 SEEDS_MADE = 5
 ABLATION: dict[str, tuple[str, dict[str, Any]]] = {
     "published": ("published", _LENGTH),
@@ -121,7 +123,17 @@ def train(scene: Scene, recipe_name: str, changes: dict[str, Any], seed: int) ->
     return row, kept
 
 
-def without_network(scene: Scene, method: str, seed: int) -> tuple[dict[str, Any], list[Any]]:
+def smoothed(scene: Scene, seed: int) -> tuple[dict[str, Any], list[Any]]:
+    """Row and label maps of the default."""
+    cubes = [Cube(cube) for cube in scene.cubes]
+    begin = time.perf_counter(), time.process_time()
+    maps = DeepGlobalClustering(scene.n_clusters, random_state=seed).fit_predict(cubes)
+    seconds, processor_seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]
+    row = {**scores(maps, scene), "seconds": seconds, "processor_seconds": processor_seconds}
+    return row, [maps[0].astype(np.int8)]
+
+
+def single_pixels(scene: Scene, method: str, seed: int) -> tuple[dict[str, Any], list[Any]]:
     """Row and label maps of k-means on the normalised spectra, or of the nearest spectral prototype."""
     normalization = Normalization("unit+meanstd")
     if method != "k-means":
@@ -137,15 +149,17 @@ def without_network(scene: Scene, method: str, seed: int) -> tuple[dict[str, Any
         parts = labels.long().split([cube[0].numel() for cube in cubes])
         maps = [part.reshape(cube.shape[1:]) for part, cube in zip(parts, cubes, strict=True)]
     else:
-        found = prototypes.find_prototypes(cubes, scene.n_clusters, RandomStream(seed))
+        found = prototypes.find_prototypes(cubes, scene.n_clusters, RandomStream(seed), prototypes.FOR_PIXELS)
         maps = [found.maps(cube.unsqueeze(0))[0] for cube in cubes]
     return {**scores(maps, scene), "seconds": time.perf_counter() - begin}, [maps[0].numpy().astype(np.int8)]
 
 
 def run(scene: Scene, method: str, seed: int) -> tuple[dict[str, Any], list[Any]]:
     """Row and label maps of any method."""
-    if method in WITHOUT_NETWORK:
-        return without_network(scene, method, seed)
+    if method in SINGLE_PIXELS:
+        return single_pixels(scene, method, seed)
+    if method == SMOOTHED:
+        return smoothed(scene, seed)
     if method in LABELS:
         with mock.patch.multiple(prototypes, **LABELS[method]):
             return train(scene, *ABLATION["corrected"], seed)
@@ -156,7 +170,7 @@ def runs(groups: tuple[str, ...], names: tuple[str, ...], seeds: int | None) -> 
     """Group, scene, method and seed of all runs, seed by seed."""
     for group in groups:
         methods, scenes = {
-            "yardstick": ((*WITHOUT_NETWORK, "corrected"), SCENES),
+            "yardstick": ((*SINGLE_PIXELS, SMOOTHED, "corrected"), SCENES),
             "ablation": (tuple(ABLATION), ("samson",)),
             "labels": (tuple(LABELS), LABEL_SCENES),
         }[group]
@@ -164,7 +178,7 @@ def runs(groups: tuple[str, ...], names: tuple[str, ...], seeds: int | None) -> 
         for seed in range(SEEDS[group] if seeds is None else min(seeds, SEEDS[group])):
             for name, method in itertools.product(scenes, methods):
                 # A made scene is another one with every seed.
-                most = SEEDS_MADE if name in MADE else SEEDS_WITHOUT_NETWORK if method in WITHOUT_NETWORK else seed + 1
+                most = SEEDS_MADE if name in MADE else SEEDS_OF_SINGLE_PIXELS if method in SINGLE_PIXELS else seed + 1
                 if seed < most:
                     yield group, name, method, seed
 

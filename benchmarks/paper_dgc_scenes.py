@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-REAL = ("samson", "indian_pines", "wheat")
+REAL = ("samson", "indian_pines", "wheat", "muufl", "moffett")
 
 
 class Scene(NamedTuple):
@@ -66,6 +66,8 @@ def load(name: str, data: Path | None, seed: int = 0) -> Scene:
         content = loadmat(data / "samson" / "Samson.mat")
         cube = content["Y"].reshape(-1, 95, 95, order="F").astype(np.float32)
         return Scene([cube], [content["S_GT"].argmax(axis=2)], 3)
+    if name in ("muufl", "moffett"):
+        return _with_abundances(name, data)
     from spectrafuse.io.cubes import read_cube
 
     files = sorted((data / "wheat_grains_envi").glob("*.hdr"))
@@ -74,6 +76,19 @@ def load(name: str, data: Path | None, seed: int = 0) -> Scene:
     cubes = [np.asarray(read_cube(file).data, dtype=np.float32) for file in files]
     # The background was set to zero by those who took the images.
     return Scene(cubes, [cube.any(axis=0).astype(np.int64) for cube in cubes], 2)
+
+
+def _with_abundances(name: str, data: Path) -> Scene:
+    """A scene whose pixels are labelled by the material that they hold most of."""
+    from scipy.io import loadmat
+
+    if name == "muufl":
+        content = loadmat(data / "muufl" / "muffle_dataset_130_90.mat")
+        cube, shares = np.moveaxis(content["Y"], 2, 0), content["label"]
+    else:
+        content = loadmat(data / "moffett" / "moffett.mat")
+        cube, shares = content["Y"].reshape(-1, 50, 50, order="F"), content["S_GT"]
+    return Scene([np.ascontiguousarray(cube, dtype=np.float32)], [shares.argmax(axis=2)], shares.shape[2])
 
 
 def make(what: Made, seed: int) -> Scene:

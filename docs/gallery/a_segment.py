@@ -21,9 +21,9 @@ print("rows, columns, bands:", cube.shape)
 
 # %%
 # `layout` says how the axes of an array are ordered: rows (h), columns (w), bands (c). Files mostly say it themselves.
-# Six epochs are enough here; the default is 25.
+# No network is trained, which `network=True` would do.
 
-segmentation = sf.DeepGlobalClustering(n_clusters=16, max_epoch=6, random_state=0)
+segmentation = sf.DeepGlobalClustering(n_clusters=16, random_state=0)
 labels = segmentation.fit(cube, layout="hwc").predict(cube, layout="hwc")
 print(segmentation.stop_reason_)
 

@@ -30,15 +30,15 @@ def test_rows_going_on_and_report(paper, monkeypatch: pytest.MonkeyPatch, tmp_pa
         return rows_of_program(monkeypatch, paper, tmp_path, "--scenes", "samson", *arguments)
 
     rows = run("--seeds", "1", "--only", "yardstick")
-    assert [row["method"] for row in rows] == ["k-means", "prototypes alone", "corrected"]
-    assert rows[1]["mean_iou"] == pytest.approx(1)
-    assert len(rows[2]["curve"]) == 2
-    assert rows[2]["best_mean_iou"] >= rows[2]["mean_iou"]
+    assert [row["method"] for row in rows] == ["k-means", "prototypes alone", "default", "corrected"]
+    assert rows[1]["mean_iou"] == rows[2]["mean_iou"] == pytest.approx(1)
+    assert len(rows[3]["curve"]) == 2
+    assert rows[3]["best_mean_iou"] >= rows[3]["mean_iou"]
     assert {"processor", "torch", "commit"} <= rows[0]["machine"].keys()
     more = run("--seeds", "2")
-    assert more[:3] == rows
+    assert more[:4] == rows
     names = [(row["method"], row["seed"]) for row in more]
-    assert len(set(names)) == len(names) == 2 * (4 + len(paper.LABELS))
+    assert len(set(names)) == len(names) == 2 * (5 + len(paper.LABELS))
     assert run("--seeds", "2") == more
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| changed | Samson, mean IoU | best - last |" in text
@@ -92,7 +92,7 @@ def test_a_collapse_is_counted(paper) -> None:
     row = {"scene": "samson", "method": "corrected", **scores, "processor_seconds": 1.0}
     row |= {"curve": [], "best_mean_iou": scores["mean_iou"] + 0.25}
     line = paper_dgc_report.yardstick([row])[-1]
-    assert line.endswith("| 1 of 1 | 0.250 | 1 |")
+    assert line.endswith("| 1 of 1 | 0.250 | 1.0 |")
 
 
 def test_made_scenes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,11 +97,28 @@ def test_run_json_says_what_was_done(segmented: tuple[Path, Result], scene: Path
     assert set(record["files"]) == {path.name for path in output.iterdir()}
     assert record["normalization"] in ("meanstd", "signal+meanstd")
     assert record["normalization_reason"].startswith("Brightness is ")
-    assert {"unsure", "small_patches", "explained", "explained_by_k_means", "noisy_bands", "cautions"} == set(
-        record["doubt"][0]
-    )
+    shares = {"unsure", "small_patches", "explained", "explained_by_k_means"}
+    assert {*shares, "noisy_bands", "parted_by_place", "cautions"} == set(record["doubt"][0])
+    assert all(0 <= row["found_again"] <= 1 for row in record["clusters"][0] if row["pixels"])
     assert record["tree"] is None
     assert all(0 <= row["confidence"] <= 1 for row in record["clusters"][0] if row["pixels"])
+
+
+def test_segment_without_a_network(scene: Path, tmp_path: Path) -> None:
+    result = run("segment", scene, "-o", tmp_path / "out", "--n-clusters", 3)
+    assert result.exit_code == 0, result.output
+    assert "Nothing was trained" in result.stdout
+    assert "loss.png" not in result.stdout
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["epochs"] == 0
+    assert set(record["files"]) == {path.name for path in (tmp_path / "out").iterdir()}
+    assert not {"loss.png", "state"} & set(record["files"])
+    result = run("apply", tmp_path / "out", scene, "-o", tmp_path / "applied")
+    assert result.exit_code == 0, result.output
+    labels = [np.load(tmp_path / name / "labels.npy") for name in ("out", "applied")]
+    np.testing.assert_array_equal(*labels)
+    options = ["--n-clusters", 3, "--no-network", "--max-epoch", 2]
+    fails_with(run("segment", scene, "-o", tmp_path / "b", *options), "--no-network", "`max_epoch`")
 
 
 @pytest.mark.slow

@@ -307,6 +307,15 @@ def segment(
     output: OutputOption,
     n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,
     recipe: RecipeOption = RecipeName.corrected,
+    network: Annotated[
+        bool | None,
+        typer.Option(
+            "--network/--no-network",
+            help="Train a network on the labels that spectra give, or only make these agree with their like around "
+            "them. Default: only if an option is about training.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     merge: Annotated[str | None, typer.Option(help="Merge clusters: '0=0,2;1=1' makes 0 of clusters 0 and 2.")] = None,
     tree: Annotated[
         bool, typer.Option("--tree", help="Show fewer clusters too, and how they merge: tree.png.")
@@ -375,6 +384,7 @@ def segment(
     settings = _given(
         n_clusters=n_clusters,
         recipe=recipe,
+        network=network,
         crop_size=crop_size,
         batch_size=batch_size,
         max_epoch=max_epoch,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectrafuse._runtime.errors import SpectrafuseError
+from spectrafuse._runtime.errors import InvalidValueError, SpectrafuseError
 from spectrafuse._runtime.progress import as_part, in_parts
 from spectrafuse._runtime.text import distinct_names
 from spectrafuse.cli.processes import agreed, working_together
@@ -265,6 +265,16 @@ def read_truth(request: SegmentRequest, cubes: Sequence[Cube]) -> list[np.ndarra
     return truth
 
 
+def trains(request: SegmentRequest) -> bool:
+    """Whether a network is trained."""
+    from spectrafuse.dgc.estimator import DeepGlobalClustering
+
+    try:
+        return DeepGlobalClustering(**request.settings).trains_network
+    except InvalidValueError as error:
+        raise CommandError(f"--no-network: {error}") from None
+
+
 def check_merge(request: SegmentRequest) -> None:
     """A wrong --merge must not come to light after the training."""
     from spectrafuse.dgc.metrics import label_of_cluster
@@ -324,6 +334,7 @@ def _segment(request: SegmentRequest) -> None:
 
     console = output_console()
     check_merge(request)
+    trains(request)
     set_threads(request.threads)
     with waiting("reading"):
         with as_part(0.0, 0.5):
@@ -366,7 +377,8 @@ def _try_results(place: Path, request: SegmentRequest, cubes: list[Cube], truth:
     from types import SimpleNamespace
 
     try_maps(place, request, cubes, truth, max(request.merge) + 1 if request.merge else request.settings["n_clusters"])
-    estimator = SimpleNamespace(history_=[{"epoch": 1, "loss": 1.0}], stop_reason_="", save=lambda path: path.mkdir())
+    history = [{"epoch": 1, "loss": 1.0}] if trains(request) else []
+    estimator = SimpleNamespace(history_=history, stop_reason_="", save=lambda path: path.mkdir())
     _write_training(place, estimator)
     (place / RESULTS[-1] / "config.json").touch()
 
@@ -429,7 +441,8 @@ def _fit_and_write(
         title = f"Segmentation of {', '.join(scene_names(request.scenes))}"
         folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
     print_blocks(console, blocks)
-    console.print(where_results_are(request.output, inputs, "loss.png", *(["tree.png"] if tree else []), "model/"))
+    more = [*(["loss.png"] if estimator.history_ else []), *(["tree.png"] if tree else []), "model/"]
+    console.print(where_results_are(request.output, inputs, *more))
 
 
 def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: RunFolder) -> Maps:
@@ -443,7 +456,8 @@ def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: 
         k = max(mapping) + 1 if mapping else len(estimator.cluster_centers_)
         statistics = [cluster_statistics(cube, image, k) for cube, image in zip(cubes, labels, strict=True)]
         how = estimator.normalization_
-        doubt = [doubts(*found, how, k) for found in zip(cubes, labels, confidences, strict=True)]
+        searched = len(estimator.cluster_centers_)
+        doubt = [doubts(*found, how, k, searched) for found in zip(cubes, labels, confidences, strict=True)]
         return Maps(cubes, labels, confidences, statistics, truth, _scores(labels, truth), doubt)
 
 
@@ -514,6 +528,8 @@ def _cluster_rows(cube: Cube, labels: np.ndarray, statistics: Statistics, doubt:
             row["spread"] = float(std[cluster].mean())
             row["confidence"] = round(doubt.confidence[cluster], 4)
             row["rows_and_columns_of_98_percent"] = doubt.place[cluster]
+            again = doubt.found_again[cluster]
+            row["found_again"] = None if np.isnan(again) else round(again, 4)
         rows.append(row)
     return rows
 
@@ -576,9 +592,9 @@ def _write_trees(
 def _write_training(results: Path, estimator: Any) -> None:
     from spectrafuse.reports.style import save_curves
 
-    save_curves(
-        results / "loss.png", estimator.history_, names=CURVE_NAMES, title=f"Training. {estimator.stop_reason_}"
-    )
+    if estimator.history_:
+        title = f"Training. {estimator.stop_reason_}"
+        save_curves(results / "loss.png", estimator.history_, names=CURVE_NAMES, title=title)
     estimator.save(results / "model")
 
 
@@ -596,7 +612,7 @@ def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
 
     scores = record["scores"]
     match = {cluster: label for label, cluster in _match(scores).items()}
-    columns = ["cluster", "pixels", "share", "peak at", "mean value", "spread", "confidence"]
+    columns = ["cluster", "pixels", "share", "peak at", "confidence", "found again"]
     columns += ["matched label", "IoU"] if scores is not None else []
     units = [item["wavelength_unit"] for item in record["inputs"]]
     blocks: list[Block] = []
@@ -607,9 +623,10 @@ def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
             if row["pixels"]:
                 at = row.get("peak_wavelength")
                 cells += [f"band {row['peak_band']}" if at is None else f"{at:.5g} {unit or ''}".rstrip()]
-                cells += [f"{row['mean_value']:.4g}", f"{row['spread']:.4g}", f"{row['confidence']:.2f}"]
+                again = row["found_again"]
+                cells += [f"{row['confidence']:.2f}", "-" if again is None else f"{again:.2f}"]
             else:
-                cells += ["-"] * 4
+                cells += ["-"] * 3
             if scores is not None:
                 label = match.get(row["cluster"])
                 iou = scores.get(f"iou_class_{label}")

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from copy import copy
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,26 @@ from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse.dgc import metrics
-from spectrafuse.dgc.model import SegmentationModel
-from spectrafuse.dgc.model_io import published_extra, read_model, write_model
+from spectrafuse.dgc.model_io import Model, published_extra, read_model, write_model
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
 from spectrafuse.dgc.prediction.lazy import in_chunks_of_dask, lazy_label_map
+from spectrafuse.dgc.prototype_model import PrototypeModel
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
 from spectrafuse.dgc.scenes import axis_of, check_bands, read_scenes, with_bands_of_model
 from spectrafuse.dgc.training.checkpoint import fingerprint
 from spectrafuse.dgc.training.choice import resolve_normalization
 from spectrafuse.dgc.training.initialise import new_model
-from spectrafuse.dgc.training.prototypes import SpectraSample
+from spectrafuse.dgc.training.prototypes import (
+    FOR_PIXELS,
+    FOR_REGIONS,
+    Prototypes,
+    SpectraSample,
+    find_prototypes,
+)
 from spectrafuse.dgc.training.trainer import Trainer
 from spectrafuse.dgc.tree import agreement, groups_at, merges
-from spectrafuse.dgc.windows import WindowedScene, for_training
+from spectrafuse.dgc.windows import WindowedScene, fitted_to, for_training
 from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import asked_by_estimator
@@ -44,6 +51,13 @@ from spectrafuse.io.spectral_axis import SpectralAxis, axis_from_plain
 from spectrafuse.random import RandomStream
 
 _MODEL_SHAPE = ("embed_dim", "n_spectral_layers", "spectral_kernel_size", "num_iters", "window", "temperature")
+_OF_NETWORK = (
+    "recipe", *(name for name in CHANGEABLE if name != "normalization"), *_MODEL_SHAPE, "batch_size", "precision",
+    "log_dir",
+)  # fmt: skip
+_NOT_TRAINED = (
+    "Nothing was trained: pixels have the nearest spectral prototype, made to agree with their like around them."
+)
 
 
 class DeepGlobalClustering(ClusterMixin, BaseEstimator):
@@ -55,6 +69,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Clusters to look for.
     recipe : {"corrected", "published"} or Recipe
         How to train; `published` repeats the paper's code with its mistakes, `corrected` puts them right.
+    network : bool, optional
+        Whether a network is trained on the labels that the spectra give (True), or these are only made to agree with
+        their like around them (False; `spectrafuse.dgc.prototype_model`), which takes seconds and is as good on most
+        scenes. None: False, unless anything else is asked for that concerns the network: another recipe, a shape of
+        the network, a length of the training.
     embed_dim : int
         Length of a pixel's embedding.
     normalization : {"auto", "meanstd", "minmax", "unit", "snv", "unit+meanstd", "signal+meanstd"}, optional
@@ -93,7 +112,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     Attributes
     ----------
-    model_ : SegmentationModel
+    model_ : SegmentationModel, or PrototypeModel without a network
     cluster_centers_ : ndarray (K, D)
     cluster_mass_ : ndarray (K,) or None
         Mean probability of every cluster over the training scenes, computed from them when it is first asked for: they
@@ -150,6 +169,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         n_clusters: int = 4,
         *,
         recipe: str | Recipe = "corrected",
+        network: bool | None = None,
         embed_dim: int = 32,
         normalization: str | None = None,
         crop_size: int | None = None,
@@ -175,6 +195,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
     ) -> None:
         self.n_clusters = n_clusters
         self.recipe = recipe
+        self.network = network
         self.embed_dim = embed_dim
         self.normalization = normalization
         self.crop_size = crop_size
@@ -266,7 +287,11 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         seed = drawn if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
-        model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
+        model: Model
+        if self.trains_network:
+            model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
+        else:
+            model = PrototypeModel.of_sizes(n_bands, self.n_clusters)
         for scene in scenes:  # raised now, not after the training
             budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None, probs=True)
         identity: dict[str, Any] = {}
@@ -276,37 +301,61 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         method, reason = ranks.from_first(
             lambda: resolve_normalization(recipe.normalization, scenes, self.n_clusters, stream.seed)
         )
-        trainer = Trainer(
-            model,
-            for_training(scenes, Normalization(method), device),
-            recipe,
-            stream,
-            batch_size=self.batch_size,
-            precision=self.precision,
-            log_dir=self.log_dir,
-        )
-        trainer.run(
-            callback=callback,
-            checkpoint_dir=checkpoint_dir,
-            fingerprint=identity,
-        )
-        self._set_model(model, method, reason)
-        if trainer.prototypes is not None:
-            self._means, self._shares = (x.cpu().double().numpy() for x in trainer.prototypes[1:])
+        how = Normalization(method)
+        if isinstance(model, PrototypeModel):
+            fitted = fitted_to(scenes, how)
+            windowed = [WindowedScene(*pair, device) for pair in zip(scenes, fitted, strict=True)]
+            found = ranks.from_first(lambda: find_prototypes(windowed, self.n_clusters, stream))
+            model = PrototypeModel(found.projection, found.means, found.bandwidth, found.variance)
+            self._set_model(model, method, reason, found)
+            self.history_, self.stop_reason_, self.n_iter_ = [], _NOT_TRAINED, 0
+        else:
+            trainer = Trainer(
+                model,
+                for_training(scenes, how, device),
+                recipe,
+                stream,
+                batch_size=self.batch_size,
+                precision=self.precision,
+                log_dir=self.log_dir,
+            )
+            trainer.run(callback=callback, checkpoint_dir=checkpoint_dir, fingerprint=identity)
+            self._set_model(model, method, reason, trainer.prototypes)
+            self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
         self.bands_, self.n_bands_in_ = scenes[0].band_numbers, scenes[0].n_file_bands or n_bands
         self.axis_ = axis_of(scenes[0])
         self._scenes, self._mass = scenes, None
-        self.history_, self.stop_reason_, self.n_iter_ = trainer.history, trainer.stop_reason, trainer.epoch
+
+    @property
+    def trains_network(self) -> bool:
+        """Whether `fit` trains a network: `network`, or what the other parameters ask for.
+
+        Raises
+        ------
+        ValueError
+            If `network` is False and another parameter concerns the network.
+        """
+        usual = signature(type(self)).parameters
+        asked = [name for name in _OF_NETWORK if getattr(self, name) != usual[name].default]
+        if self.network is False and asked:
+            raise InvalidValueError(
+                f"`{asked[0]}` concerns the network: leave it out, or give network=True; got "
+                f"{getattr(self, asked[0])!r} with network=False."
+            )
+        return bool(asked) if self.network is None else bool(self.network)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
 
-    def _set_model(self, model: SegmentationModel, normalization: str, reason: str) -> None:
+    def _set_model(self, model: Model, normalization: str, reason: str, prototypes: Prototypes | None = None) -> None:
         self.model_ = model.eval()
         self.normalization_reason_ = reason
         self._means = self._shares = None
+        if prototypes is not None:
+            compared = prototypes.means * prototypes.scale, prototypes.shares
+            self._means, self._shares = (x.cpu().double().numpy() for x in compared)
         self.normalization_ = Normalization(normalization)
         self.n_features_in_ = self.n_bands_in_ = model.n_bands
         self.bands_ = np.arange(model.n_bands)
@@ -332,7 +381,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
 
     @property
     def cluster_centers_(self) -> np.ndarray:
-        """Cluster centres (K, D), unit length."""
+        """Cluster centres (K, D), unit length; without a network the prototypes behind their linear map."""
         check_is_fitted(self, "model_")
         return self.model_.centers.detach().cpu().numpy().copy()
 
@@ -386,7 +435,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         labels : as `predict` gives them
         confidence : ndarray (rows, columns), float32, or a list of them for a list
             Probability of the pixel's cluster less that of the best cluster with another label: 0, they are alike; 1,
-            no doubt. NaN for pixels without data.
+            no doubt. Without a network, one less the ratio of the distances to them. NaN for pixels without data.
         """
         check_is_fitted(self, "model_")
         scenes = self._scenes_to_label(X, mask, layout)
@@ -493,7 +542,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         cpu = torch.device("cpu")
         scenes = [WindowedScene(scene, self.normalization_.fit(scene), cpu) for scene in self._scenes]
         count = self.model_.n_clusters
-        return agreement(SpectraSample(scenes, count), count, levels, RandomStream(0))
+        space = FOR_REGIONS if isinstance(self.model_, PrototypeModel) else FOR_PIXELS
+        return agreement(SpectraSample(scenes, count, space), count, levels, RandomStream(0))
 
     def merge_clusters(self, mapping: Mapping[int, Sequence[int]] | None) -> DeepGlobalClustering:
         """Make `predict` return merged labels.

@@ -32,6 +32,9 @@ _PUBLISHED_MEAN_SHIFT = {
     "kernel_size": 5,
 }
 
+# Of two 3 x 3 convolutions.
+_SPATIAL_RADIUS = 2
+
 
 class Clusters(nn.Module):
     """Cluster centres (K, D) and the bandwidth of the mean shift.
@@ -142,6 +145,26 @@ class SegmentationModel(nn.Module):
         return self.cluster.cluster_centers
 
     @property
+    def channels(self) -> int:
+        """Numbers D of a pixel between the two stages: the convolutions along the pixels, and those over the image."""
+        return self.encoder.embed_dim
+
+    @property
+    def raster_reach(self) -> int:
+        """Places along the flattened pixels beyond which the first stage does not look."""
+        return self.encoder.n_spectral_layers * (self.encoder.spectral_kernel_size // 2)
+
+    @property
+    def spatial_reach(self) -> int:
+        """Rows and columns beyond which the 3 x 3 convolutions and the mean-shift window do not look."""
+        return self.window // 2 + _SPATIAL_RADIUS
+
+    @property
+    def working_numbers(self) -> int:
+        """Numbers of a pixel that the second stage holds at most, the assignments apart."""
+        return 10 * self.channels
+
+    @property
     def bandwidth(self) -> Tensor:
         """Bandwidth of the mean shift, ()."""
         return self.cluster.bandwidth
@@ -203,6 +226,15 @@ class SegmentationModel(nn.Module):
             stream=stream,
         )
 
+    def spectral(self, spectra: Tensor) -> Tensor:
+        """The first stage: channels (pixels, D) of spectra (1, pixels, at least bands); bands beyond are zero."""
+        found: Tensor = self.encoder.spectral_net(spectra.transpose(1, 2))[0].T
+        return found
+
+    def spatial(self, channels: Tensor) -> Tensor:
+        """Embeddings (n, D, rows, columns) from what the first stage gives, in the shape of the image."""
+        return self.encoder.spatial(channels)
+
     def assign(self, embeddings: Tensor) -> MeanShiftResult:
         """Mean shift and assignment of embeddings (n, D, rows, columns)."""
         if self.dense:
@@ -217,6 +249,20 @@ class SegmentationModel(nn.Module):
             window=self.window,
             temperature=self.temperature,
         )
+
+    def margins(self, found: MeanShiftResult, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """Most probable clusters, and how clear they are, both (n, rows, columns), of what `assign` gives.
+
+        How clear: the probability of the cluster less that of the best one of another group, from 0 to 1.
+
+        Parameters
+        ----------
+        groups : Tensor (K,)
+            Clusters with the same number count as one.
+        """
+        best, clusters = found.probs.max(-1)
+        others = found.probs.masked_fill(groups == groups[clusters].unsqueeze(-1), 0.0).amax(-1)
+        return clusters, best - others
 
     def forward(self, cubes: Tensor) -> MeanShiftResult:
         """Mean shift and assignment of cubes (n, bands, rows, columns).
@@ -267,18 +313,24 @@ class SegmentationModel(nn.Module):
         ValueError
             If no cluster would be left.
         """
-        checks.number("threshold", threshold, minimum=0, maximum=1)
-        if tuple(mass.shape) != (self.n_clusters,):
-            raise checks.fail("mass", f"of shape ({self.n_clusters},)", f"shape {tuple(mass.shape)}")
-        kept = [k for k, value in enumerate(mass.tolist()) if value >= threshold]
-        if not kept:
-            raise InvalidValueError(
-                f"`threshold` must leave at least one cluster; the largest has a share of "
-                f"{float(mass.max()):.4g}, below {threshold:g}."
-            )
+        kept = kept_clusters(mass, threshold, self.n_clusters)
         centers = self.centers.detach()[kept].clone()
         self.cluster.cluster_centers = nn.Parameter(centers, requires_grad=self.centers.requires_grad)
         return kept
+
+
+def kept_clusters(mass: Tensor, threshold: float, n_clusters: int) -> list[int]:
+    """Clusters with at least `threshold` of the mass (K,): `SegmentationModel.prune`."""
+    checks.number("threshold", threshold, minimum=0, maximum=1)
+    if tuple(mass.shape) != (n_clusters,):
+        raise checks.fail("mass", f"of shape ({n_clusters},)", f"shape {tuple(mass.shape)}")
+    kept = [k for k, value in enumerate(mass.tolist()) if value >= threshold]
+    if not kept:
+        raise InvalidValueError(
+            f"`threshold` must leave at least one cluster; the largest has a share of "
+            f"{float(mass.max()):.4g}, below {threshold:g}."
+        )
+    return kept
 
 
 def _known(part: str, config: Mapping[str, Any], names: Any) -> dict[str, Any]:

@@ -9,16 +9,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.safetensors import read_tensors, write_tensors
 from spectrafuse.dgc.model import SegmentationModel
+from spectrafuse.dgc.prototype_model import PrototypeModel
 from spectrafuse.dgc.recipes import published
 from spectrafuse.io.atomic import atomic_folder
 from spectrafuse.io.fingerprint import sha256
+
+Model: TypeAlias = SegmentationModel | PrototypeModel
 
 CONFIG_FILE, WEIGHTS_FILE, EXTRA_FILE = "config.json", "weights.safetensors", "spectrafuse.json"
 _CHECKSUM = "weights_sha256"
@@ -29,7 +32,7 @@ def _plain(value: Any) -> Any:
     return value.tolist()
 
 
-def write_model(folder: str | os.PathLike[str], model: SegmentationModel, extra: Mapping[str, Any]) -> None:
+def write_model(folder: str | os.PathLike[str], model: Model, extra: Mapping[str, Any]) -> None:
     """Write a model folder; it appears complete or not at all, and replaces an older model of that name.
 
     Parameters
@@ -66,9 +69,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_model(
-    folder: str | os.PathLike[str], device: torch.device | str = "cpu"
-) -> tuple[SegmentationModel, dict[str, Any]]:
+def read_model(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> tuple[Model, dict[str, Any]]:
     """The model of a folder, ready for inference, and the content of its `spectrafuse.json` (empty without one).
 
     Raises
@@ -84,7 +85,8 @@ def read_model(
             raise FileNotFoundError(f"{file} does not exist; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
     config = _read_json(path / CONFIG_FILE)
     try:
-        model = SegmentationModel.from_config(config)
+        kind = PrototypeModel if config.get("network") is False else SegmentationModel
+        model: Model = kind.from_config(config)
     except (AttributeError, TypeError, ValueError) as error:
         raise InvalidValueError(f"{path / CONFIG_FILE} describes no model: {error}") from error
     weights = read_tensors(path / WEIGHTS_FILE)
@@ -97,6 +99,8 @@ def read_model(
                 f"and is {found.get(name, 'absent')}."
             )
     model.load_state_dict(weights)
+    if isinstance(model, PrototypeModel) and not min(model.bandwidth, model.variance) > 0:
+        raise InvalidValueError(f"{path / WEIGHTS_FILE}: the bandwidth and the variance must be positive.")
     extra = _read_json(path / EXTRA_FILE) if (path / EXTRA_FILE).is_file() else {}
     checksum = extra.pop(_CHECKSUM, None)  # older models have none
     if checksum is not None and checksum != sha256(path / WEIGHTS_FILE):
@@ -104,8 +108,16 @@ def read_model(
     return model.to(device).eval(), extra
 
 
-def published_extra(model: SegmentationModel) -> dict[str, Any]:
-    """What `spectrafuse.json` would say of a model that the published code wrote."""
+def published_extra(model: Model) -> dict[str, Any]:
+    """What `spectrafuse.json` would say of a model that the published code wrote.
+
+    Raises
+    ------
+    ValueError
+        If the model has no network, so that the published code did not write it.
+    """
+    if isinstance(model, PrototypeModel):
+        raise InvalidValueError(f"A model without a network needs its {EXTRA_FILE}, which is missing.")
     return {
         "parameters": {
             "recipe": published.name,

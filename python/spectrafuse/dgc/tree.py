@@ -17,8 +17,6 @@ from spectrafuse.dgc.training.prototypes import SpectraSample
 from spectrafuse.random import RandomStream
 
 _STARTS, _SPLITS = 5, 3
-# Side of the blocks that make the halves, and more of them than are side by side in a window.
-_BLOCK, _MOST_BLOCKS = 16, 64
 
 
 def merges(means: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
@@ -81,7 +79,7 @@ def agreement(sample: SpectraSample, n_clusters: int, levels: Sequence[int], str
     Parameters
     ----------
     sample : SpectraSample
-        Its windows are cut into blocks of 16 x 16 pixels, of which a random half makes one of the halves, three times.
+        Cut into random halves, three times.
     n_clusters : int
         At the bottom of the trees.
     levels : sequence of int
@@ -96,19 +94,20 @@ def agreement(sample: SpectraSample, n_clusters: int, levels: Sequence[int], str
     """
     from sklearn.metrics import adjusted_rand_score
 
-    points, blocks = sample.points, []
-    for number, valid in enumerate(sample.valid):
-        rows, columns = valid[0].nonzero(as_tuple=True)
-        blocks.append((number * _MOST_BLOCKS + rows // _BLOCK) * _MOST_BLOCKS + columns // _BLOCK)
-    names, own = torch.cat(blocks).unique(return_inverse=True)
+    points = sample.points
     found = dict.fromkeys(levels, 0.0)
     for _ in range(_SPLITS):
-        half = (stream.permutation(len(names), device="cpu") % 2 == 0)[own]
+        half = sample.random_half(stream)
         nearest, trees = [], []
         for part in (half, ~half):
             means = sample.means(n_clusters, stream, _STARTS, part)
             nearest.append(torch.cdist(points, means).argmin(dim=1).numpy())
-            trees.append(merges(means.double().numpy(), np.bincount(nearest[-1], minlength=n_clusters) / len(points)))
+            trees.append(
+                merges(
+                    (means * sample.scale).double().numpy(),
+                    np.bincount(nearest[-1], minlength=n_clusters) / len(points),
+                )
+            )
         for level in levels:
             first, second = (_labels(*pair, level) for pair in zip(nearest, trees, strict=True))
             found[level] += float(adjusted_rand_score(first, second)) / _SPLITS

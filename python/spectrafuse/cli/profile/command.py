@@ -108,7 +108,8 @@ def _segmenting(request: SegmentRequest) -> Run:
 
     check_merge(request)
     cubes = read_request_scenes(request)
-    estimator = DeepGlobalClustering(**request.settings)
+    # Without a network there is no step to record.
+    estimator = DeepGlobalClustering(**{**request.settings, "network": True})
 
     def run(device: torch.device, bounds: Bounds, folder: Path) -> list[Phase]:
         trainers: list[Trainer] = []

@@ -15,7 +15,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -28,13 +28,13 @@ from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.strips import read_strips
+from spectrafuse.dgc.prototype_model import PrototypeModel
 from spectrafuse.dgc.windows import fitted_to
 from spectrafuse.io.cubes import Cube, as_cube
 from spectrafuse.io.results import write_label_rows, write_label_share
 from spectrafuse.ops.scene_spectra import filled_bands
 
 DEFAULT_MEMORY = 5 << 26
-_SPATIAL_RADIUS = 2
 # Pixels of a piece: few enough that what a layer writes is in the processor's cache when the next one reads it.
 _PIECE_PIXELS = 4096
 _LEAST_PIECE = 256
@@ -44,6 +44,8 @@ _GROUP_PIXELS = 65536
 _PAGES = 1 << 23
 # Numbers of a strip as read; a larger one would only take longer to begin with.
 _STRIP_NUMBERS = 1 << 24
+
+Model: TypeAlias = SegmentationModel | PrototypeModel
 
 
 class Strip(NamedTuple):
@@ -55,31 +57,31 @@ class Strip(NamedTuple):
     last: int
 
 
-def raster_reach(model: SegmentationModel) -> int:
-    """Places along the flattened pixels beyond which the first convolutions do not look."""
-    return model.encoder.n_spectral_layers * (model.encoder.spectral_kernel_size // 2)
+def raster_reach(model: Model) -> int:
+    """Places along the flattened pixels beyond which the model's first stage does not look."""
+    return model.raster_reach
 
 
-def spatial_reach(model: SegmentationModel) -> int:
-    """Rows and columns beyond which the 3 x 3 convolutions and the mean-shift window do not look."""
-    return model.window // 2 + _SPATIAL_RADIUS
+def spatial_reach(model: Model) -> int:
+    """Rows and columns beyond which the model's second stage does not look."""
+    return model.spatial_reach
 
 
-def halo_rows(model: SegmentationModel, width: int) -> int:
+def halo_rows(model: Model, width: int) -> int:
     """Rows beyond a strip that its labels depend on, in a scene of `width` columns."""
     return spatial_reach(model) + math.ceil(raster_reach(model) / width)
 
 
-def reach(model: SegmentationModel) -> int:
+def reach(model: Model) -> int:
     """Pixels, in any direction, beyond which a pixel's embedding and label do not depend on another one."""
     return spatial_reach(model) + raster_reach(model)
 
 
-def strip_height(model: SegmentationModel, width: int, memory: int = DEFAULT_MEMORY) -> int:
+def strip_height(model: Model, width: int, memory: int = DEFAULT_MEMORY) -> int:
     """Rows of a cube in memory, at least 1, whose labels one call of the model finds within about `memory` bytes."""
     checks.integer("memory", memory)
     # Cube rows as read, normalised and reordered by the convolution; embeddings in and out of a layer and shifted.
-    values_per_pixel = 4 * model.n_bands + 8 * model.encoder.embed_dim + 2 * model.n_clusters
+    values_per_pixel = 4 * model.n_bands + 8 * model.channels + 2 * model.n_clusters
     rows = memory // (4 * values_per_pixel * width)
     return max(1, rows - 2 * halo_rows(model, width))
 
@@ -102,9 +104,7 @@ class Budget(NamedTuple):
     pages: int
 
 
-def budget(
-    model: SegmentationModel, shape: Sequence[int], memory: int, *, mapped: bool = False, probs: bool = False
-) -> Budget:
+def budget(model: Model, shape: Sequence[int], memory: int, *, mapped: bool = False, probs: bool = False) -> Budget:
     """The sizes that keep inference within `memory` bytes beyond what it starts with.
 
     A scene that is `mapped` (`Cube.mapped`) has one strip in memory at a time, and a piece of its file; others have
@@ -117,12 +117,12 @@ def budget(
     """
     checks.integer("max_memory", memory)
     bands, height, width = shape
-    item, channels = model.centers.element_size(), model.encoder.embed_dim
+    item, channels = model.centers.element_size(), model.channels
     # Normalised, by plain PyTorch with its temporaries, and reordered by the convolution; in and out of the layers.
     per_pixel = item * (5 * bands + 8 * channels)
     # Strips as read; the rows between the stages, their layers, the shifted ones, labels.
     read = 4 * filled_bands(bands) * width if mapped else 2 * 4 * bands * width
-    kept = (item * (10 * channels + (3 * model.n_clusters if probs else 0)) + 8) * width
+    kept = (item * (model.working_numbers + (3 * model.n_clusters if probs else 0)) + 8) * width
     group = max(1, min(_GROUP_PIXELS // width, memory // (8 * kept)))
     pages = min(_PAGES, memory // 4) if mapped else 0
     halo = pages + 2 * math.ceil(raster_reach(model) / width) * read + (group + 2 * spatial_reach(model)) * kept
@@ -144,7 +144,7 @@ def budget(
 
 @torch.no_grad()
 def iterate_embeddings(
-    model: SegmentationModel,
+    model: Model,
     cube: Any,
     normalization: Normalization,
     *,
@@ -200,21 +200,21 @@ def iterate_embeddings(
             stop = height if end == height else max(done, end - halo)
             if stop > done:
                 channels = torch.cat(kept, dim=2)
-                yield Strip(done, stop, first, end), model.encoder.spatial(channels)
+                yield Strip(done, stop, first, end), model.spatial(channels)
                 tell(stop, height)
                 new_first = max(stop - halo, 0)
                 kept, first, done = [channels[:, :, new_first - first :].clone()], new_first, stop
 
 
 def _spectral(
-    model: SegmentationModel, block: Tensor, normalization: Normalization, inner: tuple[int, int], spectra: Tensor
+    model: Model, block: Tensor, normalization: Normalization, inner: tuple[int, int], spectra: Tensor
 ) -> Tensor:
-    """What the convolutions along the pixels give for those from `inner[0]` to `inner[1]` of a block, (pixels, D).
+    """What the model's first stage gives for the pixels from `inner[0]` to `inner[1]` of a block, (pixels, D).
 
     `spectra` (1, pixels of a piece, at least bands) is where the pieces are written, one after the other.
     """
     margin = raster_reach(model)
-    out = spectra.new_empty((inner[1] - inner[0], model.encoder.embed_dim))
+    out = spectra.new_empty((inner[1] - inner[0], model.channels))
     pixels = spectra.shape[1] - 2 * margin
     for start in range(*inner, pixels):
         stop = min(start + pixels, inner[1])
@@ -222,14 +222,13 @@ def _spectral(
         # A batch of one, with the strides of a whole tensor: torch's convolutions take it for one with bands aside.
         piece = spectra.flatten()[: (last - first) * spectra.shape[2]].view(1, last - first, spectra.shape[2])
         normalization.spectra(block[:, :, first:last], piece)
-        channels = model.encoder.spectral_net(piece.transpose(1, 2))[0]
-        out[start - inner[0] : stop - inner[0]] = channels[:, start - first : stop - first].T
+        out[start - inner[0] : stop - inner[0]] = model.spectral(piece)[start - first : stop - first]
     return out
 
 
 @torch.no_grad()
 def iterate_labels(
-    model: SegmentationModel,
+    model: Model,
     cube: Any,
     normalization: Normalization,
     *,
@@ -249,7 +248,7 @@ def iterate_labels(
 
 @torch.no_grad()
 def _sure_labels(
-    model: SegmentationModel,
+    model: Model,
     cube: Cube,
     normalization: Normalization,
     rows: int | None,
@@ -259,12 +258,11 @@ def _sure_labels(
 ) -> Iterator[Tensor]:
     """`iterate_labels`, which writes the margins of `label_map` into `confidence`."""
     clusters = torch.arange(model.n_clusters)
-    labels_of = (clusters if mapping is None else metrics.apply_mapping(clusters, mapping)).to(model.centers.device)
+    groups = (clusters if mapping is None else metrics.apply_mapping(clusters, mapping)).to(model.centers.device)
     for strip, embeddings in iterate_embeddings(model, cube, normalization, rows=rows, memory=memory, probs=True):
-        probs = model.assign(embeddings).probs[0, strip.start - strip.first : strip.stop - strip.first]
-        best, labels = probs.max(-1)
-        others = probs.masked_fill(labels_of == labels_of[labels].unsqueeze(-1), 0.0).amax(-1)
-        margin, labels = (best - others).float().cpu().numpy(), labels.cpu()
+        own = slice(strip.start - strip.first, strip.stop - strip.first)
+        labels, sure = (x[0, own].cpu() for x in model.margins(model.assign(embeddings), groups))
+        margin = sure.float().numpy()
         if cube.valid is not None:
             absent = ~cube.valid[strip.start : strip.stop]
             margin[absent] = np.nan
@@ -274,7 +272,7 @@ def _sure_labels(
 
 
 def label_map(
-    model: SegmentationModel,
+    model: Model,
     cube: Any,
     normalization: Normalization,
     *,
@@ -293,8 +291,7 @@ def label_map(
     file : path, optional
         A `.npy` file that the labels are written to as they come; the result is mapped from it.
     confidence : ndarray (rows, columns), float32, optional
-        Is filled with the probability of each pixel's cluster less that of the best cluster with another label, from 0
-        to 1; NaN where the scene has no data.
+        Is filled with the model's `margins`, from 0 to 1; NaN where the scene has no data.
 
     In a group of processes each labels its share of the rows; a `file` must be the same for all of them.
     """
@@ -314,7 +311,7 @@ def label_map(
 
 
 def _label_strips(
-    model: SegmentationModel,
+    model: Model,
     cube: Cube,
     normalization: Normalization,
     rows: int | None,
@@ -332,7 +329,7 @@ def _label_strips(
 
 
 def _shared_label_map(
-    model: SegmentationModel,
+    model: Model,
     cube: Cube,
     normalization: Normalization,
     rows: int | None,
@@ -385,7 +382,7 @@ def _shared_file(path: Path, shape: tuple[int, int], first: int, strips: Iterato
 
 
 def predict_labels(
-    model: SegmentationModel,
+    model: Model,
     cube: Any,
     normalization: Normalization,
     *,
@@ -398,7 +395,7 @@ def predict_labels(
 
 @torch.no_grad()
 def predict_probs(
-    model: SegmentationModel,
+    model: Model,
     cube: Any,
     normalization: Normalization,
     *,
@@ -414,9 +411,7 @@ def predict_probs(
 
 
 @torch.no_grad()
-def cluster_mass(
-    model: SegmentationModel, cubes: Any, normalization: Normalization, *, memory: int = DEFAULT_MEMORY
-) -> Tensor:
+def cluster_mass(model: Model, cubes: Any, normalization: Normalization, *, memory: int = DEFAULT_MEMORY) -> Tensor:
     """Mean probability of every cluster over all pixels of the scenes that have data, (K,) float64 on the CPU."""
     total = torch.zeros(model.n_clusters, dtype=torch.float64)
     pixels = 0
@@ -428,7 +423,7 @@ def cluster_mass(
     return total / pixels
 
 
-def _probs(model: SegmentationModel, strip: Strip, embeddings: Tensor, valid: np.ndarray | None) -> Tensor:
+def _probs(model: Model, strip: Strip, embeddings: Tensor, valid: np.ndarray | None) -> Tensor:
     """Assignments (rows, columns, K) of a strip's own rows; 0 where there are no data."""
     probs = model.assign(embeddings).probs[0, strip.start - strip.first : strip.stop - strip.first]
     if valid is None:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from spectrafuse._runtime.modes import in_usual_modes
-from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
-from spectrafuse.dgc.prediction.inference import halo_rows, label_map, reach
+from spectrafuse.dgc.prediction.inference import Model, halo_rows, label_map, reach
 from spectrafuse.io.bands import ChosenBands, chosen
 from spectrafuse.io.chunked import ChunkedArray
 from spectrafuse.io.cubes import Cube
@@ -28,7 +27,7 @@ def in_chunks_of_dask(cube: Cube) -> ChunkedArray | None:
 
 
 def lazy_label_map(
-    model: SegmentationModel,
+    model: Model,
     cube: Cube,
     normalization: Normalization,
     *,

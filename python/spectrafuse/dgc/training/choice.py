@@ -16,7 +16,7 @@ import torch
 
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.recipes import AUTO
-from spectrafuse.dgc.training.prototypes import SpectraSample
+from spectrafuse.dgc.training.prototypes import FOR_PIXELS, SpectraSample
 from spectrafuse.dgc.windows import WindowedScene
 from spectrafuse.io.cubes import Cube
 from spectrafuse.random import RandomStream
@@ -48,9 +48,8 @@ class _View:
     def __init__(self, scenes: Sequence[Cube], method: str, n_clusters: int, stream: RandomStream) -> None:
         fitted = [Normalization(method).fit(scene) for scene in scenes]
         cpu = torch.device("cpu")
-        self.sample = SpectraSample(
-            [WindowedScene(*pair, cpu) for pair in zip(scenes, fitted, strict=True)], n_clusters
-        )
+        windowed = [WindowedScene(*pair, cpu) for pair in zip(scenes, fitted, strict=True)]
+        self.sample = SpectraSample(windowed, n_clusters, FOR_PIXELS)
         self.means = self.sample.means(n_clusters, stream, _STARTS)
         self.labels = [
             torch.cdist(image[0].flatten(1).t(), self.means).argmin(1).view(image.shape[2:])

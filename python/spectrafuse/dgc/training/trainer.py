@@ -22,7 +22,7 @@ from spectrafuse.dgc.training.batches import CropBatch, CropBatches
 from spectrafuse.dgc.training.checkpoint import load_training, save_training
 from spectrafuse.dgc.training.initialise import measure_bandwidth, start_training
 from spectrafuse.dgc.training.objective import TERMS, random_labels
-from spectrafuse.dgc.training.prototypes import Prototypes, find_prototypes
+from spectrafuse.dgc.training.prototypes import FOR_PIXELS, Prototypes, find_prototypes
 from spectrafuse.dgc.training.schedules import fading, warmup_decay
 from spectrafuse.dgc.training.step import StepInputs, training_step
 from spectrafuse.dgc.training.stop_rule import StabilityWatch
@@ -169,7 +169,7 @@ class Trainer:
 
     def _find_start(self) -> tuple[Prototypes | None, int, Mapping[str, Tensor]]:
         if self.recipe.spectral_labels:
-            self.prototypes = find_prototypes(self.scenes, self.model.n_clusters, self.stream)
+            self.prototypes = find_prototypes(self.scenes, self.model.n_clusters, self.stream, FOR_PIXELS)
         start_training(self.model, self.recipe, self.batches, self.prototypes, self.stream)
         return self.prototypes, self.stream.step, self.model.state_dict()
 
