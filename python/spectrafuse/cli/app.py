@@ -670,9 +670,7 @@ def apply(
 @app.command()
 @friendly
 def info(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Scenes, tables of spectra, or model folders.", metavar="PATH")
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="Scenes, tables of spectra, or model folders.", metavar="PATH")],
     key: KeyOption = None,
     layout: LayoutOption = LayoutName.auto,
     scene_size: SceneSizeOption = None,
