@@ -38,6 +38,8 @@ _PACKAGES = ("torch", "triton", "numpy")
 _LAST_LINES = 15
 # All tests of these files but the one of a build for all architectures.
 _CHOSEN = "-k", "not imports_without_a_gpu"
+# The cases of the CUDA kernels at the sizes that hurt, and of the training step, where the emulation runs them too.
+_ON_A_GPU = "-k", "[cuda or -cuda]", "tests/ops/test_kernels_everywhere.py", "tests/emulated_cuda/test_training_step.py"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Stage:
 def stages(architecture: str) -> list[Stage]:
     """What is done on a GPU of an architecture, such as "89"."""
     python, work = sys.executable, "benchmarks/gpu_work.py"
+    pytest = python, "-m", "pytest", "-q", "-p", "no:cacheprovider"
     pip = (
         python, "-m", "pip", "install", "--quiet", "--no-index", "--no-build-isolation", "--no-deps", "--upgrade",
         "--target", str(SITE), "--config-settings", f"build-dir={BUILD / 'objects'}",
@@ -74,12 +77,13 @@ def stages(architecture: str) -> list[Stage]:
         *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "ops").glob("test_*triton*.py")),
     ]  # fmt: skip
     return [
-        Stage("build", pip, 200, needs=()),
-        Stage("kernels", (python, work, "kernels", "{figures}"), 60),
-        Stage("tests", (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_CHOSEN, *dict.fromkeys(tests)), 120),
-        Stage("sanitizer", ("compute-sanitizer", "--error-exitcode", "1", python, work, "kernels", "{figures}"), 80),
-        Stage("figures", (python, work, "figures", "{figures}"), 80),
-        Stage("profile", (python, work, "profile", "{figures}"), 50),
+        Stage("build", pip, 180, needs=()),
+        Stage("kernels", (python, work, "kernels", "{figures}"), 50),
+        Stage("tests", (*pytest, *_CHOSEN, *dict.fromkeys(tests)), 100),
+        Stage("sizes", (*pytest, *_ON_A_GPU), 80),
+        Stage("sanitizer", ("compute-sanitizer", "--error-exitcode", "1", python, work, "kernels", "{figures}"), 70),
+        Stage("figures", (python, work, "figures", "{figures}"), 70),
+        Stage("profile", (python, work, "profile", "{figures}"), 40),
     ]
 
 

@@ -24,11 +24,22 @@ static std::vector<AdamwOuter> arguments_of(const std::vector<Parameter>& parame
 
 static void step(const std::vector<Parameter>& parameters, double lr, double beta1, double beta2, double eps,
                  double weight_decay, std::int64_t step, Address device_step, Address stream) {
-    for (const AdamwOuter& parameter : arguments_of(parameters))
-        adamw_outer_cuda(parameter, {lr, beta1, beta2, eps, weight_decay}, step, device_step, stream);
+    const std::vector<AdamwOuter> all = arguments_of(parameters);
+    adamw_outer_cuda(all.data(), static_cast<std::int64_t>(all.size()), {lr, beta1, beta2, eps, weight_decay}, step,
+                     device_step, stream);
 }
 
-SPECTRAFUSE_BIND(adamw_outer) { m.def("adamw_outer", &step); }
+static void layer_step(const Parameter& parameter, double lr, double beta1, double beta2, double eps,
+                       double weight_decay, std::int64_t step, Address device_step, Address values, int activation,
+                       Address grad_x, Address parts, Address stream) {
+    adamw_layer_cuda(arguments_of({parameter}).front(), {lr, beta1, beta2, eps, weight_decay}, step, device_step,
+                     {values, static_cast<Activation>(activation)}, grad_x, parts, stream);
+}
+
+SPECTRAFUSE_BIND(adamw_outer) {
+    m.def("adamw_outer", &step);
+    m.def("adamw_layer", &layer_step);
+}
 
 #else
 

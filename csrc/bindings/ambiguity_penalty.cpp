@@ -1,9 +1,8 @@
 #include "../common/ambiguity_penalty.h"
 
-#include "../common/component_penalty.h"
 #include "../common/pair_names.h"
 #include "../common/pair_scalar.h"
-#include "mixtures.h"
+#include "bindings.h"
 #if defined(SPECTRAFUSE_FOR_CUDA)
 #include "../cuda/ambiguity_penalty.h"
 #endif
@@ -37,13 +36,6 @@ static AmbiguityPenalty arguments_of(const Sizes<2>& sizes, const std::string& k
     return {sizes[0], sizes[1], pair_kernel_of(kind, power, offset, scale, quadratic), components, gradient, workspace};
 }
 
-static ComponentPenalty component_arguments(const Sizes<2>& sizes, const std::string& kind, int power, double offset,
-                                            double scale, double quadratic, bool non_negative, int norm, Address raw,
-                                            Address used, double weight, Address grad_raw) {
-    return {mixture_pool({0, sizes[0], sizes[1]}, non_negative, norm, {Address{0}, Address{0}, raw}), used,
-            pair_kernel_of(kind, power, offset, scale, quadratic), weight, grad_raw};
-}
-
 // Value and slope of one pair, from its inner product (poly), sum of absolute differences (laplacian) or squared
 // distance, in the arithmetic of a CUDA thread.
 template <class T>
@@ -60,7 +52,6 @@ static std::pair<T, T> pair_term(const std::string& kind, int power, double offs
 SPECTRAFUSE_BIND(ambiguity_penalty) {
     m.def("ambiguity_penalty_workspace", &workspace);
     m.def("ambiguity_penalty", on_cpu(arguments_of, ambiguity_penalty));
-    m.def("component_penalty", on_cpu(component_arguments, component_penalty));
     m.def("pair_term_float32", &pair_term<float>);
     m.def("pair_term_float64", &pair_term<double>);
 }

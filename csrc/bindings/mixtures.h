@@ -17,7 +17,7 @@ inline MixturePool mixture_pool(const Sizes<3>& sizes, bool non_negative, int no
 #if defined(SPECTRAFUSE_FOR_CUDA)
 template <>
 struct Crossed<const MixtureWorkspace&> {
-    using type = Addresses<3>;
+    using type = Addresses<4>;
 };
 #endif
 

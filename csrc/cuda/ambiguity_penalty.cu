@@ -11,7 +11,10 @@
 //
 // With n selected rows: reads n d / 64 numbers a row in either kernel and writes n / 2 slopes, read twice per 64
 // dimensions. Per pair 2 d operations (d for products), with the gradient 4 d more (2 d for products): bound by
-// arithmetic, at one load from shared memory for four operations.
+// arithmetic, at two loads of four numbers from shared memory for 32 operations. Rows are read four numbers at once
+// where they all begin at multiples of 16 bytes.
+#include <type_traits>
+
 #include "../common/pair_scalar.h"
 #include "ambiguity_penalty.h"
 #include "launch.h"
@@ -21,10 +24,20 @@ namespace spectrafuse {
 namespace {
 
 constexpr int kTile = 64, kDepth = 16, kSide = 16, kThreads = kSide * kSide, kWarp = 32;
-constexpr int kEach = kTile / kSide;      // a thread's rows and columns of a tile, kSide apart
-constexpr int kLines = kThreads / kTile;  // rows of 64 numbers that a block loads at once
+constexpr int kEach = kTile / kSide;  // a thread's rows and columns of a tile, next to each other
 constexpr int kPairs = kTile * kTile;
-static_assert(kDepth == kSide && kDepth == kLines * kEach, "a block loads kDepth x kTile numbers in kEach steps");
+constexpr int kFours = kSide + 1;  // of a line of shared memory, which begins on other banks than the one before
+static_assert(kDepth == kSide && kDepth * kTile == kThreads * kEach, "a thread loads kEach numbers of a tile");
+
+// Numbers that are read and written at once.
+template <class T>
+struct alignas(16) Four {
+    T number[kEach];
+};
+
+// As many blocks as registers let run side by side.
+template <class T>
+constexpr int kBlocks = sizeof(T) == 4 ? 4 : 2;
 
 enum class Form { products, squares, absolutes };
 
@@ -44,11 +57,14 @@ __device__ std::int64_t row_of(const CudaAmbiguityPenalty& a, std::int64_t i) {
 
 __device__ double* sums_of(const CudaAmbiguityPenalty& a) { return static_cast<double*>(a.all.workspace); }
 
-// Slopes [i][j] of a pair of tiles, i of the first one.
+// Sums of doubles before fours, which begin at multiples of 16 bytes.
+SPECTRAFUSE_HOST_DEVICE inline std::int64_t even(std::int64_t count) { return count + count % 2; }
+
+// Slopes [i][j] of a pair of tiles, i of the first one, four j at a time.
 template <class T>
-__device__ T* slopes_of(const CudaAmbiguityPenalty& a, std::int64_t one, std::int64_t other) {
-    T* slopes = reinterpret_cast<T*>(sums_of(a) + tile_pairs(tiles_of(a.all.count)));
-    return slopes + (tile_pairs(other) + one) * kPairs;
+__device__ Four<T>* slopes_of(const CudaAmbiguityPenalty& a, std::int64_t one, std::int64_t other) {
+    double* behind_sums = sums_of(a) + even(tile_pairs(tiles_of(a.all.count)));
+    return reinterpret_cast<Four<T>*>(behind_sums) + (tile_pairs(other) + one) * (kPairs / kEach);
 }
 
 __device__ double weight_of(std::int64_t count) {
@@ -65,6 +81,17 @@ __device__ double block_sum(double x) {
     double sum = 0;
     for (const double part : warps) sum += part;
     return sum;
+}
+
+// The first `inside` of four numbers, zeros behind them.
+template <class T>
+__device__ Four<T> read_four(const T* from, std::int64_t inside, bool whole) {
+    if (whole && inside >= kEach) return *reinterpret_cast<const Four<T>*>(from);
+    Four<T> read{};
+#pragma unroll
+    for (int e = 0; e < kEach; ++e)
+        if (e < inside) read.number[e] = from[e];
+    return read;
 }
 
 template <class T, Form form>
@@ -89,50 +116,58 @@ __device__ T pull(T slope, T other, T own) {
 }
 
 template <class T, Form form>
-__global__ void __launch_bounds__(kThreads) pair_kernel(CudaAmbiguityPenalty a) {
-    __shared__ T ones[kDepth][kTile + 1], others[kDepth][kTile + 1];
+__global__ void __launch_bounds__(kThreads, kBlocks<T>) pair_kernel(CudaAmbiguityPenalty a, bool whole) {
+    __shared__ Four<T> ones[kDepth][kFours], others[kDepth][kFours];
     const std::int64_t one = blockIdx.x, other = blockIdx.y, count = selected_rows(a), dim = a.all.dim;
     if (one > other || other * kTile >= count) return;
     const int lane = threadIdx.x % kSide, line = threadIdx.x / kSide;
-    const T *one_rows[kEach], *other_rows[kEach];  // that this thread loads from; null beyond the last one
-#pragma unroll
-    for (int e = 0; e < kEach; ++e) {
-        const std::int64_t i = one * kTile + line + e * kSide, j = other * kTile + line + e * kSide;
-        const T* components = static_cast<const T*>(a.all.components);
-        one_rows[e] = i < count ? components + row_of(a, i) * dim : nullptr;
-        other_rows[e] = j < count ? components + row_of(a, j) * dim : nullptr;
-    }
+    // This thread loads a part of one row of either tile, nothing beyond the last one.
+    const int part = threadIdx.x % (kDepth / kEach) * kEach, loaded = threadIdx.x / (kDepth / kEach);
+    const std::int64_t one_row = one * kTile + loaded, other_row = other * kTile + loaded;
+    const T* components = static_cast<const T*>(a.all.components) + part;
+    const T* one_from = components + (one_row < count ? row_of(a, one_row) : 0) * dim;
+    const T* other_from = components + (other_row < count ? row_of(a, other_row) : 0) * dim;
     T sum[kEach][kEach] = {};
     for (std::int64_t first = 0; first < dim; first += kDepth) {
-        const std::int64_t d = first + lane;
+        const std::int64_t inside = dim - first - part;
+        const Four<T> own = read_four(one_from + first, one_row < count ? inside : 0, whole);
+        const Four<T> theirs = read_four(other_from + first, other_row < count ? inside : 0, whole);
         __syncthreads();
 #pragma unroll
         for (int e = 0; e < kEach; ++e) {
-            ones[lane][line + e * kSide] = d < dim && one_rows[e] != nullptr ? one_rows[e][d] : T(0);
-            others[lane][line + e * kSide] = d < dim && other_rows[e] != nullptr ? other_rows[e][d] : T(0);
+            ones[part + e][loaded / kEach].number[loaded % kEach] = own.number[e];
+            others[part + e][loaded / kEach].number[loaded % kEach] = theirs.number[e];
         }
         __syncthreads();
 #pragma unroll
-        for (int k = 0; k < kDepth; ++k)
+        for (int k = 0; k < kDepth; ++k) {
+            const Four<T> x = ones[k][line], y = others[k][lane];
 #pragma unroll
             for (int r = 0; r < kEach; ++r)
 #pragma unroll
                 for (int c = 0; c < kEach; ++c)
-                    sum[r][c] =
-                        with_dimension<T, form>(sum[r][c], ones[k][line + r * kSide], others[k][lane + c * kSide]);
+                    sum[r][c] = with_dimension<T, form>(sum[r][c], x.number[r], y.number[c]);
+        }
     }
     double total = 0;
 #pragma unroll
-    for (int r = 0; r < kEach; ++r)
+    for (int r = 0; r < kEach; ++r) {
+        Four<T> slopes{};
+        float few = 0;
 #pragma unroll
         for (int c = 0; c < kEach; ++c) {
-            const int row = line + r * kSide, column = lane + c * kSide;
-            const std::int64_t i = one * kTile + row, j = other * kTile + column;
-            PairTerm<T> term{};
-            if (i < count && j < count && i != j) term = term_of<T, form>(a.all.kernel, sum[r][c]);
-            total += static_cast<double>(term.value);
-            if (a.all.gradient != nullptr) slopes_of<T>(a, one, other)[row * kTile + column] = term.slope;
+            const std::int64_t i = one * kTile + line * kEach + r, j = other * kTile + lane * kEach + c;
+            if (i >= count || j >= count || i == j) continue;
+            const PairTerm<T> term = term_of<T, form>(a.all.kernel, sum[r][c]);
+            slopes.number[c] = term.slope;
+            if constexpr (std::is_same_v<T, float>)
+                few += term.value;  // four of them in float: a GPU for graphics adds doubles slowly
+            else
+                total += term.value;
         }
+        total += static_cast<double>(few);
+        if (a.all.gradient != nullptr) slopes_of<T>(a, one, other)[(line * kEach + r) * kSide + lane] = slopes;
+    }
     total = block_sum(total);
     // Two equal tiles have every pair twice.
     if (threadIdx.x == 0) sums_of(a)[tile_pairs(other) + one] = one == other ? total / 2 : total;
@@ -148,51 +183,53 @@ __global__ void __launch_bounds__(kThreads) mean_kernel(CudaAmbiguityPenalty a) 
 }
 
 template <class T, Form form>
-__global__ void __launch_bounds__(kThreads) gradient_kernel(CudaAmbiguityPenalty a) {
-    __shared__ T slopes[kDepth][kTile + 1], rows[kDepth][kTile + 1];
+__global__ void __launch_bounds__(kThreads, kBlocks<T>) gradient_kernel(CudaAmbiguityPenalty a, bool whole) {
+    __shared__ Four<T> slopes[kDepth][kFours], rows[kDepth][kFours];
     const std::int64_t tile = blockIdx.y, count = selected_rows(a), dim = a.all.dim;
     const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * kTile;
-    const int lane = threadIdx.x % kSide, line = threadIdx.x / kSide;
-    const int wide_lane = threadIdx.x % kTile, wide_line = threadIdx.x / kTile;
+    const int lane = threadIdx.x % kSide, line = threadIdx.x / kSide, column = lane * kEach;
+    const int part = threadIdx.x % (kDepth / kEach) * kEach, loaded = threadIdx.x / (kDepth / kEach);
     const T* components = static_cast<const T*>(a.all.components);
-    T own[kEach][kEach], sum[kEach][kEach] = {};
+    // Dimensions of a selected row from `begin` + column on.
+    const auto four_of = [&](std::int64_t i) {
+        const std::int64_t inside = i < count ? dim - begin - column : 0;
+        return inside > 0 ? read_four(components + row_of(a, i) * dim + begin + column, inside, whole) : Four<T>{};
+    };
+    Four<T> own[kEach];
+    T sum[kEach][kEach] = {};
 #pragma unroll
-    for (int r = 0; r < kEach; ++r)
-#pragma unroll
-        for (int c = 0; c < kEach; ++c) {
-            const std::int64_t i = tile * kTile + line + r * kSide, d = begin + lane + c * kSide;
-            own[r][c] = i < count && d < dim ? components[row_of(a, i) * dim + d] : T(0);
-        }
+    for (int r = 0; r < kEach; ++r) own[r] = four_of(tile * kTile + line * kEach + r);
     const std::int64_t end = tile * kTile < count ? count : 0;  // rows that are not selected have no pairs
     for (std::int64_t first = 0; first < end; first += kDepth) {
-        const std::int64_t other = first / kTile, d = begin + wide_lane;
+        const std::int64_t other = first / kTile;
         const int inside = static_cast<int>(first % kTile);
-        const T* from = tile <= other ? slopes_of<T>(a, tile, other) : slopes_of<T>(a, other, tile);
+        const bool across = tile <= other;
+        const Four<T> slope = across ? slopes_of<T>(a, tile, other)[loaded * kSide + (inside + part) / kEach]
+                                     : slopes_of<T>(a, other, tile)[(inside + line) * kSide + lane];
+        const Four<T> theirs = four_of(first + line);
+        __syncthreads();
+        if (across)
+#pragma unroll
+            for (int e = 0; e < kEach; ++e) slopes[part + e][loaded / kEach].number[loaded % kEach] = slope.number[e];
+        else
+            slopes[line][lane] = slope;
+        rows[line][lane] = theirs;
         __syncthreads();
 #pragma unroll
-        for (int e = 0; e < kEach; ++e) {
-            const int row = line + e * kSide, k = wide_line + e * kLines;
-            if (tile <= other)
-                slopes[lane][row] = from[row * kTile + inside + lane];
-            else
-                slopes[k][wide_lane] = from[(inside + k) * kTile + wide_lane];
-            rows[k][wide_lane] = first + k < count && d < dim ? components[row_of(a, first + k) * dim + d] : T(0);
-        }
-        __syncthreads();
-#pragma unroll
-        for (int k = 0; k < kDepth; ++k)
+        for (int k = 0; k < kDepth; ++k) {
+            const Four<T> x = slopes[k][line], y = rows[k][lane];
 #pragma unroll
             for (int r = 0; r < kEach; ++r)
 #pragma unroll
-                for (int c = 0; c < kEach; ++c)
-                    sum[r][c] += pull<T, form>(slopes[k][line + r * kSide], rows[k][lane + c * kSide], own[r][c]);
+                for (int c = 0; c < kEach; ++c) sum[r][c] += pull<T, form>(x.number[r], y.number[c], own[r].number[c]);
+        }
     }
     const T weight = static_cast<T>(weight_of(count));
 #pragma unroll
     for (int r = 0; r < kEach; ++r)
 #pragma unroll
         for (int c = 0; c < kEach; ++c) {
-            const std::int64_t i = tile * kTile + line + r * kSide, d = begin + lane + c * kSide;
+            const std::int64_t i = tile * kTile + line * kEach + r, d = begin + column + c;
             if (i < a.all.count && d < dim)
                 static_cast<T*>(a.all.gradient)[row_of(a, i) * dim + d] = weight * sum[r][c];
         }
@@ -201,10 +238,12 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(CudaAmbiguityPenalty
 template <class T, Form form>
 void penalty_of(const CudaAmbiguityPenalty& a, void* stream) {
     const unsigned tiles = blocks_of(a.all.count, kTile), strips = blocks_of(a.all.dim, kTile);
-    launch("ambiguity_penalty, pairs", pair_kernel<T, form>, dim3(tiles, tiles), kThreads, stream, a);
+    const bool whole = a.all.dim % kEach == 0 && aligned(a.all.components);
+    launch("ambiguity_penalty, pairs", pair_kernel<T, form>, dim3(tiles, tiles), kThreads, stream, a, whole);
     launch("ambiguity_penalty, mean", mean_kernel<T>, 1, kThreads, stream, a);
     if (a.all.gradient != nullptr)
-        launch("ambiguity_penalty, gradient", gradient_kernel<T, form>, dim3(strips, tiles), kThreads, stream, a);
+        launch("ambiguity_penalty, gradient", gradient_kernel<T, form>, dim3(strips, tiles), kThreads, stream, a,
+               whole);
 }
 
 template <class T>
@@ -221,7 +260,9 @@ void penalty_by_form(const CudaAmbiguityPenalty& a, void* stream) {
 
 std::size_t ambiguity_penalty_workspace_cuda(std::int64_t count, int dtype, bool gradient) {
     const std::size_t number = dtype == 0 ? sizeof(float) : sizeof(double);
-    return static_cast<std::size_t>(tile_pairs(tiles_of(count))) * (sizeof(double) + (gradient ? kPairs * number : 0));
+    const std::int64_t pairs = tile_pairs(tiles_of(count));
+    return static_cast<std::size_t>(even(pairs)) * sizeof(double) +
+           (gradient ? static_cast<std::size_t>(pairs) * kPairs * number : 0);
 }
 
 void ambiguity_penalty_cuda(const CudaAmbiguityPenalty& a, int dtype, void* stream) {

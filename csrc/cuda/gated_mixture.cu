@@ -26,11 +26,11 @@ __global__ void mixture_kernel(MixturePool p, const float* weights, float* parti
         if (first + b < p.batch) partials[(blockIdx.y * p.batch + first + b) * p.bands + j] = sum[b];
 }
 
-__global__ void mixture_backward_kernel(GatedMixtureBackward a, const float* lengths, const float* weights) {
-    __shared__ float shared[32];
+__global__ void mixture_backward_kernel(GatedMixtureBackward a, MixtureWorkspace w) {
+    __shared__ float shared[kMixtureThreads / 32 * kTileSamples];
     const MixturePool& p = a.pool;
     const std::int64_t n = blockIdx.x;
-    const float length = lengths[n];
+    const float length = w.lengths[n];
     const float* grad = static_cast<const float*>(a.grad);
     float along_length = 0;
     for (std::int64_t first = 0; first < p.batch; first += kTileSamples) {
@@ -41,18 +41,13 @@ __global__ void mixture_backward_kernel(GatedMixtureBackward a, const float* len
             for (int b = 0; b < kTileSamples; ++b)
                 if (first + b < p.batch) product[b] += spectrum * grad[(first + b) * p.bands + j];
         }
-#pragma unroll
-        for (int b = 0; b < kTileSamples; ++b) {
-            const float total = block_sum(product[b], shared);
-            if (first + b >= p.batch) continue;
-            along_length -= weights[n * p.batch + first + b] * total;
-            if (threadIdx.x == 0)
-                store_weight_gradients(p, first + b, n, total, length, a.grad_concentration, a.grad_select_prob);
-        }
+        along_length +=
+            store_weight_gradients(p, w, first, n, product, shared, a.grad_concentration, a.grad_select_prob);
     }
+    along_length = block_sum(along_length, shared);
     for (std::int64_t j = threadIdx.x; j < p.bands; j += blockDim.x) {
         float along_spectrum = 0;
-        for (std::int64_t b = 0; b < p.batch; ++b) along_spectrum += weights[n * p.batch + b] * grad[b * p.bands + j];
+        for (std::int64_t b = 0; b < p.batch; ++b) along_spectrum += w.weights[n * p.batch + b] * grad[b * p.bands + j];
         const std::int64_t at = n * p.bands + j;
         static_cast<float*>(a.grad_raw)[at] = raw_gradient(static_cast<const float*>(p.raw)[at], along_spectrum,
                                                            along_length / length, length, p.non_negative, p.norm);
@@ -75,7 +70,7 @@ void gated_mixture_forward_cuda(const GatedMixture& a, const MixtureWorkspace& w
 void gated_mixture_backward_cuda(const GatedMixtureBackward& a, const MixtureWorkspace& w, void* stream) {
     mixture_weights(a.pool, w, stream);
     launch("gated mixture's backward", mixture_backward_kernel, static_cast<unsigned>(a.pool.components),
-           kMixtureThreads, stream, a, w.lengths, w.weights);
+           kMixtureThreads, stream, a, w);
 }
 
 }  // namespace spectrafuse

@@ -54,13 +54,20 @@ inline void add_parts(const MixturePool& p, const MixtureWorkspace& w, void* mix
            mixture_parts(p.components), size, static_cast<float*>(mixture));
 }
 
-// Gradients of one component's concentration and gate for sample b, from the one of weight times length.
-__device__ inline void store_weight_gradients(const MixturePool& p, std::int64_t b, std::int64_t n, float along_weight,
-                                              float length, void* grad_concentration, void* grad_select_prob) {
-    const std::int64_t at = b * p.components + n;
+// Gradients of component n's concentrations and gates for samples from `first` on, from the sums in a block of what its
+// threads have of those of weight times length. Returns this thread's part of the gradient of the length.
+template <int count>
+__device__ float store_weight_gradients(const MixturePool& p, const MixtureWorkspace& w, std::int64_t first,
+                                        std::int64_t n, float (&products)[count], float* shared,
+                                        void* grad_concentration, void* grad_select_prob) {
+    const float along_weight = block_sums(products, shared);
+    const std::int64_t b = first + threadIdx.x, at = b * p.components + n;
+    if (threadIdx.x >= count || b >= p.batch) return 0;
     const float c = static_cast<const float*>(p.concentration)[at], s = static_cast<const float*>(p.select_prob)[at];
-    static_cast<float*>(grad_concentration)[at] = along_weight / length * s * s;
-    static_cast<float*>(grad_select_prob)[at] = 2 * along_weight / length * c * s;
+    const float along = along_weight / w.lengths[n], before = w.before == nullptr ? 1 : w.before[at];
+    static_cast<float*>(grad_concentration)[at] = before == 0 ? 0 : copysignf(1, before) * (along * s * s);
+    static_cast<float*>(grad_select_prob)[at] = 2 * along * c * s;
+    return -w.weights[n * p.batch + b] * along_weight;
 }
 
 }  // namespace spectrafuse

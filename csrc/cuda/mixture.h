@@ -6,12 +6,14 @@
 
 namespace spectrafuse {
 
-// Lengths (N), weights (N, B) and, forward only, partial mixtures (mixture_parts(N), B, d).
+// Lengths (N), weights (N, B) and, forward only, partial mixtures (mixture_parts(N), B, d). Backward, `before` (B, N)
+// may be what concentrations are the absolute values of: their gradient is then this one's.
 struct MixtureWorkspace {
-    MixtureWorkspace(const Addresses<3>& all) : lengths(all[0]), weights(all[1]), partials(all[2]) {}
+    MixtureWorkspace(const Addresses<4>& all) : lengths(all[0]), weights(all[1]), partials(all[2]), before(all[3]) {}
     float* lengths;
     float* weights;
     float* partials;
+    const float* before;
 };
 
 // Parts that a mixture is summed in: they depend on the number of components alone.

@@ -80,12 +80,12 @@ __global__ void add_part_sums_kernel(const double* part_sums, std::int64_t count
     *energy_square_sum = static_cast<float>(squares);
 }
 
-__global__ void sparse_backward_kernel(SparseGatedMixtureBackward a, const float* lengths, const float* weights) {
-    __shared__ float shared[32];
+__global__ void sparse_backward_kernel(SparseGatedMixtureBackward a, MixtureWorkspace w) {
+    __shared__ float shared[kMixtureThreads / 32 * kDrawnSamples];
     const MixturePool& p = a.pool;
     const DrawOptions<float> options = draw_options<float>(a.gates);
     const std::int64_t n = blockIdx.x;
-    const float length = lengths[n], each = value_of(a.grad_sum), square = 2 * value_of(a.grad_square_sum);
+    const float length = w.lengths[n], each = value_of(a.grad_sum), square = 2 * value_of(a.grad_square_sum);
     const float* grad = static_cast<const float*>(a.grad);
     float along_length = 0;
     for (std::int64_t first = 0; first < p.batch; first += kDrawnSamples) {
@@ -102,7 +102,7 @@ __global__ void sparse_backward_kernel(SparseGatedMixtureBackward a, const float
             for (int b = 0; b < kDrawnSamples; ++b) {
                 if (first + b >= p.batch) continue;
                 const GateNumbers<A> gate = gate_of(p, a.gates, options, first + b, at, energy);
-                const float upstream = grad[(first + b) * p.bands + j], weight = weights[n * p.batch + first + b];
+                const float upstream = grad[(first + b) * p.bands + j], weight = w.weights[n * p.batch + first + b];
                 const float open = upstream * gate.select_prob;
                 product[b] = A::fused(open, spectrum, product[b]);
                 along_spectrum = A::fused(open, weight, along_spectrum);
@@ -113,15 +113,10 @@ __global__ void sparse_backward_kernel(SparseGatedMixtureBackward a, const float
             *raw = along_spectrum;  // of the spectrum until the length's part is known
             *out = along_energy;
         }
-#pragma unroll
-        for (int b = 0; b < kDrawnSamples; ++b) {
-            const float total = block_sum(product[b], shared);
-            if (first + b >= p.batch) continue;
-            along_length -= weights[n * p.batch + first + b] * total;
-            if (threadIdx.x == 0)
-                store_weight_gradients(p, first + b, n, total, length, a.grad_concentration, a.grad_select_prob);
-        }
+        along_length +=
+            store_weight_gradients(p, w, first, n, product, shared, a.grad_concentration, a.grad_select_prob);
     }
+    along_length = block_sum(along_length, shared);
     for (std::int64_t j = threadIdx.x; j < p.bands; j += blockDim.x) {
         const std::int64_t at = n * p.bands + j;
         float* raw = static_cast<float*>(a.grad_raw) + at;
@@ -154,7 +149,7 @@ void sparse_gated_mixture_forward_cuda(const SparseGatedMixture& a, const Mixtur
 void sparse_gated_mixture_backward_cuda(const SparseGatedMixtureBackward& a, const MixtureWorkspace& w, void* stream) {
     mixture_weights(a.pool, w, stream);
     launch("sparse gated mixture's backward", sparse_backward_kernel, static_cast<unsigned>(a.pool.components),
-           kMixtureThreads, stream, a, w.lengths, w.weights);
+           kMixtureThreads, stream, a, w);
 }
 
 }  // namespace spectrafuse

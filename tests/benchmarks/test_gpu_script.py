@@ -188,7 +188,7 @@ def test_a_dry_run_prints_the_stages_and_starts_none(capsys, monkeypatch):
 def test_the_stages_end_within_ten_minutes_and_run_files_that_exist():
     planned = gpu.stages("89")
     assert sum(stage.limit for stage in planned) < 600
-    assert [stage.name for stage in planned] == ["build", "kernels", "tests", "sanitizer", "figures", "profile"]
+    assert [stage.name for stage in planned] == ["build", "kernels", "tests", "sizes", "sanitizer", "figures", "profile"]
     names = [stage.name for stage in planned]
     for stage in planned:
         assert all(name in names[: names.index(stage.name)] for name in stage.needs)

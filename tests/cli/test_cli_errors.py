@@ -19,7 +19,7 @@ from matplotlib.image import imread
 import spectrafuse
 from helpers.command_line import SEGMENT, fails_with, run
 from spectrafuse._runtime import checks
-from spectrafuse._runtime.progress import Progress
+from spectrafuse._runtime.progress import Progress, in_parts, listening, tell
 from spectrafuse.cli import terminal
 from spectrafuse.cli.scene_options import split_key
 from spectrafuse.cli.segment import parse_merge, scene_names
@@ -236,6 +236,30 @@ def test_waiting_for_what_has_no_steps_is_said_too(
             time.sleep(0.05)
             seen += capsys.readouterr().err
     assert re.fullmatch(r"(reading: \d+ s so far, time left not known yet\n)+", seen)
+
+
+def test_waiting_for_what_is_known_says_how_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_PLAIN_LINE_SECONDS", 0.0)
+    clock = iter(range(1000))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(clock)))
+    lines = terminal._PlainLines("labeling", first=False)
+    with listening(lines.share):
+        # Of two scenes the first half of the second is done, then another piece of work begins.
+        for scene in in_parts([0, 1]):
+            tell(0, 4)
+            if scene:
+                tell(2, 4)
+                lines._report()
+        tell(0, 3)
+        lines._report()
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"labeling: \d+ s so far, about [1-9] s left|labeling: \(\d+ s so far, about \d+ s left\)", first
+    )
+    assert last.endswith("time left not known yet")
+    tell(1, 2)  # nobody listens
 
 
 def test_segment_of_an_image_with_pixels_that_hold_no_data(tmp_path: Path) -> None:

@@ -339,6 +339,18 @@ def test_runs_share_spectra_and_have_profiles_of_their_own(tmp_path: Path, monke
     axes = next(figure.axes for figure in figures if figure.axes and len(figure.axes[0].texts) == 2)
     assert len([line for line in axes[0].lines if len(line.get_xdata()) == 22]) == 2
     assert [text.get_text() for text in axes[0].texts] == ["monday", "friday"]
+    for words, says in (["--runs"], "obey what links them: Unimodal"), ([], "--runs obeys what links it: Unimodal"):
+        applied = run("apply", out, *runs, "-o", tmp_path / f"applied{len(words)}", *words)
+        assert says in " ".join(applied.output.split()), applied.output
+    for name, before in zip(("monday", "friday"), profiles, strict=True):
+        again = np.load(tmp_path / "applied1" / name / "concentrations.npz")["concentrations"]
+        np.testing.assert_allclose(again, before, atol=0.01 * before.max())
+        for profile in again.T:
+            top = int(profile.argmax())
+            assert (np.diff(profile[: top + 1]) >= 0).all()
+            assert (np.diff(profile[top:]) <= 0).all()
+        alone = np.load(tmp_path / "applied0" / name / "concentrations.npz")["concentrations"]
+        assert np.abs(alone - before).max() > 5e-4
     other = _write(tmp_path / "other.csv", axis + 5, _eluting(22, 0, (1, 1)) @ pure)
     fails_with(
         run("unmix", runs[0], other, "-o", tmp_path / "no"), "Runs must have one axis", "400 to 690", "405 to 695"

@@ -54,7 +54,10 @@ struct alignas(8) float2 : emulated::Checked<float[2]> {
 };
 struct alignas(16) float4 : emulated::Checked<float[4]> {
     float x, y, z, w;
+    float4() = default;
+    float4(float x_, float y_, float z_, float w_) : x(x_), y(y_), z(z_), w(w_) {}
 };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };

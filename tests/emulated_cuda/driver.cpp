@@ -7,10 +7,12 @@
 // memory is filled.
 #include <cuda/adamw_outer.h>
 #include <cuda/ambiguity_penalty.h>
+#include <cuda/component_penalty.h>
 #include <cuda/gate.h>
 #include <cuda/mixture.h>
 #include <cuda/random_fill.h>
 #include <cuda/skinny_linear.h>
+#include <cuda/unmixing_loss.h>
 #include <cuda_runtime.h>
 
 #include <cmath>
@@ -81,10 +83,19 @@ void adamw() {
         const F x = made(b * i), gy = made(b * o), w = made(o * i), m = made(o * i), v = made(o * i, 0);
         check("adamw_outer", [&, b = b, o = o, i = i] {
             F w2 = w, m2 = m, v2 = v;
-            adamw_outer_cuda({b, o, i, x.data(), gy.data(), w2.data(), m2.data(), v2.data()},
-                             {1e-2, 0.9, 0.999, 1e-8, 1e-2}, 3, nullptr, nullptr);
+            F gx = unset(b * i), parts = unset((o + kLinearPart - 1) / kLinearPart * b * i);
+            const AdamwOptions options{1e-2, 0.9, 0.999, 1e-8, 1e-2};
+            // The second tensor of a launch has few parameters and no samples.
+            F w3(3, 1.0f), m3(3, 0.5f), v3(3, 0.25f);
+            const AdamwOuter all[2] = {{b, o, i, x.data(), gy.data(), w2.data(), m2.data(), v2.data()},
+                                       {0, 1, 3, nullptr, nullptr, w3.data(), m3.data(), v3.data()}};
+            adamw_outer_cuda(all, 2, options, 3, nullptr, nullptr);
+            if (b > 0 && b <= 64)
+                adamw_layer_cuda(all[0], options, 4, nullptr, {x.data(), Activation::tanh}, gx.data(), parts.data(),
+                                 nullptr);
             std::string out;
-            append(out, w2), append(out, m2), append(out, v2);
+            append(out, w2), append(out, m2), append(out, v2), append(out, w3);
+            if (b > 0 && b <= 64) append(out, gx);
             return out;
         });
     }
@@ -139,14 +150,14 @@ void mixtures(bool sparse) {
                                      {{17, 2, 131, true, true}})) {
         const long b = sparse && s.b > 5 ? 5 : s.b, n = s.n, d = s.d;
         const F c = made(b * n, 0), p = made(b * n, 0), raw = made(n * d), up = made(b * d), e = made(2 * n * d),
-                scalar = made(2);
+                scalar = made(2), signed_c = made(b * n);
         const std::int64_t rng[2] = {7, 3};
         check(sparse ? "sparse_gated_mixture" : "gated_mixture", [&] {
             F lengths = unset(n), weights = unset(n * b), parts = unset(mixture_parts(n) * b * d), y = unset(b * d),
               sums = unset(2);
-            F gc = unset(b * n), gp = unset(b * n), graw = unset(n * d), ge = unset(2 * n * d);
+            F before = signed_c, gc = unset(b * n), gp = unset(b * n), graw = unset(n * d), ge = unset(2 * n * d);
             const MixturePool pool{b, n, d, true, 2, c.data(), p.data(), raw.data()};
-            const MixtureWorkspace w(Addresses<3>{address(lengths), address(weights), address(parts)});
+            const MixtureWorkspace w(Addresses<4>{address(lengths), address(weights), address(parts), address(before)});
             const SparsityGates gates{e.data(), rng, nullptr, false, nullptr, 0.1, 0.1, 0.5};
             std::vector<double> work(2 * sparse_blocks(b, n, d));
             std::string out;
@@ -167,8 +178,8 @@ void mixtures(bool sparse) {
     }
 }
 void linear() {
-    for (auto [b, i, o] :
-         sizes<std::tuple<long, long, long>>({{17, 33, 9}, {1, 1, 1}, {17, 130, 257}}, {{1, 33, 9}, {1, 5, 257}})) {
+    for (auto [b, i, o] : sizes<std::tuple<long, long, long>>(
+             {{17, 33, 9}, {17, 132, 18}, {1, 1, 1}, {17, 130, 257}, {2, 260, 129}}, {{1, 36, 9}, {1, 5, 129}})) {
         const F x = made(b * i), w = made(o * i), bias = made(o), gy = made(b * o);
         check("skinny_linear", [&, b = b, i = i, o = o] {
             F y = unset(b * o), before = unset(b * o), gx = unset(b * i),
@@ -176,7 +187,8 @@ void linear() {
             if (o < 100)
                 skinny_linear_forward_cuda(
                     {b, i, o, Activation::abs, x.data(), w.data(), bias.data(), y.data(), before.data()}, nullptr);
-            skinny_linear_backward_cuda({b, i, o, w.data(), gy.data(), gx.data()}, parts.data(), nullptr);
+            skinny_linear_backward_cuda({b, i, o, w.data(), gy.data(), gx.data()}, {x.data(), Activation::relu},
+                                        parts.data(), nullptr);
             std::string out;
             if (o < 100) append(out, y), append(out, before);
             append(out, gx);
@@ -186,8 +198,8 @@ void linear() {
 }
 void penalty() {
     const PairKind kinds[] = {PairKind::rbf, PairKind::poly, PairKind::laplacian};
-    for (auto [n, d, masked] :
-         sizes<std::tuple<long, long, bool>>({{130, 17, true}, {65, 65, false}, {1, 1, false}}, {{68, 17, true}}))
+    for (auto [n, d, masked] : sizes<std::tuple<long, long, bool>>(
+             {{130, 17, true}, {65, 65, false}, {66, 20, true}, {1, 1, false}}, {{68, 20, true}}))
         for (const PairKind kind : kinds) {
             if (few && kind != PairKind::rbf) continue;
             const F x = made(n * d);
@@ -207,6 +219,58 @@ void penalty() {
                 return out;
             });
         }
+}
+void used_components() {
+    for (auto [n, d, norm] :
+         sizes<std::tuple<long, long, int>>({{131, 17, 2}, {66, 130, 1}, {1, 1, 0}}, {{131, 3, 2}})) {
+        const F raw = made(n * d), other = made(n * d);
+        check("component_penalty", [&, n = n, d = d, norm = norm] {
+            F gradient = other, value = unset(1), lengths = unset(n), spectra = unset(n * d), own = unset(n * d);
+            std::vector<std::int64_t> order(n + 1, -1);
+            std::vector<char> used(n), pairs(ambiguity_penalty_workspace_cuda(n, 0, true), '\xFF');
+            for (long i = 0; i < n; ++i) used[i] = i % 3 != 1;
+            const auto at = [](auto& of) { return Address{reinterpret_cast<std::uintptr_t>(of.data())}; };
+            component_penalty_cuda({{0, n, d, true, norm, nullptr, nullptr, raw.data()},
+                                    reinterpret_cast<const bool*>(used.data()),
+                                    {PairKind::rbf, 2, 1.0, 1.5, 2.8},
+                                    0.5,
+                                    gradient.data()},
+                                   Addresses<5>{at(order), at(lengths), at(spectra), at(own), at(pairs)}, value.data(),
+                                   nullptr);
+            std::string out;
+            append(out, gradient), append(out, value), append(out, F(order.begin(), order.end()));
+            return out;
+        });
+    }
+}
+void losses() {
+    for (auto [b, d] : sizes<std::pair<long, long>>({{3, 515}, {1, 1}}, {{3, 200}})) {
+        const F mixture = made(b * d), x = made(b * d), numbers = made(6);
+        check("unmixing_loss", [&, b = b, d = d] {
+            F grad = unset(b * d), slopes = unset(2), result = unset(2);
+            std::vector<double> sums(unmixing_loss_blocks(b, d), std::nan(""));
+            const UnmixingLoss loss{b,
+                                    d,
+                                    0.1,
+                                    0.2,
+                                    30,
+                                    60,
+                                    mixture.data(),
+                                    x.data(),
+                                    &numbers[0],
+                                    {&numbers[1], &numbers[2], &numbers[3]},
+                                    &numbers[4],
+                                    &numbers[5],
+                                    grad.data(),
+                                    slopes.data(),
+                                    result.data()};
+            unmixing_loss_gradient_cuda(loss, sums.data(), nullptr);
+            unmixing_loss_cuda(loss, sums.data(), nullptr);
+            std::string out;
+            append(out, grad), append(out, slopes), append(out, result);
+            return out;
+        });
+    }
 }
 void random_numbers() {
     for (const long n : sizes<long>({1, 255, 257, 513}, {3}))
@@ -234,6 +298,8 @@ int main(int argc, char** argv) {
     if (operation == "sparse_gated_mixture") mixtures(true);
     if (operation == "skinny_linear") linear();
     if (operation == "ambiguity_penalty") penalty();
+    if (operation == "component_penalty") used_components();
+    if (operation == "unmixing_loss") losses();
     if (operation == "random_fill") random_numbers();
     std::printf("%d failures, %ld launches\n", failures, emulated::launches());
     return failures != 0 || emulated::launches() == 0;

@@ -23,17 +23,19 @@ OPERATIONS = [path.stem for path in sorted((CSRC / "cuda").glob("*.cu")) if path
 FLAGS = {"address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], "thread": ["-fsanitize=thread"]}
 COMPILER = [os.environ.get("CXX", "c++"), "-std=gnu++17", "-O1", "-g1"]
 
-USERS = {"launch.h": "gate", "mixture.cuh": "gated_mixture"}
+USERS = {"launch.h": ("gate", "gated_mixture"), "mixture.cuh": ("gated_mixture",)}
 BARRIERS = [
-    (f"{name}:{number}", USERS.get(name, name.partition(".")[0]))
+    (f"{name}:{number}", USERS.get(name, (name.partition(".")[0],)))
     for name, text in SOURCES.items()
     for number, line in enumerate(text.splitlines(), 1)
     if "__syncthreads()" in line
 ]
-"""Every barrier, and an operation that needs it."""
+"""Every barrier, and operations of which one needs it."""
 
 OVERRUNS = [
     ("adamw_outer.cu", "factors[kSamples][kRows]", "factors[kSamples - 1][kRows]"),
+    ("adamw_outer.cu", "inputs[Samples][kLayerThreads]", "inputs[Samples][kLayerThreads - 1]"),
+    ("adamw_outer.cu", "while (blockIdx.x >= tensors.end[i])", "while (false)"),
     ("gate.cu", "if (n < a.components)", "if (n <= a.components)"),
     ("gate.cu", "block_sums) {\n    __shared__ double shared[32]", "block_sums) {\n    __shared__ double shared[1]"),
     ("skinny_linear.cu", "    if (i >= count) return;\n", ""),
@@ -41,6 +43,11 @@ OVERRUNS = [
     ("sparse_gated_mixture.cu", "    if (j < p.bands) {", "    {"),
     ("random_fill.cu", "    if (i < items_of(a)) ", "    "),
     ("ambiguity_penalty.cu", "if (i < a.all.count && d < dim)", "if (d < dim)"),
+    ("ambiguity_penalty.cu", "if (whole && inside >= kEach)", "if (whole)"),
+    ("component_penalty.cu", "counts[kThreads]", "counts[kThreads - 1]"),
+    ("unmixing_loss.cu", "        if (i >= size) continue;\n", ""),
+    ("gated_mixture.cu", "shared[kMixtureThreads / 32 * kTileSamples]", "shared[kTileSamples]"),
+    ("skinny_linear.cu", "a.inputs % 4 == 0 && aligned(a.x)", "aligned(a.x)"),
 ]
 """File, what is replaced, and by what."""
 
@@ -107,10 +114,10 @@ def test_kernels_are_clean(sanitizer: str, sizes: str, operation: str) -> None:
     assert re.fullmatch(r"0 failures, [1-9]\d* launches\n", done.stdout)
 
 
-@pytest.mark.parametrize(("barrier", "operation"), BARRIERS, ids=lambda value: str(value))
-def test_every_barrier_is_missed(barrier: str, operation: str) -> None:
-    done = run(driver("thread"), "few", operation, barrier)
-    assert "WARNING: ThreadSanitizer: data race" in done.stderr, done.stdout + done.stderr
+@pytest.mark.parametrize(("barrier", "operations"), BARRIERS, ids=lambda value: str(value))
+def test_every_barrier_is_missed(barrier: str, operations: tuple[str, ...]) -> None:
+    found = [run(driver("thread"), "few", operation, barrier).stderr for operation in operations]
+    assert any("WARNING: ThreadSanitizer: data race" in errors for errors in found), found
 
 
 @pytest.mark.parametrize(("file", "old", "new"), OVERRUNS, ids=[f"{file}-{old.strip()}" for file, old, _ in OVERRUNS])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _device
+from torch.utils._python_dispatch import _disable_current_modes
 
 MAKERS = [
     *((torch, name) for name in ("empty", "empty_like", "empty_strided", "empty_permuted")),
@@ -36,7 +37,7 @@ def _filling(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         tensor = make(*arguments, **options)
         # What is traced (torch.compile, fake tensors) stays as it is.
         if not torch.compiler.is_compiling() and type(tensor) in (Tensor, nn.Parameter) and _fits(tensor):
-            with torch.no_grad():
+            with torch.no_grad(), _disable_current_modes():  # none that counts operations sees this one
                 _fill(tensor)
         return tensor
 

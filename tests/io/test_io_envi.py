@@ -14,7 +14,7 @@ import pytest
 from helpers import seeds
 from spectrafuse.io import colors, open_cube, read_cube, read_labels, write_class_map
 from spectrafuse.io.envi import DATA_TYPES, open_envi, read_header
-from spectrafuse.io.errors import DataError
+from spectrafuse.io.errors import DataError, ReadingNote
 
 STORED = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
 
@@ -80,6 +80,69 @@ def test_windows(tmp_path: Path, interleave: str, size: tuple[int, int, int]) ->
     for index in (0, (slice(None), 0), (slice(None),) * 4, slice(None, None, 2)):
         with pytest.raises(TypeError, match="sliced by ranges"):
             opened[index]
+
+
+BAD = np.array([1, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "marks",
+    ["{1 0 1 1}", "{\n1\n0\n1\n1\n}", "{True, False, True, True}", "{1.00, 0.00, 1.00, 1.00}", "{1, -1, 1, 1}"],
+)
+def test_bad_bands_however_they_are_written(tmp_path: Path, marks: str) -> None:
+    expected = scene(dtype="f4")
+    with pytest.warns(ReadingNote, match=r"bad by the file \(bbl\): 1"):
+        found = open_cube(write_envi(tmp_path, expected, bbl=marks))
+    np.testing.assert_array_equal(found.data, expected[BAD == 1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "factor", "words"),
+    [
+        ({"bbl": "{0, 0, 0, 0}"}, 1, r"the file calls all bands bad \(bbl\), which is passed over"),
+        ({"data_gain_values": "{0.5 0.5 0.5 0.5}"}, 0.5, "multiplied by the bands' gains"),
+        (
+            {"data_gain_values": "{0.01}", "reflectance_scale_factor": 100},
+            0.01,
+            "say the same as its scale factor and are not applied again",
+        ),
+        ({"wavelength": "{0, 0, 0, 0}"}, 1, "the header's 'wavelength' are all 0 and are not used"),
+        ({"wavelength": "{400, 500, 600, 550}"}, 1, "axis is not in order: from 600 to 550 at band 4"),
+        ({"wavelength": "{400, 500, 600, 700}", "wavelength_units": "Unknown"}, 1, "400 to 700, taken as nm"),
+        ({"band_names": "{410.5, 420, 431, 440}"}, 1, "410.5 to 440, taken as nm.*from the names of the bands"),
+    ],
+)
+def test_what_a_header_says_is_applied_or_named(
+    tmp_path: Path, fields: dict[str, Any], factor: float, words: str
+) -> None:
+    expected = scene(dtype="f4")
+    found = open_cube(write_envi(tmp_path, expected, **fields))
+    np.testing.assert_allclose(found.data, expected * factor, rtol=1e-6)
+    assert re.search(words, found.description), found.description
+
+
+@pytest.mark.parametrize(("old", "new"), [(" ", "_"), (" = ", ": ")])
+def test_names_with_underscores_and_colons(tmp_path: Path, old: str, new: str) -> None:
+    path = write_envi(tmp_path, scene(dtype="f4"), data_ignore_value=-9, reflectance_scale_factor=10)
+    path.write_text("\n".join(line.replace(old, new) for line in path.read_text().splitlines()))
+    if new == "_":
+        path.write_text(path.read_text().replace("_=_", " = "))
+    found = open_envi(path)
+    assert (found.nodata, found.scale) == (-9, 10)
+
+
+def test_what_is_no_scene_or_not_to_be_read_says_what_to_do(tmp_path: Path) -> None:
+    path = write_envi(tmp_path, scene(1, dtype="u1"), file_type="ENVI Classification")
+    with pytest.raises(DataError, match="is a map of classes, not a scene; give the scene"):
+        open_cube(path)
+    for value, words in (("10,000.0", "one number"), ("0", "a positive")):
+        with pytest.raises(DataError, match=f"{words}.*mend that line of the header, or take it out"):
+            open_envi(write_envi(tmp_path, scene(), reflectance_scale_factor=value))
+    assert np.isnan(open_envi(write_envi(tmp_path, scene(), data_ignore_value="-1.#QNAN0e+000")).nodata)
+    (tmp_path / "x.img").rename(tmp_path / "x.img.gz")
+    (tmp_path / "x.img.gz").write_bytes(b"\x1f\x8b\x08" + bytes(50))
+    with pytest.raises(DataError, match=r"'x\.img\.gz' is packed with gzip: unpack it with `gunzip"):
+        open_cube(path)
 
 
 def test_a_header_in_poor_style(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from spectrafuse.io.errors import asked_by_command
 
 
 def by_command(path: Path) -> None:
-    with asked_by_command():
+    with asked_by_command("segment"):
         open_cube(path)
 
 
@@ -33,7 +33,7 @@ def test_options_are_those_of_the_caller(tmp_path: Path) -> None:
     estimator = DeepGlobalClustering(n_clusters=2)
     for path, options in (
         (several, ("with key=...:", "with --key:", "with open_cube(..., key=...):")),
-        (matrix, ("needs rows=... and columns=... as", "needs --scene-size (in `segment`, --rows and --columns) as",
+        (matrix, ("needs rows=... and columns=... as", "needs --rows and --columns as",
                   "needs open_cube(..., rows=...) and columns=... as")),
         (nans, ("nodata=nan leaves", "--nodata nan leaves", "nodata=nan leaves")),
     ):  # fmt: skip

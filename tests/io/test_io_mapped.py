@@ -129,7 +129,7 @@ def test_sources_are_closed_pickled_and_reopened(tmp_path: Path, name: str) -> N
     with open_cube(path, **options) as opened:
         first = opened.read_rows(3, 7)
         copy = pickle.loads(pickle.dumps(opened))
-    assert isinstance(opened.stored, MappedArray) or opened.stored.file._open is None
+    assert isinstance(opened.stored, MappedArray) or opened.stored.file._handle is None
     np.testing.assert_array_equal(copy.read_rows(3, 7), first)
     np.testing.assert_array_equal(opened.read_rows(3, 7), first)
 

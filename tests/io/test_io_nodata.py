@@ -188,6 +188,33 @@ def test_padding_that_nothing_declares_is_named(value: float) -> None:
 
 
 @pytest.mark.usefixtures("blocks")
+def test_fillings_that_nothing_declares_are_named() -> None:
+    fill, few = np.linspace(-0.9, -0.5, 8), {"zeros": "check"}
+    cube = seeds.generator().random((8, 12, 15)) + 0.5
+    cube[:, :2, :4] = fill[:, None, None]
+    with pytest.warns(
+        UserWarning, match=r"8 pixels hold one and the same spectrum \(-0\.9 to -0\.5\).*mask=\.\.\. leaves"
+    ):
+        array_cube("cube", cube, **few)
+    # Of a scene without noise many spectra are the same.
+    cube[:, -3:] = fill[::-1, None, None]
+    assert array_cube("cube", cube, **few).valid is None
+    cube = seeds.generator().random((8, 12, 15)) * 1e4 - 200
+    cube[6, 2:5] = -9999
+    with pytest.warns(UserWarning, match=r"45 values are -9999, far outside all others,.*with nodata=-9999\."):
+        array_cube("cube", cube, **few)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_huge_values_are_declared_with_few_digits() -> None:
+    cube, absent = holes(-sys.float_info.max)
+    cube[cube < 0] = np.float32(-3.4028235e38)
+    found = array_cube("cube", cube, nodata=-3.402e38, zeros="check")
+    assert found.valid is not None
+    np.testing.assert_array_equal(found.valid, ~absent)
+
+
+@pytest.mark.usefixtures("blocks")
 def test_infinity_is_no_data_once_a_value_is_declared() -> None:
     cube = scene()
     cube[2, 3, 1] = np.inf

@@ -55,6 +55,28 @@ def test_windows_of_a_tiff(tmp_path: Path, options: dict[str, Any]) -> None:
     assert len(got) == 30
 
 
+@pytest.mark.parametrize("names", ["X{:.2f}", "{}", "Band {} nm", ""])
+def test_wavelengths_in_names_or_tags(tmp_path: Path, names: str) -> None:
+    axis = np.linspace(400, 900, BANDS)
+    path = write_tiff(tmp_path / "x.tif", scene(BANDS, ROWS, COLUMNS).astype("u2"))
+    with rasterio.open(path, "r+") as file:
+        for i in file.indexes if names else ():
+            file.set_band_description(i, names.format(axis[i - 1]))
+        if not names:
+            file.update_tags(wavelength="{" + ", ".join(map(str, axis)) + "}", wavelength_units="Nanometers")
+    found = open_cube(path)
+    assert found.unit == "nm"
+    np.testing.assert_array_equal(found.wavelengths, axis)
+
+
+def test_years_are_no_wavelengths(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "x.tif", scene(BANDS, ROWS, COLUMNS).astype("u2"))
+    with rasterio.open(path, "r+") as file:
+        for i in file.indexes:
+            file.set_band_description(i, str(2000 + i))
+    assert open_cube(path).wavelengths is None
+
+
 def test_what_a_tiff_says_of_its_bands(tmp_path: Path) -> None:
     stored = np.round(scene(BANDS, ROWS, COLUMNS)).astype("i2")
     stored[:, :3, :4] = -9999

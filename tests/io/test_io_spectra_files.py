@@ -242,6 +242,18 @@ READ: dict[str, tuple[str | bytes, str, np.ndarray | None]] = {
         ".txt",
         CM,
     ),
+    "rows, names of hyperSpec": (rows(axis=[f"spc.{v:g}" for v in NM]), ".csv", NM),
+    "rows, thousands in the axis": (rows(axis=[f'"{v:,.2f}"' for v in CM]), ".csv", CM),
+    "rows, blanks in the axis": (
+        rows(axis=[f"{v:,.2f}".replace(",", " ") for v in CM], sep=";"),
+        ".csv",
+        CM,
+    ),
+    "rows, an even property before": (
+        text(X, ["id", "yield", *(f"R{v:g}" for v in NM)], [f"{n},{1.3 * i}" for i, n in enumerate(NAMES)]),
+        ".csv",
+        NM,
+    ),
     "pairs": (pairs(), ".csv", NM),
     "bars": (rows(sep="|"), ".csv", NM),
     "carriage returns": (rows().replace("\n", "\r"), ".csv", NM),
@@ -390,6 +402,25 @@ def test_what_cannot_be_told_is_asked(tmp_path: Path, content: str, words: str) 
         read(tmp_path / "x.csv", content)
 
 
+@pytest.mark.parametrize(("line", "change"), [(3, ",1"), (3, ",,"), (1, ",1"), (9, ",1"), (5, None)])
+def test_a_line_that_is_too_long_or_short_is_an_error(tmp_path: Path, line: int, change: str | None) -> None:
+    lines = rows().splitlines()
+    lines[line] = lines[line].rpartition(",")[0] if change is None else lines[line].replace(",", f"{change},", 1)
+    with pytest.raises(
+        DataError, match=rf"line {line + 1}.*: \d+ cells where line \d+ has 31; give all lines the same"
+    ):
+        read(tmp_path / "x.csv", "\n".join(lines))
+
+
+def test_spectra_without_values_stay_in_the_table(tmp_path: Path) -> None:
+    lines = rows().splitlines()
+    lines[4] = "S04" + "," * 30
+    got = read(tmp_path / "x.csv", "\n".join(lines), drop_missing="values")
+    np.testing.assert_allclose(got.data, np.delete(X, 3, axis=0), rtol=1e-6)
+    assert got.names == [*NAMES[:3], *NAMES[4:]]
+    assert "1 of 9 spectra without any value (number 4)" in got.layout
+
+
 def test_questions_name_the_options_of_the_caller(tmp_path: Path) -> None:
     content = columns("", [f"{300 + 10 * i}" for i in range(9)])
     with pytest.raises(DataError, match=r"read_spectra\(\.\.\., spectra_in='rows'\)") as asked:
@@ -413,6 +444,7 @@ def test_missing_values_are_asked_about_or_left_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(spectra.data, np.delete(X, [2, 3], 0), atol=1e-6)
     assert spectra.names == [*NAMES[:2], *NAMES[4:]]
     bands = read_spectra(path, drop_missing="bands")
+    np.testing.assert_array_equal(read_spectra(path, drop_missing="channels").data, bands.data)
     np.testing.assert_allclose(bands.data, np.delete(X, 5, 1), atol=1e-6)
     np.testing.assert_array_equal(bands.axis, np.delete(NM, 5))
     assert "left out: 1 of 30 bands with missing values (number 6)" in bands.layout

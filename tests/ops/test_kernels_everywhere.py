@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ from torch import Tensor
 from helpers import emulated_cuda, seeds
 from helpers.emulated_cuda import DEVICES
 from spectrafuse import RandomStream, backends, ops, use_backend
-from spectrafuse.ops.adamw_outer import update
+from spectrafuse.ops.adamw_outer import update, update_layer
 from spectrafuse.ops.adamw_outer.registration import AdamwOptions
 from spectrafuse.ops.gate import GateNoise, Langevin
+from spectrafuse.ops.gated_mixture import gated_mixture_gradients
+from spectrafuse.ops.skinny_linear import ACTIVATIONS, hidden_gradient
+from spectrafuse.ops.sparse_gated_mixture import sparse_gated_mixture_gradients
 
 pytestmark = pytest.mark.slow
 
@@ -178,8 +182,9 @@ def test_sparse_gated_mixture(noise: str, norm: int | None, device: str) -> None
 
 
 LINEAR = [
-    *itertools.product((1, 16, 17), (31, 32, 33), (1, 8, 9)),
-    *((15, 1, 7), (64, 20, 257), (33, 5, 256), (2, 130, 255), (0, 5, 3), (3, 0, 5), (3, 5, 0), (17, 129, 2)),
+    *itertools.product((1, 16, 17), (31, 32, 33), (1, 4, 17)),
+    *((15, 1, 7), (64, 20, 129), (33, 5, 128), (2, 130, 127), (0, 5, 3), (3, 0, 5), (3, 5, 0), (17, 129, 2)),
+    *((3, 124, 5), (3, 128, 16), (2, 132, 15), (1, 260, 3)),  # inputs that are read four at once
 ]
 
 
@@ -201,6 +206,12 @@ def test_skinny_linear(activation: str, with_bias: bool, device: str) -> None:
             return [y, *torch.autograd.grad(y, leaves, upstream)]
 
         check(device, layer, x, weight, upstream, bias, terms=batch + width + outputs, least=1.0)
+        if activation in ("tanh", "relu") and with_bias:
+            # Back through the activation that made x; where relu's value is zero, so is its slope.
+            values = getattr(torch, activation)(x)
+            check(
+                device, lambda *t: [hidden_gradient(*t, activation)], upstream, weight, values, terms=outputs, least=1.0
+            )  # fmt: skip
 
 
 @on_every_device
@@ -240,6 +251,79 @@ def test_adamw_outer(batch: int, misaligned: bool, device: str) -> None:
         check(device, stepped, *tensors, terms=batch, least=0.1)
 
 
+@on_every_device
+def test_adamw_outer_of_many_tensors_is_that_of_each(device: str) -> None:
+    stream = RandomStream(seeds.fresh_seed())
+    sizes = [(i % 3, 4 * (i % 5) + i % 2, i % 11) for i in range(43)]  # samples, columns, rows; also none
+    entries = [
+        [stream.normal((b, i)), stream.normal((b, o)), *(stream.uniform((o, i)) for _ in range(3))] for b, i, o in sizes
+    ]
+    options = AdamwOptions(1e-2, 0.9, 0.999, 1e-8, 1e-2)
+
+    def stepped(*tensors: Tensor, at_once: bool) -> list[Tensor]:
+        own = [tuple(t.clone() for t in tensors[5 * i : 5 * i + 5]) for i in range(len(entries))]
+        for part in [own] if at_once else [[entry] for entry in own]:
+            update(part, options, 3)  # type: ignore[arg-type]
+        return [t for entry in own for t in entry[2:]]
+
+    tensors = [t for entry in entries for t in entry]
+    found, wanted = (emulated_cuda.run(device, partial(stepped, at_once=once), *tensors) for once in (True, False))
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("batch", [1, 5, 16, 17, 64])
+@pytest.mark.parametrize("device", DEVICES[1:])
+def test_a_layers_step_with_its_input_gradient_is_both_alone(device: str, batch: int, activation: str) -> None:
+    stream = RandomStream(seeds.fresh_seed())
+    options = AdamwOptions(1e-2, 0.9, 0.999, 1e-8, 1e-2)
+    for width, outputs in [(1, 1), (127, 9), (129, 8), (5, 129), (4, 256)]:
+        x = getattr(torch, activation)(stream.normal((batch, width)))
+        tensors = [stream.normal((batch, outputs)), *(stream.uniform((outputs, width)) for _ in range(3))]
+
+        def together(x: Tensor, grad_y: Tensor, *state: Tensor) -> list[Tensor]:
+            own, number = [t.clone() for t in state], torch.tensor(3.0, device=x.device)
+            grad_x = update_layer((x, grad_y, *own), options, number, x, ACTIVATIONS.index(activation))  # type: ignore[arg-type]
+            return [grad_x, *own]
+
+        def alone(x: Tensor, grad_y: Tensor, *state: Tensor) -> list[Tensor]:
+            own, number = [t.clone() for t in state], torch.tensor(3.0, device=x.device)
+            grad_x = hidden_gradient(grad_y, own[0], x, activation)
+            update([(x, grad_y, *own)], options, number)  # type: ignore[list-item]
+            return [grad_x, *own]
+
+        found, wanted = (emulated_cuda.run(device, f, x, *tensors) for f in (together, alone))
+        for a, b in zip(found, wanted, strict=True):
+            assert torch.equal(a, b)
+
+
+@on_every_device
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gradients_of_concentrations_that_are_absolute_values(sparse: bool, device: str) -> None:
+    """Of what they were taken of, zero where that is."""
+    stream, shape = RandomStream(seeds.fresh_seed()), (5, 7, 9)
+    before = stream.normal(shape[:2])
+    before[0, :3] = 0.0
+    _, prob, components = mixture_inputs(shape, "soft")
+    grad, energy = stream.normal(shape[::2]), stream.normal((*shape[1:], 2))
+
+    def gradients_of(*tensors: Tensor, through: bool) -> list[Tensor]:
+        before, prob, components, grad, energy = tensors
+        given = before if through else None
+        if sparse:
+            inputs = grad, None, None, before.abs(), prob, components, energy, None, None, None
+            found = sparse_gated_mixture_gradients(*inputs, 0.5, 0.0, 0.0, True, 2, given)
+        else:
+            found = gated_mixture_gradients(grad, before.abs(), prob, components, True, 2, given)
+        return [*found] if through else [found[0] * before.sgn(), *found[1:]]
+
+    tensors = before, prob, components, grad, energy
+    found, wanted = (
+        emulated_cuda.run(device, partial(gradients_of, through=through), *tensors) for through in (True, False)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 KINDS: list[dict[str, Any]] = [
     *({"kernel": "poly", "power": power, "offset": 0.5} for power in (1, 3)),
     {"kernel": "laplacian", "scale": 0.7},
@@ -253,7 +337,7 @@ KINDS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_ambiguity_penalty(kind: dict[str, Any], dtype: torch.dtype, device: str) -> None:
-    sizes = [(1, 1), (2, 15), (3, 16), (63, 17), (64, 2), (65, 65), (130, 5), (0, 3), (5, 127)]
+    sizes = [(1, 1), (2, 15), (3, 16), (63, 17), (64, 2), (65, 65), (130, 8), (0, 3), (5, 127)]
     masks: list[Callable[[int], Tensor | None]] = [
         lambda n: None,
         lambda n: torch.zeros(n, dtype=torch.bool),
@@ -319,8 +403,8 @@ def test_tensors_that_begin_anywhere_give_the_same_bits(op: str, device: str) ->
         "gate": [(3, 70, 2), (3, 70, 2), (3, 70, 2)],
         "gated_mixture": [(3, 33), (3, 33), (33, 9)],
         "sparse_gated_mixture": [(3, 33), (3, 33), (33, 9), (33, 9, 2), (3, 33, 9, 2), (3, 33, 9, 2)],
-        "skinny_linear": [(17, 33), (9, 33), (9,)],
-        "ambiguity_penalty": [(70, 9)],
+        "skinny_linear": [(17, 36), (9, 36), (9,)],
+        "ambiguity_penalty": [(70, 12)],
     }[op]
     tensors = [stream.uniform(shape) for shape in shapes]
     upstream = stream.uniform((3, 70, 2))
@@ -361,4 +445,4 @@ def test_a_launch_that_no_gpu_accepts_says_what_was_launched() -> None:
         pytest.raises(RuntimeError, match="^mixture weights: invalid configuration argument"),
     ):
         # 2^31 blocks along the first dimension are one too many; nothing is read.
-        emulated_cuda.module().gated_mixture_forward((0, 2**31, 0), False, 0, (0, 0, 0), 0, (0, 0, 0), 0)
+        emulated_cuda.module().gated_mixture_forward((0, 2**31, 0), False, 0, (0,) * 3, 0, (0,) * 4, 0)

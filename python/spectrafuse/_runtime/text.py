@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Iterable
 
 MOST_CHARACTERS = 500
 """Of a message."""
@@ -91,3 +92,17 @@ def file_name(text: str, otherwise: str) -> str:
     name = _SEPARATORS.sub("_", printable(unicodedata.normalize("NFC", text)).replace("\\", "_"))
     name = name.encode()[:_LONGEST_NAME].decode(errors="ignore").strip(". ")
     return f"{name}_" if _RESERVED.fullmatch(name) else name or otherwise
+
+
+def distinct_names(texts: Iterable[str], otherwise: str, taken: Iterable[str] = ()) -> list[str]:
+    """File names of several texts, numbered where another one, or one of `taken`, has it, also in other capitals."""
+    used = {name.casefold() for name in taken}
+    names: list[str] = []
+    for text in texts:
+        first = file_name(text, otherwise)
+        name, number = first, 2
+        while name.casefold() in used:
+            name, number = f"{first}-{number}", number + 1
+        used.add(name.casefold())
+        names.append(name)
+    return names

@@ -70,6 +70,7 @@ class DecimalName(str, Enum):
 class DropName(str, Enum):
     """What is left out where values are missing."""
 
+    channels = "channels"
     bands = "bands"
     spectra = "spectra"
 
@@ -211,7 +212,7 @@ DecimalOption = Annotated[
 DropMissingOption = Annotated[
     DropName | None,
     typer.Option(
-        help="Leave out bands or spectra that have missing values. Default: these values alone take no part.",
+        help="Leave out channels (or bands, the same) or spectra with missing values. Default: these values alone.",
         rich_help_panel=READING,
     ),
 ]
@@ -295,7 +296,7 @@ def segment(
     context: typer.Context,
     scenes: Annotated[
         list[Path],
-        typer.Argument(help="Hyperspectral cubes: ENVI, GeoTIFF, .mat, .h5, .nc, .npy, .npz.", metavar="SCENE"),
+        typer.Argument(help="Hyperspectral cubes: ENVI, GeoTIFF, .mat, .h5, .nc, .npy, .npz, .zarr.", metavar="SCENE"),
     ],
     output: OutputOption,
     n_clusters: Annotated[int, typer.Option(min=1, help="Number of clusters (materials) to look for.")] = 4,
@@ -667,6 +668,10 @@ def apply(
     table_columns: TableColumnsOption = None,
     decimal: DecimalOption = DecimalName.auto,
     drop_missing: DropMissingOption = None,
+    runs: Annotated[
+        bool,
+        typer.Option("--runs", help="Each file is a run, as in `unmix`: constraints that link its spectra are obeyed."),
+    ] = False,
     labels: LabelsOption = None,
     ignore_label: IgnoreLabelOption = None,
     device: DeviceOption = None,
@@ -696,6 +701,7 @@ def apply(
             ignore_label=ignore_label,
             threads=threads,
             restart=restart,
+            runs=runs,
         )
     )
 

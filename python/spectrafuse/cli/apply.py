@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from spectrafuse._runtime.progress import in_parts
 from spectrafuse.cli import segment as segmenting
 from spectrafuse.cli import unmix as unmixing
 from spectrafuse.cli.run_folder import RunFolder, set_threads, working_in
-from spectrafuse.cli.scene_options import content
-from spectrafuse.cli.terminal import CommandError, output_console, print_blocks
+from spectrafuse.cli.scene_options import content, split_key
+from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.reports.page import Block, Caution, Grid, title_of
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _MODEL = "model"
 # Files that say whose model a folder holds.
 _FILES = {"segment": ("config.json", "weights.safetensors"), "unmix": ("param.json", "model.safetensors")}
+_EXTRA = "spectrafuse.json"
 NEW_TO_MODEL = 4.0
 """How many times more of new spectra than of the fitted ones a model may leave unexplained, before that is said."""
 
@@ -32,6 +34,12 @@ class StoredModel(NamedTuple):
 
     folder: Path
     command: str
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files of the model, by name; the folder may hold others."""
+        paths = (self.folder / name for name in (*_FILES[self.command], _EXTRA))
+        return {path.name: path for path in paths if path.is_file()}
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class ApplyRequest:
         Options of reading: those of `SegmentRequest` and `UnmixRequest` that were given.
     masks, labels : sequence of str
         `FILE[:KEY]`, none or one a file.
+    runs : bool
+        Each file is a run: constraints that link its spectra are obeyed.
     """
 
     model: Path
@@ -63,6 +73,7 @@ class ApplyRequest:
     ignore_label: int | None = None
     threads: int | None = None
     restart: bool = False
+    runs: bool = False
 
 
 def find_model(path: Path) -> StoredModel | None:
@@ -90,12 +101,17 @@ def _asked(request: ApplyRequest, model: StoredModel, inputs: list[dict[str, Any
     """What decides the results."""
     return {
         "command": "apply",
-        "model": {name: sha256(model.folder / name) for name in sorted(p.name for p in model.folder.iterdir())},
+        "model": {name: sha256(path) for name, path in model.files.items()},
         "reading": {name: value for name, value in request.reading.items() if value is not None},
         "masks": [content(text) for text in request.masks],
         "data": [{k: item[k] for k in ("sha256", "key", "layout")} for item in inputs],
         **more,
     }
+
+
+def _reads(request: ApplyRequest, model: StoredModel) -> list[str | Path]:
+    """Files that the command reads."""
+    return [*model.files.values(), *request.files, *(split_key(text)[0] for text in (*request.masks, *request.labels))]
 
 
 def _checked_options(request: ApplyRequest, allowed: Sequence[str], what: str) -> dict[str, Any]:
@@ -113,6 +129,8 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
     from spectrafuse.io.bands import BandsOf
     from spectrafuse.io.limits import at_least
 
+    if request.runs:
+        raise CommandError("--runs is for spectra that are unmixed, and this is a model of `segment`; leave it out.")
     options = _checked_options(request, ("key", "layout", "nodata", "scene_size"), "the scenes of this model")
     rows, columns = options.pop("scene_size", None) or (None, None)
     nodata = options.pop("nodata", None)
@@ -131,7 +149,7 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
         ignore_label=request.ignore_label,
         **options,
     )
-    with at_least(request.max_memory):
+    with at_least(request.max_memory), waiting("reading"):
         own = BandsOf(estimator.n_bands_in_, estimator.bands_)
         cubes = with_bands_of_model(segmenting.read_request_scenes(asked, bands=own), estimator.axis_)
         check_bands(cubes, estimator.n_features_in_, "the model")
@@ -148,6 +166,7 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
         restart=request.restart,
         trial=lambda place: segmenting.try_maps(place, asked, cubes, truth, count),
         space=sum(segmenting.BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
+        reads=_reads(request, model),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
@@ -165,7 +184,7 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
             "scores": maps.scores,
         }
         blocks = segmenting.summary(asked, record)
-        with folder.results(record) as results:
+        with waiting("writing"), folder.results(record) as results:
             segmenting.write_maps(results, asked, maps)
             title = title_of("Segmentation", segmenting.scene_names(request.files))
             folder.write_report(results, record, title=title, blocks=blocks, captions=segmenting.CAPTIONS)
@@ -203,7 +222,8 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
     inputs = [unmixing.described(file, one) for file, one in zip(request.files, spectra, strict=True)]
     # Before the results are tried: all that does not fit the model.
     spectra = [_on_axis_of_model(estimator, one) for one in spectra]
-    found = [np.asarray(estimator.transform(one)) for one in spectra]
+    with waiting("finding concentrations"):
+        found = _concentrations(estimator, spectra, in_runs=request.runs)
     for one in spectra:
         console.print(f"'{one.source}': {_agreement(estimator.axis_, one.axis)}", soft_wrap=True)
     places = [""] if len(spectra) == 1 else segmenting.scene_names(request.files)
@@ -238,10 +258,11 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
 
     folder = RunFolder(
         request.output,
-        _asked(request, model, inputs),
+        _asked(request, model, inputs, **({"runs": True} if request.runs else {})),
         restart=request.restart,
         trial=try_results,
         space=unmixing.BYTES_OF_NUMBER * sum(len(one.data) for one in spectra),
+        reads=_reads(request, model),
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
@@ -254,17 +275,22 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
         parts = zip(request.files, found, fits, strict=True)
         runs = [_run(estimator, names, file, c, fit) for file, c, fit in parts]
         stop_reason = f"Nothing was fitted: the model in '{model.folder}' was applied as it is."
-        blocks = [*_without_record(model), *(block for _, told in runs for block in told), stop_reason]
+        told = [block for _, of_run in runs for block in of_run]
+        blocks = [*_without_record(model), *told, *_linked(estimator, request.runs), stop_reason]
         record = {
             "inputs": inputs,
-            "parameters": {"model": str(model.folder), **estimator.get_params()},
+            "parameters": {
+                "model": str(model.folder),
+                **estimator.get_params(),
+                "constraints": [one.name for one in estimator.constraints or ()],
+            },
             "device": str(next(estimator.model_.parameters()).device),
             "components": names,
             "made_by": model.command,
             "files_applied_to": [facts for facts, _ in runs],
             "stop_reason": stop_reason,
         }
-        with folder.results(record) as results:
+        with waiting("writing"), folder.results(record) as results:
             for name, one, c, (_, nmse) in zip(places, spectra, found, fits, strict=True):
                 write(results / name, one, c, nmse)
             title = title_of("Unmixing", [file.name for file in request.files])
@@ -304,6 +330,27 @@ def _without_record(model: StoredModel) -> list[Block]:
             "read as a folder of the published code, with all of them. If `unmix` made it, restore that file."
         )
     ]
+
+
+def _concentrations(estimator: Any, spectra: Sequence[Spectra], *, in_runs: bool) -> list[np.ndarray]:
+    """Concentrations (n, k) of the spectra of each file; of runs all at once, as constraints may link them."""
+    if not in_runs:
+        return [np.asarray(estimator.transform(one)) for one in in_parts(spectra)]
+    sizes = [len(one.data) for one in spectra]
+    found = np.asarray(estimator.transform(np.concatenate([one.data for one in spectra]), runs=sizes))
+    return np.split(found, np.cumsum(sizes)[:-1])
+
+
+def _linked(estimator: Any, in_runs: bool) -> list[Block]:
+    """What is said of constraints that link the spectra of a run."""
+    from spectrafuse.mcr.constraints import for_any_spectra
+
+    known = estimator.constraints or ()
+    alone = for_any_spectra(known, in_runs=False)
+    linked = "; ".join(one.name for one in for_any_spectra(known, in_runs=True) if one not in alone)
+    if linked and not in_runs:
+        return [f"Each spectrum was taken by itself. Where each file is a run, --runs obeys what links it: {linked}."]
+    return [f"Each file is a run, and its concentrations obey what links them: {linked}."] if linked else []
 
 
 def _run(

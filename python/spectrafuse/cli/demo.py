@@ -5,21 +5,31 @@ The data are written as files, and the two commands run on them as a user would 
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spectrafuse.cli import ownership
 from spectrafuse.cli.segment import SegmentRequest, segment
 from spectrafuse.cli.terminal import CommandError, output_console
 from spectrafuse.cli.unmix import UnmixRequest, unmix
 from spectrafuse.io.atomic import atomic_write
+from spectrafuse.io.fingerprint import sha256
+from spectrafuse.io.results import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_RECORD, _PICTURE = "demo.json", "indian_pines_against_truth.png"
 INSTALL = "The demo needs the packages tensorly and chemotools for their data: pip install 'spectrafuse[demo]'"
 
 INDIAN_PINES_CLASSES = (
@@ -91,17 +101,56 @@ def fermentation() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return absorbance - absorbance.min(axis=1, keepdims=True), wavenumbers[band], glucose
 
 
-def _write_data(folder: Path) -> None:
-    """The demo's data as files a user might have."""
+def _data() -> dict[str, bytes]:
+    """The demo's data as files a user might have: contents by name."""
     cube, wavelengths, labels = indian_pines()
-    with atomic_write(folder / "indian_pines.npz") as path:
-        np.savez(path, cube=cube, wavelengths=wavelengths, labels=labels)
     spectra, wavenumbers, glucose = fermentation()
-    with atomic_write(folder / "fermentation.csv") as path:
-        header = ",".join(f"{x:g}" for x in wavenumbers)
-        np.savetxt(path, spectra, fmt="%.6f", delimiter=",", header=header, comments="")
-    with atomic_write(folder / "glucose.csv") as path:
-        np.savetxt(path, glucose, fmt="%.6f", header="glucose", comments="")
+    scene, table, measured = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.savez(scene, cube=cube, wavelengths=wavelengths, labels=labels)
+    header = ",".join(f"{x:g}" for x in wavenumbers)
+    np.savetxt(table, spectra, fmt="%.6f", delimiter=",", header=header, comments="")
+    np.savetxt(measured, glucose, fmt="%.6f", header="glucose", comments="")
+    return {
+        "data/indian_pines.npz": scene.getvalue(),
+        "data/fermentation.csv": table.getvalue(),
+        "data/glucose.csv": measured.getvalue(),
+    }
+
+
+class _OwnFiles:
+    """What the demo writes beside the folders of its two runs, and replaces where nobody else did: `demo.json` says."""
+
+    def __init__(self, output: Path, data: dict[str, bytes]) -> None:
+        self.output, self.record = output, output / _RECORD
+        before = self._before()
+        self.known = before | {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
+        if os.path.lexists(output / "data") and not ownership.is_plain_folder(output / "data"):
+            raise ownership.in_the_way(output / "data")
+        for name in (*data, _PICTURE, *([] if before else [_RECORD])):
+            # Also where there is what would be written.
+            if ownership.foreign(output, name, before) and ownership.foreign(output, name, self.known):
+                raise ownership.in_the_way(output / name)
+        for name, content in data.items():
+            with self.writing(name) as path:
+                path.write_bytes(content)
+
+    def _before(self) -> dict[str, str]:
+        """SHA-256 of what an earlier demo wrote."""
+        if not ownership.is_plain_file(self.record):
+            return {}
+        try:
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+            return dict(found["sha256"]) if found["command"] == "demo" else {}
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return {}
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Write one of the files; it is in the record before it is there."""
+        with atomic_write(self.output / name) as path:
+            yield path
+            self.known[name] = sha256(path)
+            write_json(self.record, {"command": "demo", "sha256": self.known})
 
 
 def _announce(console: Console, title: str, words: list[str]) -> None:
@@ -122,8 +171,8 @@ def demo(output: Path, *, seed: int = 0, threads: int | None = None, restart: bo
         If the packages that hold the data are missing.
     """
     console = output_console()
+    own = _OwnFiles(output, _data())
     data = output / "data"
-    _write_data(data)
 
     scene, target = data / "indian_pines.npz", output / "indian_pines"
     words = ["segment", str(scene), "-o", str(target), *_options(SEGMENT_SETTINGS)]
@@ -140,7 +189,8 @@ def demo(output: Path, *, seed: int = 0, threads: int | None = None, restart: bo
             restart=restart,
         )
     )
-    _picture_of_labeled_pixels(output, target)
+    with own.writing(_PICTURE) as path:
+        _picture_of_labeled_pixels(path, data / "indian_pines.npz", target)
 
     spectra, target = data / "fermentation.csv", output / "fermentation"
     words = ["unmix", str(spectra), "-o", str(target), *_options(UNMIX_SETTINGS), "--seed", str(seed)]
@@ -163,14 +213,12 @@ def demo(output: Path, *, seed: int = 0, threads: int | None = None, restart: bo
         console.print(f"  {path}", soft_wrap=True)
 
 
-def _picture_of_labeled_pixels(output: Path, target: Path) -> None:
+def _picture_of_labeled_pixels(path: Path, scene: Path, target: Path) -> None:
     """Clusters beside the ground truth where there is one, in the colors of the matched clusters."""
-    import json
-
     from spectrafuse.reports.maps import UNLABELED, colored, save_panels
     from spectrafuse.reports.style import palette
 
-    with np.load(output / "data" / "indian_pines.npz", allow_pickle=False) as archive:
+    with np.load(scene, allow_pickle=False) as archive:
         truth = archive["labels"]
     labels = np.load(target / "labels.npy", allow_pickle=False)
     scores = json.loads((target / "run.json").read_text(encoding="utf-8"))["scores"]
@@ -186,7 +234,7 @@ def _picture_of_labeled_pixels(output: Path, target: Path) -> None:
     legend.append((UNLABELED, "no label, or a cluster without a match"))
     found = colored(np.where(truth > 0, labels, -1), table)
     save_panels(
-        output / "indian_pines_against_truth.png",
+        path,
         [
             ("clusters, matched to classes (Hungarian method)", found, "labeled pixels only"),
             ("ground truth", colored(truth, colors, 0), "light gray: no label"),
@@ -197,8 +245,6 @@ def _picture_of_labeled_pixels(output: Path, target: Path) -> None:
 
 
 def _say_how_glucose_fared(console: Console, target: Path) -> None:
-    import json
-
     record = json.loads((target / "run.json").read_text(encoding="utf-8"))
     if not record["scores"]:
         console.print("No component was found, so none can be compared with glucose.")

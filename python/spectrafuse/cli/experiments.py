@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spectrafuse._runtime.text import distinct_names
 from spectrafuse.cli.terminal import CommandError
 
 if TYPE_CHECKING:
@@ -68,17 +68,12 @@ def joined(parts: Sequence[Spectra], *, beside: bool) -> Experiments:
     CommandError
         If they do not fit together.
     """
-    names = _names([Path(part.source) for part in parts])
+    names = distinct_names([Path(part.source).stem for part in parts], "run")
     if len(parts) == 1:
         if beside:
             raise CommandError("--side-by-side is about several files of the same samples; there is one.")
         return Experiments(parts[0], list(parts), names)
     return _beside(parts, names) if beside else _stacked(parts, names)
-
-
-def _names(files: Sequence[Path]) -> list[str]:
-    often = Counter(file.stem for file in files)
-    return [file.stem if often[file.stem] == 1 else f"{file.stem}_{i + 1}" for i, file in enumerate(files)]
 
 
 def _together(parts: Sequence[Spectra], data: np.ndarray) -> Spectra:

@@ -96,7 +96,8 @@ def _of_file(path: Path, options: dict[str, Any]) -> dict[str, Any]:
             rows, columns = size or (None, None)
             with open_cube(path, rows=rows, columns=columns, **shared) as cube:
                 return _of_scene(cube) | {"variables": _listed(path)}
-        return _of_spectra(read_spectra(path, **options)) | {"variables": _listed(path)}
+        # As `unmix` takes missing values: they have no part in the fit.
+        return _of_spectra(read_spectra(path, **({"drop_missing": "values"} | options))) | {"variables": _listed(path)}
 
 
 def _listed(path: Path) -> list[str]:

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -88,6 +88,8 @@ class RunFolder:
         Writes results as the command will, of small made-up data: what cannot be written fails now.
     space : int
         Bytes that the results and the state will take at least.
+    reads : sequence of path
+        What the command reads, and must not replace: files, folders.
 
     Raises
     ------
@@ -113,6 +115,7 @@ class RunFolder:
         restart: bool = False,
         trial: Trial | None = None,
         space: int = 0,
+        reads: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self.path = Path(path)
         self.request: dict[str, Any] = json.loads(json.dumps(request))
@@ -121,6 +124,7 @@ class RunFolder:
         self.resumed = False
         self.epoch = 0
         self.space = space
+        self._reads = [Path(path) for path in reads]
         self._lock: IO[bytes] | None = None
         self._make()
         with self.reaching():
@@ -191,7 +195,7 @@ class RunFolder:
             return f"There is no space left in '{where}'{needed}; run the same command after making room.{self._kept()}"
         if not inside:
             return None
-        if not self.state.is_dir():
+        if error.errno in (errno.ENOENT, errno.ENOTDIR) and not self.state.is_dir():
             return self._gone()
         reason = error.strerror or type(error).__name__
         return f"'{place or self.path}' cannot be used ({reason}); run the same command when it can.{self._kept()}"
@@ -292,6 +296,11 @@ class RunFolder:
             found = ownership.foreign(self.path, name, known) if _is_name(name) else None
             if found is not None:
                 raise ownership.in_the_way(found)
+            for path in self._reads:
+                if (self.path / name).resolve() in (path.resolve(), *path.resolve().parents):
+                    raise DataError(
+                        f"'{path}' is read by this command, which would replace it. Choose another --output."
+                    )
         return known
 
     def _take_lock(self) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectrafuse._runtime.errors import SpectrafuseError
-from spectrafuse._runtime.text import file_name
+from spectrafuse._runtime.progress import as_part, in_parts
+from spectrafuse._runtime.text import distinct_names
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _MOST_TRIED = 8
 # Pixels from which on a label map stays in a file.
 _LARGE_MAP = 1 << 24
+# Of the time that labeling and looking at the labels take.
+_SHARE_OF_LABELS = 0.7
 # In labels.npy, classes.img and confidence.img.
 BYTES_OF_PIXEL = 13
 CURVE_NAMES = {
@@ -208,7 +211,7 @@ def read_request_scenes(request: SegmentRequest, *, bands: BandsOf | None = None
                 bands=request.settings.get("bands") if bands is None else bands,
                 zeros="check" if bands is None else "accept",
             )
-            for path, mask in zip(request.scenes, masks, strict=True)
+            for path, mask in in_parts(list(zip(request.scenes, masks, strict=True)))
         ]
     return common_bands(scenes) if bands is None else scenes
 
@@ -231,7 +234,7 @@ def described(paths: Sequence[Path], cubes: Sequence[Cube]) -> list[dict[str, An
             "place": cube.place,
             "pixels_without_data": 0 if cube.valid is None else int((~cube.valid).sum()),
         }
-        for path, cube in zip(paths, cubes, strict=True)
+        for path, cube in in_parts(list(zip(paths, cubes, strict=True)))
     ]
 
 
@@ -280,16 +283,7 @@ def check_merge(request: SegmentRequest) -> None:
 
 def scene_names(paths: Sequence[Path]) -> list[str]:
     """A folder name for each scene: its file's stem, numbered where another scene or a result has that name."""
-    taken = {name.casefold() for name in (*RESULTS, STATE, RECORD)}
-    names: list[str] = []
-    for path in paths:
-        stem = file_name(path.stem, "scene")
-        name, number = stem, 2
-        while name.casefold() in taken:
-            name, number = f"{stem}-{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+    return distinct_names([path.stem for path in paths], "scene", (*RESULTS, STATE, RECORD))
 
 
 def segment(request: SegmentRequest) -> None:
@@ -300,9 +294,11 @@ def segment(request: SegmentRequest) -> None:
     check_merge(request)
     set_threads(request.threads)
     with at_least(request.settings.get("max_memory")), waiting("reading"):
-        cubes = read_request_scenes(request)
+        with as_part(0.0, 0.5):
+            cubes = read_request_scenes(request)
         truth = read_truth(request, cubes)
-    inputs = described(request.scenes, cubes)
+        with as_part(0.5, 1.0):
+            inputs = described(request.scenes, cubes)
     for item in inputs:
         console.print(item["reading"], soft_wrap=True)
     folder = RunFolder(
@@ -322,6 +318,7 @@ def segment(request: SegmentRequest) -> None:
         restart=request.restart,
         trial=lambda place: _try_results(place, request, cubes, truth),
         space=sum(BYTES_OF_PIXEL * cube.shape[1] * cube.shape[2] for cube in cubes),
+        reads=[*request.scenes, *(split_key(text)[0] for text in (*request.labels, *request.masks))],
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
@@ -351,7 +348,8 @@ def try_maps(place: Path, request: SegmentRequest, cubes: list[Cube], truth: lis
     for cube, image in zip(cubes, labels, strict=True):
         bands = cube.shape[0]
         numbers = np.zeros((bands, *image.shape), np.float32)
-        sketches.append(Cube(numbers, wavelengths=cube.wavelengths, wavelength_unit=cube.wavelength_unit))
+        axis, unit = cube.wavelengths, cube.wavelength_unit
+        sketches.append(Cube(numbers, wavelengths=axis, wavelength_unit=unit, source=cube.source, key=cube.key))
         statistics.append((np.ones(k, int), np.zeros((k, bands)), np.zeros((k, bands))))
     shown = [found[None] for found in values] if truth else []
     sure = [np.zeros(image.shape, np.float32) for image in labels]
@@ -408,7 +406,7 @@ def labeled(estimator: Any, cubes: list[Cube], truth: list[np.ndarray], folder: 
     labels: list[np.ndarray] = []
     confidences: list[np.ndarray] = []
     with waiting("labeling"):
-        for index, cube in enumerate(cubes):
+        for index, cube in in_parts(list(enumerate(cubes)), _SHARE_OF_LABELS):
             large = cube.shape[1] * cube.shape[2] > _LARGE_MAP
             file = folder.state / f"labels-{index}.npy" if large else None
             found, sure = estimator.predict_with_confidence(cube, out=file)
@@ -484,8 +482,10 @@ def _cluster_rows(cube: Cube, labels: np.ndarray, statistics: Statistics, doubt:
 def write_maps(results: Path, request: SegmentRequest, maps: Maps) -> None:
     """Write the maps of all scenes, with the spectra of their clusters; of several scenes each in a folder."""
     from spectrafuse.io.class_maps import write_class_map
+    from spectrafuse.io.labeled import write_label_store
     from spectrafuse.io.rasters import write_class_tiff
     from spectrafuse.io.results import write_class_spectra, write_image, write_label_map
+    from spectrafuse.io.zarr_stores import is_store
     from spectrafuse.reports.maps import save_map
     from spectrafuse.reports.style import save_cluster_spectra
 
@@ -499,6 +499,9 @@ def write_maps(results: Path, request: SegmentRequest, maps: Maps) -> None:
         header, _ = write_class_map(target, image, place=cube.place)
         if cube.place is not None:
             write_class_tiff(header)
+        if is_store(cube.source):
+            clusters = [f"cluster {i}" for i in range(len(pixels))]
+            write_label_store(target / "labels.zarr", image, clusters, cube.source, cube.key)
         write_image(target, sure[None], ["confidence"], place=cube.place, name="confidence")
         true = maps.truth[index] if maps.truth else None
         save_map(
@@ -595,11 +598,14 @@ def summary(request: SegmentRequest, record: dict[str, Any]) -> list[Block]:
 
 def where_results_are(output: Path, inputs: Sequence[dict[str, Any]], *more: str) -> str:
     """The sentence about the files of a segmentation."""
+    from spectrafuse.io.zarr_stores import is_store
+
     tiff = ""
     if any(item["place"] for item in inputs):
         tiff = ", classes.tif" if find_spec("rasterio") else " (as GeoTIFF: pip install 'spectrafuse[geo]')"
+    store = ", labels.zarr" if any(is_store(item["file"]) for item in inputs) else ""
     return (
-        f"Results are in '{output}': report.html (all on one page), map.png, labels.npy, classes.hdr{tiff}, "
+        f"Results are in '{output}': report.html (all on one page), map.png, labels.npy{store}, classes.hdr{tiff}, "
         "confidence.hdr (0: two clusters fit alike, 1: no doubt), spectra.csv, spectra.npz, spectra.hdr (spectral "
         f"library), spectra.png, {', '.join([*more, 'run.json'])}"
     )

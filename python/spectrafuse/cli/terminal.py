@@ -146,7 +146,7 @@ def friendly(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
         try:
             from spectrafuse.io.errors import asked_by_command
 
-            with warnings.catch_warnings(), asked_by_command():
+            with warnings.catch_warnings(), asked_by_command(command.__name__):
                 warnings.simplefilter("always", UserWarning)
                 # Of names in pictures.
                 warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -200,6 +200,8 @@ class _PlainLines:
         self._said = self._start
         self._first: int | None = None
         self._last: Progress | None = None
+        # When the share of the work that is done was first told, that share, and the one that was told last.
+        self._shares: tuple[float, float, float] | None = None
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
@@ -224,6 +226,12 @@ class _PlainLines:
             if last or time.monotonic() - self._said >= _PLAIN_LINE_SECONDS:
                 self._report()
 
+    def share(self, done: float) -> None:
+        """Take note of the share of the work that is done."""
+        now, shares = time.monotonic(), self._shares
+        # Another piece of work begins at 0 again.
+        self._shares = (now, done, done) if shares is None or done < shares[2] else (*shares[:2], done)
+
     def _tick(self) -> None:
         while not self._done.wait(0.5):
             with self._lock:
@@ -244,6 +252,9 @@ class _PlainLines:
     def _left(self, seconds: float) -> float | None:
         """Seconds left at the speed so far; None where only a rule ends the fit."""
         progress, first = self._last, self._first
+        if self._shares is not None:
+            began, before, done = self._shares
+            return (time.monotonic() - began) * (1 - done) / (done - before) if done > before else None
         if progress is None or first is None or progress.total_epochs is None or progress.epoch <= first:
             return None
         return seconds * (progress.total_epochs - progress.epoch) / (progress.epoch - first)
@@ -255,9 +266,16 @@ class _PlainLines:
 
 @contextmanager
 def waiting(title: str) -> Iterator[None]:
-    """Say every ten seconds that work without steps of its own goes on, such as reading a large file."""
+    """Say every ten seconds that work without epochs goes on, such as reading a large file, and how long it will."""
+    from spectrafuse._runtime.progress import listening
+
     console = message_console()
-    with console.status(f"{title} ...") if console.is_terminal else _PlainLines(title, first=False):
+    if console.is_terminal:
+        status = console.status(f"{title} ...")
+        with status, listening(lambda done: status.update(f"{title} ... {done:.0%}")):
+            yield
+        return
+    with _PlainLines(title, first=False) as lines, listening(lines.share):
         yield
 
 

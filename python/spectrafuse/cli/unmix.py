@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +14,7 @@ import numpy as np
 
 from spectrafuse.cli.experiments import Experiments, joined
 from spectrafuse.cli.run_folder import RunFolder, fit_in_folder, set_threads, working_in
-from spectrafuse.cli.scene_options import content, read_mask
+from spectrafuse.cli.scene_options import content, read_mask, split_key
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
 
 if TYPE_CHECKING:
@@ -291,8 +293,6 @@ def described(path: Path, spectra: Spectra) -> dict[str, Any]:
 
 def unmix(request: UnmixRequest) -> None:
     """Unmix the spectra and write the output folder."""
-    from spectrafuse.io.fingerprint import sha256
-
     console = output_console()
     set_threads(request.threads)
     experiments = read_experiments(request)
@@ -301,13 +301,9 @@ def unmix(request: UnmixRequest) -> None:
     samples, bands = spectra.data.shape
     known = None if request.known is None else _read_components("--known", request.known, spectra)
     beside = {
-        name: sha256(path)
-        for name, path in (
-            ("true_components", request.true_components),
-            ("true_concentrations", request.true_concentrations),
-            ("known", request.known),
-        )
-        if path is not None
+        "true_components": (truth.components, truth.names),
+        "true_concentrations": (truth.concentrations, truth.names),
+        "known": (None, None) if known is None else known,
     }
     inputs = [described(Path(part.source), part) for part in experiments.parts]
     folder = RunFolder(
@@ -317,19 +313,38 @@ def unmix(request: UnmixRequest) -> None:
             "parameters": dict(request.settings),
             "constraints": [request.unimodal, request.closure, request.fixed, request.trilinear, request.side_by_side],
             "axis_label": request.axis_label,
-            "data": [{k: inputs[0][k] for k in ("sha256", "key", "layout")}],
+            "feasible_bands": request.feasible_bands,
+            "data": [
+                {k: item[k] for k in ("sha256", "key", "layout")} | {"values": _digest(part.data, part.axis)}
+                for item, part in zip(inputs, experiments.parts, strict=True)
+            ],
             "mask": None if request.mask is None else content(request.mask),
-            "truth": beside,
+            "truth": {name: _digest(values, names) for name, (values, names) in beside.items() if values is not None},
         },
         restart=request.restart,
         trial=lambda place: _try_results(place, request, experiments, truth, known),
         space=BYTES_OF_NUMBER * (samples + bands),
+        reads=[path for path in (request.spectra, *request.more, *_beside(request)) if path is not None],
     )
     if folder.finished:
         console.print(f"Nothing to do: '{request.output}' already holds these results. --restart computes them again.")
         return
     with working_in(folder):
         _fit_and_write(request, experiments, truth, known, inputs, folder, console)
+
+
+def _beside(request: UnmixRequest) -> list[Path | None]:
+    """The files that a command reads beside its spectra."""
+    mask = None if request.mask is None else Path(split_key(request.mask)[0])
+    return [request.true_components, request.true_concentrations, request.known, mask]
+
+
+def _digest(values: np.ndarray, beside: np.ndarray | list[str] | None) -> str:
+    """What tells numbers that were read, and their axis or names, from others, whatever files they came from."""
+    digest = hashlib.sha256(json.dumps(values.shape).encode())
+    digest.update(np.ascontiguousarray(values).data)
+    digest.update(json.dumps(None if beside is None else np.asarray(beside).tolist()).encode())
+    return digest.hexdigest()
 
 
 def _try_results(

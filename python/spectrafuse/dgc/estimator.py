@@ -16,7 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from spectrafuse import __version__
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import checks, ranks
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
@@ -25,6 +25,7 @@ from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.model_io import published_extra, read_model, write_model
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.inference import DEFAULT_MEMORY, budget, cluster_mass, label_map
+from spectrafuse.dgc.prediction.lazy import in_chunks_of_dask, lazy_label_map
 from spectrafuse.dgc.recipes import CHANGEABLE, Recipe, resolve
 from spectrafuse.dgc.scenes import axis_of, check_bands, read_scenes, with_bands_of_model
 from spectrafuse.dgc.training.checkpoint import fingerprint
@@ -37,6 +38,7 @@ from spectrafuse.dgc.windows import WindowedScene, for_training
 from spectrafuse.io.bands import BandsOf, as_plain
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.errors import asked_by_estimator
+from spectrafuse.io.labeled import is_xarray, labels_like
 from spectrafuse.io.nodata import as_nodata
 from spectrafuse.io.spectral_axis import SpectralAxis, axis_from_plain
 from spectrafuse.random import RandomStream
@@ -212,7 +214,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : path, `Cube`, array_like or tensor (bands, rows, columns), or list of these
-            Scenes of any sizes with the same bands. Files are read crop by crop where `spectrafuse.io.open_cube` can.
+            Scenes of any sizes with the same bands. Files are read crop by crop where `spectrafuse.io.open_cube` can;
+            arrays of Dask and Zarr, and `xarray.DataArray` of them, by the chunks that a crop touches.
         y : None
             Ignored.
         mask : array_like of bool (rows, columns), optional; for a list of scenes, a list of these or None
@@ -257,13 +260,20 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         device = checks.device(self.device)
         n_bands = scenes[0].shape[0]
         check_bands(scenes, n_bands, "scene 0")
-        seed = secrets.randbits(31) if self.random_state is None else self.random_state
+        drawn = ranks.from_first(lambda: secrets.randbits(31))
+        seed = drawn if self.random_state is None else self.random_state
         stream = RandomStream(checks.integer("random_state", seed, minimum=0, maximum=2**63 - 1))
         shape = {name: getattr(self, name) for name in _MODEL_SHAPE}
         model = new_model(recipe, n_bands, self.n_clusters, stream, **shape).to(device)
         for scene in scenes:  # raised now, not after the training
             budget(model, scene.shape, self.max_memory, mapped=scene.mapped is not None, probs=True)
-        method, reason = resolve_normalization(recipe.normalization, scenes, self.n_clusters, stream.seed)
+        identity: dict[str, Any] = {}
+        if checkpoint_dir is not None or ranks.together():
+            identity = fingerprint(self.get_params(), recipe, device, scenes)
+            ranks.meet(identity)
+        method, reason = ranks.from_first(
+            lambda: resolve_normalization(recipe.normalization, scenes, self.n_clusters, stream.seed)
+        )
         trainer = Trainer(
             model,
             for_training(scenes, Normalization(method), device),
@@ -276,7 +286,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         trainer.run(
             callback=callback,
             checkpoint_dir=checkpoint_dir,
-            fingerprint=fingerprint(self.get_params(), recipe, device, scenes) if checkpoint_dir is not None else None,
+            fingerprint=identity,
         )
         self._set_model(model, method, reason)
         if trainer.prototypes is not None:
@@ -333,8 +343,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : path, `Cube`, array_like or tensor (bands, rows, columns), or list of these
-            Scenes of any sizes; each is normalised by its own statistics and processed by strips of rows; in one piece
-            by a model whose mean shift takes all pixels (a published one without `use_approx`).
+            As in `fit`. Scenes of any sizes; each is normalised by its own statistics and processed by strips of rows;
+            in one piece by a model whose mean shift takes all pixels (a published one without `use_approx`).
         mask, layout : as in `fit`
         max_memory : int, optional
             Instead of the estimator's own.
@@ -345,7 +355,9 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         Returns
         -------
         ndarray (rows, columns) of int64, or a list of them for a list
-            Clusters, or after `merge_clusters` the labels they were merged to; -1 for pixels without data.
+            Clusters, or after `merge_clusters` the labels they were merged to; -1 for pixels without data. Of an
+            `xarray.DataArray` a DataArray with its coordinates and attributes; of a dask array, and of a DataArray that
+            holds one, a dask array in its chunks whose labels are found when it is computed, without `out`.
 
         Raises
         ------
@@ -354,7 +366,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
             is not enough for a scene, with what is.
         """
         check_is_fitted(self, "model_")
-        return self._predict(X, self._scenes_to_label(X, mask, layout), max_memory, out)
+        return self._predict(X, self._scenes_to_label(X, mask, layout), max_memory, out, layout=layout)
 
     def predict_with_confidence(
         self, X: Any, *, mask: Any = None, layout: str = "auto", max_memory: int | None = None, out: Any = None
@@ -379,7 +391,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         several = isinstance(X, (list, tuple))
         files = list(out) if several and out is not None else [out] * len(scenes)
         maps = [_empty_map(scene.shape[1:], file) for scene, file in zip(scenes, files, strict=False)]
-        labels = self._predict(X, scenes, max_memory, out, maps)
+        labels = self._predict(X, scenes, max_memory, out, maps, layout)
         return labels, maps if several else maps[0]
 
     def _predict(
@@ -389,7 +401,8 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         max_memory: int | None = None,
         out: Any = None,
         confidence: Sequence[np.ndarray] | None = None,
-    ) -> np.ndarray | list[np.ndarray]:
+        layout: str = "auto",
+    ) -> Any:
         check_bands(scenes, self.n_features_in_, "the model")
         several = isinstance(X, (list, tuple))
         files: list[Any] = [None] * len(scenes) if out is None else list(out) if several else [out]
@@ -399,10 +412,22 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         how, mapping = self.normalization_, self.cluster_mapping_
         sure: Sequence[Any] = [None] * len(scenes) if confidence is None else confidence
         maps = [
-            label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file, confidence=margin)
+            lazy_label_map(self.model_, x, how, memory=memory, mapping=mapping)
+            if in_chunks_of_dask(x) is not None and file is None and margin is None
+            else label_map(self.model_, x, how, memory=memory, mapping=mapping, file=file, confidence=margin)
             for x, file, margin in zip(scenes, files, sure, strict=True)
         ]
+        names = self._label_names()
+        given = X if several else [X]
+        maps = [
+            labels_like(x, labels, names, layout) if is_xarray(x) else labels
+            for x, labels in zip(given, maps, strict=True)
+        ]
         return maps if several else maps[0]
+
+    def _label_names(self) -> list[str]:
+        mapping = self.cluster_mapping_
+        return [f"cluster {i}" for i in range(self.model_.n_clusters if mapping is None else max(mapping) + 1)]
 
     @in_usual_modes
     def fit_predict(
@@ -418,7 +443,7 @@ class DeepGlobalClustering(ClusterMixin, BaseEstimator):
         """`fit`, then the labels of the same scenes; files are read once."""
         scenes = self._training_scenes(X, mask, layout)
         self._fit(scenes, callback, checkpoint_dir)
-        return self._predict(X, scenes)
+        return self._predict(X, scenes, layout=layout)
 
     @property
     def merges_(self) -> np.ndarray:
@@ -596,7 +621,13 @@ def _empty_map(shape: tuple[int, ...], file: str | os.PathLike[str] | None) -> n
     if file is None:
         return np.empty(shape, np.float32)
     beside = Path(file).with_name(f"{Path(file).stem}-confidence.npy")
-    made: np.ndarray = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+    ranks.from_first(lambda: _make_map(beside, shape))
+    made: np.ndarray = np.lib.format.open_memmap(beside, "r+")
+    return made
+
+
+def _make_map(beside: Path, shape: tuple[int, ...]) -> None:
+    np.lib.format.open_memmap(beside, "w+", np.float32, shape)
     if hasattr(os, "posix_fallocate"):
         try:
             with beside.open("r+b") as written:
@@ -604,4 +635,3 @@ def _empty_map(shape: tuple[int, ...], file: str | os.PathLike[str] | None) -> n
         except OSError as error:
             beside.unlink()
             raise OSError(error.errno, error.strerror, os.fspath(beside)) from error
-    return made

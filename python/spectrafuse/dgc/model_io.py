@@ -80,7 +80,7 @@ def read_model(
     """
     path = Path(folder)
     for file in (path, path / CONFIG_FILE, path / WEIGHTS_FILE):
-        if not file.exists():
+        if not (file.is_dir() if file == path else file.is_file()):
             raise FileNotFoundError(f"{file} does not exist; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
     config = _read_json(path / CONFIG_FILE)
     try:
@@ -97,7 +97,7 @@ def read_model(
                 f"and is {found.get(name, 'absent')}."
             )
     model.load_state_dict(weights)
-    extra = _read_json(path / EXTRA_FILE) if (path / EXTRA_FILE).exists() else {}
+    extra = _read_json(path / EXTRA_FILE) if (path / EXTRA_FILE).is_file() else {}
     checksum = extra.pop(_CHECKSUM, None)  # older models have none
     if checksum is not None and checksum != sha256(path / WEIGHTS_FILE):
         raise InvalidValueError(f"{path / WEIGHTS_FILE} was changed or damaged after {EXTRA_FILE} was written.")

@@ -11,7 +11,8 @@ import numpy as np
 
 from spectrafuse._runtime import arguments
 from spectrafuse.io.bands import BandsOf, parse_bands
-from spectrafuse.io.cubes import Cube, array_cube, image_cube, open_cube
+from spectrafuse.io.chunked import ChunkedArray
+from spectrafuse.io.cubes import Cube, array_cube, checked_cube, image_cube, open_cube
 from spectrafuse.io.envi import EnviImage
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.layouts import LAYOUTS
@@ -34,6 +35,7 @@ def read_scenes(
     Parameters
     ----------
     X : path, Cube, array_like or tensor (bands, rows, columns), or list or tuple of these
+        Also arrays of Dask and Zarr and `xarray.DataArray`; what lies in chunks stays there.
     zeros : {"check", "accept"}
         What to do about bands that are zero everywhere, as in `spectrafuse.io.validate.check_cube`.
     nodata : float, optional
@@ -103,9 +105,10 @@ def _read_scene(name: str, scene: Any, zeros: str, nodata: float | None, mask: A
         return image_cube(str(found.data), found, None, None, nodata, mask, zeros, bands)
     values, facts = found
     own = facts.pop("nodata", None)
-    return array_cube(
-        name, values, nodata=own if nodata is None else nodata, mask=mask, zeros=zeros, bands=bands, **facts
-    )
+    options = {"nodata": own if nodata is None else nodata, "mask": mask, "zeros": zeros, "bands": bands}
+    if isinstance(values, ChunkedArray):
+        return checked_cube(name, values, file_backed=True, **options, **facts)
+    return array_cube(name, values, **options, **facts)
 
 
 def _chosen_anew(scene: Cube, bands: Any) -> Cube:

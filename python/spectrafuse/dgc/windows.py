@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime import ranks
 from spectrafuse.dgc.normalise import Normalization, as_float_tensor
 from spectrafuse.io.cubes import Cube
 
@@ -188,11 +189,20 @@ def _reflected(size: int, before: int, after: int, repeat_edge: bool, device: to
 
 def for_training(scenes: Sequence[Cube], normalization: Normalization, device: torch.device) -> list[NormalizedScene]:
     """Normalised scenes: in memory, or read window by window if one has gaps, or is in a file and all are large."""
-    fitted = [normalization.fit(scene) for scene in scenes]
+    fitted = fitted_to(scenes, normalization)
     large = sum(math.prod(scene.shape) for scene in scenes) > _MOST_NUMBERS
     if any((scene.file_backed and large) or scene.valid is not None for scene in scenes):
         return [WindowedScene(scene, own, device) for scene, own in zip(scenes, fitted, strict=True)]
     return [NormalizedScene(own.transform(scene[:, :]).to(device)) for scene, own in zip(scenes, fitted, strict=True)]
+
+
+def fitted_to(scenes: Sequence[Cube], normalization: Normalization) -> list[Normalization]:
+    """The normalization with the statistics of each scene; in a group of processes each finds those of its share."""
+    found = ranks.each(scenes, normalization.fit)
+    return [
+        scene.keep(("normalization", normalization.method), lambda own=own: own)
+        for scene, own in zip(scenes, found, strict=True)
+    ]
 
 
 def as_normalized(scenes: Sequence[Tensor | NormalizedScene]) -> list[NormalizedScene]:

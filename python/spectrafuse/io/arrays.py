@@ -1,4 +1,4 @@
-"""Named arrays in files: MATLAB 4 to 7.3, HDF5 and NetCDF-4, `.npy`, `.npz`; listed without being read."""
+"""Named arrays in files: MATLAB 4 to 7.3, HDF5 and NetCDF, `.npy`, `.npz`; listed without being read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from spectrafuse.io.attributes import Facts, facts_of, place_in
+from spectrafuse.io import netcdf3
+from spectrafuse.io.attributes import Facts, facts_from, facts_of, place_from, place_in
+from spectrafuse.io.chunked import ChunkedArray
 from spectrafuse.io.errors import DataError, option
 from spectrafuse.io.hdf5 import Hdf5Array, check_heaps, data_set, walk
 from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.matlab5 import HEADER_BYTES, list_variables, map_variable, read_variable
 from spectrafuse.io.signatures import signature, what_it_is
+from spectrafuse.io.zarr_stores import chunked, facts_of_array, is_store, open_store, place_of_arrays
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".he5", ".hdf", ".nc", ".nc4", ".cdf")
 ARRAY_SUFFIXES = (".mat", ".npy", ".npz", *HDF5_SUFFIXES)
@@ -55,7 +58,7 @@ class ArrayFile:
     path : Path
         The file.
     format : str
-        "mat4", "mat5", "mat7.3", "hdf5", "npy" or "npz".
+        "mat4", "mat5", "mat7.3", "hdf5", "netcdf3", "npy" or "npz".
     entries : dict of str to Entry
         The variables, in the file's order; a `.npy` file has one, called "". Those in structs and groups are called
         "struct.field" in MATLAB files and "group/name" in others.
@@ -187,10 +190,13 @@ def open_arrays(path: str | os.PathLike[str], *, also: Iterable[str] = ()) -> Ar
     DataError
         Missing, empty, a folder, an unknown suffix, contents that are not what the suffix says, truncated.
     """
+    if is_store(path):
+        store: ArrayFile = _guard(Path(path), lambda: _open_store(Path(path)))
+        return store
     known: tuple[str, ...] = ARRAY_SUFFIXES
     suffix = Path(path).suffix.lower()
     found = signature(Path(path))
-    if found == "hdf5":
+    if found in ("hdf5", "netcdf3"):
         known += (suffix,)
     elif found is not None and (found not in _OWN_KINDS or suffix not in known):
         raise DataError(f"'{path}' is {what_it_is(Path(path), found)}.")
@@ -234,6 +240,27 @@ def _has_hdf5(path: Path) -> bool:
     return False
 
 
+def _open_store(path: Path) -> ArrayFile:
+    arrays = open_store(path)
+    entries = {
+        name: Entry(tuple(map(int, array.shape)), _kind_of(np.dtype(array.dtype))) for name, array in arrays.items()
+    }
+
+    def mapped(name: str) -> ChunkedArray:
+        return chunked(f"'{path}', variable {name!r}" if name else f"'{path}'", arrays[name], path / name)
+
+    return ArrayFile(
+        path,
+        "zarr",
+        entries,
+        lambda name: mapped(name)[()],
+        # A window of a matrix of pixels lies in all its chunks.
+        lambda name: mapped(name) if len(entries[name].shape) == 3 else None,
+        lambda name: facts_of_array(arrays[name]),
+        lambda: place_of_arrays(arrays),
+    )
+
+
 def _open_matlab(path: Path) -> ArrayFile:
     if _has_hdf5(path):
         return _read_hdf5(path, "mat7.3")
@@ -264,12 +291,29 @@ def _open_matlab5(path: Path) -> ArrayFile:
     )
 
 
+def _open_netcdf3(path: Path) -> ArrayFile:
+    found = netcdf3.list_variables(path)
+    entries = {name: Entry(variable.shape, _kind_of(variable.dtype)) for name, variable in found.items()}
+
+    return ArrayFile(
+        path,
+        "netcdf3",
+        entries,
+        lambda key: found[key].numbers(path)[...],
+        lambda key: found[key].numbers(path),
+        lambda key: facts_from(found[key].attributes, dims=found[key].dims),
+        lambda: place_from(variable.attributes for variable in found.values()),
+    )
+
+
 def _open_hdf5(path: Path) -> ArrayFile:
     if _has_hdf5(path):
         return _read_hdf5(path, "hdf5")
+    if signature(path) == "netcdf3":
+        return _open_netcdf3(path)
     found = signature(path)
-    what = what_it_is(path, found) if found is not None else "something else"
-    raise DataError(f"'{path}' is not an HDF5 or NetCDF-4 file but {what}.")
+    what = what_it_is(path, found) if found is not None else "something else: it may be damaged, or have a wrong suffix"
+    raise DataError(f"'{path}' is not an HDF5 or NetCDF file but {what}.")
 
 
 def _read_hdf5(path: Path, form: str) -> ArrayFile:

@@ -1,6 +1,7 @@
-"""What the attributes in an HDF5 or NetCDF-4 file say about the numbers of a data set.
+"""What the attributes in an HDF5 or NetCDF file say about the numbers of a data set.
 
-Read are the conventions of CF (NetCDF: EMIT and what xarray writes), NEON, Tanager and PRISMA, and no others.
+Read are the conventions of CF (NetCDF: EMIT and what xarray writes), NEON, Tanager and PRISMA; what looks like another
+factor is named as not applied.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _UNITS = ("units", "Units", "unit", "Unit")
 GOOD_BANDS = ("good_wavelengths", "good_bands", "bbl")
 _AXES = ("wavelength", "wavelengths", "center_wavelengths", "band_wavelengths", "Wavelength", "Wavelengths")
 _PLACE = {"map_info": "map info", "coordinate_system_string": "coordinate system string"}
+_DIVISORS = ("scalefactor", "reflectancescalefactor", "reflectancescale")
+_FACTORS = ("gain", "gains", "offset", "offsets", "scale", "slope", "intercept", "multiplier", "bias", "scaling")
 _MOST_TEXT = 1 << 16
 _WINDOW = re.compile(r"Band_Window_\d_Nanometers", re.IGNORECASE)
 
@@ -80,7 +83,7 @@ def text_of(value: Any) -> str | None:
 
 
 def facts_of(path: Path, place: str) -> Facts:
-    """The facts about a data set from its own attributes, and from the root's where PRISMA writes them."""
+    """The facts about a data set of an HDF5 file by its attributes, and those of the root where PRISMA writes them."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -89,6 +92,18 @@ def facts_of(path: Path, place: str) -> Facts:
         sensor = _prisma(place, file.attrs)
         dims = _dims(item, own)
         windows = _windows(item.parent)
+    return facts_from(own, dims=dims, sensor=sensor, windows=windows)
+
+
+def facts_from(
+    own: dict[str, Any],
+    *,
+    dims: tuple[str, ...] = (),
+    sensor: dict[str, Any] | None = None,
+    windows: tuple[tuple[float, float], ...] = (),
+) -> Facts:
+    """The facts that the attributes of an array say; those of a sensor, and its bad windows, come from elsewhere."""
+    sensor = sensor or {}
     notes: list[str] = []
     gain, offset, scale = _factors(own, notes)
     if "gain" in sensor:
@@ -144,11 +159,19 @@ def place_in(path: Path, places: Iterable[str]) -> dict[str, str] | None:
             if name in _PLACE and item.dtype.kind in "OS" and item.nbytes < _MOST_TEXT:
                 text = text_of(item[()])
                 found |= {_PLACE[name]: " ".join(text.split())} if text else {}
-            elif "GeoTransform" in item.attrs:
-                numbers, wkt = _numbers(item.attrs["GeoTransform"]), text_of(item.attrs.get("crs_wkt"))
-                if numbers is not None and len(numbers) == 6:
-                    found |= place_of(numbers.tolist(), wkt or text_of(item.attrs.get("spatial_ref")))
+            else:
+                found |= place_from([item.attrs]) or {}
     return found if "map info" in found else None
+
+
+def place_from(mappings: Iterable[Any]) -> dict[str, str] | None:
+    """Where a scene lies on Earth, by the attributes of grid mappings of CF."""
+    found: dict[str, str] = {}
+    for own in mappings:
+        numbers, wkt = _numbers(own.get("GeoTransform")), text_of(own.get("crs_wkt"))
+        if numbers is not None and len(numbers) == 6:
+            found |= place_of(numbers.tolist(), wkt or text_of(own.get("spatial_ref")))
+    return found or None
 
 
 def _factors(own: dict[str, Any], notes: list[str]) -> tuple[float, float, float]:
@@ -159,12 +182,17 @@ def _factors(own: dict[str, Any], notes: list[str]) -> tuple[float, float, float
         if found != (1.0, 0.0):
             notes.append(f"times {found[0]:g} (scale_factor)" + (f" plus {found[1]:g} (add_offset)" if offset else ""))
         return *found, 1.0
-    divisor = _number(own.get("Scale_Factor"))
+    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in own}
+    name = next((plain[known] for known in _DIVISORS if known in plain), "")
+    divisor = _number(own.get(name))
+    others = [repr(plain[known]) for known in _FACTORS if known in plain and not name]
+    if others:
+        notes.append(f"its attributes {', '.join(others)} are not applied")
     if divisor is None or divisor <= 0 or divisor == 1:
         return 1.0, 0.0, 1.0
     # As of ENVI: nobody stores reflectance as numbers below 1 that are divided by less than 1.
     scale = divisor if divisor > 1 else 1 / divisor
-    notes.append(f"divided by {scale:g} (Scale_Factor)")
+    notes.append(f"divided by {scale:g} ({name})")
     return 1.0, 0.0, scale
 
 

@@ -25,8 +25,11 @@ _PROCESS_UNITS = {
     "V": r"v|volts?",
 }
 _CELL = re.compile(
-    rf"(?P<before>[^\d+\-.,]*?)(?P<number>{_NUMBER})[\s_]*(?P<after>{'|'.join(WORDS.values())})?", re.IGNORECASE
+    rf"(?P<before>[^\d+\-.,]*?(?:(?<=[^\W\d_])[.,])?)(?P<number>{_NUMBER})[\s_]*(?P<after>{'|'.join(WORDS.values())})?",
+    re.IGNORECASE,
 )
+_GROUPED = re.compile(r"\d{1,3}(?P<by>(?P<dot>\.)|(?P<comma>,)|[ '’\u00a0\u202f])\d{3}(?:(?P=by)\d{3})*"
+                      r"(?(dot),\d+|(?(comma)\.\d+|(?:[.,]\d+)?))")  # fmt: skip
 _SPECTRAL = re.compile(
     r"wave(length|number|s)?s?|wl|wls|wn|wvl|lambda|λ|lam|.*wavelengths?.*|.*wavenumbers?.*|(raman|stokes|chemical)?shift"
     r"|.*ramanshift.*|wellenzahl(en)?|wellenlangen?|wellenlängen?|.*longueurs?donde.*|.*nombres?donde.*|.*longitudde?onda.*"
@@ -112,15 +115,22 @@ def is_intensity(title: str) -> bool:
     return _INTENSITY.fullmatch(plain(title)) is not None
 
 
+def _match(cell: str) -> re.Match[str] | None:
+    """The parts of a cell with a number; separators of thousands beside a decimal sign, or blanks, are taken out."""
+    text = plain_signs(cell).strip()
+    grouped = _GROUPED.fullmatch(text)
+    return _CELL.fullmatch(re.sub(rf"(?<=\d){re.escape(grouped['by'])}(?=\d{{3}})", "", text) if grouped else text)
+
+
 def number_of(cell: str) -> float | None:
     """The number of a header's cell such as `400`, `1 115,0`, `X1115.0`, `400 nm`, `Abs@400nm`; None without one."""
-    found = _CELL.fullmatch(plain_signs(cell).strip())
+    found = _match(cell)
     return None if found is None else float(found["number"].replace(",", "."))
 
 
 def alike(cells: Sequence[str], columns: Sequence[int]) -> list[int]:
     """Of the columns under cells with numbers, those with the letters before the number that most cells have."""
-    found = [_CELL.fullmatch(plain_signs(cell).strip()) for cell in cells]
+    found = [_match(cell) for cell in cells]
     letters = [m["before"] if m is not None else None for m in found]
     most = max(set(letters), key=letters.count)
     return [j for j, own in zip(columns, letters, strict=True) if own == most]
@@ -128,7 +138,7 @@ def alike(cells: Sequence[str], columns: Sequence[int]) -> list[int]:
 
 def axis_of(cells: Sequence[str]) -> Axis | None:
     """The numbers of a header whose cells all are numbers, with the same letters before or none and perhaps a unit."""
-    found = [_CELL.fullmatch(plain_signs(cell).strip()) for cell in cells]
+    found = [_match(cell) for cell in cells]
     matches = [m for m in found if m is not None]
     if len(matches) < 2 or len(matches) < len(found) or len({m["before"] for m in matches}) > 1:
         return None

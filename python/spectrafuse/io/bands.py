@@ -11,7 +11,7 @@ import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse.io.errors import scene_option
-from spectrafuse.io.mapped import PIECE_BYTES
+from spectrafuse.io.mapped import PIECE_BYTES, MappedArray
 from spectrafuse.io.units import nanometers, short_unit, unit_of
 
 _NUMBER = r"\d+(?:\.\d*)?"
@@ -227,6 +227,36 @@ def chosen(stored: Any, bands: np.ndarray) -> Any:
     if len(bands) == stored.shape[0]:
         return stored
     return stored[bands] if isinstance(stored, np.ndarray) else ChosenBands(stored, bands)
+
+
+class _Rows:
+    """Some rows of stored numbers (bands, rows, columns), which stay where they are."""
+
+    ndim = 3
+
+    def __init__(self, stored: Any, first: int, last: int) -> None:
+        self.stored, self.first = stored, first
+        self.shape = (stored.shape[0], last - first, stored.shape[2])
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        bands, rows, columns = index
+        start, stop, _ = rows.indices(self.shape[1])
+        found: np.ndarray = self.stored[bands, self.first + start : self.first + stop, columns]
+        return found
+
+    def close(self) -> None:
+        self.stored.close()
+
+
+def rows_of(stored: Any, first: int, last: int) -> Any:
+    """Stored numbers (bands, rows, columns) of some rows only."""
+    if isinstance(stored, ChosenBands):
+        return ChosenBands(rows_of(stored.stored, first, last), stored.bands)
+    if isinstance(stored, np.ndarray):
+        return stored[:, first:last]
+    if isinstance(stored, MappedArray):
+        return stored.part((slice(None), slice(first, last)))
+    return _Rows(stored, first, last)
 
 
 def suspicious(means: np.ndarray, bands: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ from spectrafuse._runtime import arguments
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, open_arrays
 from spectrafuse.io.attributes import GOOD_BANDS, Facts
-from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, suspicious
+from spectrafuse.io.axes import remarks
+from spectrafuse.io.bands import ChosenBands, chosen, in_water_vapor, listed, parse_bands, rows_of, suspicious
 from spectrafuse.io.envi import HEADER_SUFFIX, EnviImage, is_envi, open_envi
 from spectrafuse.io.errors import DataError, ReadingNote, scene_option, size_options
 from spectrafuse.io.fingerprint import sha256
@@ -266,6 +267,11 @@ class Cube:
         """Rows y0 to y1 (end excluded): `read_window` over all columns."""
         return self.read_window(y0, y1, 0, self.shape[2])
 
+    def of_rows(self, y0: int, y1: int) -> Cube:
+        """The scene of rows y0 to y1 (end excluded) alone, left where they are."""
+        valid = None if self.valid is None else self.valid[y0:y1]
+        return replace(self, stored=rows_of(self.stored, y0, y1), valid=valid)
+
     def held(self) -> Cube:
         """The same scene with all its numbers in memory, zero in pixels without data."""
         values = self.read_rows(0, self.shape[1])
@@ -370,6 +376,8 @@ def checked_cube(
         leave_out("not asked for", np.setdiff1d(np.arange(count), kept))
     elif bad is not None and len(bad) < count:
         leave_out(f"bad by the file ({bad_by})", bad)
+    elif bad is not None:
+        notes = (*notes, f"the file calls all bands bad ({bad_by}), which is passed over")
     leave_out("dropped as asked for", dropped)
     if not use.any():
         raise DataError(f"{called(name)} has no band left: choose others with {scene_option('bands')}.")
@@ -407,16 +415,34 @@ def checked_cube(
         total = sum(len(which) for reason, which in left_out if reason not in asked)
         said = f"{total} of {count} bands left out ({'; '.join(unasked)}, counted from 0)"
         warnings.warn(f"{called(name)}: {said}; {scene_option('bands', 'all')} keeps them.", ReadingNote, stacklevel=3)
-    if found.padding and zeros == "check":
-        value, pixels = max(found.padding.items(), key=lambda item: item[1])
-        text = np.format_float_positional(np.float32(value), trim="-")
-        warnings.warn(
-            f"{called(name)}: {pixels} pixels hold {text} in every band and are used like any other. If that means no "
-            f"data, leave them out with {scene_option('nodata', text)}.",
-            UserWarning,
-            stacklevel=3,
-        )
+    if zeros == "check":
+        for sentence in _filling(found):
+            warnings.warn(f"{called(name)}: {sentence}", UserWarning, stacklevel=3)
     return cube
+
+
+def _filling(found: Survey) -> Iterator[str]:
+    """Sentences about numbers and spectra that fill pixels or bands, and how to leave them out."""
+
+    def sentence(what: str, value: float) -> str:
+        text = np.format_float_positional(np.float32(value), trim="-") if abs(value) < 1e15 else f"{value:.6g}"
+        return (
+            f"{what.format(text)} and are used like any other. If that means no data, leave them out with "
+            f"{scene_option('nodata', text)}."
+        )
+
+    value, pixels = max(found.padding.items(), key=lambda item: item[1], default=(0.0, 0))
+    if pixels:
+        yield sentence(f"{pixels} pixels hold {{}} in every band", value)
+    for marker, count in found.markers.items():
+        if not (pixels and marker == value and count == pixels * len(found.means)):
+            yield sentence(f"{count} values are {{}}, far outside all others,", marker)
+    if found.repeated is not None:
+        count, low, high = found.repeated
+        yield (
+            f"{count} pixels hold one and the same spectrum ({low:.6g} to {high:.6g}) and are used like any other. If "
+            f"that means no data, {scene_option('mask')} leaves them out."
+        )
 
 
 def _at(values: np.ndarray | None, places: np.ndarray) -> np.ndarray | None:
@@ -439,7 +465,7 @@ def _notes(
         water = in_water_vapor(_at(wavelengths, numbers), unit, numbers)
         if len(water):
             notes.append(f"the bands {listed(water)} lie where water vapor takes the light of the sun")
-    return notes
+    return notes + ([] if wavelengths is None else remarks(wavelengths[numbers]))
 
 
 def array_cube(
@@ -487,7 +513,7 @@ def read_cube(
     mask: Any = None,
     bands: Any = None,
 ) -> Cube:
-    """Read a hyperspectral scene from a `.mat` (4 to 7.3), HDF5 or NetCDF-4, `.npy`, `.npz` or ENVI file.
+    """Read a hyperspectral scene from a `.mat` (4 to 7.3), HDF5 or NetCDF, `.npy`, `.npz` or ENVI file.
 
     Parameters
     ----------
@@ -620,18 +646,24 @@ def open_cube(
     mapped = source.map(name)
     own = {} if facts.axis is None else {"an attribute": facts.axis}
     axes = own | dict(sorted(axes.items(), key=lambda item: -_in_common(item[0], name)))
+    whole = as_numeric(label, source.load(name)) if mapped is None else mapped
+    dims, notes = facts.dims, facts.notes
+    if len(whole.shape) > 3 and (kept := _folded(whole.shape)) is not None:
+        whole = whole.reshape([whole.shape[axis] for axis in kept])
+        dims = tuple(dims[axis] for axis in kept) if dims else ()
+        notes += (f"of the shape {source.entries[name].shape}, without axes of length 1",)
     numbers, words = bands_first(
         label,
-        as_numeric(label, source.load(name)) if mapped is None else mapped,
+        whole,
         layout,
         order=source.order(name),
         rows=rows,
         columns=columns,
         axis_lengths=[axis.size for axis in axes.values()],
-        dims=facts.dims,
+        dims=dims,
     )
     stored: Any = numbers
-    count, notes = stored.shape[0], facts.notes
+    count = stored.shape[0]
     axis = _matching(label, axes, count)
     light = None if axis is None else axes[axis]
     unit = facts.axis_unit if axis in own else None if axis is None else source.facts(axis).unit
@@ -665,6 +697,12 @@ def open_cube(
         data_path=str(path),
     )
     return opened.held() if mapped is None else opened
+
+
+def _folded(shape: tuple[int, ...]) -> list[int] | None:
+    """The three axes of an array that are longer than 1; None where there are more or fewer."""
+    axes = [axis for axis, length in enumerate(shape) if length != 1]
+    return axes if len(axes) == 3 else None
 
 
 def _in_common(name: str, other: str) -> int:
@@ -743,6 +781,8 @@ def image_cube(
 ) -> Cube:
     """A scene from an ENVI image; parameters as of `open_cube`."""
     _check_asked(path, image.shape, rows, columns)
+    if "classification" in image.kind.lower() and image.shape[0] == 1:
+        raise DataError(f"'{path}' is a map of classes, not a scene; give the scene that it was made from.")
     return checked_cube(
         f"'{image.data}'",
         image.map(),
@@ -772,7 +812,8 @@ _PICTURE = re.compile(r"preview|thumbnail|quicklook|browse", re.IGNORECASE)
 def _find(source: ArrayFile, rows: int | None, columns: int | None, axes: dict[str, np.ndarray]) -> str:
     if source.format == "npy":
         return ""
-    cubes = [k for k in source.numeric(3) if last_part(k) not in _ABUNDANCE_NAMES and not _PICTURE.search(k)]
+    flat = [k for k in source.numeric(4, 5) if _folded(source.entries[k].shape) is not None]
+    cubes = [k for k in (*source.numeric(3), *flat) if last_part(k) not in _ABUNDANCE_NAMES and not _PICTURE.search(k)]
     pixels = None if rows is None or columns is None else rows * columns
     matrices = [k for k in source.numeric(2) if pixels in source.entries[k].shape]
     if _CUBE_NAME in cubes:

@@ -2,8 +2,8 @@
 
 After "ENVI Header Files" (NV5 Geospatial, ENVI documentation), read as leniently as files in circulation need: a
 missing `byte order` is little-endian, a missing `header offset` 0; lines that begin with `;` are comments; values in
-braces may span lines; case and spacing of names do not matter; numbers may be written as Fortran or the C library of
-Windows writes them.
+braces may span lines; case and spacing of names do not matter, nor whether `_` stands for a blank in them, or `:` for
+the equals sign; numbers may be written as Fortran or the C library of Windows writes them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spectrafuse.io.arrays import ARRAY_SUFFIXES
+from spectrafuse.io.axes import axis_of, monotonic
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.mapped import MappedArray
 from spectrafuse.io.signatures import signature, what_it_is
-from spectrafuse.io.units import short_unit
+from spectrafuse.io.units import likely_unit, short_unit
 
 HEADER_SUFFIX = ".hdr"
 LIBRARY_SUFFIX = ".sli"
@@ -42,10 +43,14 @@ _REPEATED = "(repeated)"
 _GAINS = ("data gain values", "data offset values")
 # What changes numbers and is not applied: it leads to other quantities than those that people look for.
 _NOT_APPLIED = ("data reflectance gain values", "data reflectance offset values")
+_NO_UNIT = ("unknown", "none", "undefined", "n/a", "na", "null", "?", "-")
+_PACKED = ("gzip", "zip", "7z", "rar")
 _KNOWN_KINDS = ("", "envi", "envi standard", "envi classification", "standard", "envi floating point")
-_NAN = re.compile(r"[-+]?(1\.#(qnan|snan|ind|nan)0*|nan(\(.*\))?|n/?a)")
-_INFINITE = re.compile(r"([-+]?)(1\.#inf0*|inf(inity)?)")
+_NAN = re.compile(r"[-+]?(1\.#(qnan|snan|ind|nan)0*(e[-+]?0+)?|nan(\(.*\))?|n/?a)")
+_INFINITE = re.compile(r"([-+]?)(1\.#inf0*(e[-+]?0+)?|inf(inity)?)")
 _WITH_UNIT = re.compile(r"([-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)\s*([^\d\s.,()\[\]][^\s()\[\]]*)?", re.IGNORECASE)
+_MEND = "mend that line of the header, or take it out"
+_TRUTH = {"true": "1", "false": "0", "t": "1", "f": "0"}
 _WHOLE = re.compile(r"\+?\d{1,15}", re.ASCII)
 
 
@@ -228,7 +233,7 @@ def facts_of_fields(fields: dict[str, str], values: np.ndarray) -> dict[str, Any
     notes += [f"the header's {name!r} are not applied" for name in _GAINS if name in fields]
     return {
         "nodata": nodata,
-        "bad": None if marks is None else np.flatnonzero(marks == 0),
+        "bad": None if marks is None else np.flatnonzero(marks <= 0),
         "place": _place_of_fields(fields),
         "notes": tuple(notes),
     }
@@ -240,8 +245,8 @@ def facts_of_domain(path: Path, fields: dict[str, str], bands: int) -> tuple[dic
     marks = _per_band(path, fields, "bbl", bands, notes)
     axis, unit, told = _wavelengths(path, fields, bands)
     facts = {"wavelengths": axis, "wavelength_unit": unit, "scale": _scale(path, fields)}
-    if marks is not None and (marks == 0).any():
-        facts["bad"] = np.flatnonzero(marks == 0)
+    if marks is not None and (marks <= 0).any():
+        facts["bad"] = np.flatnonzero(marks <= 0)
     return {name: value for name, value in facts.items() if value is not None}, (*notes, *told)
 
 
@@ -269,14 +274,14 @@ def read_header(path: Path) -> dict[str, str]:
         text = content.decode("latin-1")
     lines = iter(text.lstrip().replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     if not next(lines).strip().upper().startswith("ENVI"):
-        raise DataError(f"'{path}' is not an ENVI header: its first line is not 'ENVI'.")
+        raise DataError(f"'{path}' is not an ENVI header: its first line is not 'ENVI'; add it if the rest is one.")
     fields: dict[str, str] = {}
     repeated = set()
     for line in lines:
-        name, equals, value = line.partition("=")
+        name, equals, value = line.partition("=" if "=" in line else ":")
         if not equals or line.lstrip().startswith(";"):
             continue
-        name, value = " ".join(name.lower().split()), value.strip()
+        name, value = " ".join(name.lower().replace("_", " ").split()), value.strip()
         value = _in_braces(path, name, value, lines) if value[:1] == "{" else value.partition(";")[0].rstrip()
         if fields.get(name, value) != value:
             repeated.add(name)
@@ -353,6 +358,8 @@ def _data_of(header: Path, fields: dict[str, str]) -> Path:
     if not found:
         names = f"'{header.stem}' with no suffix or one of {', '.join(DATA_SUFFIXES)}"
         near = ", ".join(f"'{other.name}' has {_size(other)}" for other in others[:3])
+        packed = [o for o in _beside(header) if o.name.lower().startswith(f"{stem}.") and signature(o) in _PACKED]
+        near = f"'{packed[0].name}' is {what_it_is(packed[0], signature(packed[0]) or '')}" if packed else near
         raise DataError(
             f"'{header}' has no data file beside it ({names}, or any other of {_expected_size(header, fields)} bytes"
             f"{f'; {near}' if near else ''})."
@@ -375,14 +382,18 @@ def _interpret(header: Path, data: Path, fields: dict[str, str]) -> EnviImage:
     notes += [f"the header has {fields[_REPEATED]} twice: the last one is used"] if _REPEATED in fields else []
     marks = _per_band(header, fields, "bbl", bands, notes)
     wavelengths, unit, told = _wavelengths(header, fields, bands)
+    scale = _scale(header, fields)
+    if gains is not None and scale != 1 and np.allclose(gains * scale, 1):
+        gains = None
+        notes.append("the header's 'data gain values' say the same as its scale factor and are not applied again")
     return replace(
         image,
         wavelengths=wavelengths,
         wavelength_unit=unit,
         nodata=_nodata(header, fields),
-        scale=_scale(header, fields),
+        scale=scale,
         class_names=_parts(fields.get("class names", "")),
-        bad_bands=np.zeros(0, dtype=np.int64) if marks is None else np.flatnonzero(marks == 0),
+        bad_bands=np.zeros(0, dtype=np.int64) if marks is None else np.flatnonzero(marks <= 0),
         gains=None if gains is None or (gains == 1).all() else gains,
         offsets=None if offsets is None or not offsets.any() else offsets,
         place=_place_of_fields(fields),
@@ -508,7 +519,7 @@ def _number(header: Path, fields: dict[str, str], name: str) -> float | None:
         values = set()
     if len(values) != 1:
         what = "one number" if len(values) > 1 else "a number"
-        raise DataError(f"'{header}' must have {what} as {name!r}; got {text[:40]!r}.")
+        raise DataError(f"'{header}' must have {what} as {name!r}; got {text[:40]!r}: {_MEND}.")
     return float(values.pop())
 
 
@@ -521,18 +532,18 @@ def _scale(header: Path, fields: dict[str, str]) -> float:
     if scale is None:
         return 1.0
     if not 1 / _LARGEST_SCALE <= scale <= _LARGEST_SCALE:
-        raise DataError(f"'{header}' must have a positive 'reflectance scale factor'; got {scale:g}.")
+        raise DataError(f"'{header}' must have a positive 'reflectance scale factor'; got {scale:g}: {_MEND}.")
     # Nobody stores reflectance as numbers below 1 that are divided by less than 1.
     return scale if scale >= 1 else 1 / scale
 
 
 def _per_band(header: Path, fields: dict[str, str], name: str, bands: int, notes: list[str]) -> np.ndarray | None:
     """A number for each band, from as many or one; None, with a note, where the field has neither."""
-    parts = _parts(fields.get(name, ""))
+    parts = _numbers(fields.get(name, ""), bands)
     if not parts:
         return None
     try:
-        values = np.array([as_number(part) for part in parts])
+        values = np.array([as_number(_TRUTH.get(part.lower(), part)) for part in parts])
     except ValueError:
         values = np.full(len(parts), np.nan)
     if not np.isfinite(values).all():
@@ -553,17 +564,20 @@ def _wavelengths(
 ) -> tuple[np.ndarray | None, str | None, tuple[str, ...]]:
     """Wavelengths, their unit, and what to say about where they come from."""
     said = fields.get("wavelength units") or fields.get("wavelength unit") or None
+    said = None if said and said.lower() in _NO_UNIT else said
     if short_unit(said) == "index":
         return None, None, ("the header's wavelengths are band numbers",)
     name = next((name for name in ("wavelength", "wavelengths", "band centers") if _parts(fields.get(name, ""))), None)
     if name is None:
-        values, unit = with_units(_parts(fields.get("band names", "")), named=True)
-        if values is None or len(values) != bands or len(set(values)) < bands:
+        values, unit = axis_of_names(_parts(fields.get("band names", "")))
+        if values is None or len(values) != bands:
             return None, said, ()
         return values, unit or said, ("wavelengths from the names of the bands",)
     parts = _numbers(fields[name], bands)
     values, unit = with_units(parts)
     if values is not None and len(values) == bands:
+        if bands > 1 and (values == values[0]).all():
+            return None, said, (f"the header's {name!r} are all {values[0]:g} and are not used",)
         return values, unit or said, _doubts(values, unit or said)
     what = f"{len(parts)} wavelengths" if values is not None else "wavelengths that are not all numbers"
     warnings.warn(f"'{header}' has {bands} bands and {what}: read without wavelengths.", UserWarning, stacklevel=6)
@@ -606,6 +620,16 @@ def with_units(parts: list[str], *, named: bool = False) -> tuple[np.ndarray | N
     if not values or len(units) > 1 or not np.isfinite(values).all():
         return None, None
     return np.array(values), units.pop()
+
+
+def axis_of_names(names: list[str]) -> tuple[np.ndarray | None, str | None]:
+    """Wavelengths in the names of bands: with units, or numbers, perhaps after letters ("X397.66"), that rise in nm."""
+    values, unit = with_units(names, named=True)
+    if values is None and (found := axis_of(names)) is not None:
+        # Years and other counts rise by one.
+        rising = monotonic(found.values) and not (np.diff(found.values) == 1).all()
+        values = found.values if rising and likely_unit(found.values) == "nm" else None
+    return (values, unit) if values is not None and len(set(values)) == len(names) else (None, None)
 
 
 def expected_bytes(image: EnviImage) -> int:

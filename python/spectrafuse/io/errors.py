@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from spectrafuse._runtime.errors import InvalidValueError
 
 _CALLER: ContextVar[str] = ContextVar("caller", default="")
+_COMMAND = "command "
 # Of a scene in a file; estimators do not have them.
 _OPENING = ("key", "rows", "columns")
 
@@ -22,9 +23,9 @@ class DataError(InvalidValueError):
 
 
 @contextmanager
-def asked_by_command() -> Iterator[None]:
-    """Let messages name options of the command line, not arguments."""
-    yield from _asked_by("command")
+def asked_by_command(name: str = "") -> Iterator[None]:
+    """Let messages name options of the command line, not arguments; `name` is the command."""
+    yield from _asked_by(f"{_COMMAND}{name}")
 
 
 @contextmanager
@@ -41,9 +42,14 @@ def _asked_by(caller: str) -> Iterator[None]:
         _CALLER.reset(token)
 
 
+def by_command() -> bool:
+    """Whether messages go to a person at the command line."""
+    return _CALLER.get().startswith(_COMMAND)
+
+
 def option(name: str, value: str | None = None, *, function: str = "read_spectra") -> str:
     """How the caller sets an option: `--key x` in a command, `read_spectra(..., key='x')` in Python."""
-    if _CALLER.get() == "command":
+    if by_command():
         return f"--{name.replace('_', '-')}" + ("" if value is None else f" {value}")
     given = f"{name}={'...' if value is None else repr(value)}"
     return f"{function}(..., {given})" if function else given
@@ -51,19 +57,19 @@ def option(name: str, value: str | None = None, *, function: str = "read_spectra
 
 def scene_option(name: str, value: str | None = None) -> str:
     """How the caller sets an option of a scene: `--layout hwc`, `layout='hwc'`, `open_cube(..., key=...)`."""
-    if name == "bands" and value == "all" and _CALLER.get() == "command":
+    if name == "bands" and value == "all" and by_command():
         return "--all-bands"
-    if name == "bands" and value is None and _CALLER.get() == "command":
+    if name == "bands" and value is None and by_command():
         return "--bands or --drop"
-    if name == "nodata" and _CALLER.get() != "command":
+    if name == "nodata" and not by_command():
         return f"nodata={value}"
     return option(name, value, function="open_cube" if name in _OPENING and _CALLER.get() == "estimator" else "")
 
 
 def size_options() -> str:
     """How the caller says how many rows and columns a scene has."""
-    if _CALLER.get() == "command":
-        return "--scene-size (in `segment`, --rows and --columns)"
+    if by_command():
+        return "--rows and --columns" if _CALLER.get() == f"{_COMMAND}segment" else "--scene-size ROWS COLUMNS"
     return f"{scene_option('rows')} and {option('columns', function='')}"
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from spectrafuse._runtime.progress import tell
 from spectrafuse.io.errors import DataError
 
 _LONGEST = 60
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes in hexadecimal, read in pieces.
+    """SHA-256 of a file's bytes in hexadecimal, read in pieces; of a folder, of the names and bytes of its files.
 
     Raises
     ------
@@ -22,9 +24,17 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
+        folder = Path(path) if os.path.isdir(path) else None
+        places = [path] if folder is None else sorted(found for found in folder.rglob("*") if found.is_file())
+        whole, done = sum(os.path.getsize(place) for place in places), 0
+        for place in places:
+            if folder is not None:
+                digest.update(f"{Path(place).relative_to(folder).as_posix()}\0{os.path.getsize(place)}\0".encode())
+            with open(place, "rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+                    done += len(piece)
+                    tell(done, whole)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.kept_open import KeptOpen
 from spectrafuse.io.limits import check_count
 from spectrafuse.io.mapped import MappedArray, UnchangedFile
 
@@ -23,42 +24,42 @@ _HEAP = b"GCOL\1\0\0\0"
 _LOOKED_THROUGH, _PIECE = 1 << 26, 1 << 22
 
 
-class Hdf5File:
-    """A data set that is opened when it is first read, and stays so until it is closed, with chunks kept decoded.
+class _DataSet:
+    """A data set of an open file."""
 
-    May be read from several threads (which take turns), after a fork, and when unpickled.
-    """
+    def __init__(self, path: Path, key: str, cache: int) -> None:
+        import h5py
+
+        self.file = h5py.File(path, "r", rdcc_nbytes=cache, rdcc_nslots=100_003)
+        self.values = self.file[key]
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Hdf5File(KeptOpen):
+    """A data set of a file that is kept open, with chunks kept decoded."""
 
     def __init__(self, path: Path, key: str) -> None:
-        self.path, self.key = path, key
+        super().__init__()
+        self.path, self.key, self.cache = path, key, _LEAST_CACHE
         self._unchanged = UnchangedFile(path)
-        self._open: tuple[int, Any, Any] | None = None
+
+    def _open(self) -> _DataSet:
+        return _DataSet(self.path, self.key, self.cache)
 
     def read(self, place: tuple[slice, ...], cache: int) -> np.ndarray:
         """A slice of the data set, its axes as they are stored; `cache` bytes of chunks are kept from the first on."""
-        import h5py
-
         self._unchanged.check()
+        self.cache = cache
         try:
-            # A forked process opens the file for itself: it must not share the cache's state with its parent.
-            if self._open is None or self._open[0] != os.getpid():
-                file = h5py.File(self.path, "r", rdcc_nbytes=cache, rdcc_nslots=100_003)
-                self._open = os.getpid(), file, file[self.key]
-            values = np.asarray(self._open[2][place])
+            with self.opened() as opened:
+                values = np.asarray(opened.values[place])
         except Exception as error:  # h5py documents no set of exceptions for damaged files
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"'{self.path}' cannot be read, it may be damaged or cut short: {reason}") from error
         self._unchanged.check()
         return values
-
-    def close(self) -> None:
-        """Close the file; the next read opens it anew."""
-        opened, self._open = self._open, None
-        if opened is not None and opened[0] == os.getpid():
-            opened[1].close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": None}
 
 
 class Hdf5Array:

@@ -5,30 +5,24 @@ from __future__ import annotations
 import io
 import os
 import re
-import zipfile
 from collections import Counter
 from contextlib import redirect_stdout
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spectrafuse.io.errors import DataError, option
-from spectrafuse.io.limits import check_count, check_size
 from spectrafuse.io.omnic import open_omnic
 from spectrafuse.io.orientation import Reading
 from spectrafuse.io.spc import open_spc
 from spectrafuse.io.wire import open_wire
+from spectrafuse.io.workbooks import check_workbook
 
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 JCAMP_SUFFIXES = (".jdx", ".dx", ".jcamp", ".jcm")
-_SHEET = re.compile(r"xl/(worksheets|chartsheets)/.*\.xml", re.IGNORECASE)
-# Where a row or a cell is: r="7", r="AB7".
-_PLACE = re.compile(rb"""\sr\s*=\s*["']([A-Za-z]{0,3})(\d{1,7})["']""")
-_LONGEST_PLACE = 32
-# What a cell takes, in the reader and as an object of Python.
-_CELL_BYTES = 64
 _FEWEST_NUMBERS = 4
 # What an OPUS file can hold, the most finished first.
 _OPUS_DATA = ("a", "atr", "km", "logr", "ra", "r", "t", "pas", "e", "pw", "sm")
@@ -96,81 +90,38 @@ def sheet_text(file: Path, key: str | None) -> tuple[bytes, str | None]:
         If several sheets have numbers and none is asked for; if the file cannot be read.
     """
     calamine = _part(file, "python_calamine", "excel", "save the sheet as .csv")
-    _check_sheets(file)
     try:
+        check_workbook(file)
         with calamine.CalamineWorkbook.from_path(os.fspath(file)) as book:
             sheets = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
     except BaseException as error:
+        if isinstance(error, DataError):
+            raise
         # What the reader's own language calls a panic is no Exception here.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise _no_sheet(file, error) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"'{file}' cannot be read as a spreadsheet: {reason}.") from error
     if key is not None and key not in sheets:
         raise DataError(f"'{file}' has no sheet {key!r}; it has {', '.join(sheets)}.")
-    filled = [name for name, cells in sheets.items() if _numbers(cells) >= _FEWEST_NUMBERS]
+    filled = [name for name, cells in sheets.items() if _holds_numbers(cells)]
     if key is None and len(filled) != 1:
         what = (
             f"{len(filled)} sheets with numbers ({', '.join(filled)})" if filled else "no sheet with a table of numbers"
         )
         raise DataError(f"'{file}' has {what}" + (f"; choose one with {option('key')}." if filled else "."))
     name = filled[0] if key is None else key
-    lines = ("\t".join(_text(cell) for cell in row) for row in sheets[name])
+    lines = ("\t".join(repr(c) if type(c) is float else _text(c) for c in row) for row in sheets[name])
     return "\n".join(lines).encode(), name if len(sheets) > 1 else None
 
 
-def _no_sheet(file: Path, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"'{file}' cannot be read as a spreadsheet: {reason}.")
-
-
-def _check_sheets(file: Path) -> None:
-    """Refuse a workbook that is packed to far more than its size, or with a cell so far out that its sheet is.
-
-    The reader makes room for all cells up to the last one, and ends the process where there is none.
-    """
-    if not zipfile.is_zipfile(file):
-        return
-    size, cells = file.stat().st_size, 0
-    try:
-        with zipfile.ZipFile(file) as book:
-            parts = book.infolist()
-            check_count(f"'{file}'", len(parts))
-            check_size(f"'{file}'", sum(part.file_size for part in parts), size)
-            for part in parts:
-                if _SHEET.fullmatch(part.filename):
-                    with book.open(part) as sheet:
-                        cells += _cells_up_to_the_last(sheet)
-    except DataError:
-        raise
-    except Exception as error:  # zipfile documents no set of exceptions for damaged files
-        raise _no_sheet(file, error) from error
-    check_size(f"'{file}'", _CELL_BYTES * cells, size)
-
-
-def _cells_up_to_the_last(sheet: Any) -> int:
-    """Rows times columns of a sheet of an `.xlsx` file, or its cells where these do not say where they are."""
-    rows = columns = count = 0
-    rest = b""
-    while block := sheet.read(1 << 20):
-        text = rest + block
-        places = _PLACE.findall(text)
-        rows = max(rows, *map(int, {digits for _, digits in places}), 0)
-        for letters in {letters for letters, _ in places}:
-            place = 0
-            for letter in letters.upper():
-                place = 26 * place + letter - 64
-            columns = max(columns, place)
-        count += block.count(b"<c")
-        rest = text[-_LONGEST_PLACE:]
-    return max(rows * columns, count)
-
-
-def _numbers(cells: list[list[Any]]) -> int:
-    return sum(isinstance(cell, (int, float)) for row in cells for cell in row)
+def _holds_numbers(cells: list[list[Any]]) -> bool:
+    numbers = (True for row in cells for cell in row if isinstance(cell, (int, float)))
+    return len(list(islice(numbers, _FEWEST_NUMBERS))) == _FEWEST_NUMBERS
 
 
 def _text(cell: Any) -> str:
-    return repr(cell) if isinstance(cell, float) else " ".join(str(cell).split())
+    return " ".join(str(cell).split())
 
 
 def read_jcamp(file: Path) -> Reading:

@@ -117,7 +117,7 @@ def looks_bands_last(values: np.ndarray) -> bool:
     return last < _FAR_MORE * first
 
 
-def _middle(values: Any) -> np.ndarray:
+def middle(values: Any) -> np.ndarray:
     """Up to 64 numbers along each axis, from the middle of an array that may lie in a file."""
     starts = [max(0, (n - _JUDGED) // 2) for n in values.shape]
     return np.asarray(values[tuple(slice(start, start + _JUDGED) for start in starts)])
@@ -226,7 +226,7 @@ def bands_first(
             if asked is not None and asked != got:
                 read = f"{values.shape}, read as {layout_words(taken)}"
                 raise DataError(f"{label} of shape {read}, has {got} {name}, not {asked}.")
-        if reason == _MATLAB_ORDER and looks_bands_last(_middle(values).transpose(2, 1, 0)):
+        if reason == _MATLAB_ORDER and looks_bands_last(middle(values).transpose(2, 1, 0)):
             raise DataError(
                 f"{label} has shape {values.shape}; MATLAB's files have their bands last, but the numbers look like "
                 f"bands first: {_reading(values.shape, 'hwc')} or {_reading(values.shape, 'chw')}. Say which one."
@@ -234,7 +234,10 @@ def bands_first(
         return cube, f"{values.shape} read as {layout_words(taken)}: {reason}"
     if values.ndim == 2:
         return _from_matrix(label, values, layout, rows, columns)
-    raise DataError(f"{label} must be a cube with 3 dimensions or a matrix (bands, pixels); got shape {values.shape}.")
+    raise DataError(
+        f"{label} must be a cube with 3 dimensions or a matrix (bands, pixels); got shape {values.shape}. Save the "
+        "part of it that is one."
+    )
 
 
 def _from_matrix(

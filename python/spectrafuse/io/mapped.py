@@ -183,6 +183,10 @@ class MappedArray:
         steps = [self.strides[-1] * math.prod(lengths[i + 1 :]) for i in range(len(lengths))]
         return MappedArray(self.file, self.dtype, self.offset, shape, (*self.strides[:-1], *steps))
 
+    def part(self, index: Any) -> MappedArray:
+        """A slice, left in its file."""
+        return self._slice(index)
+
     def _slice(self, index: Any) -> MappedArray:
         parts = () if index is ... else index if isinstance(index, tuple) else (index,)
         shape, offset = list(self.shape), self.offset

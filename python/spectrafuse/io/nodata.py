@@ -29,12 +29,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.progress import tell
 from spectrafuse.io.errors import DataError, scene_option
 from spectrafuse.io.validate import FAINTEST, as_numeric, called, check_not_faint, report_not_finite
 
 BLOCK_VALUES = 1 << 20
 # Pixels of one number, and bands, from which on they are named as padding.
 _LEAST_PADDING = 5
+# Spectra that fill many pixels each, from which on a scene is one that was made.
+_MADE = 2
+_HUGE = 1e30
+_LARGE_BLOCK = 1 << 16
+# What programs write where nothing was measured.
+MARKERS = (-9999.0, -999.0, -99999.0, 9999.0, 99999.0, -32768.0, 65535.0, 1e20, 1e30, -1e30, 1e34, -1.23e34, 1e38,
+           -3.4028235e38, 9.96921e36)  # fmt: skip
+_MARKERS_AS_STORED = frozenset(float(np.float32(marker)) for marker in MARKERS)
 # Share of the bands that may be left out so that no pixel is.
 _FEW_BANDS = 0.1
 
@@ -55,7 +64,11 @@ class Survey(NamedTuple):
     means: np.ndarray
     """(C,) mean of each band over some of the pixels with data."""
     padding: dict[float, int]
-    """Where nothing says what has no data: value that fills whole pixels, and how many."""
+    """Value that fills whole pixels which count as data, and how many."""
+    repeated: tuple[int, float, float] | None
+    """Of pixels with data that hold one and the same spectrum their count, and its least and largest value."""
+    markers: dict[float, int]
+    """Where nothing says what has no data: value far outside all others that programs write for it, and how often."""
 
 
 def row_blocks(shape: tuple[int, ...], values: int = BLOCK_VALUES) -> Iterator[tuple[int, int]]:
@@ -160,11 +173,14 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
     absences, nans = np.zeros((height, width), dtype=np.int32), np.zeros((height, width), dtype=np.int32)
     infinite = np.zeros((height, width), dtype=bool)
     present, nonzero = np.zeros(bands, dtype=bool), np.zeros(bands, dtype=bool)
-    padding: Counter[float] = Counter()
+    filling = _Filling()
     means = _Means(bands)
     source, places = _walk(cube)
+    done = 0
     for place in places:
         block = _as_float32(source[:, place[0], place[1]])
+        done += block[0].size
+        tell(done, height * width)
         finite = np.isfinite(block)
         if declared:
             absent = _is_absent(block, finite, nodata)
@@ -175,6 +191,7 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
             present |= counted.any(axis=(1, 2))
             nonzero |= ((block != 0) & counted).any(axis=(1, 2))
             means.add(block, counted)
+            filling.add(block, np.all(counted, axis=0))
         else:
             if finite.all():
                 present[:] = True
@@ -182,8 +199,9 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
                 absences[place] = bands - finite.sum(axis=0)
                 present |= finite.any(axis=(1, 2))
             nonzero |= block.any(axis=(1, 2))
-            _count_constant(block, padding)
             means.add(block, finite)
+            filling.add(block, np.ones(block.shape[1:], dtype=bool))
+            filling.add_ends(block, finite)
     if source is not cube:
         source.close()
     dead = np.flatnonzero(~present)
@@ -218,7 +236,9 @@ def survey(name: str, cube: Any, *, nodata: float | None, mask: np.ndarray | Non
         partial_bands,
         partial_pixels,
         means.values(),
-        {value: count for value, count in padding.items() if count >= least},
+        {value: count for value, count in filling.constant.items() if count >= least},
+        filling.repeated(least),
+        filling.markers(),
     )
 
 
@@ -240,16 +260,66 @@ class _Means:
         return self.sums / np.maximum(self.counts, 1)
 
 
-def _count_constant(block: np.ndarray, found: Counter[float]) -> None:
-    """Count the pixels of a block that hold one number in all of several bands, by that number."""
-    if len(block) < _LEAST_PADDING:
-        return
-    same = (block[0] == block[-1]) & (block[0] == block[len(block) // 2])
-    if same.any():
-        spectra = block[:, same]
-        constant = spectra[0, (spectra == spectra[0]).all(axis=0)]
-        for value, count in zip(*np.unique(constant, return_counts=True), strict=True):
-            found[float(value)] += int(count)
+class _Filling:
+    """What fills pixels as programs do where nothing was measured: one number, one spectrum, numbers far away."""
+
+    def __init__(self) -> None:
+        self.constant: Counter[float] = Counter()
+        self._spectra: Counter[bytes] = Counter()
+        self._marked: Counter[float] = Counter()
+        self._low, self._high = np.inf, -np.inf
+
+    def add(self, block: np.ndarray, used: np.ndarray) -> None:
+        """Count pixels of a block (bands, rows, columns) with one number, or the spectrum of one on a grid of nine."""
+        if len(block) < _LEAST_PADDING:
+            return
+        middle = len(block) // 2
+        same = (block[0] == block[-1]) & (block[0] == block[middle]) & used
+        if same.any():
+            spectra = block[:, same]
+            constant = spectra[0, (spectra == spectra[0]).all(axis=0)]
+            for value, count in zip(*np.unique(constant, return_counts=True), strict=True):
+                self.constant[float(value)] += int(count)
+        rows, columns = ({0, n // 2, n - 1} for n in block.shape[1:])
+        seen = {block[:, y, x].tobytes(): block[:, y, x] for y in rows for x in columns if used[y, x]}
+        for key, spectrum in seen.items():
+            if len(self._spectra) >= _MADE or spectrum[0] == spectrum[middle] == spectrum[-1]:
+                continue
+            same = (block[middle] == spectrum[middle]) & used
+            if same.sum() > 1:
+                count = int((block[:, same] == spectrum[:, None]).all(axis=0).sum())
+                if count > 1:
+                    self._spectra[key] += count
+
+    def add_ends(self, block: np.ndarray, finite: np.ndarray) -> None:
+        """Look for markers at the ends of the finite numbers of a block, of a large one at every fourth place."""
+        step = 1 if block.size < _LARGE_BLOCK else 4
+        values = block[:, ::step, ::step][finite[:, ::step, ::step]]
+        low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+        for marker in _MARKERS_AS_STORED.intersection((low, high)):
+            self._marked[marker] += int((block == marker).sum())
+            values = values[values != marker]
+            low, high = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+        self._low, self._high = min(self._low, low), max(self._high, high)
+
+    def repeated(self, least: int) -> tuple[int, float, float] | None:
+        """The spectrum that fills at least so many pixels, if it is the only one: a scene of several was made."""
+        if len(self._spectra) != 1:
+            return None
+        (stored, count), *_ = self._spectra.items()
+        spectrum = np.frombuffer(stored, np.float32)
+        return (count, float(spectrum.min()), float(spectrum.max())) if count >= least else None
+
+    def markers(self) -> dict[float, int]:
+        """Markers and how often they stand in the scene, far outside all other numbers."""
+        return {m: count for m, count in self._marked.items() if far_outside(m, self._low, self._high)}
+
+
+def far_outside(marker: float, low: float, high: float) -> bool:
+    """Whether a number lies far outside others: below numbers that are hardly negative, or ten times larger."""
+    if low > high:
+        return False
+    return low > marker / 10 if marker < 0 else high < marker / 10 and low > -marker / 10
 
 
 def _settle(
@@ -318,6 +388,9 @@ def _is_absent(block: np.ndarray, finite: np.ndarray, nodata: float | None) -> n
     """Where a float32 block is NaN or, with a no-data value, infinite or holds that value."""
     if nodata is None:
         return np.isnan(block)
+    if abs(nodata) >= _HUGE:
+        # Such values are written with fewer digits than they have.
+        return ~finite | (block * np.sign(nodata) >= 0.99 * abs(nodata))
     with np.errstate(over="ignore"):
         return ~finite | (block == np.float32(nodata))
 

@@ -1,7 +1,7 @@
 """Scenes in memory as other libraries hold them: which axis is what, and what else they say.
 
-Known are `xarray.DataArray` by the names of its dimensions, and the images of Spectral Python (SPy), whose axes are
-(rows, columns, bands). No other library is imported.
+Known are `xarray.DataArray` by the names of its dimensions, arrays of Dask and Zarr, which stay where they are, and the
+images of Spectral Python (SPy), whose axes are (rows, columns, bands). No other library is imported.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from spectrafuse.io.attributes import place_from
+from spectrafuse.io.chunked import ChunkedArray, DaskChunks
 from spectrafuse.io.envi import EnviImage, facts_of_fields, image_of_fields
 from spectrafuse.io.errors import DataError
-from spectrafuse.io.layouts import is_axis_name, layout_of_dims, layout_words, looks_bands_last
+from spectrafuse.io.layouts import is_axis_name, layout_of_dims, layout_words, looks_bands_last, middle
 from spectrafuse.io.validate import as_numeric, called
+from spectrafuse.io.zarr_stores import chunked, dims_of
 
 
 def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[str, Any]]:
@@ -25,7 +28,7 @@ def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[
     ----------
     name : str
         What messages call the scene.
-    scene : array_like, tensor, `xarray.DataArray`, or image of SPy
+    scene : array_like, tensor, `xarray.DataArray`, array of Dask or Zarr, or image of SPy
     layout : {"auto", "chw", "hwc", "hcw", "cwh"}
         "auto": as the object says; (bands, rows, columns) for arrays and tensors, with a warning if it looks otherwise.
 
@@ -39,13 +42,22 @@ def scene_of(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[
         return _of_spy(name, scene, layout)
     if module == "xarray":
         return _of_xarray(name, scene, layout)
-    values = scene if isinstance(scene, np.ma.MaskedArray) else as_numeric(name, scene)
+    values: Any = _left_in_chunks(name, scene)
+    if values is None:
+        values = scene if isinstance(scene, np.ma.MaskedArray) else as_numeric(name, scene)
     if values.ndim != 3:
         return values, {}
+    named = layout_of_dims(dims_of(scene), layout) if module == "zarr" and dims_of(scene) else None
+    if named is not None:
+        return values.transpose(*(named.index(letter) for letter in "chw")), {
+            "layout": f"{values.shape} read as {layout_words(named)}: the names of its dimensions"
+        }
     if layout not in ("auto", "chw"):
         axes = [layout.index(letter) for letter in "chw"]
-        return values.transpose(axes), {"layout": f"{values.shape} read as {layout_words(layout)}: as asked for"}
-    if layout == "auto" and looks_bands_last(np.ma.getdata(values)):
+        return values.transpose(*axes), {"layout": f"{values.shape} read as {layout_words(layout)}: as asked for"}
+    if layout == "auto" and looks_bands_last(
+        middle(values) if isinstance(values, ChunkedArray) else np.ma.getdata(values)
+    ):
         warnings.warn(
             f"{called(name)} of shape {values.shape} is read as (bands, rows, columns), but its last axis looks like "
             "the bands: give layout='hwc' if it is (rows, columns, bands), or layout='chw' if it is not.",
@@ -82,7 +94,7 @@ def _of_spy(name: str, scene: Any, layout: str) -> EnviImage | tuple[Any, dict[s
 
 
 def _of_xarray(name: str, scene: Any, layout: str) -> tuple[Any, dict[str, Any]]:
-    if not hasattr(scene, "dims") or not hasattr(scene, "values") or callable(scene.values):
+    if not hasattr(scene, "dims") or hasattr(scene, "data_vars"):
         listed = ", ".join(map(str, getattr(scene, "data_vars", ())))
         raise DataError(f"{called(name)} is an xarray {type(scene).__name__}; give one of its variables ({listed}).")
     dims = [str(dim) for dim in scene.dims]
@@ -107,4 +119,22 @@ def _of_xarray(name: str, scene: Any, layout: str) -> tuple[Any, dict[str, Any]]
         if value is not None and np.ndim(value) == 0:
             facts["nodata"] = float(value)
             break
-    return np.asarray(scene.values).transpose(at, *rest), facts
+    if {"_FillValue", "missing_value"} & getattr(scene, "encoding", {}).keys():
+        # Which xarray has made NaN of.
+        facts.setdefault("nodata", float("nan"))
+    if (place := place_from(found.attrs for found in coordinates.values())) is not None:
+        facts["place"] = place
+    values = _left_in_chunks(name, getattr(scene, "variable", scene).data) if getattr(scene, "chunks", None) else None
+    return (np.asarray(scene.values) if values is None else values).transpose(at, *rest), facts
+
+
+def _left_in_chunks(name: str, array: Any) -> ChunkedArray | None:
+    """An array of Dask or Zarr, read chunk by chunk; None for any other object."""
+    module = type(array).__module__.partition(".")[0]
+    if module == "dask" and hasattr(array, "chunks"):
+        return ChunkedArray(DaskChunks(called(name), array))
+    if module == "zarr":
+        if not hasattr(array, "chunks"):
+            raise DataError(f"{called(name)} is a group of Zarr; give one of its arrays ({', '.join(array)}).")
+        return chunked(called(name), array)
+    return None

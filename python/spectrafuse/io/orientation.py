@@ -126,6 +126,9 @@ def interpret(table: Table, *, index: bool | str, spectra_in: str) -> Reading:
     down = _down(table, numeric, across) if index != False and spectra_in != "rows" else None  # noqa: E712
     if spectra_in == "columns":
         return _in_columns(table, numeric, down, "as asked for")
+    if down is not None and down.strength == 2 and down.column > 0 and table.kinds[0] == "text":
+        # Beside an axis in the header, a property of spectra that are named before it.
+        down = None if across is not None and plausible(across.axis.values) else down
     if spectra_in == "rows" or down is None or down.strength < 2:
         if spectra_in == "auto" and down is not None and across is None and not table.heads:
             _ask_about_count(table, down, len(numeric))

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from spectrafuse._runtime.progress import tell
+
 FEWEST_BYTES = 1 << 20
 """Shorter files are read cell by cell."""
-HEAD, TAIL, TITLES = 1000, 50, 20
+HEAD, TAIL, TITLES = 60, 20, 20
 """Lines at both ends that are read cell by cell; those of the head from `TITLES` on hold numbers alone, too."""
 _NUMBERS = b"0123456789+-.eE\n"
 _BLOCK = 1 << 22
@@ -74,6 +76,7 @@ def numbers_of(lines: bytes, separator: bytes, width: int) -> np.ndarray | None:
             return None
         found.append(values)
         start = stop
+        tell(start, len(lines))
     return np.concatenate(found)
 
 

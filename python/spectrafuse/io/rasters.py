@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from spectrafuse.io.envi import (
     DATA_SUFFIXES,
     HEADER_SUFFIX,
     EnviImage,
+    axis_of_names,
     data_beside,
     described,
     expected_bytes,
@@ -30,6 +30,7 @@ from spectrafuse.io.envi import (
     with_units,
 )
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.kept_open import KeptOpen
 from spectrafuse.io.limits import check_size
 from spectrafuse.io.mapped import UnchangedFile
 from spectrafuse.io.places import place_of
@@ -139,42 +140,27 @@ def _gdal(raster: Raster, cache: int = _LEAST_CACHE) -> Iterator[Any]:
         ) from error
 
 
-class RasterFile:
-    """A raster that is opened when it is first read, and stays so until it is closed.
-
-    May be read from several threads (which take turns), after a fork, and when unpickled.
-    """
+class RasterFile(KeptOpen):
+    """A raster that is kept open."""
 
     def __init__(self, raster: Raster, cache: int) -> None:
+        super().__init__()
         self.raster, self.cache = raster, cache
         self._unchanged = UnchangedFile(raster.path)
-        self._open: tuple[int, Any] | None = None
-        self._turn = threading.Lock()
+
+    def _open(self) -> Any:
+        import rasterio
+
+        return rasterio.open(self.raster.path, driver=self.raster.driver)
 
     def read(self, bands: slice, rows: slice, columns: slice) -> np.ndarray:
         """A window of some bands, (bands, rows, columns)."""
         self._unchanged.check()
-        with self._turn, _gdal(self.raster, self.cache) as rasterio:
-            if self._open is None or self._open[0] != os.getpid():
-                self._open = os.getpid(), rasterio.open(self.raster.path, driver=self.raster.driver)
-            window = ((rows.start, rows.stop), (columns.start, columns.stop))
-            values: np.ndarray = self._open[1].read(list(range(bands.start + 1, bands.stop + 1)), window=window)
+        window = ((rows.start, rows.stop), (columns.start, columns.stop))
+        with _gdal(self.raster, self.cache), self.opened() as file:
+            values: np.ndarray = file.read(list(range(bands.start + 1, bands.stop + 1)), window=window)
         self._unchanged.check()
         return values
-
-    def close(self) -> None:
-        """Close the file; the next read opens it anew."""
-        opened, self._open = self._open, None
-        if opened is not None and opened[0] == os.getpid():
-            opened[1].close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"raster": self.raster, "cache": self.cache, "unchanged": self._unchanged}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        unchanged = state.pop("unchanged")
-        self.__init__(**state)  # type: ignore[misc]
-        self._unchanged = unchanged
 
 
 class RasterArray:
@@ -306,8 +292,12 @@ def _wavelengths(file: Any) -> tuple[np.ndarray | None, str | None]:
         values, unit = with_units([str(own.get(name, "")) for own in tags])
         if values is not None:
             return values, unit or tags[0].get("wavelength_units") or tags[0].get("wavelength_unit")
-    values, unit = with_units([text or "" for text in file.descriptions], named=True)
-    return (values, unit) if values is not None and len(set(values)) == file.count else (None, None)
+    whole = file.tags()
+    for name in _WAVELENGTH_TAGS:
+        values, unit = with_units(re.split(r"[,;\s]+", whole.get(name, "").strip(" {}[]()")))
+        if values is not None and len(values) == file.count > 1:
+            return values, unit or whole.get("wavelength_units") or whole.get("wavelength_unit")
+    return axis_of_names([text or "" for text in file.descriptions])
 
 
 def write_class_tiff(header: str | os.PathLike[str]) -> Path | None:

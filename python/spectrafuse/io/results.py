@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -113,6 +114,24 @@ def write_label_rows(path: str | os.PathLike[str], shape: tuple[int, int], strip
             raise fail("strips", f"{shape[0]} rows together", done)
     mapped: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
     return mapped
+
+
+def write_label_share(
+    path: str | os.PathLike[str], shape: tuple[int, int], first: int, strips: Iterable[np.ndarray]
+) -> None:
+    """Write some rows of a label map, from row `first` on, into a `.npy` file that several processes fill together.
+
+    The file is made where it is missing, as long as the whole map; the processes write different rows.
+    """
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": shape})
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        file.write(header.getvalue())
+        file.seek(len(header.getvalue()) + 8 * shape[0] * shape[1])
+        file.truncate()
+        file.seek(len(header.getvalue()) + 8 * first * shape[1])
+        for strip in strips:
+            file.write(np.ascontiguousarray(strip, dtype="<i8").data)
 
 
 def write_components(

@@ -46,7 +46,7 @@ _WORDS = {
     "rar": ("a rar archive", _UNPACK),
     "lfs": ("a Git LFS pointer, not the data", "fetch the data with `git lfs pull`"),
     "hdf4": ("an HDF4 file", "convert it with `h4toh5 {name} {stem}.h5` or `gdal_translate -of ENVI`"),
-    "netcdf3": ("a NetCDF file of the classic kind", "convert it with `nccopy -k nc4 {name} {stem}-4.nc`"),
+    "netcdf3": ("a NetCDF file of the classic kind", "give it a name that ends in .nc"),
     "nitf": ("a NITF image", _CONVERT),
     "hfa": ("an Erdas Imagine image", _CONVERT),
     "pcidsk": ("a PCIDSK image", _CONVERT),

@@ -16,7 +16,7 @@ from spectrafuse.io.arrays import ARRAY_SUFFIXES, ArrayFile, existing_file, open
 from spectrafuse.io.axes import evenly, is_process, is_spectral, plausible, remarks
 from spectrafuse.io.cubes import open_cube
 from spectrafuse.io.envi import HEADER_SUFFIX, Library, is_envi, library_of
-from spectrafuse.io.errors import DataError, option
+from spectrafuse.io.errors import DataError, by_command, option
 from spectrafuse.io.fingerprint import sha256
 from spectrafuse.io.grids import Grid, grid_of_positions, grid_of_scene, unfolded
 from spectrafuse.io.instruments import (
@@ -32,7 +32,7 @@ from spectrafuse.io.instruments import (
     sheet_text,
 )
 from spectrafuse.io.layouts import find_size, is_axis_name, last_part
-from spectrafuse.io.nodata import as_nodata
+from spectrafuse.io.nodata import MARKERS, as_nodata, far_outside
 from spectrafuse.io.omnic import OMNIC_SUFFIXES
 from spectrafuse.io.orientation import Reading, interpret, span
 from spectrafuse.io.rasters import find_raster
@@ -47,8 +47,6 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".dat", ".prn", ".xyz",
 _INSTRUMENTS = {SPC_SUFFIX: read_spc, WIRE_SUFFIX: read_wire, **dict.fromkeys(OMNIC_SUFFIXES, read_omnic)}
 _MOST_LOOKED_AT = 4096
 _WORKBOOKS = (b"\xd0\xcf\x11\xe0", b"PK\x03\x04")
-# What programs write for missing values.
-_MARKERS = frozenset((-9999.0, -999.0, -99999.0, 9999.0, 99999.0, -32768.0, 1e30, -1e30, 1e20, 1e34, 1e38, -1.23e34))
 _PREFERRED = ("spectra", "X", "D", "data", "components", "concentrations")
 
 
@@ -162,9 +160,10 @@ def read_spectra(
         left out.
     decimal : {"auto", "point", "comma"}
         The decimal sign of a text table. "auto": a comma, where cells are numbers with commas.
-    drop_missing : {None, "bands", "spectra", "values"}
-        What is left out where values are missing (empty cells, NaN, NA, --, infinity): bands, spectra, or these values
-        alone, which are NaN then, and of bands and spectra those without any value. None: they are an error.
+    drop_missing : {None, "bands", "channels", "spectra", "values"}
+        What is left out where values are missing (empty cells, NaN, NA, --, infinity): bands (channels are the same),
+        spectra, or these values alone, which are NaN then, and of bands and spectra those without any value. None: they
+        are an error.
     nodata : float, optional
         Value that marks missing values, such as -9999. Of a scene as in `spectrafuse.io.cubes.open_cube`.
     layout, bands, mask
@@ -203,10 +202,11 @@ def read_spectra(
         ("index", index, ("auto", True, False)),
         ("spectra_in", spectra_in, ("auto", "rows", "columns")),
         ("decimal", decimal, ("auto", "point", "comma")),
-        ("drop_missing", drop_missing, (None, "bands", "spectra", "values")),
+        ("drop_missing", drop_missing, (None, "bands", "channels", "spectra", "values")),
     ):
         if given not in values:
             raise InvalidValueError(f"`{name}` must be one of {', '.join(map(repr, values))}; got {given!r}.")
+    drop_missing = "bands" if drop_missing == "channels" else drop_missing
     library = library_of(path)
     if library is not None:
         return _from_library(str(path), library, drop_missing, nodata)
@@ -357,9 +357,9 @@ def _warn_of_markers(source: str, values: np.ndarray) -> None:
     """Warn where a number that programs write for missing values lies far outside all other values."""
     finite = values[np.isfinite(values)]
     ends = (float(finite.min()), float(finite.max())) if finite.size else ()
-    for marker in _MARKERS.intersection(ends):
+    for marker in set(MARKERS).intersection(ends):
         rest = finite[finite != marker]
-        if rest.size and abs(marker) > 10 * np.abs(rest).max():
+        if rest.size and far_outside(marker, float(rest.min()), float(rest.max())):
             count = finite.size - rest.size
             warnings.warn(
                 f"'{source}' holds {marker:g} in {count} place{'s' * (count > 1)}, far outside all other values. If it "
@@ -379,6 +379,8 @@ def _report_missing(reading: Reading, source: str, bad: np.ndarray) -> None:
         for what, n, total in (("bands", bands, bad.shape[1]), ("spectra", rows, bad.shape[0]))
         if n < total
     ]
+    if not by_command():
+        ways.append(f"{option('drop_missing', 'values')} keeps all others (these are NaN then)")
     raise DataError(
         f"'{source}' has {values} missing or not finite, {'the first' if count > 1 else 'it is'} "
         f"{reading.where(row, band)}. " + (", ".join(ways) + "." if ways else "No band and no spectrum is without one.")
@@ -410,7 +412,7 @@ def _holds_arrays(file: Path) -> bool:
     """Whether a file holds variables, by its suffix or, under any other one, the first bytes of HDF5."""
     suffix = file.suffix.lower()
     named = suffix in TEXT_SUFFIXES + SHEET_SUFFIXES + JCAMP_SUFFIXES + tuple(_INSTRUMENTS)
-    return suffix in ARRAY_SUFFIXES or (not named and signature(file) == "hdf5")
+    return suffix in ARRAY_SUFFIXES or (not named and signature(file) in ("hdf5", "netcdf3"))
 
 
 def _is_readable(file: Path, known: tuple[str, ...]) -> bool:
@@ -477,7 +479,7 @@ def _from_scene(path: str | os.PathLike[str], **options: Any) -> Spectra:
         # The variable is named before.
         said = cube.description.removeprefix(f"{cube.source}: ").replace(f"; variable {cube.key!r}", "", 1)
     axis = cube.wavelengths
-    words = ["a scene, each pixel a spectrum", said, *(["no axis"] if axis is None else remarks(axis))]
+    words = ["a scene, each pixel a spectrum", said, *(["no axis"] if axis is None else [])]
     return Spectra(
         check_spectra(f"'{path}'", data),
         axis,

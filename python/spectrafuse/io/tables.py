@@ -88,7 +88,8 @@ class Table:
     @cached_property
     def kinds(self) -> list[str]:
         """Of each column: "number", "text" or "empty", as most of its cells are."""
-        return [_kind(row[j] for row in self.rows[:_DECIDING]) for j in range(self.width)]
+        rows = self.rows[: _DECIDING if self.plain is None else self.plain[0]]
+        return [_kind([row[j] for row in rows]) for j in range(self.width)]
 
     def column(self, j: int) -> list[str]:
         return [row[j] for row in self.rows]
@@ -134,7 +135,7 @@ class Table:
             )
         if self.decimal_comma and _WITH_POINT.fullmatch(cell):
             return f"{cell!r} has a decimal point where other cells have commas; use one of them throughout."
-        return f"{cell!r} is not a number."
+        return f"{cell!r} is not a number. An empty cell is a missing value; {option('columns')} leaves columns out."
 
     def keep(self, columns: Sequence[int]) -> Table:
         """The same table with some of its columns."""
@@ -190,7 +191,9 @@ def _is_unit(cell: str) -> bool:
     return unit_in_title(cell) is not None and len(cell) < 8
 
 
-def _kind(cells: Iterable[str]) -> str:
+def _kind(cells: list[str]) -> str:
+    if cells and _quick(cells, False) is not None:
+        return "number"
     numbers = texts = 0
     for cell in cells:
         if looks_numeric(cell):
@@ -229,7 +232,7 @@ def decode(path: Path, content: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Run:
-    """Consecutive lines with the same number of cells, half of them numbers."""
+    """Consecutive lines with the same number of cells, half of them numbers, or none of them anything."""
 
     start: int
     stop: int
@@ -252,15 +255,16 @@ class _Split:
             0 if easy else sum(bool(_MISSING.fullmatch(c)) for c in cells)
             for easy, cells in zip(plain, self.cells, strict=True)
         ]
-        self.is_row = [
-            2 * (n + m) >= len(cells) and n > 0 for n, m, cells in zip(self.numeric, missing, self.cells, strict=True)
-        ]
+        counted = list(zip(self.numeric, missing, self.cells, strict=True))
+        self.is_row = [2 * (n + m) >= len(cells) and n > 0 for n, m, cells in counted]
+        self.is_gap = [n == 0 and m >= len(cells) - 1 > 1 for n, m, cells in counted]
 
     def best_run(self) -> _Run | None:
         best: _Run | None = None
         start = 0
         for i in range(len(self.cells) + 1):
-            if i < len(self.cells) and self.is_row[i] and (i == start or len(self.cells[i]) == len(self.cells[start])):
+            row = i < len(self.cells) and (self.is_row[i] or (i > start and self.is_gap[i]))
+            if row and (i == start or len(self.cells[i]) == len(self.cells[start])):
                 continue
             if i > start:
                 run = _Run(start, i, sum(self.numeric[start:i]), sum(len(c) for c in self.cells[start:i]))
@@ -415,6 +419,7 @@ class _Reading:
     index: bool | str
 
     def table(self) -> Table:
+        self._check_whole()
         stop = self._end()
         body = [i for i in range(self.run.start, stop) if self.lines[i][1]]
         width = len(self.split.cells[self.run.start])
@@ -453,6 +458,15 @@ class _Reading:
             self._ragged(after, width)
         return after + 1
 
+    def _check_whole(self) -> None:
+        """Refuse a line with cells too many or too few between rows."""
+        cells, before = self.split.cells, self.run.start - 1
+        width = len(cells[self.run.start])
+        odd = before > 0 and self.split.is_row[before] and len(cells[before]) != width
+        earlier = (self.split.is_row[i] and len(cells[i]) == width for i in range(before))
+        if odd and self.split.numeric[before] >= 3 and any(earlier):
+            self._ragged(before, width)
+
     def _apart(self, i: int) -> bool:
         """Whether a line with text in its first cell follows a blank line, and rows have numbers there."""
         cell = self.split.cells[i][0]
@@ -468,11 +482,14 @@ class _Reading:
         cells, line = self.split.cells[i], self.lines[i][0]
         first = self.lines[self.run.start][0]
         extra = f", column {width + 1}: {cells[width]!r} is one too many" if len(cells) > width else ""
-        raise DataError(f"'{self.path}', line {line}{extra}: {len(cells)} cells where line {first} has {width}.")
+        raise DataError(
+            f"'{self.path}', line {line}{extra}: {len(cells)} cells where line {first} has {width}; give all lines the "
+            "same number."
+        )
 
     def _heads(self, rows: list[list[str]]) -> tuple[list[list[str]], int, list[str]]:
         """The header's lines, how many of them are in the run itself, and the lines of text above."""
-        kinds = [_kind(row[j] for row in rows[1 : 1 + _DECIDING] or rows) for j in range(len(rows[0]))]
+        kinds = [_kind([row[j] for row in rows[1 : 1 + _DECIDING] or rows]) for j in range(len(rows[0]))]
         above = [i for i in range(self.run.start) if self.lines[i][1]]
         inside, heads = 0, []
         if self.header == "auto":

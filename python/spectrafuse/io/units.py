@@ -10,9 +10,9 @@ import numpy as np
 _SIGNS = str.maketrans({"−": "-", "⁻": "-", "–": "-", "¹": "1", "μ": "µ"})
 # How units are written, in lower case and with plain signs: in titles, after numbers and alone.
 WORDS = {
-    "nm": r"nm|nanom(?:eter|etre|ètre)s?",
-    "µm": r"[uµ]m|microns?|microm(?:eter|etre|ètre)s?|mikrometer",
-    "cm⁻¹": r"r?cm\s?\^?\(?-1\)?|1\s?/\s?cm|/\s?cm|cm\*\*-1",
+    "nm": r"nm|nanom(?:eter|etre|ètre)s?|нм",
+    "µm": r"[uµ]m|microns?|microm(?:eter|etre|ètre)s?|mikrometer|мкм",
+    "cm⁻¹": r"(?:r?cm|см)\s?\^?\(?-1\)?|1\s?/\s?cm|/\s?cm|cm\*\*-1",
     "Å": r"å|angstroms?|ångströms?",
     "keV": r"kev",
     "eV": r"ev|electronvolts?",

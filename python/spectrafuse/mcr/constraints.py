@@ -314,8 +314,8 @@ class Knowledge(NamedTuple):
         The spectra that are weighted, NaN where a value is missing.
     signed : bool
         Concentrations may be negative.
-    prefer : {"pure", "smooth", "least volume"} or None
-        Which of the mixtures that fit equally well is taken; None: the one that was found.
+    prefer : {"first", "pure", "smooth", "least volume"} or None
+        Which of the mixtures that fit equally well is taken; None: one that the data support.
     """
 
     constraints: tuple[Constraint, ...] = ()
@@ -323,12 +323,12 @@ class Knowledge(NamedTuple):
     weighting: Weighting | None = None
     spectra: NDArray[np.float32] | None = None
     signed: bool = False
-    prefer: Literal["pure", "smooth", "least volume"] | None = None
+    prefer: Literal["first", "pure", "smooth", "least volume"] | None = None
 
     @property
     def needs_a_fit(self) -> bool:
         """Whether what the refinement ends with must be fitted once more."""
-        return bool(self.constraints or self.prefer) or self.weighting is not None or self.signed
+        return bool(self.constraints) or self.prefer not in (None, "first") or self.weighting is not None or self.signed
 
 
 NOTHING = Knowledge()
@@ -474,8 +474,7 @@ def constrained(
     reports : list of Report
         One for each constraint, from a fit without it.
     """
-    start = _scaled(mixture, concentrations, components, constraints)
-    found = _fit(mixture, *start, constraints, enough)
+    found = fitted(mixture, concentrations, components, constraints, enough=enough)
     error, reports = _nmse(mixture, *found), []
     for i, one in enumerate(constraints):
         without = _fit(mixture, *found, [*constraints[:i], *constraints[i + 1 :]])
@@ -484,6 +483,19 @@ def constrained(
         active = change > _ACTIVE * float(np.abs(factor).max(initial=0.0))
         reports.append(Report(one.name, active, max(error - _nmse(mixture, *without), 0.0) if active else 0.0))
     return *found, reports
+
+
+def fitted(
+    mixture: Mixture,
+    concentrations: Array,
+    components: Array,
+    constraints: Sequence[Constraint],
+    *,
+    enough: float = 0.0,
+) -> tuple[Array, Array]:
+    """`constrained` without the reports."""
+    start = _scaled(mixture, concentrations, components, constraints)
+    return _fit(mixture, *start, constraints, enough)
 
 
 def weighted_residual(mixture: Mixture, concentrations: Array, components: Array) -> float:

@@ -25,6 +25,7 @@ from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.modes import in_usual_modes
 from spectrafuse._runtime.progress import Callback
 from spectrafuse._runtime.threads import single_blas_thread
+from spectrafuse.io.errors import DataError
 from spectrafuse.io.spectra import missing_values
 from spectrafuse.io.spectral_axis import axis_from_plain
 from spectrafuse.mcr import constraints as constraining
@@ -32,6 +33,7 @@ from spectrafuse.mcr import inputs, model_io
 from spectrafuse.mcr.constraints import Constraint, Knowledge, Mixture
 from spectrafuse.mcr.feasible_bands import FeasibleBands, feasible_bands, settled_factors
 from spectrafuse.mcr.inputs import Spectra, Table
+from spectrafuse.mcr.lazy import in_chunks_of_dask, lazy_concentrations
 from spectrafuse.mcr.metrics import FitMetrics, r2_of
 from spectrafuse.mcr.model import Aggregate, PostProcessing, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, squares
@@ -699,8 +701,14 @@ class EBgMCR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         -------
         ndarray, (n, k); of a scene (k, rows, columns)
             Of the components in `components_`, 0 where one is not selected, NaN where a scene has no data. float64 if X
-            is, else float32; the model computes in float32.
+            is, else float32; the model computes in float32. Of a dask array, and a DataArray of xarray that holds one,
+            the same kind in its chunks, found when it is computed.
         """
+        if in_chunks_of_dask(X):
+            check_is_fitted(self, "model_")
+            if runs is not None:
+                raise DataError("`runs` needs all spectra at once: give X.compute(), or leave `runs` out.")
+            return lazy_concentrations(self, X, inputs.result_dtype(X))
         concentration = self._concentrations(self._read(X), runs)
         return inputs.folded(X, concentration.astype(inputs.result_dtype(X), copy=False))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment, minimize
 from scipy.spatial import ConvexHull, QhullError
 
+from spectrafuse._runtime.progress import tell
 from spectrafuse._runtime.text import in_csv
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.mcr.constraints import NOTHING, Closure, Equality, Knowledge, Mixture, NonNegative, Unimodal, Zero
@@ -504,6 +505,7 @@ class _Solutions:
         for component in range(self.size):
             for sign in (1.0, -1.0):
                 found += [self._extreme(start, component, sign) for start in starts]
+                tell(component + 0.75 + sign / -4, self.size)
         # Contributions do not tell all: between their extremes one band may reach farther.
         return found + [end for turn in (np.eye(self.size), *found) for end in self._ends(turn)]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spectrafuse._runtime import checks
 from spectrafuse._runtime.layers import without_values
+from spectrafuse._runtime.progress import tell
 from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.refinement.hard_gates import ExactGates
 from spectrafuse.mcr.training.optimizer import Stash, stashing_network
@@ -439,6 +440,7 @@ class UnmixingModel(nn.Module):
         if self.aggregate_function is not None:
             size = max(1, min(size, _AGGREGATE_CHUNK_ENTRIES // self.vanilla_components.numel()))
         for start in range(0, len(array), size):
+            tell(start, len(array))
             rows = slice(start, start + size)
             yield rows, torch.from_numpy(array[rows]).to(self.vanilla_components.device)
 

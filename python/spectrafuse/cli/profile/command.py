@@ -55,6 +55,8 @@ def profile(request: SegmentRequest | UnmixRequest) -> None:
                 raise CommandError("The run was over before a step could be recorded. Give a larger --max-epoch.")
             record = _circumstances(request, device, "segment" if segments else "unmix")
             write(folder, phases, bounds, record)
+            # What someone put there meanwhile.
+            _check_output(request.output)
     except KeyboardInterrupt:
         raise Interrupted("Nothing was written. Run the same command to start again.") from None
     except OSError as error:

@@ -15,7 +15,7 @@ from spectrafuse._runtime.counts import BYTES, Counts, KernelCall, Work, counts
 
 Call = tuple[str, Work]
 """A label, and the work of one call."""
-_RANDOM_NUMBERS = "random numbers"
+_RANDOM_NUMBERS, _LOSS = "random numbers", "loss of unmixing"
 
 
 def _random_numbers(count: int) -> Call:
@@ -23,9 +23,16 @@ def _random_numbers(count: int) -> Call:
     return _RANDOM_NUMBERS, Work(60 * count, BYTES * count)
 
 
+def _loss(sizes: Sequence[int], *others: Any) -> Call:
+    """A residual, its square and its gradient for every number of the spectra."""
+    numbers = sizes[0] * sizes[1]
+    return _LOSS, Work(4 * numbers, 3 * BYTES * numbers)
+
+
 EXTENSIONS: Mapping[str, KernelCall] = {
     "philox_words": lambda seed, step, count, *others: _random_numbers(count),
     "random_fill": lambda kind, seed, step, count, *others: _random_numbers(count),
+    "unmixing_loss_gradient": _loss,
     **{name: call for operation in ops.operations().values() for name, call in operation.extension_calls.items()},
 }
 """By their names in `_cpu` and `_cuda`, from the arguments behind the number of the type."""
@@ -60,6 +67,8 @@ def label_on_device(kernel: str) -> str | None:
         for pattern, label in operation.gpu_kernels.items():
             if re.search(pattern, kernel):
                 return label
+    if "UnmixingLoss" in kernel:
+        return _LOSS
     return _RANDOM_NUMBERS if "random_fill_kernel" in kernel else None
 
 

@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import checks, ranks
 from spectrafuse._runtime.errors import InvalidValueError
+from spectrafuse._runtime.progress import tell
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.normalise import Normalization
 from spectrafuse.dgc.prediction.strips import read_strips
+from spectrafuse.dgc.windows import fitted_to
 from spectrafuse.io.cubes import Cube, as_cube
-from spectrafuse.io.results import write_label_rows
+from spectrafuse.io.results import write_label_rows, write_label_share
 from spectrafuse.ops.scene_spectra import filled_bands
 
 DEFAULT_MEMORY = 5 << 26
@@ -197,6 +201,7 @@ def iterate_embeddings(
             if stop > done:
                 channels = torch.cat(kept, dim=2)
                 yield Strip(done, stop, first, end), model.encoder.spatial(channels)
+                tell(stop, height)
                 new_first = max(stop - halo, 0)
                 kept, first, done = [channels[:, :, new_first - first :].clone()], new_first, stop
 
@@ -290,22 +295,93 @@ def label_map(
     confidence : ndarray (rows, columns), float32, optional
         Is filled with the probability of each pixel's cluster less that of the best cluster with another label, from 0
         to 1; NaN where the scene has no data.
+
+    In a group of processes each labels its share of the rows; a `file` must be the same for all of them.
     """
     cube = as_cube(cube)
+    if ranks.together():
+        (fitted,) = fitted_to([cube], normalization) if normalization.offset is None else (normalization,)
+        return _shared_label_map(model, cube, fitted, rows, memory, mapping, file, confidence)
     height, width = cube.shape[1:]
+    strips = _label_strips(model, cube, normalization, rows, memory, mapping, confidence)
+    if file is not None:
+        return write_label_rows(file, (height, width), strips)
+    out, done = np.empty((height, width), dtype=np.int64), 0
+    for labels in strips:
+        out[done : done + len(labels)] = labels
+        done += len(labels)
+    return out
+
+
+def _label_strips(
+    model: SegmentationModel,
+    cube: Cube,
+    normalization: Normalization,
+    rows: int | None,
+    memory: int,
+    mapping: Mapping[int, Sequence[int]] | None,
+    confidence: np.ndarray | None,
+) -> Iterator[np.ndarray]:
+    """The rows of `label_map`, from the first to the last."""
     if confidence is None:
         strips = iterate_labels(model, cube, normalization, rows=rows, memory=memory)
     else:
         strips = _sure_labels(model, cube, normalization, rows, memory, mapping, confidence)
-    if mapping is not None:
-        strips = (metrics.apply_mapping(clusters, mapping) for clusters in strips)
-    if file is not None:
-        return write_label_rows(file, (height, width), (labels.numpy() for labels in strips))
-    out, done = np.empty((height, width), dtype=np.int64), 0
-    for labels in strips:
-        out[done : done + len(labels)] = labels.numpy()
-        done += len(labels)
+    for clusters in strips:
+        yield (clusters if mapping is None else metrics.apply_mapping(clusters, mapping)).numpy()
+
+
+def _shared_label_map(
+    model: SegmentationModel,
+    cube: Cube,
+    normalization: Normalization,
+    rows: int | None,
+    memory: int,
+    mapping: Mapping[int, Sequence[int]] | None,
+    file: str | os.PathLike[str] | None,
+    confidence: np.ndarray | None,
+) -> np.ndarray:
+    """`label_map` by all processes of a group: each labels some rows, with as many more as these depend on."""
+    _, height, width = cube.shape
+    own = ranks.share(height)
+    halo = height if model.dense else halo_rows(model, width) + (0 if cube.valid is None else reach(model))
+    first, last = max(own.start - halo, 0), min(own.stop + halo, height)
+    if not len(own):
+        first = last = 0
+    sure = None if confidence is None else np.empty((last - first, width), np.float32)
+
+    def strips() -> Iterator[np.ndarray]:
+        done = first
+        part = cube.of_rows(first, last)
+        for labels in _label_strips(model, part, normalization, rows, memory, mapping, sure) if len(own) else ():
+            yield labels[max(own.start - done, 0) : max(own.stop - done, 0)]
+            done += len(labels)
+
+    if file is None:
+        out = np.zeros((height, width), dtype=np.int64)
+        out[own.start : own.stop] = np.concatenate([*strips(), np.empty((0, width), np.int64)])
+        ranks.add([torch.from_numpy(out)])
+    else:
+        out = _shared_file(Path(file), (height, width), own.start, strips())
+    if confidence is not None:
+        assert sure is not None
+        confidence[:] = 0
+        confidence[own.start : own.stop] = sure[own.start - first : own.stop - first]
+        ranks.add([torch.from_numpy(confidence)])
     return out
+
+
+def _shared_file(path: Path, shape: tuple[int, int], first: int, strips: Iterator[np.ndarray]) -> np.ndarray:
+    """A `.npy` file that every process writes its rows into, mapped; it is complete or as it was before."""
+    temporary = Path(ranks.from_first(lambda: f"{path.with_suffix('')}.{secrets.token_hex(6)}.tmp.npy"))
+    try:
+        write_label_share(temporary, shape, first, strips)
+        ranks.gathered(None)
+        ranks.from_first(lambda: os.replace(temporary, path))
+    finally:
+        temporary.unlink(missing_ok=True)
+    mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
 
 
 def predict_labels(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import checks, ranks
 from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.dgc.windows import NormalizedScene, as_normalized, one_ahead
 from spectrafuse.ops.extract_crop_pairs import extract_crop_pairs
@@ -37,6 +37,8 @@ class CropBatch(NamedTuple):
     """(2B, h, w) bool: pixels whose spectrum comes from pixels with data alone. None where no scene has gaps."""
     n_bands: int
     """Bands of the scenes."""
+    share: tuple[int, int, int] | None = None
+    """Of a batch that is shared among processes: the first pair of this one, the one after its last, and all pairs."""
 
     @property
     def views(self) -> Tensor:
@@ -56,10 +58,11 @@ class _Source(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """A batch that is not cut yet."""
+    """A batch that is not cut yet: of those pairs that this process cuts."""
 
     sources: list[_Source]
     geometry: Tensor
+    share: tuple[int, int, int] | None = None
 
 
 def reflect_pad(cube: Tensor, height: int, width: int) -> Tensor:
@@ -81,6 +84,7 @@ class CropBatches:
     crop_size, batch_size : int
         Side of the square crops in pixels, and crop pairs per step. Where a scene is so small that reflection cannot
         fill a crop (crop > 2 side - 1), all crops are shortened to what it can fill.
+        In a group of processes the pairs of a step are those of all together; each cuts its share of them.
     seed : int
         Of the geometry and the choice of scenes. Every epoch has its own part of the stream of random numbers, far
         from where a `RandomStream` of this seed begins: batches depend on the seed and the epoch's number alone.
@@ -114,12 +118,14 @@ class CropBatches:
         """Training steps of one epoch."""
         return self.recipe.reuse_iter * -(-len(self.scenes) // self.batch_size)
 
-    def epoch(self, number: int) -> Generator[CropBatch, None, None]:
+    def epoch(self, number: int, *, whole: bool = False) -> Generator[CropBatch, None, None]:
         """The batches of an epoch; close the iterator if it is left early, and before the next.
 
+        In a group of processes of each batch this one's share, which may be no pair, unless it is to be `whole`.
         Windows of files are read by a thread, those of the next batch while this one is in use.
         """
         self._stream = RandomStream(self.seed, _FIRST_STEP + (number << 32))
+        self._shared = ranks.together() and not whole
         plans = self._whole_batches() if self.recipe.whole_batches else self._random_scenes()
         with closing(one_ahead(plans) if self._windowed else plans) as ready:
             for plan in ready:
@@ -141,24 +147,35 @@ class CropBatches:
             max_shift_bands=recipe.max_shift_bands,
         )
 
-    def _plan(self, scenes: Sequence[NormalizedScene]) -> _Plan:
-        """One crop pair from each of some scenes of the same size, in their order."""
+    def _own(self, total: int) -> range:
+        """Which of so many pairs this process cuts."""
+        return ranks.share(total) if self._shared else range(total)
+
+    def _plan(self, scenes: Sequence[NormalizedScene], before: int = 0, total: int | None = None) -> _Plan:
+        """One crop pair from each of some scenes of the same size, in their order.
+
+        Of a batch of `total` pairs they come after `before` others; only those of this process are read.
+        """
         geometry = self._geometry(scenes[0], len(scenes))
-        sources = []
+        own = self._own(len(scenes) if total is None else total)
+        sources: list[_Source] = []
         start = 0
         for _, run in itertools.groupby(scenes, key=id):
             same = list(run)
             scene, stop = same[0], start + len(same)
+            first, last = max(start, own.start - before), min(stop, own.stop - before)
             if scene.whole is None:
-                sources += [self._read(scene, pair) for pair in geometry[start:stop]]
-            else:
-                sources.append(_Source(scene.whole.expand(stop - start, -1, -1, -1), geometry[start:stop], None))
+                for i in range(start, stop):
+                    # Of all pairs, since it may draw.
+                    geometry[i] = self._with_data(scene, geometry[i])
+                sources += [self._read(scene, pair) for pair in geometry[first : max(first, last)]]
+            elif first < last:
+                sources.append(_Source(scene.whole.expand(last - first, -1, -1, -1), geometry[first:last], None))
             start = stop
-        return _Plan(sources, geometry)
+        return _Plan(sources, geometry[max(0, own.start - before) : max(0, own.stop - before)])
 
     def _read(self, scene: NormalizedScene, pair: Tensor) -> _Source:
-        """The window that holds both crops of a pair (2, 9), which is changed where there are too few data."""
-        pair.copy_(self._with_data(scene, pair))
+        """The window that holds both crops of a pair (2, 9)."""
         top, left, height, width = self._box(pair)
         local = pair.clone()
         local[:, :2] -= torch.tensor([top, left])
@@ -168,12 +185,15 @@ class CropBatches:
         return _Source(window[None], local[None], missing)
 
     def _cut(self, plan: _Plan) -> CropBatch:
-        cubes, count = plan.sources[0].cubes, len(plan.geometry)
+        count = len(plan.geometry)
+        # A share may hold no pair.
+        cubes = plan.sources[0].cubes if plan.sources else self.scenes[0].window(0, 0, 1, 1)[None]
         bands, (height, width) = cubes.shape[1], self.crop_size
         if self._memory is None:
             # Bands lie side by side and fill whole vector registers: convolutions are fastest on that (a third faster
             # than on planes of pixels forward, a quarter backward).
-            self._memory = cubes.new_zeros(2 * self.batch_size, height, width, filled_bands(bands))
+            most = -(-self.batch_size // ranks.count()) if self._shared else self.batch_size
+            self._memory = cubes.new_zeros(2 * most, height, width, filled_bands(bands))
         padded = self._memory[: 2 * count].permute(0, 3, 1, 2)
         views = padded[:, :bands].unflatten(0, (2, count)).transpose(0, 1)
         missing = cubes.new_zeros(count, 2, 1, height, width) if self._gaps else None
@@ -185,7 +205,7 @@ class CropBatches:
                 extract_crop_pairs(source.missing, source.geometry, self.crop_size, out=missing[own])
             start = own.stop
         valid = None if missing is None else (missing == 0).transpose(0, 1).reshape(2 * count, height, width)
-        return CropBatch(padded, plan.geometry, valid, bands)
+        return CropBatch(padded, plan.geometry, valid, bands, plan.share)
 
     def _box(self, pair: Tensor) -> tuple[int, int, int, int]:
         """Top, left, height and width of the window around both crops of a pair (2, 9)."""
@@ -217,14 +237,21 @@ class CropBatches:
             width = max(scene.shape[2] for scene in chosen)
             padded = [scene.padded(height, width) for scene in chosen]
             for _ in range(self.recipe.reuse_iter):
-                yield self._plan(padded)
+                yield self._plan(padded)._replace(share=self._share_of(len(padded)))
 
     def _random_scenes(self) -> Generator[_Plan, None, None]:
         for _ in range(self.steps_per_epoch):
             drawn = self._stream.integers(0, len(self.scenes) - 1, (self.batch_size,), device="cpu")
             # Scenes differ in size: those of one scene share a draw of the geometry.
-            plans = [
-                self._plan([self.scenes[i]] * count)
-                for i, count in zip(*(x.tolist() for x in drawn.unique(return_counts=True)), strict=True)
-            ]
-            yield _Plan([source for plan in plans for source in plan.sources], torch.cat([p.geometry for p in plans]))
+            plans, before = [], 0
+            for i, count in zip(*(x.tolist() for x in drawn.unique(return_counts=True)), strict=True):
+                plans.append(self._plan([self.scenes[i]] * count, before, self.batch_size))
+                before += count
+            yield _Plan(
+                [source for plan in plans for source in plan.sources],
+                torch.cat([plan.geometry for plan in plans]),
+                self._share_of(self.batch_size),
+            )
+
+    def _share_of(self, total: int) -> tuple[int, int, int] | None:
+        return (self._own(total).start, self._own(total).stop, total) if self._shared else None

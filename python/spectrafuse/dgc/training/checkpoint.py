@@ -18,7 +18,7 @@ from spectrafuse.dgc.recipes import CHANGEABLE, Recipe
 from spectrafuse.io.atomic import atomic_write
 from spectrafuse.io.cubes import Cube
 from spectrafuse.io.fingerprint import differences
-from spectrafuse.io.nodata import as_nodata
+from spectrafuse.io.nodata import as_nodata, row_blocks
 
 FILE_NAME = "training.pt"
 # What does not change the result of a fit, or is part of the recipe's own entries.
@@ -43,7 +43,13 @@ def data_hash(scenes: Sequence[Cube]) -> str:
                 digest.update(np.ascontiguousarray(facts).data)
         if scene.valid is not None:
             digest.update(np.packbits(scene.valid).data)
-        digest.update(scene.sha256.encode() if scene.file_backed else scene.read_rows(0, scene.shape[1]).data)
+        if not scene.file_backed:
+            digest.update(scene.read_rows(0, scene.shape[1]).data)
+        elif scene.data_path:
+            digest.update(scene.sha256.encode())
+        else:
+            for start, stop in row_blocks(scene.shape):
+                digest.update(scene.read_rows(start, stop).data)
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spectrafuse._runtime import ranks
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.neighbours import neighbour_distances
 from spectrafuse.dgc.recipes import Recipe
@@ -60,7 +61,7 @@ def start_training(
     """Put encoder and centres where the recipe starts them, in place."""
     if not recipe.start_from_data:
         return
-    with closing(batches.epoch(0)) as first:
+    with closing(batches.epoch(0, whole=True)) as first:
         batch: CropBatch = next(first)
         if prototypes is not None and recipe.spectral_start:
             start_encoder(model, prototypes, batch.views)
@@ -115,7 +116,8 @@ def start_encoder(model: SegmentationModel, prototypes: Prototypes, spectra: Ten
 @torch.no_grad()
 def measure_bandwidth(model: SegmentationModel, batch: CropBatch) -> None:
     """Set the model's bandwidth, in place, from the embeddings of a batch; it stays without a pair of neighbours."""
-    distances = neighbour_distances(model.encoder(batch.padded), batch.valid)
+    own = neighbour_distances(model.encoder(batch.padded), batch.valid)
+    distances = torch.cat([part.to(own.device) for part in ranks.gathered(own.cpu())]) if ranks.together() else own
     if len(distances):
         bandwidth = (_BANDWIDTH * distances.median()).clamp_min(_LEAST_BANDWIDTH)
         model.cluster.log_bandwidth.copy_(bandwidth.expm1().log())

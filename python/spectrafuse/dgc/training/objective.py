@@ -7,9 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime import ranks
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.dgc.training.batches import CropBatch
+from spectrafuse.dgc.training.shared_objective import SharedTerms, shared_terms
 from spectrafuse.ops.clustering_objective import clustering_objective
 from spectrafuse.ops.spectral_compactness import spectral_compactness
 from spectrafuse.random import RandomStream
@@ -18,7 +20,7 @@ TERMS = ("compactness", "uniform", "orthogonality", "balance", "consistency", "s
 
 
 class StepObjective(NamedTuple):
-    """What a step minimises, and what the centre update needs."""
+    """What a step minimises, and what the centre update needs; of a batch that is shared, this process's part of it."""
 
     total: Tensor
     """() with gradient."""
@@ -72,24 +74,27 @@ def step_objective(
         window=model.window,
         temperature=model.temperature,
         aligned=recipe.aligned,
-        pseudo_labels=pseudo_labels,
+        pseudo_labels=None if ranks.together() else pseudo_labels,
         memory_order_sums=recipe.memory_order_sums,
         dense=model.dense,
         valid=batch.valid,
-        return_probs=recipe.spectral > 0,
+        return_probs=recipe.spectral > 0 or ranks.together(),
     )
-    compactness = terms.compactness.sum()
-    spectral = torch.zeros_like(compactness)
-    if recipe.spectral:
-        spectral = spectral_compactness(batch.views, terms.probs, batch.valid)
+    if ranks.together():
+        parts = shared_terms(terms, batch.views if recipe.spectral else None, batch.valid, pseudo_labels)
+    else:
+        compactness = terms.compactness.sum()
+        spectral = torch.zeros_like(compactness)
+        if recipe.spectral:
+            spectral = spectral_compactness(batch.views, terms.probs, batch.valid)
+        parts = SharedTerms(compactness, *terms[1:5], spectral)
     balance_weight = -recipe.balance if recipe.maximise_balance else recipe.balance
     total = (
-        compactness
-        + uniform_weight * terms.uniform
-        + recipe.orthogonality * terms.orthogonality
-        + balance_weight * terms.balance
-        + recipe.consistency * terms.consistency
-        + recipe.spectral * spectral
+        parts.compactness
+        + uniform_weight * parts.uniform
+        + recipe.orthogonality * parts.orthogonality
+        + balance_weight * parts.balance
+        + recipe.consistency * parts.consistency
+        + recipe.spectral * parts.spectral
     )
-    logged = (total, compactness, terms.uniform, terms.orthogonality, terms.balance, terms.consistency, spectral)
-    return StepObjective(total, torch.stack([x.detach() for x in logged]), terms.mass, terms.sums)
+    return StepObjective(total, torch.stack([x.detach() for x in (total, *parts)]), terms.mass, terms.sums)

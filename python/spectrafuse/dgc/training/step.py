@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime import ranks
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.recipes import Recipe
 from spectrafuse.dgc.training.batches import CropBatch
@@ -30,8 +31,10 @@ class StepInputs(NamedTuple):
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> StepInputs:
         """The inputs with every tensor changed."""
-        padded, geometry, valid, n_bands = self.batch
-        batch = CropBatch(change(padded), change(geometry), None if valid is None else change(valid), n_bands)
+        padded, geometry, valid = self.batch[:3]
+        batch = self.batch._replace(
+            padded=change(padded), geometry=change(geometry), valid=None if valid is None else change(valid)
+        )
         labels = None if self.labels is None else change(self.labels)
         return StepInputs(batch, labels, change(self.noise), change(self.uniform), change(self.kick))
 
@@ -44,6 +47,8 @@ def training_step(
     autocast: torch.dtype | None = None,
 ) -> Tensor:
     """Train on a batch, in place; nothing waits for a GPU.
+
+    Of a batch that is shared among processes, each adds its part of gradients and sums: all end with the same model.
 
     Returns
     -------
@@ -64,10 +69,13 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     result = objective(0)
     result.total.backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    ranks.add([*gradients, *result[1:]])
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     optimizer.step()
     if recipe.second_forward:
         with torch.no_grad():
             result = objective(1)
+            ranks.add(result[1:])
     move_centers(model, result.mass, result.sums, decay=recipe.decay, kick=inputs.kick, noise=inputs.noise)
     return result.terms

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrafuse._runtime import ranks
 from spectrafuse.dgc import metrics
 from spectrafuse.dgc.model import SegmentationModel
 from spectrafuse.dgc.windows import NormalizedScene, as_normalized
@@ -89,7 +90,7 @@ class StabilityWatch:
             `entropy` of the clusters in nats, `clusters` that occur; and against the epoch before, from the second
             call on, `nmi` and `vi`; all but `clusters` are means over the scenes.
         """
-        maps = [window.labels(model) for window in self.windows]
+        maps = ranks.each(self.windows, lambda window: window.labels(model))
         occurring = torch.cat([labels.flatten() for labels in maps]).unique()
         values = {
             "entropy": sum(map(metrics.entropy, maps)) / len(maps),

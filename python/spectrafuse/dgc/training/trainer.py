@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrafuse._runtime import checks
+from spectrafuse._runtime import checks, ranks
 from spectrafuse._runtime.cuda_graph import StaticStep
 from spectrafuse._runtime.errors import DivergedError
 from spectrafuse._runtime.progress import Callback, Progress
@@ -60,7 +60,8 @@ class Trainer:
         Epochs that have been trained.
     history : list of dict
         One entry per epoch: `epoch`, `loss` and its terms (means over the steps), `learning_rate`, `kick`, `entropy`
-        and `clusters` of the label maps, and from the second epoch on `nmi` and `vi` against the epoch before.
+        and `clusters` of the label maps, and from the second epoch on `nmi` and `vi` against the epoch before. In a
+        group of processes also `bytes_per_step`: what each sends to others.
     stop_reason : str
         One sentence, once `run` has ended.
     """
@@ -98,7 +99,9 @@ class Trainer:
             capturable=on_gpu,
         )
         step = partial(training_step, model, self.optimizer, recipe, autocast=self.autocast)
-        self.step: Callable[[StepInputs], Tensor] = StaticStep(step, record=True) if on_gpu else step
+        # What processes tell each other is not recorded.
+        recorded = on_gpu and not ranks.together()
+        self.step: Callable[[StepInputs], Tensor] = StaticStep(step, record=True) if recorded else step
         self.writer = None if log_dir is None else _tensorboard(log_dir)
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -131,7 +134,8 @@ class Trainer:
             If the loss is no longer finite.
         """
         fingerprint = fingerprint or {}
-        saved = load_training(checkpoint_dir, fingerprint) if checkpoint_dir is not None else None
+        folder = checkpoint_dir
+        saved = ranks.from_first(lambda: load_training(folder, fingerprint) if folder is not None else None)
         if saved is not None:
             self._restore(saved)
         try:
@@ -142,19 +146,32 @@ class Trainer:
                     for name, value in values.items():
                         self.writer.add_scalar(f"train/{name}", value, self.epoch)
                 self.stop_reason = self._why_stop()
-                if checkpoint_dir is not None:
-                    save_training(checkpoint_dir, self._state(), fingerprint)
-                if callback is not None:
-                    callback(Progress(self.epoch, self.recipe.max_epoch, dict(values), _message(values)))
+                ranks.from_first(partial(self._finish_epoch, callback, folder, fingerprint))
         finally:
             self.model.eval()
             if self.writer is not None:
                 self.writer.close()
 
+    def _finish_epoch(
+        self, callback: Callback | None, folder: str | os.PathLike[str] | None, fingerprint: Mapping[str, Any]
+    ) -> None:
+        if folder is not None:
+            save_training(folder, self._state(), fingerprint)
+        if callback is not None:
+            values = self.history[-1]
+            callback(Progress(self.epoch, self.recipe.max_epoch, dict(values), _message(values)))
+
     def _start(self) -> None:
+        found = ranks.from_first(self._find_start)
+        if ranks.together():
+            self.prototypes, self.stream.step, state = found
+            self.model.load_state_dict(state)
+
+    def _find_start(self) -> tuple[Prototypes | None, int, Mapping[str, Tensor]]:
         if self.recipe.spectral_labels:
             self.prototypes = find_prototypes(self.scenes, self.model.n_clusters, self.stream)
         start_training(self.model, self.recipe, self.batches, self.prototypes, self.stream)
+        return self.prototypes, self.stream.step, self.model.state_dict()
 
     def train_epoch(self) -> dict[str, float]:
         """Train one more epoch; the first one puts encoder and centres where the recipe starts them before it.
@@ -185,6 +202,7 @@ class Trainer:
             else:
                 group["lr"] = rate
         self.model.train()
+        before = ranks.sent()
         total = torch.zeros(1 + len(TERMS), device=self.device, dtype=torch.float64)
         with closing(self.batches.epoch(epoch)) as batches, _repeatable_convolutions(self.device):
             for number, batch in enumerate(batches):
@@ -197,11 +215,15 @@ class Trainer:
                 f"The training loss is no longer finite in epoch {epoch}; try a `learning_rate` below {rate:g}."
             )
         self.model.eval()
+        # Processors of different kinds may round differently.
+        ranks.copy_first([value.data for value in self.model.state_dict().values()])
+        exchanged = (ranks.sent() - before) / self.batches.steps_per_epoch
         return {
             "epoch": epoch,
             **dict(zip(("loss", *TERMS), means, strict=True)),
             "learning_rate": rate,
             "kick": kick,
+            **({"bytes_per_step": exchanged} if ranks.together() else {}),
         }
 
     def evaluate(self) -> dict[str, float]:
@@ -215,8 +237,10 @@ class Trainer:
             if self.prototypes is not None:
                 labels = self.prototypes.labels(batch).expand(forwards, -1, -1)
             else:
-                pixels, clusters = batch.geometry.shape[0] * batch.padded[0, 0].numel(), self.model.n_clusters
-                labels = torch.stack([random_labels(pixels, clusters, self.stream) for _ in range(forwards)])
+                pixels, clusters = math.prod(batch.padded.shape[2:]), self.model.n_clusters
+                first, last, pairs = batch.share or (0, len(batch.geometry), len(batch.geometry))
+                drawn = [random_labels(pairs * pixels, clusters, self.stream) for _ in range(forwards)]
+                labels = torch.stack(drawn)[:, :, first * pixels : last * pixels]
         noise = self.stream.normal(tuple(self.model.centers.shape), device="cpu")
         inputs = StepInputs(batch, labels, noise, torch.tensor(uniform), torch.tensor(kick))
         return inputs.mapped(lambda tensor: tensor.to(self.device, non_blocking=True))
@@ -268,6 +292,8 @@ def _message(values: Mapping[str, float]) -> str:
     parts = [f"loss {values['loss']:.4f}", f"{values['clusters']:.0f} clusters"]
     if "nmi" in values:
         parts.append(f"NMI with the epoch before {values['nmi']:.3f}")
+    if "bytes_per_step" in values:
+        parts.append(f"{values['bytes_per_step'] / 1e6:.3g} MB exchanged a step")
     return ", ".join(parts)
 
 

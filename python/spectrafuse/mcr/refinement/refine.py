@@ -19,7 +19,7 @@ from spectrafuse.mcr.metrics import nmse_of, r2_of
 from spectrafuse.mcr.model import UnmixingModel, layer_names
 from spectrafuse.mcr.model_io import State
 from spectrafuse.mcr.noise import NoiseLevel, noise_of_rows, numerical_rank, row_blocks, squares
-from spectrafuse.mcr.preference import preferred
+from spectrafuse.mcr.preference import best_supported, comparable, margin_of, preferred
 from spectrafuse.mcr.refinement import evidence, many_spectra, weighted
 from spectrafuse.mcr.refinement.asked_count import FREELY, AskedCount
 from spectrafuse.mcr.refinement.band_noise import band_weights
@@ -45,6 +45,10 @@ _ASKED_STARTS = 3
 _CONTRADICTED, _BETTER = 2.0, 10.0
 """Noise is looked for below a tail of singular values that is not white if components leave that many times as much as
 it; it is believed if they then leave that many times less, and what they leave is white."""
+_TRIALS_OF_CANDIDATE = 50
+"""Trials in a search, for each candidate that it begins with: 33 to 115 in searches that begin with 8 to 25."""
+_TOLD_FROM = 5
+"""Trials from which on the time that a search takes is told."""
 _LEFT_BY_COMPONENTS = "measured on what the components leave, as the tail of the singular values holds components"
 
 NO_TRAINING = "Nothing was trained: candidates chosen among the spectra were refined on hard gates."
@@ -58,14 +62,24 @@ class _Reporter:
         self._values = dict(history[-1]) if history else {}
         self._began = self._told = time.monotonic()
         self._searches: tuple[int, int, float] | None = None
+        self._trials, self._candidates, self._search_began = 0, 0, self._began
 
     def begins_search(self, done: int, most: int) -> None:
         """A search begins, after `done` others, of at most `most`."""
         began = time.monotonic() if done == 0 or self._searches is None else self._searches[2]
         self._searches = done, most, began
+        self._trials, self._search_began = 0, time.monotonic()
+
+    def _left_in_search(self, now: float, condition: str = "") -> str:
+        """How long the running search still takes, if it is like others, in words."""
+        done, usual = self._trials, _TRIALS_OF_CANDIDATE * self._candidates
+        left = (now - self._search_began) / done * max(usual - done, 0.1 * done)
+        return f"about {left:.0f} s left{condition}, " if done >= _TOLD_FROM else ""
 
     def __call__(self, count: int) -> None:
         now = time.monotonic()
+        self._candidates = self._candidates if self._trials else count
+        self._trials += 1
         if now - self._told < 1.0:
             return
         self._told = now
@@ -76,6 +90,10 @@ class _Reporter:
             if done:
                 left = (now - began) / (done + 0.5) * (most - done - 0.5)
                 message += f"about {left:.0f} s left if all are needed, "
+            else:
+                message += self._left_in_search(now, " if no other is needed")
+        else:
+            message += self._left_in_search(now)
         message += f"trying {count} components"
         self._callback(Progress(self._epochs, self._epochs or None, self._values, message))
 
@@ -445,12 +463,12 @@ def _result(
     model.load_state_dict(state)
     gates, concentrations = _settled(model, refined.gates, spectra, keep=form.asked.exactly is not None)
     ids = list(gates.open_ids)
-    reports, taken = list[Report](), ""
-    if form.known.prefer is not None:
-        gates = gates._replace(price=0.0)
-    if form.known.needs_a_fit and ids:
-        concentrations, state, reports, taken = _last_fit(model, state, spectra, noise, gates, concentrations, form)
-        model.load_state_dict(state)
+    last = _Last(concentrations, state, gates)
+    choose = _several_fit(outcome, form, spectra.shape) and comparable(*spectra.shape, len(ids))
+    if ids and (choose or form.known.needs_a_fit):
+        last = _last_fit(model, last, spectra, noise, form, choose=choose)
+        model.load_state_dict(last.state)
+    concentrations, state, gates = last.concentrations, last.state, last.gates
     components = model.effective_components()[ids].detach().cpu().double().numpy()
     if weighting is None:
         residual = sum(
@@ -471,7 +489,7 @@ def _result(
     plain = gates.weights is None and not noise.correlation and len(data.spectra) == len(spectra)
     if plain or (weighting is not None and weighting.given):
         path[outcome.chosen] |= {"nmse": nmse, "r2": r2_of(residual, variation)}
-    chosen = " ".join(filter(None, (evidence.reason(count, nmse, outcome, noise, form.asked), taken)))
+    chosen = " ".join(filter(None, (evidence.reason(count, nmse, outcome, noise, form.asked), last.taken)))
     weighted_nmse = nmse
     if gates.weights is not None:
         weighted_nmse = nmse_of(float(outcome.path[outcome.chosen].power @ data.level**2), data.power)
@@ -493,7 +511,8 @@ def _result(
             "rank_check": rank,
             "residual_excess": outcome.excess,
             "residual_colour": outcome.colour,
-            "constraints": [report._asdict() for report in reports],
+            "constraints": [report._asdict() for report in last.reports],
+            "mixtures": last.tried,
             "cautions": [
                 *evidence.of_spectra(spectra, noise, non_negative=form.non_negative, background=background is not None),
                 *evidence.cautions(
@@ -511,16 +530,37 @@ def _result(
     )
 
 
+def _several_fit(outcome: Outcome, form: _Form, shape: tuple[int, ...]) -> bool:
+    """Whether mixtures that fit equally well are to be compared, and can be."""
+    known, plain = form.known, form.non_negative and not form.sparse
+    return known.prefer is None and known.weighting is None and not known.signed and plain and _all_fit(outcome, shape)
+
+
+def _all_fit(outcome: Outcome, shape: tuple[int, ...]) -> bool:
+    """Whether every component explains more than mixtures that fit equally well may differ by."""
+    here, found = outcome.path[outcome.chosen], outcome.found
+    if found is None or found.path[found.chosen].size >= here.size:
+        return True
+    fewer = min((step.residual for step in outcome.path if step.size == here.size - 1), default=0.0)
+    return fewer > here.residual * (1 + margin_of(shape[0], shape[1]))
+
+
+class _Last(NamedTuple):
+    """How a fit ends: with the state and gates of the search, or of one more fit."""
+
+    concentrations: NDArray[np.float32]
+    state: State
+    gates: ExactGates
+    reports: list[Report] = []
+    taken: str = ""
+    tried: dict[str, dict[str, float]] = {}
+
+
 def _last_fit(
-    model: UnmixingModel,
-    state: State,
-    spectra: Table,
-    noise: NoiseLevel,
-    gates: ExactGates,
-    concentrations: NDArray[np.float32],
-    form: _Form,
-) -> tuple[NDArray[np.float32], State, list[Report], str]:
-    """Concentrations and a state whose components obey what the user knows, from those of the refinement."""
+    model: UnmixingModel, found: _Last, spectra: Table, noise: NoiseLevel, form: _Form, *, choose: bool
+) -> _Last:
+    """A fit that obeys what the user knows and prefers; without that, one of those that fit as well, or `found`."""
+    concentrations, state, gates = found.concentrations, found.state, found.gates
     ids, weighting = np.asarray(gates.open_ids, np.int64), form.known.weighting
     bands = np.ones(spectra.shape[1]) if gates.weights is None else np.asarray(gates.weights)
     data, shares = spectra[:].astype(np.float64), None
@@ -548,8 +588,16 @@ def _last_fit(
     )
     shapes = model.effective_components()[ids.tolist()].detach().cpu().double().numpy()
     amounts, reports, taken = concentrations.astype(np.float64), list[Report](), ""
-    if form.known.prefer is not None:
-        amounts, shapes, reports, taken = preferred(mixture, amounts, shapes, form.known, form.known.prefer)
+    choice, prefer = None, form.known.prefer
+    if choose:
+        choice = best_supported(mixture, amounts, shapes, form.known)
+    if choice is not None:
+        amounts, shapes, reports, taken, tried = choice
+        found = found._replace(tried=tried)
+    elif prefer is not None and prefer != "first":
+        amounts, shapes, reports, taken = preferred(mixture, amounts, shapes, form.known, prefer)
+    elif not form.known.needs_a_fit:
+        return found
     elif form.known.constraints or form.known.signed:
         amounts, shapes, reports = constrained(mixture, amounts, shapes, form.known.constraints)
     else:
@@ -570,7 +618,11 @@ def _last_fit(
     # The model brings components to the norm it keeps.
     kept = np.linalg.norm(model.effective_components()[ids.tolist()].detach().cpu().double().numpy(), axis=1)
     amounts *= np.linalg.norm(shapes, axis=1) / np.where(kept > 0, kept, 1.0)
-    return amounts.astype(np.float32), state, reports, taken
+    if choice is not None or prefer not in (None, "first"):
+        gates = gates._replace(price=0.0)
+    return found._replace(
+        concentrations=amounts.astype(np.float32), state=state, gates=gates, reports=reports, taken=taken
+    )
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -16,13 +17,14 @@ from spectrafuse.io.atomic import atomic_folder, atomic_write
 from spectrafuse.io.errors import DataError
 from spectrafuse.io.fingerprint import differences, sha256
 from spectrafuse.mcr.model import UnmixingModel, layer_names
-from spectrafuse.mcr.model_io import STATE_FILE, State, read_state, write_model
+from spectrafuse.mcr.model_io import CONFIG_FILE, STATE_FILE, State, read_state, write_model
 
 SMALLEST_SHARE_SAVING = 20.0
 """Saving may take one part in so many of the time between two saves."""
 
 TRAINING_FILE = "training.pt"
 RESULT_FILE, HASH_FILE = "result.csv", "sha256"
+_FILES = {CONFIG_FILE, STATE_FILE, RESULT_FILE, HASH_FILE}
 _TRAINING_VERSION = 3
 _STATE_MEMORY = 2**28
 
@@ -150,6 +152,7 @@ class StateKeeper:
         if slot.state is None:
             return
         if self.folder is not None:
+            self.check(name)
             with atomic_folder(self.folder / name) as temporary:
                 write_model(temporary, self.config, rescale(slot.state, self.scale))
                 write_result(temporary / RESULT_FILE, slot.record)
@@ -161,6 +164,22 @@ class StateKeeper:
             folder.mkdir(exist_ok=True)
             write_tensors(folder / STATE_FILE, rescale(slot.state, self.scale))
         slot.state = None
+
+    def check(self, name: str) -> None:
+        """Refuse to replace a folder that holds anything else than a state.
+
+        Raises
+        ------
+        ValueError
+            With the first such file.
+        """
+        path = Path(self.folder or "", name)
+        others = sorted(set(os.listdir(path)) - _FILES) if path.is_dir() else []
+        if others:
+            raise InvalidValueError(
+                f"'{path}' also holds '{others[0]}', and this folder is replaced as a whole; give another "
+                "`checkpoint_dir`."
+            )
 
     def flush(self) -> None:
         """Write what has changed since the last time; does nothing without a folder."""

@@ -33,7 +33,7 @@ from spectrafuse.random import RandomStream
 
 __all__ = ["DirectEpochs", "EpochModel", "StreamNoise", "why_not"]
 
-_OPERATIONS = (
+OPERATIONS = (
     "adamw_outer", "ambiguity_penalty", "energy_gate", "gate", "gated_mixture", "skinny_linear", "sparse_gated_mixture",
 )  # fmt: skip
 
@@ -110,7 +110,21 @@ def why_not(model: EpochModel, recipe: Recipe, batch_size: int = 1) -> str | Non
 
     It can without plug-ins, without hooks, and with C++ kernels everywhere.
     """
-    values = model.vanilla_components
+    reason, values = not_standard(model, recipe), model.vanilla_components
+    if reason is not None:
+        return reason
+    if values.device.type != "cpu":
+        return f"The model is on {values.device}, where steps are recorded instead."
+    if values.dtype not in extensions.DTYPE_CODE:
+        return f"The model must be in float32 or float64; got {values.dtype}."
+    if batch_size > MOST_ROWS:
+        return f"A batch may have {MOST_ROWS} spectra; got {batch_size}."
+    other = [operation for operation in OPERATIONS if backends.choose(operation, "cpu") != "cpu"]
+    return f"These operations do not run their C++ kernels here: {', '.join(other)}." if other else None
+
+
+def not_standard(model: EpochModel, recipe: Recipe) -> str | None:
+    """What a model or recipe asks for that the kernels do not know, in a sentence; None: nothing."""
     if any(map(has_hooks, model.modules())) or nn.modules.module._has_any_global_hook():
         return "A hook on a module has to be called."
     if model.aggregate_function is not None or model.component_post_processing is not None:
@@ -119,14 +133,7 @@ def why_not(model: EpochModel, recipe: Recipe, batch_size: int = 1) -> str | Non
         return f"The kernels know components without a norm, and norms 1 and 2; got {model.component_norm}."
     if recipe.ambiguity_coef > 0 and recipe.ambiguity_kernel == "linear":
         return "The kernels know the ambiguity penalties laplacian, rbf, poly and matern; got linear."
-    if values.device.type != "cpu":
-        return f"The model is on {values.device}, where steps are recorded instead."
-    if values.dtype not in extensions.DTYPE_CODE:
-        return f"The model must be in float32 or float64; got {values.dtype}."
-    if batch_size > MOST_ROWS:
-        return f"A batch may have {MOST_ROWS} spectra; got {batch_size}."
-    other = [operation for operation in _OPERATIONS if backends.choose(operation, "cpu") != "cpu"]
-    return f"These operations do not run their C++ kernels here: {', '.join(other)}." if other else None
+    return None
 
 
 Call = Callable[[], Any]

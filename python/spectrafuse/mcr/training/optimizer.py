@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrafuse.ops.adamw_outer import AdamwOptions, AddressedEntry, Entry, update, update_cpu
-from spectrafuse.ops.skinny_linear import before_activation, input_gradient, layer
+from spectrafuse.ops.adamw_outer import AdamwOptions, AddressedEntry, Entry, update, update_cpu, update_layer
+from spectrafuse.ops.skinny_linear import ACTIVATIONS, hidden_gradient, input_gradient, layer
 
 
 class Stash:
@@ -37,18 +37,28 @@ class Stash:
         self._pairs.clear()
 
 
+Layers = Sequence[tuple[Tensor, Tensor]]
+"""Weights and biases."""
+
+
+def layer_inputs(layers: Layers, activation: str, x: Tensor) -> list[Tensor]:
+    """What each layer of a network takes, with an activation between them; the last one is not computed."""
+    values = [x]
+    for weight, bias in layers[:-1]:
+        values.append(layer(values[-1], weight, bias, activation))
+    return values
+
+
 class _StashingNetwork(torch.autograd.Function):
     """Linear layers with an activation between them; weights and biases get no `.grad`, their pairs are stashed."""
 
     @staticmethod
     def forward(ctx: Any, stash: Stash, activation: str, x: Tensor, *parameters: Tensor) -> Tensor:
-        weights, biases = parameters[::2], parameters[1::2]
-        values = [x]
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            values.append(layer(values[-1], weight, bias, activation))
-        ctx.stash, ctx.activation, ctx.biases = stash, activation, biases
-        ctx.save_for_backward(*values, *weights)
-        return layer(values[-1], weights[-1], biases[-1], "none")
+        layers = list(zip(parameters[::2], parameters[1::2], strict=True))
+        values = layer_inputs(layers, activation, x)
+        ctx.stash, ctx.activation, ctx.biases = stash, activation, parameters[1::2]
+        ctx.save_for_backward(*values, *parameters[::2])
+        return layer(values[-1], *layers[-1], "none")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -59,7 +69,7 @@ class _StashingNetwork(torch.autograd.Function):
             ctx.stash.add(weights[i], values[i], grad)
             ctx.stash.add(ctx.biases[i], grad, ones)
             if i > 0:
-                grad = before_activation(input_gradient(grad, weights[i]), values[i], None, ctx.activation)
+                grad = hidden_gradient(grad, weights[i], values[i], ctx.activation)
         grad_x = input_gradient(grad, weights[0]) if ctx.needs_input_grad[2] else None
         return None, None, grad_x, *(2 * count * [None])
 
@@ -150,6 +160,31 @@ class OuterAdamW(torch.optim.AdamW):
             entries = [entry for _, entry in self._entries(group)]
             if entries:
                 update(entries, _options(group), number)
+
+    @torch.no_grad()
+    def step_layer(self, weight: Tensor, x: Tensor, grad_y: Tensor, number: Tensor, activation: str) -> Tensor:
+        """A step like `step_as`'s of one layer's weight alone, on a GPU: the same pass makes the gradient of its input.
+
+        Parameters
+        ----------
+        weight : Parameter, (O, I)
+            float32.
+        x : Tensor, (B, I)
+            Values of an activation, at most 64 rows.
+        grad_y : Tensor, (B, O)
+            Their layer's output gradient.
+        number : Tensor, ()
+            As for `step_as`.
+        activation : {"tanh", "relu"}
+
+        Returns
+        -------
+        Tensor, (B, I)
+            The gradient before that activation, by the weight before the step.
+        """
+        (group,) = self.param_groups
+        _, tensors = self.present(weight, (weight.shape[0], weight.shape[1]))  # type: ignore[arg-type]
+        return update_layer((x, grad_y, *tensors), _options(group), number, x, ACTIVATIONS.index(activation))
 
     @property
     def steps_done(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from spectrafuse.mcr.training.checkpoint import (
     save_training,
 )
 from spectrafuse.mcr.training.compaction import Compaction, Pool
+from spectrafuse.mcr.training.gpu_step import step_of
 from spectrafuse.mcr.training.interrupt import DeferredInterrupt
 from spectrafuse.mcr.training.known_components import HeldRows
 from spectrafuse.mcr.training.optimizer import OuterAdamW
@@ -47,7 +48,7 @@ from spectrafuse.mcr.training.rules import (
     recipe_bands,
     temperature_at,
 )
-from spectrafuse.mcr.training.step import StepInputs, training_step
+from spectrafuse.mcr.training.step import StepInputs
 from spectrafuse.random import RandomStream
 
 CHOSEN = "chosen"
@@ -228,6 +229,8 @@ class Trainer:
         self.bands = recipe_bands(recipe, self.accept, power, variation)
         self.fixed = tuple(fixed)
         self.keeper = StateKeeper(model.config, folder, self.scale)
+        for band in self.bands if folder is not None else ():
+            self.keeper.check(band.name)
         optimizer = OuterAdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=learning_rate,
@@ -356,7 +359,7 @@ class Trainer:
     def step_at(self, temperature: float) -> Callable[[StepInputs], Tensor]:
         """The training step at a temperature; on a GPU one that is recorded as a CUDA graph, for this temperature."""
         if self._step is None or self._step[0] != temperature:
-            step: Callable[[StepInputs], Tensor] = partial(training_step, self.pool.part, self.optimizer, self.recipe)
+            step = step_of(self.pool.part, self.optimizer, self.recipe)
             if self.spectra.is_cuda and backends.choose("adamw_outer", "cuda") == "cuda":
                 step = StaticStep(step, record=True)
             self._step = temperature, step

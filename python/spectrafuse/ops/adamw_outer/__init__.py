@@ -8,6 +8,7 @@ from spectrafuse.ops.adamw_outer.registration import (
     Entry,
     addressed,
     update_cpu,
+    update_layer,
 )
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "addressed",
     "update",
     "update_cpu",
+    "update_layer",
 ]

@@ -108,6 +108,11 @@ def work(batch: int, inputs: int, outputs: int) -> Work:
     return Work((2 * batch + 12) * inputs * outputs, 6 * BYTES * inputs * outputs)
 
 
+def layer_work(batch: int, inputs: int, outputs: int) -> Work:
+    """The same, and the product for the input gradient, for which nothing more is read."""
+    return work(batch, inputs, outputs) + Work(2 * batch * inputs * outputs, 0)
+
+
 def _extension_call(entries: Sequence[Sequence[int]], *others: Any) -> tuple[str, Work]:
     works = [work(batch, columns, rows) for batch, rows, columns, *_ in entries]
     return "adamw_outer", Work(sum(w.operations for w in works), sum(w.bytes for w in works))
@@ -129,6 +134,9 @@ operation = backends.declare(
     kernels={"cpu": (many_rows,), "cuda": (backends.not_float64,)},
     work=work,
     self_test=self_test,
-    extension_calls={"adamw_outer": _extension_call},
-    gpu_kernels={"adamw_outer_kernel": "adamw_outer"},
+    extension_calls={
+        "adamw_outer": _extension_call,
+        "adamw_layer": lambda entry, *others: ("adamw_outer", layer_work(entry[0], entry[2], entry[1])),
+    },
+    gpu_kernels={r"adamw_outer_kernel|layer_kernel<\d+>\(.*AdamwOuter": "adamw_outer"},
 )

@@ -60,6 +60,21 @@ def _update_natively(entries: Sequence[Entry], options: AdamwOptions, step: int 
                 tensor.detach().copy_(copy)
 
 
+def update_layer(entry: Entry, options: AdamwOptions, step: Tensor, values: Tensor, activation: int) -> Tensor:
+    """A step of a layer's weight on a GPU, dense and in float32, and the gradient (B, I) of what its input is made of.
+
+    The input is `values` of an activation, of which the gradient is taken before it; by the weight before the step.
+    """
+    batch, (outputs, inputs) = len(entry[0]), entry[2].shape
+    grad_x = values.new_empty((batch, inputs))
+    workspace = values.new_empty((-(-outputs // extensions.cuda().linear_part), batch, inputs))
+    extensions.run_on_gpu(
+        "adamw_layer", values.device, addressed(entry), *options, 0, step.data_ptr(), values.data_ptr(), activation,
+        grad_x.data_ptr(), workspace.data_ptr(),
+    )  # fmt: skip
+    return grad_x
+
+
 AddressedEntry = tuple[int, int, int, int, int, int, int, int]
 """B, O and I of a parameter's step, and where its five tensors lie."""
 

@@ -117,8 +117,9 @@ def _extension_call(sizes: Sequence[int], kind: str, *others: Any) -> tuple[str,
 
 def _pool_call(sizes: Sequence[int], kind: str, *others: Any) -> tuple[str, Work]:
     count, dim = sizes
-    used, gradient = others[7], others[9]
-    # Only components that are in use are compared: one flag of a byte each.
+    # Only components that are in use are compared: one flag of a byte each. The kernel for CUDA, which takes a
+    # workspace and a place for the value more, has the flags where the host does not read them.
+    used, gradient = others[7] if len(others) < 12 else 0, others[9]
     active = ctypes.string_at(used, count).count(1) if used else count
     return _work_of(active, dim, kind, gradient)
 
@@ -140,5 +141,7 @@ operation = backends.declare(
     work=work,
     self_test=self_test,
     extension_calls={"ambiguity_penalty": _extension_call, "component_penalty": _pool_call},
-    gpu_kernels={"(pair|mean|gradient)_kernel<.*AmbiguityPenalty": "ambiguity_penalty"},
+    gpu_kernels={
+        r"(pair|mean|gradient)_kernel<.*AmbiguityPenalty|(form|spread)_kernel\(.*ComponentPenalty": "ambiguity_penalty"
+    },
 )

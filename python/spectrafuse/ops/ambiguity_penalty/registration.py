@@ -86,6 +86,30 @@ def component_penalty_call(
     )  # fmt: skip
 
 
+def add_component_penalty(
+    components: Tensor,
+    used: Tensor,
+    form: tuple[bool, int],
+    options: tuple[str, int, float, float, float],
+    weight: float,
+    gradient: Tensor | None,
+) -> Tensor:
+    """The penalty () of the used components on a GPU; arguments as `component_penalty_call` takes them."""
+    count, bands = components.shape
+    size = extensions.cuda().ambiguity_penalty_workspace(count, 0, gradient is not None)
+    workspace = (
+        used.new_empty(count + 1, dtype=torch.int64), components.new_empty(count), torch.empty_like(components),
+        torch.empty_like(components), used.new_empty(size, dtype=torch.uint8),
+    )  # fmt: skip
+    penalty = components.new_empty(())
+    extensions.run_on_gpu(
+        "component_penalty", components.device, (count, bands), *options, *form, components.data_ptr(),
+        used.data_ptr(), weight, 0 if gradient is None else gradient.data_ptr(),
+        tuple(t.data_ptr() for t in workspace), penalty.data_ptr(),
+    )  # fmt: skip
+    return penalty
+
+
 def _forward_cuda(
     components: Tensor,
     mask: Tensor | None,

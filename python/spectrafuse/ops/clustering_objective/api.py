@@ -38,6 +38,8 @@ class ClusteringTerms(NamedTuple):
         ``sum_i q_ik z_i`` over both views, z moved and not normalised, detached.
     probs : Tensor (2B, h, w, K)
         The assignments, with gradient; (0, h, w, K) without `return_probs`.
+    counts : Tensor (3,) int64
+        How many the means are over: pixels of the first and of the second views, pairs of the consistency.
     """
 
     compactness: Tensor
@@ -48,6 +50,7 @@ class ClusteringTerms(NamedTuple):
     mass: Tensor
     sums: Tensor
     probs: Tensor
+    counts: Tensor
 
 
 def _check_pairs(
@@ -214,7 +217,7 @@ def _composed(terms_of: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
             shifted, probs = mean_shift_assign(
                 embeddings, centers, bandwidth, num_iters=num_iters, window=window, temperature=temperature
             )
-        terms = terms_of(
+        *terms, counts = terms_of(
             embeddings,
             shifted,
             probs,
@@ -225,7 +228,7 @@ def _composed(terms_of: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tupl
             memory_order_sums=memory_order_sums,
             valid=valid,
         )
-        return *terms, probs if return_probs else probs[:0]
+        return *terms, probs if return_probs else probs[:0], counts
 
     return composed
 
@@ -257,7 +260,7 @@ def self_test(device: str) -> list[Tensor]:
     labels = (torch.arange(2 * 2 * 7 * 9, device=device) % 3).view(2, -1)
     valid = place.detach() > 0.1
     terms = clustering_objective(embeddings, centers, bandwidth, geometry, pseudo_labels=labels, valid=valid)
-    return _self_test.with_gradients([term for term in terms if term is not None], leaves)
+    return _self_test.with_gradients(terms[:-1], leaves)
 
 
 _FORWARD, _BACKWARD = "clustering_objective forward", "clustering_objective backward"

@@ -68,8 +68,8 @@ def _symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     return 0.5 * ((a - b) * (a.log() - b.log())).sum(-1)
 
 
-def _aligned_consistency(probs: Tensor, geometry: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean divergence of the views at the same place; the side that is read carries no gradient."""
+def _aligned_consistency(probs: Tensor, geometry: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean divergence of the views at the same place, and where it counts; what is read carries no gradient."""
     batch, height, width, _ = probs.shape
     geometry = geometry.to(probs.device, probs.dtype)
     own, other = geometry.transpose(0, 1).flatten(0, 1), geometry.flip(1).transpose(0, 1).flatten(0, 1)
@@ -78,7 +78,7 @@ def _aligned_consistency(probs: Tensor, geometry: Tensor, valid: Tensor | None) 
         missing = (~valid).to(probs.dtype).roll(batch // 2, dims=0).unsqueeze(-1)
         counts = counts & valid & (_bilinear(missing, column, row).squeeze(-1) <= READ_TOLERANCE)
     read = _bilinear(probs.detach().roll(batch // 2, dims=0), column, row)
-    return _mean(_symmetric_divergence(probs, read), counts)
+    return _mean(_symmetric_divergence(probs, read), counts), counts
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
@@ -99,7 +99,7 @@ def clustering_terms(
     pseudo_labels: Tensor | None,
     memory_order_sums: bool,
     valid: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The losses of both views and the sums for the centers, from finished assignments.
 
     Parameters
@@ -120,8 +120,8 @@ def clustering_terms(
 
     Returns
     -------
-    compactness (2,), uniform (), orthogonality (), balance (), consistency (), mass (K,), sums (K, D)
-        Mass and sums are detached. float64 for float64 inputs, else float32.
+    compactness (2,), uniform (), orthogonality (), balance (), consistency (), mass (K,), sums (K, D), counts (3,)
+        Mass, sums and counts are detached. float64 for float64 inputs, else float32.
     """
     views, dim, height, width = embeddings.shape
     pairs = views // 2
@@ -157,10 +157,11 @@ def clustering_terms(
 
     if aligned:
         assert geometry is not None
-        consistency = _aligned_consistency(probs, geometry, valid)
+        consistency, compared = _aligned_consistency(probs, geometry, valid)
     else:
         divergence = _symmetric_divergence(probs[:pairs], probs[pairs:])
-        consistency = _mean(divergence, None if valid is None else valid[:pairs] & valid[pairs:])
+        compared = torch.ones_like(divergence, dtype=torch.bool) if valid is None else valid[:pairs] & valid[pairs:]
+        consistency = _mean(divergence, None if valid is None else compared)
 
     with torch.no_grad():
         mass = columns.sum((0, 2))
@@ -169,4 +170,5 @@ def clustering_terms(
             sums = counted.reshape(-1, clusters).t() @ moved.reshape(-1, dim)
         else:
             sums = (columns @ moved.reshape(views, dim, height * width).transpose(1, 2)).sum(0)
-    return compactness, uniform, orthogonality, balance, consistency, mass, sums
+    counts = torch.stack((*pixels.long(), compared.sum()))
+    return compactness, uniform, orthogonality, balance, consistency, mass, sums, counts

@@ -113,7 +113,7 @@ def _read(images: Tensor, places: Tensor) -> Tensor:
 
 def aligned_consistency(
     first: Tensor, second: Tensor, geometry: Tensor, valid: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Mean symmetric divergence of two views at the same place of the scene, in both directions.
 
     Every pixel of one view is compared with the other view's probs at its place, read by bilinear
@@ -129,10 +129,10 @@ def aligned_consistency(
 
     Returns
     -------
-    Tensor ()
+    Tensor (), and the number of pixels () int64
     """
     if first.shape[0] == 0:  # affine_grid takes no empty batch
-        return first.sum()
+        return first.sum(), first.new_zeros((), dtype=torch.int64)
     height, width = first.shape[1:3]
     geometry = geometry.to(first.device, first.dtype)
     total, count = first.new_zeros(()), first.new_zeros(())
@@ -145,7 +145,7 @@ def aligned_consistency(
         divergence = symmetric_divergence(own, read.permute(0, 2, 3, 1))
         total = total + torch.where(counts, divergence, 0.0).sum()
         count = count + counts.sum()
-    return total / count.clamp(min=1)
+    return total / count.clamp(min=1), count.long()
 
 
 def memory_order_rows(shifted: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def clustering_terms(
     pseudo_labels: Tensor | None,
     memory_order_sums: bool,
     valid: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The losses of both views and the sums for the centers, from finished assignments.
 
     Parameters
@@ -190,8 +190,8 @@ def clustering_terms(
 
     Returns
     -------
-    compactness (2,), uniform (), orthogonality (), balance (), consistency (), mass (K,), sums (K, D)
-        Mass and sums are detached.
+    compactness (2,), uniform (), orthogonality (), balance (), consistency (), mass (K,), sums (K, D), counts (3,)
+        Mass, sums and counts are detached.
     """
     batch, dim, height, width = embeddings.shape
     batch //= 2
@@ -207,11 +207,14 @@ def clustering_terms(
         if pseudo_labels is not None:
             uniform.append(uniform_assignment(view_probs, pseudo_labels[view], valid=view_valid))
     both_valid = None if valid is None else (valid[:batch], valid[batch:])
+    counted = torch.ones(probs.shape[:3], dtype=torch.bool, device=probs.device) if valid is None else valid
+    counted = counted.reshape(2, batch * pixels)
     if aligned:
         assert geometry is not None
-        agreement = aligned_consistency(probs[:batch], probs[batch:], geometry, both_valid)
+        agreement, compared = aligned_consistency(probs[:batch], probs[batch:], geometry, both_valid)
     else:
         agreement = consistency(probs[:batch], probs[batch:], valid=both_valid)
+        compared = (counted[0] & counted[1]).sum()
     flat_probs = probs.detach().reshape(-1, clusters)
     if valid is not None:
         flat_probs = torch.where(valid.reshape(-1, 1), flat_probs, 0.0)
@@ -224,4 +227,5 @@ def clustering_terms(
         agreement,
         flat_probs.sum(dim=0),
         flat_probs.t() @ flat_rows,
+        torch.stack((*counted.sum(1), compared)),
     )

@@ -240,12 +240,12 @@ def clustering_objective(
     return_probs: bool,
     dense: bool,
 ) -> tuple[Tensor, ...]:
-    """Terms, mass, sums and assignments."""
+    """Terms, mass, sums, assignments and counts."""
     differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in (embeddings, centers, bandwidth))
     place = None if geometry is None else geometry.to(embeddings.device)
-    *fused, probs, _, _, _ = _objective(
+    *fused, probs, _, _, counts = _objective(
         embeddings, centers, bandwidth, place, pseudo_labels, valid, num_iters, window, temperature,
         memory_order_sums, return_probs or differentiated, differentiated,
     )  # fmt: skip
     probs = probs if return_probs else probs[:0]
-    return *fused, probs.to(embeddings.dtype)
+    return *fused, probs.to(embeddings.dtype), counts

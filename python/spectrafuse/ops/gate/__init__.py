@@ -6,6 +6,7 @@ from spectrafuse.ops.gate.api import gate, made_noise
 from spectrafuse.ops.gate.api import operation as gate_energies
 from spectrafuse.ops.gate.api import work as gate_work
 from spectrafuse.ops.gate.registration import backward_arguments as gate_backward_arguments
+from spectrafuse.ops.gate.registration import gate_backward_kernel as gate_gradient
 
 __all__ = [
     "GateNoise",
@@ -15,6 +16,7 @@ __all__ = [
     "gate_backward_arguments",
     "gate_energies",
     "gate_forward_arguments",
+    "gate_gradient",
     "gate_work",
     "made_noise",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectrafuse._runtime import extensions
 from spectrafuse._runtime.registration import register
-from spectrafuse.ops._mixture import mixture_workspace, workspace_addresses
+from spectrafuse.ops._mixture import before_absolute, mixture_workspace, workspace_addresses
 
 
 def shared_arguments(
@@ -35,18 +35,25 @@ def forward_kernel(
 
 
 def backward_kernel(
-    grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
+    grad: Tensor,
+    concentration: Tensor,
+    select_prob: Tensor,
+    components: Tensor,
+    non_negative: bool,
+    norm: int,
+    before: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the inputs; of `before` instead of the concentrations if these are its absolute values."""
     c, s, v = concentration.contiguous(), select_prob.contiguous(), components.contiguous()
     upstream = grad.contiguous()
     grads = torch.empty_like(c), torch.empty_like(s), torch.empty_like(v)
-    workspace = mixture_workspace(len(c), v, forward=False)
+    workspace = mixture_workspace(len(c), v, forward=False, before=before)
     extensions.run(
         "gated_mixture_backward", *shared_arguments(c, s, v, non_negative, norm), upstream.data_ptr(),
         tuple(g.data_ptr() for g in grads),
         *workspace_addresses(workspace),
     )  # fmt: skip
-    return grads
+    return before_absolute(grads[0], before), *grads[1:]
 
 
 def _forward_fake(
@@ -56,7 +63,7 @@ def _forward_fake(
 
 
 def _backward_fake(
-    grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, non_negative: bool, norm: int
+    grad: Tensor, concentration: Tensor, select_prob: Tensor, components: Tensor, *unused: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     like_weights = concentration.new_empty(concentration.shape)
     return like_weights, torch.empty_like(like_weights), components.new_empty(components.shape)

@@ -92,8 +92,8 @@ operation = backends.declare(
         "skinny_linear_backward": labeled(_BACKWARD, _one_product),
     },
     gpu_kernels={
-        r"forward_kernel\(.*SkinnyLinear": _FORWARD,
-        r"backward_kernel\(.*SkinnyLinear|add_parts_kernel\(float const\*, float": _BACKWARD,
+        r"\bforward_kernel<\d>\(.*SkinnyLinear": _FORWARD,
+        r"\bbackward_kernel<\d>\(.*SkinnyLinear|add_parts_kernel\(float const\*, float": _BACKWARD,
     },
 )
 layer = operation
@@ -102,3 +102,13 @@ input_gradient = operation.variant(
     reference=torch.matmul, pytorch=torch.matmul, kernel=registration.skinny_linear_input_gradient
 )
 """`grad_y @ weight`: from the gradient before a layer's activation (B, O) to that of its input (B, I)."""
+
+
+def _hidden_gradient(grad_y: Tensor, weight: Tensor, values: Tensor, activation: str) -> Tensor:
+    return registration.before_activation(grad_y @ weight, values, None, activation)
+
+
+hidden_gradient = operation.variant(
+    reference=_hidden_gradient, pytorch=_hidden_gradient, kernel=registration.hidden_gradient
+)
+"""The same, and back through the activation whose values (B, I) the layer's input is."""

@@ -77,16 +77,20 @@ def input_gradient_call(grad_y: Tensor, weight: Tensor, grad_x: Tensor) -> Calla
     )  # fmt: skip
 
 
-def _input_gradient_cpu(grad_y: Tensor, weight: Tensor) -> Tensor:
+def _input_gradient_cpu(grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0) -> Tensor:
+    """`grad_y @ weight`, and back through the activation whose `values` the layer's input is, if it is one's."""
     working = extensions.working_dtype(grad_y.dtype)
     upstream, weights = grad_y.to(working).contiguous(), weight.to(working).contiguous()
     grad_x = upstream.new_empty((grad_y.shape[0], weight.shape[1]))
     input_gradient_call(upstream, weights, grad_x)()
-    return grad_x.to(grad_y.dtype)
+    if values is None:
+        return grad_x.to(grad_y.dtype)
+    return before_activation(grad_x.to(grad_y.dtype), values, None, ACTIVATIONS[activation])
 
 
 def _forward_cuda(x: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> tuple[Tensor, Tensor]:
-    dense, weights = x.float().contiguous(), weight.float().contiguous()
+    # Where rows are not read four numbers at once, sums have another order: it must not depend on where tensors begin.
+    dense, weights = extensions.dense(x.float()), extensions.dense(weight.float())
     added = None if bias is None else bias.float().contiguous()
     batch, inputs = x.shape
     y = dense.new_empty((batch, weight.shape[0]))
@@ -98,14 +102,15 @@ def _forward_cuda(x: Tensor, weight: Tensor, bias: Tensor | None, activation: in
     return y.to(x.dtype), before.to(x.dtype)
 
 
-def _input_gradient_cuda(grad_y: Tensor, weight: Tensor) -> Tensor:
+def _input_gradient_cuda(grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0) -> Tensor:
     upstream, weights = grad_y.float().contiguous(), weight.float().contiguous()
+    inner = None if values is None else values.float().contiguous()
     batch, (outputs, inputs) = len(grad_y), weight.shape
     grad_x, parts = upstream.new_empty((batch, inputs)), -(-outputs // extensions.cuda().linear_part)
     workspace = upstream.new_empty((parts, batch, inputs))
     extensions.run_on_gpu(
         "skinny_linear_backward", grad_y.device, batch, inputs, outputs, weights.data_ptr(), upstream.data_ptr(),
-        grad_x.data_ptr(), workspace.data_ptr(),
+        grad_x.data_ptr(), 0 if inner is None else inner.data_ptr(), activation, workspace.data_ptr(),
     )  # fmt: skip
     return grad_x.to(grad_y.dtype)
 
@@ -115,7 +120,7 @@ def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, activation: in
     return y, torch.empty_like(y) if ACTIVATIONS[activation] == "abs" else x.new_empty(0)
 
 
-def _input_gradient_fake(grad_y: Tensor, weight: Tensor) -> Tensor:
+def _input_gradient_fake(grad_y: Tensor, weight: Tensor, values: Tensor | None = None, activation: int = 0) -> Tensor:
     return grad_y.new_empty((grad_y.shape[0], weight.shape[1]))
 
 
@@ -153,6 +158,16 @@ _layer = register(
     backward=_backward,
     setup_context=_setup_context,
 )
+
+
+def hidden_gradient(grad_y: Tensor, weight: Tensor, values: Tensor, activation: str) -> Tensor:
+    """The input gradient before the activation of the layer that made the input."""
+    return skinny_linear_input_gradient(grad_y, weight, values, ACTIVATIONS.index(activation))
+
+
+def layer_and_before(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer's absolute values by the kernel of its device, and what they were taken of."""
+    return _layer(x, weight, bias, ACTIVATIONS.index("abs"))
 
 
 def skinny_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from spectrafuse._runtime import extensions
 from spectrafuse._runtime.registration import register
 from spectrafuse.ops._gating import Langevin, address, widened
-from spectrafuse.ops._mixture import mixture_workspace, workspace_addresses
+from spectrafuse.ops._mixture import before_absolute, mixture_workspace, workspace_addresses
 
 
 def shared_arguments(
@@ -91,17 +91,19 @@ def backward_kernel(
     noise: float,
     non_negative: bool,
     norm: int,
+    before: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the inputs; of `before` instead of the concentrations if these are its absolute values."""
     inputs, numbers = _dense(concentration, select_prob, components, sparsity_energy), _dense(rng, gumbel, langevin)
     upstream = grad.contiguous() if grad is not None else components.new_zeros(len(concentration), components.shape[1])
     grads = tuple(torch.empty_like(t) for t in inputs)
-    workspace = mixture_workspace(len(concentration), inputs[2], forward=False)
+    workspace = mixture_workspace(len(concentration), inputs[2], forward=False, before=before)
     extensions.run(
         "sparse_gated_mixture_backward", *shared_arguments(inputs, numbers, (tau, shift, noise), non_negative, norm),
         (upstream.data_ptr(), address(grad_energy_sum), address(grad_energy_square_sum)),
         tuple(t.data_ptr() for t in grads), *workspace_addresses(workspace),
     )  # fmt: skip
-    return grads  # type: ignore[return-value]
+    return before_absolute(grads[0], before), *grads[1:]  # type: ignore[return-value]
 
 
 def _forward_fake(
