@@ -34,7 +34,6 @@ spectra = amounts @ pure + rng.normal(0, 0.01, (40, len(axis)))
 
 mcr = sf.EBgMCR(random_state=0).fit(spectra)
 concentrations = mcr.transform(spectra)
-print(mcr.n_components_, "components")
 print(mcr.chosen_reason_)
 
 # %%

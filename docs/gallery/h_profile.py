@@ -22,7 +22,8 @@ np.save(folder / "spectra.npy", spectra)
 
 words = "spectrafuse profile unmix spectra.npy --pool-size 64 --max-epoch 40 --output result"
 command = [sys.executable, "-m", *words.split()]
-print(subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout)
+done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+print(done.stdout)
 
 # %%
 # The same as a picture, beside the table and traces in the folder:

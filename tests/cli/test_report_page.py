@@ -53,12 +53,18 @@ def written(folder: Path, **changes: Any) -> tuple[str, Text]:
 
 
 def test_a_page_says_what_a_command_says_in_its_order(tmp_path: Path) -> None:
-    blocks = ["all is well", Caution("but trust it not"), Grid("clusters", ("cluster", "share"), [["1", "70 %"]])]
+    blocks = ["all is well", Caution("but `trust` it not"), Grid("clusters", ("cluster", "share"), [["1", "70 %"]])]
     _, found = written(tmp_path, blocks=blocks)
     parts = ["Segmentation of scene", "12 s on some processor", "2 rows, 3 columns", "all is well", "Caution:"]
     parts += ["but trust it not", "clusters", "70 %", "n_clusters", "ab12", "arXiv:2512.24172", "version 9.9"]
     places = [found.text.index(part) for part in parts]
     assert places == sorted(places)
+    assert found.tags.count("code") == 1
+
+
+def test_a_title_names_the_first_of_many_files() -> None:
+    assert page.title_of("Unmixing", ["a", "b", "c", "d"]) == "Unmixing of a, b, c, d"
+    assert page.title_of("Unmixing", ["a", "b", "c", "d", "e"]) == "Unmixing of a, b, c, 2 more"
 
 
 NAMES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b", "${x}", "\x1b[31m\u202e", "\udcff", "'"]
@@ -87,7 +93,7 @@ def test_pictures_are_inside_and_nothing_is_loaded(tmp_path: Path, monkeypatch: 
     source, found = written(tmp_path, captions={"z.png": "the last is first"})
     assert len(found.loaded) == 3
     assert all(one.startswith("data:image/png;base64,") for one in found.loaded)
-    assert found.text.index("z.png: the last is first") < found.text.index("a.png") < found.text.index("b/map.png")
+    assert found.text.index("b/map.png") < found.text.index("z.png: the last is first") < found.text.index("a.png")
     assert "default-src 'none'" in source
     monkeypatch.setattr(page, "MOST_PICTURE_BYTES", 9)
     _, found = written(tmp_path)

@@ -98,6 +98,9 @@ class NormalizationName(str, Enum):
 
 TRAINING = "Training"
 READING = "Reading the file"
+KNOWN = "What is known"
+SIGNS = "Signs"
+RESULTS = "Results"
 SCORING = "Comparing with the truth"
 
 OutputOption = Annotated[
@@ -447,10 +450,11 @@ def unmix(
         ),
     ] = UnmixRecipeName.corrected,
     non_negative: Annotated[
-        bool, typer.Option(help="Keep component spectra at or above zero, or let them be negative.")
+        bool,
+        typer.Option(help="Keep component spectra at or above zero, or let them be negative.", rich_help_panel=SIGNS),
     ] = True,
     non_negative_concentrations: Annotated[
-        bool, typer.Option(help="Keep concentrations at or above zero, or let them be negative.")
+        bool, typer.Option(help="Keep concentrations at or above zero, or let them be negative.", rich_help_panel=SIGNS)
     ] = True,
     prefer: Annotated[
         PreferenceName | None,
@@ -462,28 +466,52 @@ def unmix(
     sparse: Annotated[bool, typer.Option("--sparse", help="Let each component use some bands only.")] = False,
     background: Annotated[
         bool,
-        typer.Option("--background", help="Add a constant baseline that is not counted as a component."),
+        typer.Option(
+            "--background", help="Add a constant baseline that is not counted as a component.", rich_help_panel=KNOWN
+        ),
     ] = False,
     noise: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Standard deviation of the noise. Default: estimated from the data."),
+        typer.Option(
+            min=0.0, help="Standard deviation of the noise. Default: estimated from the data.", rich_help_panel=KNOWN
+        ),
     ] = None,
     known: Annotated[
-        Path | None, typer.Option(help="Known spectra, with their names: the first components start as these.")
+        Path | None,
+        typer.Option(
+            help="Known spectra, with their names: the first components start as these.", rich_help_panel=KNOWN
+        ),
     ] = None,
-    fixed: Annotated[bool, typer.Option("--fixed", help="Spectra of --known stay as they are.")] = False,
+    fixed: Annotated[
+        bool, typer.Option("--fixed", help="Spectra of --known stay as they are.", rich_help_panel=KNOWN)
+    ] = False,
     unimodal: Annotated[
-        bool, typer.Option("--unimodal", help="Concentrations have one maximum along the spectra, as in elution.")
+        bool,
+        typer.Option(
+            "--unimodal",
+            help="Concentrations have one maximum along the spectra, as in elution.",
+            rich_help_panel=KNOWN,
+        ),
     ] = False,
     closure: Annotated[
-        float | None, typer.Option(min=0.0, help="Concentrations of each spectrum add up to this number.")
+        float | None,
+        typer.Option(min=0.0, help="Concentrations of each spectrum add up to this number.", rich_help_panel=KNOWN),
     ] = None,
     trilinear: Annotated[
-        bool, typer.Option("--trilinear", help="A component has one profile in all runs, of another size in each.")
+        bool,
+        typer.Option(
+            "--trilinear",
+            help="A component has one profile in all runs, of another size in each.",
+            rich_help_panel=KNOWN,
+        ),
     ] = False,
     side_by_side: Annotated[
         bool,
-        typer.Option("--side-by-side", help="Several files are of the same samples, from different instruments."),
+        typer.Option(
+            "--side-by-side",
+            help="Several files are of the same samples, from different instruments.",
+            rich_help_panel=KNOWN,
+        ),
     ] = False,
     robust: Annotated[
         bool,
@@ -492,7 +520,9 @@ def unmix(
     feasible_bands: Annotated[
         bool | None,
         typer.Option(
-            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 5 components."
+            help="Say how far spectra and concentrations could be others that fit as well. Default: up to 5 "
+            "components.",
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     restart: RestartOption = False,
@@ -512,7 +542,10 @@ def unmix(
     drop: DropOption = None,
     all_bands: AllBandsOption = False,
     axis_label: Annotated[
-        str | None, typer.Option(help="Name of the spectral axis for the pictures, such as 'Raman shift (cm⁻¹)'.")
+        str | None,
+        typer.Option(
+            help="Name of the spectral axis for the pictures, such as 'Raman shift (cm⁻¹)'.", rich_help_panel=RESULTS
+        ),
     ] = None,
     true_components: Annotated[
         Path | None, typer.Option(help="True spectra of the components, to compare with.", rich_help_panel=SCORING)

@@ -16,10 +16,10 @@ from spectrafuse.cli.run_folder import RunFolder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, split_key
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
 from spectrafuse.io.fingerprint import sha256
+from spectrafuse.reports.page import Block, Caution, Grid, title_of
 
 if TYPE_CHECKING:
     from spectrafuse.io.spectra import Spectra
-    from spectrafuse.reports.page import Block
 
 _MODEL = "model"
 # Files that say whose model a folder holds.
@@ -186,7 +186,7 @@ def _label(request: ApplyRequest, model: StoredModel) -> None:
         blocks = segmenting.summary(asked, record)
         with waiting("writing"), folder.results(record) as results:
             segmenting.write_maps(results, asked, maps)
-            title = f"Segmentation of {', '.join(segmenting.scene_names(request.files))}"
+            title = title_of("Segmentation", segmenting.scene_names(request.files))
             folder.write_report(results, record, title=title, blocks=blocks, captions=segmenting.CAPTIONS)
         print_blocks(console, blocks)
         console.print(segmenting.where_results_are(request.output, inputs))
@@ -293,7 +293,7 @@ def _unmix(request: ApplyRequest, model: StoredModel) -> None:
         with waiting("writing"), folder.results(record) as results:
             for name, one, c, (_, nmse) in zip(places, spectra, found, fits, strict=True):
                 write(results / name, one, c, nmse)
-            title = f"Unmixing of {', '.join(file.name for file in request.files)}"
+            title = title_of("Unmixing", [file.name for file in request.files])
             folder.write_report(results, record, title=title, blocks=blocks, captions=unmixing.CAPTIONS)
         print_blocks(console, blocks)
         kind = "concentration_maps" if spectra[0].grid else "concentrations"
@@ -322,8 +322,6 @@ def _on_axis_of_model(estimator: Any, spectra: Spectra) -> Spectra:
 
 def _without_record(model: StoredModel) -> list[Block]:
     """What is said of a folder as the published code writes it."""
-    from spectrafuse.reports.page import Caution
-
     if (model.folder / "spectrafuse.json").is_file():
         return []
     return [
@@ -359,8 +357,6 @@ def _run(
     estimator: Any, names: list[str], file: Path, concentrations: np.ndarray, fit: tuple[float, float]
 ) -> tuple[dict[str, Any], list[Block]]:
     """Of one file what `run.json` holds, and what a person is told."""
-    from spectrafuse.reports.page import Caution, Grid
-
     share = unmixing.shares(estimator.components_, concentrations)
     means = concentrations.mean(axis=0)
     facts = {"file": str(file), "r2": fit[0], "nmse": fit[1], "shares": share, "mean_concentrations": means}

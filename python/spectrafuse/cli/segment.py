@@ -19,6 +19,7 @@ from spectrafuse.cli.processes import agreed, working_together
 from spectrafuse.cli.run_folder import RECORD, STATE, RunFolder, fit_in_folder, set_threads, working_in
 from spectrafuse.cli.scene_options import content, read_mask, split_key
 from spectrafuse.cli.terminal import CommandError, output_console, print_blocks, waiting
+from spectrafuse.reports.page import Block, title_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from spectrafuse.dgc.estimator import DeepGlobalClustering
     from spectrafuse.io.bands import BandsOf
     from spectrafuse.io.cubes import Cube
-    from spectrafuse.reports.page import Block
 
 # Clusters and labels in the pictures that are tried before the training.
 _MOST_TRIED = 8
@@ -438,7 +438,7 @@ def _fit_and_write(
         _write_training(results, estimator)
         if tree:
             _write_trees(results, request, estimator, maps, tree)
-        title = f"Segmentation of {', '.join(scene_names(request.scenes))}"
+        title = title_of("Segmentation", scene_names(request.scenes))
         folder.write_report(results, record, title=title, blocks=blocks, captions=CAPTIONS)
     print_blocks(console, blocks)
     more = [*(["loss.png"] if estimator.history_ else []), *(["tree.png"] if tree else []), "model/"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,12 @@ Block = str | Caution | Grid
 """What a command has to say: a sentence, a caution, a table."""
 
 
+def title_of(what: str, names: Sequence[str]) -> str:
+    """`what`, and the files that it is of: all, or the first of many."""
+    shown = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names
+    return f"{what} of {', '.join(shown)}"
+
+
 def save_report(
     path: Path,
     *,
@@ -108,7 +115,10 @@ def save_report(
         command that made a stored model.
     """
     folder = path.parent
-    pictures = sorted(folder.rglob("*.png"), key=lambda one: (str(one.parent), _place(one.name, captions)))
+    # File by file, then what all have in common.
+    pictures = sorted(
+        folder.rglob("*.png"), key=lambda one: (one.parent == folder, str(one.parent), _place(one.name, captions))
+    )
     parts = [
         f"<h1>{in_html(title)}</h1>",
         f'<p class="small">{in_html(_circumstances(record))}</p>',
@@ -156,8 +166,13 @@ def _block(block: Block) -> str:
     if isinstance(block, Grid):
         return _table(block)
     if isinstance(block, Caution):
-        return f'<p class="caution"><strong>Caution:</strong> {in_html(block.text)}</p>'
-    return f"<p>{in_html(block)}</p>"
+        return f'<p class="caution"><strong>Caution:</strong> {_sentence(block.text)}</p>'
+    return f"<p>{_sentence(block)}</p>"
+
+
+def _sentence(text: str) -> str:
+    """A sentence of ours, in which names of options stand between backticks."""
+    return re.sub("`([^`<>]+)`", r"<code>\1</code>", in_html(text))
 
 
 def _table(grid: Grid) -> str:
