@@ -46,6 +46,8 @@ _AS_MANY, _APART, _MORE, _TIMES = 0.03, 0.07, 0.1, 1.25
 """Zeros as shares of the values. A mixture has as many as another with so many fewer. That of the purest bands is taken
 with so many apart from the neighbors of these bands, which are nearly zero too; or with so many more, and so many
 times those of any other."""
+_SETTLED = 0.4
+"""The share of zero concentrations from which on a mixture cannot turn: what was found first stays."""
 _ALIKE, _LARGEST, _MOST_SPECTRA = 0.999, 2_000_000, 5000
 """The cosine above which there is nothing to choose; numbers and spectra up to which mixtures are compared."""
 
@@ -88,7 +90,8 @@ def best_supported(mixture: Mixture, concentrations: Array, components: Array) -
     spectra do not hold, bands where a substance shows nothing. In one that is turned away from it these are mixed with
     others. So of mixtures that fit, those with most values that may be zero within the noise are taken, and of these
     the one of least volume, which needs no pure spectra (Craig, IEEE Transactions on Geoscience and Remote Sensing 32,
-    1994). The purest bands are another start, for spectra whose bands are narrow and which all hold all components.
+    1994). What was found first stays where it has many zero concentrations already. The purest bands are another
+    start, for spectra whose bands are narrow and which all hold all components.
 
     Parameters
     ----------
@@ -100,6 +103,8 @@ def best_supported(mixture: Mixture, concentrations: Array, components: Array) -
         return None
     first = fitted(mixture, concentrations, components, ())
     left = weighted_residual(mixture, *first)
+    if _zeros(mixture, *first)[0]["concentrations"] > _SETTLED:
+        return None
     fits, tried = {"first": first}, dict[str, dict[str, float]]()
     margin = margin_of(*mixture.spectra.shape)
     for name in ("pure", "least volume", "pure bands"):

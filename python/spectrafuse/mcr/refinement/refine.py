@@ -544,8 +544,9 @@ def _result(
 
 def _several_fit(outcome: Outcome, form: _Form, shape: tuple[int, ...]) -> bool:
     """Whether mixtures that fit equally well are to be compared, and can be."""
-    plain = form.non_negative and not form.sparse and form.known.prefer is None and not form.known.needs_a_fit
-    return plain and _all_fit(outcome, shape)
+    plain = form.non_negative and not form.sparse and form.background is None
+    free = form.known.prefer is None and not form.known.needs_a_fit
+    return plain and free and _all_fit(outcome, shape)
 
 
 def _all_fit(outcome: Outcome, shape: tuple[int, ...]) -> bool:
