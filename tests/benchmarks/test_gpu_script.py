@@ -233,6 +233,7 @@ DenseEBgMCR = HSIClusteringTrainer = AugmentationPipeline = Asked
 """
 
 
+@pytest.mark.filterwarnings("ignore:The package tensorboard")
 def test_the_published_packages_are_timed_beside_their_stand_ins(tmp_path, monkeypatch):
     import bench_dgc_step
     import bench_ebgmcr_epoch
