@@ -193,7 +193,7 @@ def figures(file: Path, device: str = "cuda", size: str = "paper") -> int:
         ("steps", "EB-gMCR, N = 1024", lambda: {"seconds": ebgmcr_step(device)}),
     ]
     for label, operation in operations().items():
-        parts.append(("operations", label, lambda operation=operation: operation_figures(operation, size, device)))
+        parts.append(("operations", label, partial(operation_figures, operation, size, device)))
     return take(parts, file)
 
 
