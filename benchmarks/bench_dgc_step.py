@@ -86,8 +86,9 @@ def drop_in_step() -> Callable[[], object]:
     return partial(trainer._step, views, dict(WEIGHTS), 0.05)
 
 
-def published_step(*, compiled: bool) -> Callable[[], object]:
+def published_step(*, compiled: bool, device: str = "cpu") -> Callable[[], object]:
     model, inputs = model_and_inputs()
+    model, inputs = model.to(device), inputs.mapped(lambda tensor: tensor.to(device))
     views = tuple(inputs.batch.views.contiguous().chunk(2))
     optimizer = optimizer_of(model, fused=False)
     forward = torch.compile(dgc_step.forward) if compiled else dgc_step.forward

@@ -23,7 +23,7 @@ from spectrafuse.benchmarks.published import ebgmcr_epoch
 from spectrafuse.benchmarks.statistic import FEWEST
 from spectrafuse.compat.ebgmcr import DenseEBgMCR
 from spectrafuse.compat.ebgmcr.fitting import FitOptions, Fitting
-from spectrafuse.mcr.model import UnmixingModel
+from spectrafuse.mcr.model import ModelNoise, UnmixingModel
 from spectrafuse.mcr.noise import NoiseLevel
 from spectrafuse.mcr.recipes import published
 from spectrafuse.mcr.training.step import penalty
@@ -60,9 +60,9 @@ def new_model(pool: int, late: bool) -> UnmixingModel:
     return model
 
 
-def trainer(pool: int, late: bool) -> Trainer:
-    noise = NoiseLevel(0.1, 1e-9, "given")
-    return Trainer(new_model(pool, late), spectra(), RECIPE, noise, RandomStream(2), batch_size=BATCH, max_epoch=10**9)
+def trainer(pool: int, late: bool, device: str = "cpu") -> Trainer:
+    model, data, noise = new_model(pool, late).to(device), spectra().to(device), NoiseLevel(0.1, 1e-9, "given")
+    return Trainer(model, data, RECIPE, noise, RandomStream(2), batch_size=BATCH, max_epoch=10**9)
 
 
 def of_solver(pool: int, late: bool) -> Callable[[], object]:
@@ -78,23 +78,40 @@ def of_drop_in(pool: int, late: bool) -> Callable[[], object]:
     return Fitting(solver, spectra(), spectra(), quiet).run_epoch
 
 
-def of_torch(pool: int, late: bool) -> Callable[[], object]:
-    """The same algebra as a good user would write it: plain PyTorch and torch's fused AdamW."""
-    plain = trainer(pool, late)
+def torch_steps(plain: Trainer, *, compiled: bool = False) -> Callable[[], None]:
+    """An epoch's steps as a good user would write them: plain PyTorch and torch's fused AdamW."""
     model, data, stream = plain.model, plain.spectra, plain.stream
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=5e-4, betas=(0.9, 0.995), weight_decay=1e-3, fused=True
     )
 
-    def epoch() -> None:
+    def loss_of(x: Tensor, noise: ModelNoise) -> Tensor:
+        out = model(x, noise)
+        loss = torch.nn.functional.mse_loss(out.mixture, x) + RECIPE.energy_coef * out.energy_square
+        return loss + RECIPE.ambiguity_coef * penalty(model, RECIPE, out.used)
+
+    loss = torch.compile(loss_of) if compiled else loss_of
+
+    def steps() -> None:
+        model.train()
         with use_backend("torch"):
-            for x in data[stream.permutation(SAMPLES)].split(BATCH):
-                out = model.train()(x, model.draw_noise(len(x), stream))
-                loss = torch.nn.functional.mse_loss(out.mixture, x) + RECIPE.energy_coef * out.energy_square
-                loss = loss + RECIPE.ambiguity_coef * penalty(model, RECIPE, out.used)
+            for x in data[stream.permutation(SAMPLES).to(data.device)].split(BATCH):
+                made = loss(x, model.draw_noise(len(x), stream))
                 optimizer.zero_grad()
-                loss.backward()
+                made.backward()
                 optimizer.step()
+
+    return steps
+
+
+def of_torch(pool: int, late: bool) -> Callable[[], object]:
+    """The same algebra in plain PyTorch, with the solver's evaluation."""
+    plain = trainer(pool, late)
+    steps = torch_steps(plain)
+
+    def epoch() -> None:
+        steps()
+        with use_backend("torch"):
             plain.evaluate()
 
     return epoch

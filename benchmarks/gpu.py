@@ -3,6 +3,8 @@
     python benchmarks/gpu.py              write benchmarks/results/<gpu>.json and <gpu>.md
     python benchmarks/gpu.py --dry-run    print what would be done
 
+The published packages are compared with where a folder that holds them is named (`--published`, or the environment
+variable SPECTRAFUSE_PUBLISHED).
 Every stage has its own time limit, and the files are written after each, so that one that fails or hangs loses only
 itself. What has passed on the same commit, GPU and driver is not run again (`--restart`). The package is built into
 build/gpu for this GPU's architecture, with what the machine has: no network is needed.
@@ -33,7 +35,9 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BUILD = ROOT / "build" / "gpu"
 SITE = BUILD / "site"
-PASSED = "passed"
+PASSED, LEFT_OUT = "passed", "left out"
+CANNOT = 75
+"""What a stage ends with that cannot be done on this machine; the last line that it printed says why."""
 _PACKAGES = ("torch", "triton", "numpy")
 _LAST_LINES = 15
 # All tests of these files but the one of a build for all architectures.
@@ -62,8 +66,8 @@ class Stage:
     needs: Sequence[str] = ("build",)
 
 
-def stages(architecture: str) -> list[Stage]:
-    """What is done on a GPU of an architecture, such as "89"."""
+def stages(architecture: str, published: str = "") -> list[Stage]:
+    """What is done on a GPU of an architecture, such as "89"; `published` is the folder of the published packages."""
     python, work = sys.executable, "benchmarks/gpu_work.py"
     pytest = python, "-m", "pytest", "-q", "-p", "no:cacheprovider"
     pip = (
@@ -77,13 +81,16 @@ def stages(architecture: str) -> list[Stage]:
         *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "tests" / "ops").glob("test_*triton*.py")),
     ]  # fmt: skip
     return [
-        Stage("build", pip, 180, needs=()),
-        Stage("kernels", (python, work, "kernels", "{figures}"), 50),
-        Stage("tests", (*pytest, *_CHOSEN, *dict.fromkeys(tests)), 100),
-        Stage("sizes", (*pytest, *_ON_A_GPU), 80),
-        Stage("sanitizer", ("compute-sanitizer", "--error-exitcode", "1", python, work, "kernels", "{figures}"), 70),
-        Stage("figures", (python, work, "figures", "{figures}"), 70),
-        Stage("profile", (python, work, "profile", "{figures}"), 40),
+        Stage("build", pip, 150, needs=()),
+        Stage("kernels", (python, work, "kernels", "{figures}"), 35),
+        Stage("tests", (*pytest, *_CHOSEN, *dict.fromkeys(tests)), 80),
+        Stage("sizes", (*pytest, *_ON_A_GPU), 60),
+        Stage("sanitizer", ("compute-sanitizer", "--error-exitcode", "1", python, work, "kernels", "{figures}"), 55),
+        Stage("figures", (python, work, "figures", "{figures}"), 50),
+        Stage("compiled", (python, work, "compiled", "{figures}"), 50),
+        Stage("published", (python, work, "published", "{figures}", published), 40),
+        Stage("profile", (python, work, "profile", "{figures}"), 30),
+        Stage("ncu", (python, work, "ncu", "{figures}"), 45),
     ]
 
 
@@ -162,19 +169,21 @@ def run(stage: Stage, log: Path, figures: Path) -> dict[str, Any]:
         except OSError as error:
             return _outcome(f"failed: {command[0]}: {error.strerror}")
         try:
-            if process.wait(timeout=stage.limit):
-                status = f"failed: it ended with {process.returncode}"
+            if code := process.wait(timeout=stage.limit):
+                status = LEFT_OUT if code == CANNOT else f"failed: it ended with {code}"
         except subprocess.TimeoutExpired:
             status = f"stopped after {stage.limit} s"
         finally:
             _end(process)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    if status == LEFT_OUT:
+        return _outcome(f"{LEFT_OUT}: {lines[-1] if lines else 'no reason given'}")
     end = [] if status == PASSED else lines[-_LAST_LINES:]
     return _outcome(status, round(time.monotonic() - start, 1), _read(figures), end)
 
 
 def _outcome(status: str, seconds: float = 0.0, figures: Any = None, end: Sequence[str] = ()) -> dict[str, Any]:
-    """Of a stage: "passed" or why not, seconds, figures, the last lines it printed where it did not pass."""
+    """Of a stage: how it ended, seconds, figures, the last lines it printed where it failed."""
     return {"status": status, "seconds": seconds, "figures": figures, "end": list(end)}
 
 
@@ -215,7 +224,7 @@ def carry_out(
     target: Path,
     say: Callable[[str], object] = print,
 ) -> bool:
-    """Run what has not passed yet, writing the record after every stage; whether all has passed."""
+    """Run what has not passed yet, writing the record after every stage; whether nothing has failed."""
     done = record["stages"]
     BUILD.mkdir(parents=True, exist_ok=True)
     for stage in planned:
@@ -237,18 +246,22 @@ def carry_out(
         say(f"{stage.name}: {done[stage.name]['status']} ({done[stage.name]['seconds']:.0f} s)")
         for line in done[stage.name].get("end", []):
             say(f"    {line}")
-    return all(done[stage.name]["status"] == PASSED for stage in planned)
+    return all(done[stage.name]["status"].startswith((PASSED, LEFT_OUT)) for stage in planned)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 where every stage passed, 1 where one did not or there is no GPU."""
+    """Run the command; 0 where no stage failed, 1 where one did or there is no GPU."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="print the stages, run none")
     parser.add_argument("--restart", action="store_true", help="also run what has passed before")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--published", help="folder that holds ebgmcr and hsi_global_clustering, to compare with")
     given = parser.parse_args(arguments)
+    published = given.published or os.environ.get("SPECTRAFUSE_PUBLISHED", "")
+    if published and not Path(published).is_dir():
+        parser.error(f"--published must be the folder that holds the published packages; there is none at {published}")
     if given.dry_run:
-        for stage in stages("<architecture>"):
+        for stage in stages("<architecture>", published):
             print(f"{stage.name}, at most {stage.limit} s: {shlex.join(stage.command)}")
         return 0
     try:
@@ -258,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     target = given.output / file_name(found["gpu"])
     record = begun(target, found, restart=given.restart)
-    passed = carry_out(stages(found["architecture"]), record, target)
+    passed = carry_out(stages(found["architecture"], published and str(Path(published).resolve())), record, target)
     print(f"{target}.json and {target}.md are written")
     return 0 if passed else 1
 

@@ -6,9 +6,12 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import gpu
 import gpu_report
@@ -185,19 +188,187 @@ def test_a_dry_run_prints_the_stages_and_starts_none(capsys, monkeypatch):
         assert f"{stage.name}, at most {stage.limit} s: " in printed
 
 
+def test_a_dry_run_names_the_folder_of_the_published_packages(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPECTRAFUSE_PUBLISHED", str(tmp_path))
+    assert gpu.main(["--dry-run"]) == 0
+    assert f"{gpu_work.__name__}.py published '{{figures}}' {tmp_path}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        gpu.main(["--dry-run", "--published", str(tmp_path / "none")])
+    assert "must be the folder that holds the published packages" in capsys.readouterr().err
+
+
 def test_the_stages_end_within_ten_minutes_and_run_files_that_exist():
     planned = gpu.stages("89")
     assert sum(stage.limit for stage in planned) < 600
     names = [stage.name for stage in planned]
-    assert names == ["build", "kernels", "tests", "sizes", "sanitizer", "figures", "profile"]
+    first = ["build", "kernels", "tests", "sizes", "sanitizer"]
+    assert names == [*first, "figures", "compiled", "published", "profile", "ncu"]
     for stage in planned:
         assert all(name in names[: names.index(stage.name)] for name in stage.needs)
         assert all((gpu.ROOT / word).is_file() for word in stage.command if word.startswith(("tests/", "benchmarks/")))
     assert "-Ccmake.define.CMAKE_CUDA_ARCHITECTURES=89-real" in planned[0].command
 
 
+def test_what_cannot_be_done_is_left_out_with_its_reason_and_tried_again(tmp_path, capsys):
+    file = tmp_path / "published.json"
+    assert gpu_work.published(file) == gpu.CANNOT
+    sentence = capsys.readouterr().out.strip()
+    assert sentence == "the folder of the published packages was not named (--published, or SPECTRAFUSE_PUBLISHED)"
+    stage = python("published", f"print({sentence!r})\nraise SystemExit({gpu.CANNOT})")
+    passed, record = carry_out(tmp_path, [stage])
+    assert passed
+    assert record["stages"]["published"]["status"] == f"left out: {sentence}"
+    assert f"| published | left out: {sentence} |" in gpu_report.markdown(record)
+    passed, record = carry_out(tmp_path, [python("published", "")], record)
+    assert record["stages"]["published"]["status"] == "passed"
+
+
+COUNTING = """
+class Asked:
+    runs = []
+    def __init__(self, *given, **named): self.named = named
+    def fit(self, data): self.runs.append(self.named["max_epoch"])
+    def train(self): self.runs.append(self.named["reuse_iter"])
+DenseEBgMCR = HSIClusteringTrainer = AugmentationPipeline = Asked
+"""
+
+
+@pytest.mark.filterwarnings("ignore:The package tensorboard")
+def test_the_published_packages_are_timed_beside_their_stand_ins(tmp_path, monkeypatch):
+    import bench_dgc_step
+    import bench_ebgmcr_epoch
+
+    names = "ebgmcr", "hsi_global_clustering"
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(COUNTING)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", sys)
+    for module, size, value in (
+        (bench_dgc_step, "BANDS", 8),
+        (bench_dgc_step, "CROP", 8),
+        (bench_ebgmcr_epoch, "BANDS", 8),
+    ):
+        monkeypatch.setattr(module, size, value)
+    for script, more in (("dgc_script", {}), ("ebgmcr_script", {"pool": 4})):
+        monkeypatch.setattr(gpu_work, script, partial(getattr(gpu_work, script), few=1, many=2, **more))
+    assert gpu_work.published(tmp_path / "found.json", str(tmp_path), "cpu") == 0
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    for label, name in zip(found, reversed(names), strict=True):
+        assert list(found[label]) == ["this package", "published package"]
+        assert sys.modules.pop(name).Asked.runs == [1, 1, 2]
+
+
+def test_the_heaviest_kernels_are_those_of_the_profile():
+    rows = [
+        ("gate forward", 4.0),
+        ("mean_shift_assign forward", 1.0),
+        ("everything else", 99.0),
+        ("random numbers", 3.0),
+    ]
+    record = {
+        "phases": [{"phase": "training", "steps": 2}, {"phase": "prediction", "steps": 1}],
+        "rows": [{"phase": "training", "operation": label, "seconds": seconds} for label, seconds in rows]
+        + [{"phase": "prediction", "operation": "mean_shift_assign forward", "seconds": 2.0}],
+    }
+    seconds = gpu_work.seconds_a_step(record)
+    assert seconds["mean_shift_assign forward"] == 2.5
+    chosen = gpu_work.heaviest({"segment": seconds, "unmix": {"adamw_outer": 2.0, "convolution": 50.0}})
+    assert chosen == ["mean_shift_assign forward", "adamw_outer", "gate forward"]
+    # Without a profile those with the most declared arithmetic.
+    assert gpu_work.heaviest({}) == ["dense_mean_shift backward", "dense_mean_shift forward", "skinny_linear backward"]
+
+
+HEADER = '"ID","Process ID","Kernel Name","Block Size","Section Name","Metric Name","Metric Unit","Metric Value"'
+METRICS = {
+    "gpu__time_duration.sum": ("ns", "2,016"),
+    "sm__throughput.avg.pct_of_peak_sustained_elapsed": ("%", "12.5"),
+    "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed": ("%", "88.2"),
+    "sm__warps_active.avg.pct_of_peak_sustained_active": ("%", "n/a"),
+    "launch__registers_per_thread": ("register/thread", "40"),
+}
+
+
+def printed_by_ncu():
+    """Two launches, the second of which takes longer."""
+    lines = ["==PROF== Connected to process 7", "the program speaks", HEADER]
+    for launch, name in enumerate(("void small<int>(float const*, long)", "void large<int>(float const*, long)")):
+        for metric, (unit, value) in METRICS.items():
+            shown = "1,000" if value == "2,016" and launch == 0 else value
+            lines.append(f'"{launch}","7","{name}","(256, 1, 1)","Command line","{metric}","{unit}","{shown}"')
+    return "\n".join([*lines, "==PROF== Disconnected"])
+
+
+def test_of_what_ncu_prints_the_longest_launch_is_kept():
+    launch = gpu_work.longest_launch(printed_by_ncu())
+    assert launch == {
+        "kernel": "void large<int>(float const*, long)",
+        "nanoseconds": 2016.0,
+        "arithmetic": 12.5,
+        "memory": 88.2,
+        "registers": 40.0,
+    }
+    assert gpu_work.longest_launch("==WARNING== No kernels were profiled.") is None
+
+
+def test_ncu_on_the_heaviest_kernels(tmp_path, monkeypatch, capsys):
+    printed = []
+
+    def run(command, **options):
+        if not printed:
+            raise FileNotFoundError("ncu")
+        assert command[0] == "ncu"
+        return SimpleNamespace(stdout=printed[0], stderr="")
+
+    monkeypatch.setattr(gpu_work.subprocess, "run", run)
+    file = tmp_path / "ncu.json"
+    assert gpu_work.ncu(file) == gpu.CANNOT
+    assert capsys.readouterr().out == "Nsight Compute (`ncu`) is not installed\n"
+    printed.append("==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access ...")
+    assert gpu_work.ncu(file) == gpu.CANNOT
+    said = "the driver lets only administrators read the counters of the GPU (ERR_NVGPUCTRPERM)\n"
+    assert capsys.readouterr().out == said
+    printed[0] = "==WARNING== No kernels were profiled."
+    assert gpu_work.ncu(file) == 1
+    printed[0] = printed_by_ncu()
+    (tmp_path / "profile.json").write_text(json.dumps({"labels": {"segment": {"gate forward": 1.0}}}))
+    assert gpu_work.ncu(file) == 0
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert list(found["launches"]) == ["gate forward"]
+    page = gpu_report.markdown({"machine": MACHINE, "stages": {"ncu": outcome(found)}})
+    assert "| gate forward | `void large<int>` | 2.0 | 12 % | 88 % | - | 40 |" in page
+
+
+def outcome(figures):
+    return {"status": "passed", "seconds": 1.0, "figures": figures}
+
+
 def record_of(figures):
-    return {"machine": MACHINE, "stages": {"figures": {"status": "passed", "seconds": 1.0, "figures": figures}}}
+    return {"machine": MACHINE, "stages": {"figures": outcome(figures)}}
+
+
+def test_the_page_shows_how_many_times_longer_others_take():
+    found = {"step": {"this package": {"seconds": 1e-3}, "torch.compile": {"seconds": 2.5e-3}, "x": {"reason": "no"}}}
+    page = gpu_report.markdown({"machine": MACHINE, "stages": {"compiled": outcome(found)}})
+    assert "| step | this package | 1000.0 | 1.00 |" in page
+    assert "| step | torch.compile | 2500.0 | 2.50 |" in page
+    assert "| step | x | no | - |" in page
+
+
+def test_both_algorithms_are_timed_beside_plain_and_compiled_torch(tmp_path, monkeypatch):
+    import bench_dgc_step
+
+    monkeypatch.setattr(bench_dgc_step, "BANDS", 8)
+    monkeypatch.setattr(bench_dgc_step, "CROP", 8)
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda call: compiled.append(call) or call)
+    assert gpu_work.compiled(tmp_path / "found.json", "cpu", pool=4) == 0
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert list(found) == ["step of DGC as published", "step of EB-gMCR, N = 4"]
+    for names in found.values():
+        assert list(names) == ["this package", "plain PyTorch", "torch.compile"]
+        assert all(times["seconds"] > 0 for times in names.values())
+    assert len(compiled) == 2
 
 
 def test_the_page_shows_kernels_steps_and_what_failed():

@@ -61,15 +61,17 @@ TORCH = (CONVOLUTION, PRODUCT)
 """How the labels of torch's own operations begin whose work is counted."""
 
 
+GPU_KERNELS: Mapping[str, str] = {
+    **{pattern: label for found in ops.operations().values() for pattern, label in found.gpu_kernels.items()},
+    "UnmixingLoss": _LOSS,
+    "random_fill_kernel": _RANDOM_NUMBERS,
+}
+"""Labels by what is found in the names of their kernels on a GPU."""
+
+
 def label_on_device(kernel: str) -> str | None:
     """The label of a kernel that ran on a GPU, from its name; None for one of torch."""
-    for operation in ops.operations().values():
-        for pattern, label in operation.gpu_kernels.items():
-            if re.search(pattern, kernel):
-                return label
-    if "UnmixingLoss" in kernel:
-        return _LOSS
-    return _RANDOM_NUMBERS if "random_fill_kernel" in kernel else None
+    return next((label for pattern, label in GPU_KERNELS.items() if re.search(pattern, kernel)), None)
 
 
 _PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}
