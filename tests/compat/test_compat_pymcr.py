@@ -62,6 +62,9 @@ def test_what_cannot_be_says_so() -> None:
         ({"C": amounts[:, :2], "ST": shapes}, ValueError, "`C` has 2 components, `ST` 3"),
         ({"C": amounts, "st_fix": [0]}, TypeError, "`st_fix` is about `ST`, which is not given"),
         ({"ST": shapes, "st_fix": [3]}, ValueError, "from 0 to 2"),
+        ({"ST": shapes, "st_fix": ["a"]}, TypeError, "`st_fix` must hold whole numbers; got \\['a'\\]"),
+        ({"ST": np.full_like(shapes, np.nan)}, ValueError, "`ST` must be finite"),
+        ({"C": amounts * 1j}, ValueError, "`C` must hold real numbers.* complex128"),
     ):
         with pytest.raises(kind, match=said):
             McrAR().fit(spectra, **options)  # type: ignore[arg-type]

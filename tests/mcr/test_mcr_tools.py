@@ -56,3 +56,6 @@ def test_arrays_of_xarray_come_back_as_such() -> None:
     assert fitted.transform(table).dims == ("time", "component")
     with pytest.raises(DataError, match="a dimension of bands and one or more others"):
         fitted.transform(table[0])
+    for wrong in (table.astype(object), table.astype(complex), table[:, :0]):
+        with pytest.raises(DataError, match="must hold real numbers, integer or floating, and at least one along each"):
+            EBgMCR().fit(wrong)

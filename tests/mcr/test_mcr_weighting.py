@@ -200,6 +200,8 @@ def test_what_cannot_be_is_one_clear_sentence() -> None:
         (np.ones(29), "a weight for each of 30 spectra"),
         (-np.ones(30), "not negative"),
         (np.full((30, 90), np.nan), "finite"),
+        (np.ones(30) * 1j, "`sample_weight` must hold real numbers.* complex128"),
+        (["a"] * 30, "`sample_weight` must hold real numbers"),
     ):
         with pytest.raises(ValueError, match=said):
             EBgMCR().fit(spectra, sample_weight=weights)

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 
 from spectrafuse._runtime.errors import InvalidTypeError, InvalidValueError
 from spectrafuse._runtime.threads import single_blas_thread
+from spectrafuse.io.validate import as_numeric
 from spectrafuse.mcr import inputs
 from spectrafuse.mcr.constraints import (
     Array,
@@ -41,6 +42,15 @@ class _Foreign(Constraint):
         factor = profiles.T if self.on == "spectra" else profiles
         found = np.asarray(self.constraint.transform(factor.copy()), np.float64)
         return found.T if self.on == "spectra" else found
+
+
+def _start_from(name: str, given: ArrayLike | None) -> Array | None:
+    if given is None:
+        return None
+    found = as_numeric(name, given).astype(np.float64)
+    if not np.isfinite(found).all():
+        raise InvalidValueError(f"`{name}` must be finite; got NaN or infinity.")
+    return found
 
 
 class McrAR(BaseEstimator):
@@ -150,8 +160,7 @@ class McrAR(BaseEstimator):
 
     @staticmethod
     def _start(spectra: Array, C: ArrayLike | None, ST: ArrayLike | None) -> tuple[Array, Array]:
-        amounts = None if C is None else np.array(C, np.float64)
-        shapes = None if ST is None else np.array(ST, np.float64)
+        amounts, shapes = _start_from("C", C), _start_from("ST", ST)
         n, d = spectra.shape
         if amounts is not None and (amounts.ndim != 2 or len(amounts) != n):
             raise InvalidValueError(f"`C` must have shape ({n}, k); got {amounts.shape}.")
@@ -167,7 +176,10 @@ class McrAR(BaseEstimator):
 
     @staticmethod
     def _numbers(name: str, given: Sequence[int] | None, count: int) -> NDArray[np.int64]:
-        numbers = np.asarray([] if given is None else given, np.int64)
+        numbers = np.asarray(() if given is None or not len(given) else given)
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise InvalidTypeError(f"`{name}` must hold whole numbers; got {given!r:.200}.")
+        numbers = numbers.astype(np.int64)
         if ((numbers < 0) | (numbers >= count)).any():
             raise InvalidValueError(f"`{name}` must hold numbers from 0 to {count - 1}; got {numbers.tolist()}.")
         return numbers

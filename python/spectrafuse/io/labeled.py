@@ -59,13 +59,18 @@ def labeled(name: str, given: Any) -> Labeled | None:
     Raises
     ------
     DataError
-        If it has no dimension besides that of the bands.
+        If it has no dimension besides that of the bands, holds nothing, or something else than real numbers.
     """
     if not is_xarray(given):
         return None
     dims = list(given.dims)
     if hasattr(given, "data_vars") or len(dims) < 2:
         raise DataError(f"`{name}` must be a DataArray with a dimension of bands and one or more others; got {dims}.")
+    if given.dtype.kind not in "iuf" or 0 in given.shape:
+        raise DataError(
+            f"`{name}` must hold real numbers, integer or floating, and at least one along each dimension; got dtype "
+            f"{given.dtype} and shape {given.shape}."
+        )
     named = [dim for dim in dims if kind_of_dim(str(dim)) == "bands"]
     bands = named[0] if len(named) == 1 else dims[-1]
     return Labeled(given, bands)

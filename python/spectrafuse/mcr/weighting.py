@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spectrafuse._runtime.errors import InvalidValueError
 from spectrafuse._runtime.threads import single_blas_thread
 from spectrafuse.io.errors import DataError
+from spectrafuse.io.validate import as_numeric
 from spectrafuse.mcr.inputs import Table
 from spectrafuse.mcr.noise import NoiseLevel, noise_level, noise_of_rows, numerical_rank
 from spectrafuse.mcr.refinement.weighted import Array, solved
@@ -79,12 +80,12 @@ def weighting_of(name: str, spectra: NDArray[np.float32], sample_weight: Any, *,
     ValueError
         If the weights have another shape, or are negative or not finite.
     DataError
-        If a spectrum or band has no value, or none that weighs anything.
+        If the weights are no real numbers; if a spectrum or band has no value, or none that weighs anything.
     """
     absent = np.isnan(spectra)
     if sample_weight is None and not absent.any():
         return None
-    given = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+    given = None if sample_weight is None else _numbers(sample_weight)
     present = _checked(given, spectra.shape) * ~absent
     for axis, what in ((1, "spectrum"), (0, "band")):
         empty = np.flatnonzero(~present.any(axis))
@@ -106,6 +107,12 @@ def weighting_of(name: str, spectra: NDArray[np.float32], sample_weight: Any, *,
             rows = rows + float(np.quantile((left - bands)[there], _USUAL))
     weights = np.where(there, np.exp(logarithm), 0.0).astype(np.float32)
     return Weighting(weights, np.exp(rows / 2), np.exp(bands / 2), int(absent.sum()), sample_weight is not None)
+
+
+def _numbers(weights: Any) -> Array:
+    """Weights as numbers; an array of true and false is a mask."""
+    mask = isinstance(weights, np.ndarray) and weights.dtype.kind == "b"
+    return as_numeric("sample_weight", np.asarray(weights, np.int8) if mask else weights).astype(np.float64)
 
 
 def _checked(weights: Array | None, shape: tuple[int, ...]) -> Array:
