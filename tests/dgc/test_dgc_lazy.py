@@ -153,6 +153,7 @@ def test_a_fit_of_chunks_is_the_fit_of_the_file(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_store_is_segmented_into_a_store(tmp_path: Path) -> None:
+    pytest.importorskip("zarr", reason="the part xarray is not installed")
     values = scene(16, 20)
     named = xarray.DataArray(
         values, dims=("band", "y", "x"), coords={"x": np.arange(20) * 30.0}, name="reflectance", attrs={"sensor": "A"}
