@@ -41,7 +41,7 @@ def test_each_sentence_and_its_figure() -> None:
     lots = LABELS.copy()
     lots[:, 40:] = 2
     lots[:20, 40:] = 1
-    assert "Cluster 2 is not found again by a search in half of the scene" in said(cube, lots)[-1]
+    assert "Cluster 2 is not found again by a search in half of the pixels" in said(cube, lots)[-1]
     specks = LABELS.copy()
     specks[::3, ::3] = (specks[::3, ::3] + 1) % 3
     assert said(cube, specks)[0].startswith("11% of the pixels lie in patches of one or two pixels")
@@ -60,8 +60,8 @@ def test_clusters_that_light_or_the_atmosphere_parts() -> None:
     found = doubts(Cube(cube.astype(np.float32)), labels, SURE, Normalization("meanstd"), 4)
     assert found.parted_by_place == [(0, 1, "columns")]
     assert found.cautions == [
-        "Clusters 0 and 1 have the most alike spectra and share no columns of the scene: light or the atmosphere may "
-        "part them instead of a material."
+        "Clusters 0 and 1 have the most alike spectra and share hardly any columns of the scene: light or the atmosphere "
+        "may part them instead of a material."
     ]
     side_by_side = doubts(Cube(cube.swapaxes(1, 2).astype(np.float32)), labels.T, SURE.T, Normalization("meanstd"), 4)
     assert side_by_side.parted_by_place == [(0, 1, "rows")]

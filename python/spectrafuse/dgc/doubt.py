@@ -39,7 +39,7 @@ class Doubt(NamedTuple):
     """Figures about a label map, and what they mean."""
 
     unsure: float
-    """Share of the pixels whose cluster and next best one differ by less than 0.1 in probability."""
+    """Share of the pixels whose confidence, that of the map, is below 0.1."""
     small_patches: float
     """Share of the pixels in patches of one or two pixels; diagonal neighbors are together."""
     explained: float
@@ -53,10 +53,10 @@ class Doubt(NamedTuple):
     place: list[list[int] | None]
     """First row, last row, first and last column that hold 98 % of each cluster's pixels, in either direction."""
     found_again: list[float]
-    """Overlap of each cluster, intersection over union, with what a second search in half of the scene finds; nan where
-    that says nothing."""
+    """Overlap of each cluster, intersection over union, with what a second search finds in half of the pixels read (up
+    to 64 windows); nan where that says nothing."""
     parted_by_place: list[tuple[int, int, str]]
-    """Pairs of clusters whose spectra are most alike and that share no "rows" or no "columns" of the scene."""
+    """Pairs of clusters whose spectra are most alike and that share hardly any "rows" or "columns" of the scene."""
     cautions: list[str]
 
     @property
@@ -128,13 +128,13 @@ def doubts(
     if lost:
         names = f"Cluster {lost[0]} is" if len(lost) == 1 else f"Clusters {', '.join(map(str, lost))} are"
         said.append(
-            f"{names} not found again by a search in half of the scene (overlap below {_FOUND}): such borders are not "
+            f"{names} not found again by a search in half of the pixels (overlap below {_FOUND}): such borders are not "
             "to be relied on."
         )
     for first, second, axis in parted:
         said.append(
-            f"Clusters {first} and {second} have the most alike spectra and share no {axis} of the scene: light or "
-            "the atmosphere may part them instead of a material."
+            f"Clusters {first} and {second} have the most alike spectra and share hardly any {axis} of the scene: light "
+            "or the atmosphere may part them instead of a material."
         )
     return Doubt(unsure, small, explained, by_k_means, noisy, sure, places, again, parted, said)
 

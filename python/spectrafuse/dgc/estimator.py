@@ -56,7 +56,8 @@ _OF_NETWORK = (
     "log_dir",
 )  # fmt: skip
 _NOT_TRAINED = (
-    "Nothing was trained: pixels have the nearest spectral prototype, made to agree with their like around them."
+    "Nothing was trained: each pixel got the cluster whose typical spectrum is nearest, made to agree with alike "
+    "pixels around it."
 )
 
 

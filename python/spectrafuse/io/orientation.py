@@ -224,11 +224,13 @@ def _down(table: Table, numeric: Sequence[int], across: _Across | None) -> _Down
     titled = [j for j in titled if plain(table.title(j)) not in _COUNTED] or titled
     candidates = titled[:1] or list(numeric[:2])
     places = _places(table, numeric)
+    others_at_most = numeric[:_MOST_OTHERS]
+    known = _readable(table, list(dict.fromkeys([*candidates, *others_at_most])))
     best: _Down | None = None
     for j in candidates:
         title = next(iter(_spectral_titles(table, j)), table.title(j))
-        values = table.numbers([j])[:, 0] if _readable(table, j) else np.array([np.nan])
-        others = [table.numbers([k])[:, 0] for k in numeric[:_MOST_OTHERS] if k != j and _readable(table, k)]
+        values = known.get(j, np.array([np.nan]))
+        others = [known[k] for k in others_at_most if k != j and k in known]
         unit = (
             unit_in_title(title)
             or next((u for h in table.heads if (u := unit_in_title(h[j]))), None)
@@ -269,12 +271,12 @@ def _named_bands(table: Table) -> _Down | None:
     return _Down(0, axis, 3 if axis.unit else 1, table.title(0))
 
 
-def _readable(table: Table, j: int) -> bool:
+def _readable(table: Table, columns: Sequence[int]) -> dict[int, np.ndarray]:
+    """The numbers of those columns whose cells are numbers or say that there is none."""
     try:
-        table.numbers([j])
+        return dict(zip(columns, np.ascontiguousarray(table.numbers(columns).T), strict=True))
     except DataError:
-        return False
-    return True
+        return {j: values for j in columns for values in _readable(table, [j]).values()} if len(columns) > 1 else {}
 
 
 def _spectral_titles(table: Table, j: int) -> list[str]:
@@ -494,7 +496,7 @@ def _repeats(numbers: Sequence[float | None], axis: np.ndarray) -> bool:
 
 def _places(table: Table, numeric: Sequence[int]) -> list[int]:
     """Columns of x and y (and z), if a table has both: by titles, or without a header where they fill a raster."""
-    if not table.heads and len(numeric) > 2 + _FEWEST and _readable(table, numeric[0]) and _readable(table, numeric[1]):
+    if not table.heads and len(numeric) > 2 + _FEWEST and len(_readable(table, numeric[:2])) == 2:
         return list(numeric[:2]) if _fill_raster(table.numbers(numeric[:2])) else []
     found = [j for j in numeric if table.heads and is_position(table.title(j))]
     return found if 2 <= len(found) <= 3 and len({table.title(j).lower() for j in found}) == len(found) else []
