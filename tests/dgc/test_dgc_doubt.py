@@ -60,8 +60,8 @@ def test_clusters_that_light_or_the_atmosphere_parts() -> None:
     found = doubts(Cube(cube.astype(np.float32)), labels, SURE, Normalization("meanstd"), 4)
     assert found.parted_by_place == [(0, 1, "columns")]
     assert found.cautions == [
-        "Clusters 0 and 1 have the most alike spectra and share hardly any columns of the scene: light or the atmosphere "
-        "may part them instead of a material."
+        "Clusters 0 and 1 have the most alike spectra and share hardly any columns of the scene: "
+        "light or the atmosphere may part them instead of a material."
     ]
     side_by_side = doubts(Cube(cube.swapaxes(1, 2).astype(np.float32)), labels.T, SURE.T, Normalization("meanstd"), 4)
     assert side_by_side.parted_by_place == [(0, 1, "rows")]

@@ -16,7 +16,7 @@ from spectrafuse.dgc.recipes import corrected, published
 from spectrafuse.dgc.training.batches import CropBatch, CropBatches
 from spectrafuse.dgc.training.centers import start_centers
 from spectrafuse.dgc.training.checkpoint import FILE_NAME, fingerprint
-from spectrafuse.dgc.training.prototypes import Prototypes, _k_means, find_prototypes
+from spectrafuse.dgc.training.prototypes import Prototypes, Space, SpectraSample, _k_means, find_prototypes
 from spectrafuse.io.cubes import Cube
 from spectrafuse.random import RandomStream
 
@@ -92,6 +92,22 @@ def test_mixed_pixels_do_not_pull_prototypes() -> None:
     assert sorted(found.argmin(dim=1).tolist()) == [0, 1, 2]
     # With the mixed pixels, the first two would be 0.14 and 0.27 away, 13 times nearer than others and not 800.
     assert found.amax(dim=1).min() > 50 * found.amin(dim=1).max()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_averaging_again_takes_noise_away_and_keeps_classes_apart(seed: int) -> None:
+    second = (torch.arange(32) // 8 % 2).bool()
+    cube = RandomStream(seed).normal((6, 32, 32))
+    cube[0, 24:] += 20
+    cube[1] += 2.5 * second
+    apart = []
+    for passes in (1, 4):
+        found = SpectraSample([cube], 3, Space(0.0, passes)).averaged[0][0, :, :20]
+        one, other = found[:, :, second].flatten(1), found[:, :, ~second].flatten(1)
+        noise = (one.var(1).sum() + other.var(1).sum()).sqrt()
+        apart.append(float((one.mean(1) - other.mean(1)).norm() / noise))
+    # With a bandwidth that stays as it is, or that is much less than the noise that is left, nothing is gained.
+    assert apart[1] > 1.2 * apart[0]
 
 
 def test_rough_objects_on_a_smooth_background_keep_a_prototype() -> None:

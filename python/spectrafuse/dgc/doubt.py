@@ -133,8 +133,8 @@ def doubts(
         )
     for first, second, axis in parted:
         said.append(
-            f"Clusters {first} and {second} have the most alike spectra and share hardly any {axis} of the scene: light "
-            "or the atmosphere may part them instead of a material."
+            f"Clusters {first} and {second} have the most alike spectra and share hardly any {axis} of the scene: "
+            "light or the atmosphere may part them instead of a material."
         )
     return Doubt(unsure, small, explained, by_k_means, noisy, sure, places, again, parted, said)
 
